@@ -1,4 +1,5 @@
-/* Memory of one request, message or job: allocate freely, release all at once. One thread at a time. */
+/* Memory of one request, message or job: allocate freely, release all at once. One thread at a
+ * time. */
 #ifndef MU_BASE_ARENA_H
 #define MU_BASE_ARENA_H
 
@@ -17,7 +18,8 @@ void mu_arena_fini(struct mu_arena *a);
 /* 16-byte aligned and not zeroed; NULL when the limit or the memory is exhausted. */
 void *mu_arena_alloc(struct mu_arena *a, size_t size);
 void *mu_arena_calloc(struct mu_arena *a, size_t size);
-/* A NUL-terminated copy; ptr is NULL when there was no memory (also for empty input ptr is not NULL on success). */
+/* A NUL-terminated copy; ptr is NULL when there was no memory (also for empty input ptr is not NULL
+ * on success). */
 mu_bytes mu_arena_dup(struct mu_arena *a, mu_bytes b);
 /* Formatted text, NUL-terminated; ptr NULL when there was no memory. */
 mu_bytes mu_arena_printf(struct mu_arena *a, const char *fmt, ...) MU_PRINTF(2, 3);

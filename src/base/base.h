@@ -20,7 +20,8 @@
 /* The struct of type `type` whose member `member` is at `ptr`. */
 #define MU_CONTAINER(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
-/* Logs file:line and aborts when a programmer's assumption does not hold; stays on in release builds. */
+/* Logs file:line and aborts when a programmer's assumption does not hold; stays on in release
+ * builds. */
 #define MU_CHECK(cond)                                                                             \
     do {                                                                                           \
         if (__builtin_expect(!(cond), 0)) {                                                        \
@@ -57,7 +58,8 @@ static inline int mu_steal_fd(int *fd)
     return r;
 }
 
-/* The allocators of request-time memory: they return NULL on exhaustion, and tests make the n-th call fail. */
+/* The allocators of request-time memory: they return NULL on exhaustion, and tests make the n-th
+ * call fail. */
 void *mu_alloc(size_t size);
 void *mu_calloc(size_t n, size_t size);
 void *mu_realloc(void *p, size_t size);
@@ -65,8 +67,8 @@ void mu_free(void *p);
 #ifdef MU_ALLOC_HOOK
 #error "use mu_alloc_fail_at()"
 #endif
-/* Tests only: the n-th allocation from now on fails (1 = the next; 0 = none). Returns how many allocations were made since
- * the last call. Not thread safe. */
+/* Tests only: the n-th allocation from now on fails (1 = the next; 0 = none). Returns how many
+ * allocations were made since the last call. Not thread safe. */
 long mu_alloc_fail_at(long n);
 
 #endif

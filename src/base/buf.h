@@ -1,5 +1,5 @@
-/* A growable byte buffer with a stated maximum. An append that fails sets `failed` and every later one does nothing, so a
- * writer checks once at the end. */
+/* A growable byte buffer with a stated maximum. An append that fails sets `failed` and every later
+ * one does nothing, so a writer checks once at the end. */
 #ifndef MU_BASE_BUF_H
 #define MU_BASE_BUF_H
 

@@ -1,4 +1,5 @@
-/* Text and bytes from outside: a pointer and a length, never owned, never NUL-terminated by contract. */
+/* Text and bytes from outside: a pointer and a length, never owned, never NUL-terminated by
+ * contract. */
 #ifndef MU_BASE_BYTES_H
 #define MU_BASE_BYTES_H
 
@@ -49,10 +50,11 @@ mu_bytes mu_bytes_trim(mu_bytes b);
 mu_bytes mu_bytes_from(mu_bytes b, size_t from);
 /* The first `len` bytes (clamped). */
 mu_bytes mu_bytes_head(mu_bytes b, size_t len);
-/* Splits at the first `sep`: returns the part before it and leaves the rest in `*rest` (empty and ptr NULL when there was no
- * separator). Loop while (rest.ptr). */
+/* Splits at the first `sep`: returns the part before it and leaves the rest in `*rest` (empty and
+ * ptr NULL when there was no separator). Loop while (rest.ptr). */
 mu_bytes mu_bytes_split(mu_bytes *rest, char sep);
-/* Whole text as a decimal integer with an optional minus sign. MU_E_INVALID when it is not one or does not fit. */
+/* Whole text as a decimal integer with an optional minus sign. MU_E_INVALID when it is not one or
+ * does not fit. */
 MU_MUST_USE int mu_bytes_i64(mu_bytes b, int64_t *ret);
 /* A NUL-terminated heap copy, freed with mu_free; NULL when out of memory. */
 char *mu_bytes_dup(mu_bytes b);

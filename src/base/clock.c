@@ -2,7 +2,8 @@
 
 #include "base/err.h"
 
-/* Days since 1970-01-01 of a civil date and back, by the usual era arithmetic (400-year cycles from March). */
+/* Days since 1970-01-01 of a civil date and back, by the usual era arithmetic (400-year cycles from
+ * March). */
 static int64_t days_of(int64_t y, int m, int d)
 {
     y -= m <= 2;
@@ -91,8 +92,8 @@ static bool literal(mu_bytes *b, char c)
 static bool civil_ok(const struct mu_civil *c)
 {
     static const int days[] = {31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-    if (c->month < 1 || c->month > 12 || c->day < 1 || c->day > days[c->month - 1] || c->hour > 23 ||
-        c->minute > 59 || c->second > 60) {
+    if (c->month < 1 || c->month > 12 || c->day < 1 || c->day > days[c->month - 1] ||
+        c->hour > 23 || c->minute > 59 || c->second > 60) {
         return false;
     }
     bool leap = (c->year % 4 == 0 && c->year % 100 != 0) || c->year % 400 == 0;
@@ -102,8 +103,8 @@ static bool civil_ok(const struct mu_civil *c)
 /* Reads the part behind the date: time, fraction, zone. */
 static bool parse_clock(mu_bytes *b, struct mu_civil *c, int *frac_ms, int *offset_min)
 {
-    if (!number(b, 2, &c->hour) || !literal(b, ':') || !number(b, 2, &c->minute) || !literal(b, ':') ||
-        !number(b, 2, &c->second)) {
+    if (!number(b, 2, &c->hour) || !literal(b, ':') || !number(b, 2, &c->minute) ||
+        !literal(b, ':') || !number(b, 2, &c->second)) {
         return false;
     }
     if (literal(b, '.')) {
@@ -133,8 +134,8 @@ int mu_time_parse(mu_bytes b, int64_t *ret_ms)
 {
     struct mu_civil c = {0};
     int frac = 0, offset = 0;
-    if (!number(&b, 4, &c.year) || !literal(&b, '-') || !number(&b, 2, &c.month) || !literal(&b, '-') ||
-        !number(&b, 2, &c.day)) {
+    if (!number(&b, 4, &c.year) || !literal(&b, '-') || !number(&b, 2, &c.month) ||
+        !literal(&b, '-') || !number(&b, 2, &c.day)) {
         return MU_E_INVALID;
     }
     if (b.len) {
@@ -170,9 +171,10 @@ int mu_time_parse_http(mu_bytes b, int64_t *ret_ms)
         }
     }
     b = mu_bytes_from(b, 3);
-    if (!c.month || !literal(&b, ' ') || !number(&b, 4, &c.year) || !literal(&b, ' ') || !number(&b, 2, &c.hour) ||
-        !literal(&b, ':') || !number(&b, 2, &c.minute) || !literal(&b, ':') || !number(&b, 2, &c.second) ||
-        !mu_bytes_is(b, " GMT") || !civil_ok(&c)) {
+    if (!c.month || !literal(&b, ' ') || !number(&b, 4, &c.year) || !literal(&b, ' ') ||
+        !number(&b, 2, &c.hour) || !literal(&b, ':') || !number(&b, 2, &c.minute) ||
+        !literal(&b, ':') || !number(&b, 2, &c.second) || !mu_bytes_is(b, " GMT") ||
+        !civil_ok(&c)) {
         return MU_E_INVALID;
     }
     *ret_ms = mu_civil_ms(&c);

@@ -20,15 +20,21 @@ struct mu_digest mu_sha256(mu_bytes data);
 struct mu_digest mu_sha256_two(mu_bytes a, mu_bytes b);
 struct mu_digest_hex mu_sha256_hex(mu_bytes data);
 
-/* The at-rest scheme (agent-ops.md 5.5): "v1:<keyId>:<base64(IV, ciphertext, tag)>", AES-256-GCM under a key derived with
- * HKDF-SHA256 from the root for one purpose; `aad` = "<table>|<row id>|<column>". */
+/* The at-rest scheme (agent-ops.md 5.5): "v1:<keyId>:<base64(IV, ciphertext, tag)>", AES-256-GCM
+ * under a key derived with HKDF-SHA256 from the root for one purpose; `aad` = "<table>|<row
+ * id>|<column>". */
 struct mu_vault;
-/* `root` is copied; at least 32 bytes. `previous` may be empty: readable, never written. `env` must outlive the vault. */
-MU_MUST_USE int mu_vault_new(const struct mu_env *env, mu_bytes root, mu_bytes previous, struct mu_vault **ret);
+/* `root` is copied; at least 32 bytes. `previous` may be empty: readable, never written. `env` must
+ * outlive the vault. */
+MU_MUST_USE int mu_vault_new(const struct mu_env *env, mu_bytes root, mu_bytes previous,
+                             struct mu_vault **ret);
 struct mu_vault *mu_vault_free(struct mu_vault *v);
 /* Appends the stored form. */
-MU_MUST_USE int mu_vault_seal(struct mu_vault *v, const char *purpose, mu_bytes aad, mu_bytes clear, struct mu_buf *dst);
-/* Appends the clear text. MU_E_CORRUPT when it was made under another key, purpose or aad, or changed. */
-MU_MUST_USE int mu_vault_open(struct mu_vault *v, const char *purpose, mu_bytes aad, mu_bytes stored, struct mu_buf *dst);
+MU_MUST_USE int mu_vault_seal(struct mu_vault *v, const char *purpose, mu_bytes aad, mu_bytes clear,
+                              struct mu_buf *dst);
+/* Appends the clear text. MU_E_CORRUPT when it was made under another key, purpose or aad, or
+ * changed. */
+MU_MUST_USE int mu_vault_open(struct mu_vault *v, const char *purpose, mu_bytes aad,
+                              mu_bytes stored, struct mu_buf *dst);
 
 #endif

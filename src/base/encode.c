@@ -22,9 +22,10 @@ void mu_base64_add(struct mu_buf *dst, mu_bytes src)
     const unsigned char *p = (const unsigned char *)src.ptr;
     for (size_t i = 0; i < src.len; i += 3) {
         size_t n = MU_MIN(src.len - i, (size_t)3);
-        unsigned v = (unsigned)p[i] << 16 | (n > 1 ? (unsigned)p[i + 1] << 8 : 0) | (n > 2 ? p[i + 2] : 0);
-        char out[4] = {alphabet[v >> 18], alphabet[v >> 12 & 63], n > 1 ? alphabet[v >> 6 & 63] : '=',
-                       n > 2 ? alphabet[v & 63] : '='};
+        unsigned v =
+            (unsigned)p[i] << 16 | (n > 1 ? (unsigned)p[i + 1] << 8 : 0) | (n > 2 ? p[i + 2] : 0);
+        char out[4] = {alphabet[v >> 18], alphabet[v >> 12 & 63],
+                       n > 1 ? alphabet[v >> 6 & 63] : '=', n > 2 ? alphabet[v & 63] : '='};
         mu_buf_add(dst, mu_bytes_of(out, 4));
     }
 }
@@ -77,7 +78,10 @@ static size_t sequence(const unsigned char *p, size_t len, size_t *bad)
     if (p[0] < 0x80) {
         return 1;
     }
-    size_t n = p[0] >= 0xc2 && p[0] <= 0xdf ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : p[0] >= 0xf0 && p[0] <= 0xf4 ? 4 : 0;
+    size_t n = p[0] >= 0xc2 && p[0] <= 0xdf   ? 2
+               : (p[0] & 0xf0) == 0xe0        ? 3
+               : p[0] >= 0xf0 && p[0] <= 0xf4 ? 4
+                                              : 0;
     if (!n) {
         return 0;
     }

@@ -8,7 +8,8 @@
 void mu_hex(const void *src, size_t len, char *dst);
 /* Standard alphabet with padding, appended. */
 void mu_base64_add(struct mu_buf *dst, mu_bytes src);
-/* Strict: standard alphabet, right padding, nothing else. Appends; MU_E_INVALID, -ENOMEM, MU_E_TOO_LARGE. */
+/* Strict: standard alphabet, right padding, nothing else. Appends; MU_E_INVALID, -ENOMEM,
+ * MU_E_TOO_LARGE. */
 MU_MUST_USE int mu_base64_decode(mu_bytes src, struct mu_buf *dst);
 
 /* Well-formed UTF-8 (no overlongs, no surrogates, at most U+10FFFF). */

@@ -1,6 +1,7 @@
-/* The seams (architecture.md 6): whatever is not a function of its inputs is reached through this table, so that a simulator
- * can put a driven clock and a seeded random source in its place. The database driver, outbound HTTP and process start are
- * tables of the floors that own them (db/driver.h, net/fetch.h, exec/process.h) and are handed down beside this one. */
+/* The seams (architecture.md 6): whatever is not a function of its inputs is reached through this
+ * table, so that a simulator can put a driven clock and a seeded random source in its place. The
+ * database driver, outbound HTTP and process start are tables of the floors that own them
+ * (db/driver.h, net/fetch.h, exec/process.h) and are handed down beside this one. */
 #ifndef MU_BASE_ENV_H
 #define MU_BASE_ENV_H
 

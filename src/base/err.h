@@ -1,4 +1,5 @@
-/* Error codes (c-style.md 1.4): functions return 0 or a count for success and a negative code for failure. */
+/* Error codes (c-style.md 1.4): functions return 0 or a count for success and a negative code for
+ * failure. */
 #ifndef MU_BASE_ERR_H
 #define MU_BASE_ERR_H
 
@@ -10,7 +11,8 @@ enum {
 #undef MU_ERR
 };
 
-/* Words for people, where a code is not enough (configuration, outbound HTTP, children). Lives on the stack of the caller. */
+/* Words for people, where a code is not enough (configuration, outbound HTTP, children). Lives on
+ * the stack of the caller. */
 struct mu_err {
     int code;
     char text[480];

@@ -1,4 +1,5 @@
-/* Intrusive binary heap (smallest first): a node knows its place, so removal and change are O(log n). One thread. */
+/* Intrusive binary heap (smallest first): a node knows its place, so removal and change are O(log
+ * n). One thread. */
 #ifndef MU_BASE_HEAP_H
 #define MU_BASE_HEAP_H
 

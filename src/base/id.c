@@ -25,8 +25,8 @@ static void put_time(unsigned char b[16], int64_t ms)
     }
 }
 
-/* 12 bits of counter in the field after the version keep ids of one millisecond in order; when they run out the
- * time moves one ahead. */
+/* 12 bits of counter in the field after the version keep ids of one millisecond in order; when they
+ * run out the time moves one ahead. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int64_t last_ms;
 static unsigned counter;

@@ -1,4 +1,5 @@
-/* Intrusive doubly linked list: the head is a node too. An object is in at most one list per node. */
+/* Intrusive doubly linked list: the head is a node too. An object is in at most one list per node.
+ */
 #ifndef MU_BASE_LIST_H
 #define MU_BASE_LIST_H
 

@@ -4,7 +4,8 @@
 #include <pthread.h>
 #include <sys/random.h>
 
-/* The key of the hash is drawn once per process: it is no state, so it needs no seam (iteration order is never relied on). */
+/* The key of the hash is drawn once per process: it is no state, so it needs no seam (iteration
+ * order is never relied on). */
 static uint64_t key0, key1;
 static pthread_once_t key_once = PTHREAD_ONCE_INIT;
 
@@ -38,8 +39,8 @@ static void sip_round(uint64_t v[4])
 uint64_t mu_hash(mu_bytes b)
 {
     pthread_once(&key_once, draw_key);
-    uint64_t v[4] = {key0 ^ 0x736f6d6570736575, key1 ^ 0x646f72616e646f6d, key0 ^ 0x6c7967656e657261,
-                     key1 ^ 0x7465646279746573};
+    uint64_t v[4] = {key0 ^ 0x736f6d6570736575, key1 ^ 0x646f72616e646f6d,
+                     key0 ^ 0x6c7967656e657261, key1 ^ 0x7465646279746573};
     size_t i = 0;
     for (; i + 8 <= b.len; i += 8) {
         uint64_t m;

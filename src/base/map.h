@@ -1,5 +1,6 @@
-/* Open-addressing map from bytes to a pointer, hashed with a keyed hash so that outside data cannot choose collisions.
- * The key bytes belong to the caller and must live as long as the entry (they usually lie inside the value). One thread. */
+/* Open-addressing map from bytes to a pointer, hashed with a keyed hash so that outside data cannot
+ * choose collisions. The key bytes belong to the caller and must live as long as the entry (they
+ * usually lie inside the value). One thread. */
 #ifndef MU_BASE_MAP_H
 #define MU_BASE_MAP_H
 
@@ -25,7 +26,8 @@ void *mu_map_get(const struct mu_map *m, mu_bytes key);
 MU_MUST_USE int mu_map_put(struct mu_map *m, mu_bytes key, void *value);
 /* Returns the value that was removed, or NULL. */
 void *mu_map_remove(struct mu_map *m, mu_bytes key);
-/* Walks all entries: start with *at = 0; NULL at the end. Removing the entry just returned is allowed, adding is not. */
+/* Walks all entries: start with *at = 0; NULL at the end. Removing the entry just returned is
+ * allowed, adding is not. */
 void *mu_map_next(const struct mu_map *m, size_t *at);
 
 /* The keyed hash itself (SipHash-1-3 under a per-process random key). */

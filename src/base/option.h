@@ -1,5 +1,6 @@
-/* Typed option tables: one row a setting. The configuration (main/config.h) is such a table; `muster config`, the generated
- * documentation and the parser read the same rows (architecture.md 8.4). */
+/* Typed option tables: one row a setting. The configuration (main/config.h) is such a table;
+ * `muster config`, the generated documentation and the parser read the same rows
+ * (architecture.md 8.4). */
 #ifndef MU_BASE_OPTION_H
 #define MU_BASE_OPTION_H
 
@@ -17,8 +18,9 @@ enum mu_option_type {
 };
 
 struct mu_option {
-    const char *name;     /* the variable: "OZ_CONTROL_PLANE_PORT" */
-    const char *alias;    /* other names, separated by blanks, or NULL; read when the name itself is not given */
+    const char *name;  /* the variable: "OZ_CONTROL_PLANE_PORT" */
+    const char *alias; /* other names, separated by blanks, or NULL; read when the name itself is
+                          not given */
     enum mu_option_type type;
     size_t offset;        /* of the field in the configuration struct */
     const char *fallback; /* default as text; NULL = unset */
@@ -29,12 +31,13 @@ struct mu_option {
     bool reload;          /* takes effect on SIGHUP */
 };
 
-/* Parses `value` and stores it in `dst` (the configuration struct). Text is copied into the arena. MU_E_INVALID with words
- * that name the option and what would be accepted. */
-MU_MUST_USE int mu_option_set(const struct mu_option *o, mu_bytes value, void *dst, struct mu_arena *arena, struct mu_err *err);
+/* Parses `value` and stores it in `dst` (the configuration struct). Text is copied into the arena.
+ * MU_E_INVALID with words that name the option and what would be accepted. */
+MU_MUST_USE int mu_option_set(const struct mu_option *o, mu_bytes value, void *dst,
+                              struct mu_arena *arena, struct mu_err *err);
 /* All defaults of a table. */
-MU_MUST_USE int mu_option_defaults(const struct mu_option *table, size_t n, void *dst, struct mu_arena *arena,
-                                   struct mu_err *err);
+MU_MUST_USE int mu_option_defaults(const struct mu_option *table, size_t n, void *dst,
+                                   struct mu_arena *arena, struct mu_err *err);
 /* The row for a name or an alias; NULL when there is none. */
 const struct mu_option *mu_option_find(const struct mu_option *table, size_t n, mu_bytes name);
 /* Appends the present value as text; secrets masked. */

@@ -1,5 +1,6 @@
-/* Who wants to know that a stream got new events (data-model.md 4.4 "Bus"). After each commit the writer publishes; only
- * streams that somebody watches cost anything. Deltas (text that is not in the log) travel the same way with seq 0. */
+/* Who wants to know that a stream got new events (data-model.md 4.4 "Bus"). After each commit the
+ * writer publishes; only streams that somebody watches cost anything. Deltas (text that is not in
+ * the log) travel the same way with seq 0. */
 #ifndef MU_DB_FEED_H
 #define MU_DB_FEED_H
 
@@ -12,15 +13,16 @@ struct mu_feed;
 /* An event as published: refcounted and immutable, shared by all watchers. */
 struct mu_event {
     _Atomic unsigned refs;
-    int type;          /* events.def; deltas have their own types */
-    int64_t seq;       /* 0 = a delta */
+    int type;    /* events.def; deltas have their own types */
+    int64_t seq; /* 0 = a delta */
     int64_t at_ms;
-    int64_t offset;    /* deltas: byte offset of `data` in the attempt's output; -1 = not one */
-    int64_t epoch;     /* deltas: the attempt */
-    mu_bytes data;     /* JSON (events) or raw bytes (deltas) */
-    void *encoded;     /* a watcher group's shared encoding; set under the feed's rules below */
+    int64_t offset; /* deltas: byte offset of `data` in the attempt's output; -1 = not one */
+    int64_t epoch;  /* deltas: the attempt */
+    mu_bytes data;  /* JSON (events) or raw bytes (deltas) */
+    void *encoded;  /* a watcher group's shared encoding; set under the feed's rules below */
 };
-struct mu_event *mu_event_new(int type, int64_t seq, int64_t at_ms, int64_t offset, int64_t epoch, mu_bytes data);
+struct mu_event *mu_event_new(int type, int64_t seq, int64_t at_ms, int64_t offset, int64_t epoch,
+                              mu_bytes data);
 struct mu_event *mu_event_ref(struct mu_event *e);
 struct mu_event *mu_event_unref(struct mu_event *e);
 
@@ -29,8 +31,8 @@ struct mu_watch {
     struct mu_list link;
     char stream_id[40];
     struct mu_loop *loop;
-    /* On the loop, in order, each event at most once per watch; seq may repeat what the subscriber read from the database: it
-     * drops those by number. */
+    /* On the loop, in order, each event at most once per watch; seq may repeat what the subscriber
+     * read from the database: it drops those by number. */
     void (*on_event)(struct mu_watch *w, struct mu_event *e);
     bool active;
 };
@@ -39,14 +41,15 @@ struct mu_watch {
 MU_MUST_USE int mu_feed_new(struct mu_loop **loops, size_t n, struct mu_feed **ret);
 struct mu_feed *mu_feed_free(struct mu_feed *f);
 
-/* On the watch's loop. Register before reading the first page from the database: then the border loses nothing. -ENOMEM. */
+/* On the watch's loop. Register before reading the first page from the database: then the border
+ * loses nothing. -ENOMEM. */
 MU_MUST_USE int mu_feed_watch(struct mu_feed *f, struct mu_watch *w);
 /* On the watch's loop; no callback comes afterwards. Harmless when not active. */
 void mu_feed_unwatch(struct mu_feed *f, struct mu_watch *w);
 /* Any thread: whether anybody watches the stream (so that nobody encodes for nothing). */
 bool mu_feed_watched(struct mu_feed *f, mu_bytes stream_id);
-/* Any thread; takes no reference of its own from the caller's. Delivered to each loop that has watchers, in publishing
- * order. */
+/* Any thread; takes no reference of its own from the caller's. Delivered to each loop that has
+ * watchers, in publishing order. */
 void mu_feed_publish(struct mu_feed *f, mu_bytes stream_id, struct mu_event *e);
 /* Watches now. Any thread. */
 int64_t mu_feed_watches(const struct mu_feed *f);

@@ -1,5 +1,5 @@
-/* An event loop: one thread, its timers, and a queue through which every other thread hands it work. Built on libuv, whose
- * types stay inside io/ and net/ (stack.md 2). */
+/* An event loop: one thread, its timers, and a queue through which every other thread hands it
+ * work. Built on libuv, whose types stay inside io/ and net/ (stack.md 2). */
 #ifndef MU_IO_LOOP_H
 #define MU_IO_LOOP_H
 
@@ -9,8 +9,8 @@
 
 struct mu_loop;
 
-/* A message to a loop, embedded in the object it is about (no allocation, so posting cannot fail). One post object is in at
- * most one queue at a time. */
+/* A message to a loop, embedded in the object it is about (no allocation, so posting cannot fail).
+ * One post object is in at most one queue at a time. */
 struct mu_post {
     struct mu_post *next;
     void (*fn)(struct mu_post *post); /* on the loop's thread */
@@ -22,7 +22,8 @@ MU_MUST_USE int mu_loop_new(const struct mu_env *env, const char *name, struct m
 MU_MUST_USE int mu_loop_start(struct mu_loop *loop);
 /* Runs on the calling thread instead (tests, command line). Returns after mu_loop_stop(). */
 void mu_loop_run(struct mu_loop *loop);
-/* Any thread: the loop ends after the turn in which it sees this; posts that are queued by then are still delivered. */
+/* Any thread: the loop ends after the turn in which it sees this; posts that are queued by then are
+ * still delivered. */
 void mu_loop_stop(struct mu_loop *loop);
 void mu_loop_join(struct mu_loop *loop);
 /* After join (or run): closes what is still open and frees. Returns NULL. */
@@ -30,10 +31,12 @@ struct mu_loop *mu_loop_free(struct mu_loop *loop);
 
 /* Any thread. Order is kept per posting thread. Wakes the loop at most once for many posts. */
 void mu_loop_post(struct mu_loop *loop, struct mu_post *post);
-/* Posts a whole chain linked by ->next (first..last) with one wake-up: the writer completes a batch with it. */
+/* Posts a whole chain linked by ->next (first..last) with one wake-up: the writer completes a batch
+ * with it. */
 void mu_loop_post_chain(struct mu_loop *loop, struct mu_post *first, struct mu_post *last);
 
-/* Whether the caller is on the loop's thread (before start: any thread). MU_CHECK this in code that must be. */
+/* Whether the caller is on the loop's thread (before start: any thread). MU_CHECK this in code that
+ * must be. */
 bool mu_loop_here(const struct mu_loop *loop);
 const struct mu_env *mu_loop_env(const struct mu_loop *loop);
 /* Monotonic milliseconds, cached per loop turn. */
@@ -41,8 +44,8 @@ int64_t mu_loop_now_ms(const struct mu_loop *loop);
 /* The libuv loop; for io/, net/ and exec/ only. */
 void *mu_loop_uv(struct mu_loop *loop);
 
-/* A timer; a heap inside the loop holds any number of them over one libuv timer. Loop thread only. Memory is the caller's: it
- * must be cleared before it goes away. */
+/* A timer; a heap inside the loop holds any number of them over one libuv timer. Loop thread only.
+ * Memory is the caller's: it must be cleared before it goes away. */
 struct mu_timer {
     size_t place; /* in the loop's heap; 0 = not set */
     int64_t due_ms;
@@ -60,15 +63,18 @@ static inline bool mu_timer_is_set(const struct mu_timer *t)
     return t->place != 0;
 }
 
-/* Delivers SIGINT, SIGTERM, SIGHUP … on the loop. One subscription per signal and process. Loop thread. */
-MU_MUST_USE int mu_loop_signal(struct mu_loop *loop, int signum, void (*fn)(void *arg, int signum), void *arg);
+/* Delivers SIGINT, SIGTERM, SIGHUP … on the loop. One subscription per signal and process. Loop
+ * thread. */
+MU_MUST_USE int mu_loop_signal(struct mu_loop *loop, int signum, void (*fn)(void *arg, int signum),
+                               void *arg);
 
-/* The watchdog (c-style.md 1.7): one thread that watches up to 16 loops and calls `report` (on its own thread) once for every
- * loop turn longer than `limit_ms`. Start after the loops, stop before them. */
+/* The watchdog (c-style.md 1.7): one thread that watches up to 16 loops and calls `report` (on its
+ * own thread) once for every loop turn longer than `limit_ms`. Start after the loops, stop before
+ * them. */
 struct mu_watchdog;
 MU_MUST_USE int mu_watchdog_new(struct mu_loop **loops, size_t n, int64_t limit_ms,
-                                void (*report)(void *arg, const char *loop_name, int64_t turn_ms), void *arg,
-                                struct mu_watchdog **ret);
+                                void (*report)(void *arg, const char *loop_name, int64_t turn_ms),
+                                void *arg, struct mu_watchdog **ret);
 struct mu_watchdog *mu_watchdog_free(struct mu_watchdog *w);
 
 #endif

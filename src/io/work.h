@@ -1,4 +1,5 @@
-/* The work pool: threads for what may block (files, password hashing, archives, process start). Not libuv's global one. */
+/* The work pool: threads for what may block (files, password hashing, archives, process start). Not
+ * libuv's global one. */
 #ifndef MU_IO_WORK_H
 #define MU_IO_WORK_H
 
@@ -8,9 +9,10 @@ struct mu_work;
 
 /* Embedded in the caller's object, which must live until done() ran. */
 struct mu_job {
-    struct mu_post post;                 /* used by the pool */
-    void (*run)(struct mu_job *job);     /* on a pool thread */
-    void (*done)(struct mu_job *job);    /* on `loop` afterwards; also when the pool is closing (then run() ran or did not) */
+    struct mu_post post;              /* used by the pool */
+    void (*run)(struct mu_job *job);  /* on a pool thread */
+    void (*done)(struct mu_job *job); /* on `loop` afterwards; also when the pool is closing (then
+                                         run() ran or did not) */
     struct mu_loop *loop;
     bool ran;
 };

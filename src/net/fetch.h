@@ -1,5 +1,6 @@
-/* Outbound HTTP(S) on libcurl's multi interface in socket-action mode on one loop (stack.md 6): http and https only, no
- * redirects, TLS verified, HTTPS_PROXY/NO_PROXY honoured, connections reused. */
+/* Outbound HTTP(S) on libcurl's multi interface in socket-action mode on one loop (stack.md 6):
+ * http and https only, no redirects, TLS verified, HTTPS_PROXY/NO_PROXY honoured, connections
+ * reused. */
 #ifndef MU_NET_FETCH_H
 #define MU_NET_FETCH_H
 
@@ -7,15 +8,15 @@
 
 /* Why a fetch ended. */
 enum mu_fetch_end {
-    MU_FETCH_OK,       /* the whole answer arrived (any status) */
-    MU_FETCH_CONNECT,  /* refused, unreachable, name not found */
+    MU_FETCH_OK,      /* the whole answer arrived (any status) */
+    MU_FETCH_CONNECT, /* refused, unreachable, name not found */
     MU_FETCH_TLS,
-    MU_FETCH_TIMEOUT,  /* before the first byte of the answer */
-    MU_FETCH_STALLED,  /* no byte for idle_ms after it began, or total_ms passed */
-    MU_FETCH_BROKEN,   /* the connection ended in the middle, or the framing was wrong */
+    MU_FETCH_TIMEOUT, /* before the first byte of the answer */
+    MU_FETCH_STALLED, /* no byte for idle_ms after it began, or total_ms passed */
+    MU_FETCH_BROKEN,  /* the connection ended in the middle, or the framing was wrong */
     MU_FETCH_TOO_LARGE,
-    MU_FETCH_ABORTED,  /* by mu_fetch_abort() or by body() returning < 0 */
-    MU_FETCH_FAILED,   /* anything else (bad URL, no memory) */
+    MU_FETCH_ABORTED, /* by mu_fetch_abort() or by body() returning < 0 */
+    MU_FETCH_FAILED,  /* anything else (bad URL, no memory) */
 };
 
 struct mu_fetch_result {
@@ -28,14 +29,14 @@ struct mu_fetch_result {
 };
 
 struct mu_fetch_request {
-    const char *method;         /* "GET", "POST" */
+    const char *method; /* "GET", "POST" */
     const char *url;
-    const char *const *headers; /* "Name: value", NULL-terminated */
-    mu_bytes body;              /* copied */
+    const char *const *headers;                           /* "Name: value", NULL-terminated */
+    mu_bytes body;                                        /* copied */
     int64_t connect_ms, first_byte_ms, idle_ms, total_ms; /* 0 = none */
-    size_t max_bytes;           /* of the answer's body */
-    /* A piece of the body, in order. Return < 0 to abort. May be NULL (then the body is dropped). Only called for the final
-     * answer, not for 1xx. `status` is known. */
+    size_t max_bytes;                                     /* of the answer's body */
+    /* A piece of the body, in order. Return < 0 to abort. May be NULL (then the body is dropped).
+     * Only called for the final answer, not for 1xx. `status` is known. */
     int (*body_fn)(void *arg, int status, mu_bytes piece);
     /* Exactly once, never from inside mu_fetch_start(); the fetch is gone afterwards. */
     void (*done)(void *arg, const struct mu_fetch_result *result);
@@ -45,7 +46,8 @@ struct mu_fetch_request {
 struct mu_fetcher;
 struct mu_fetch;
 
-/* The seam for outbound HTTP: the real one below, a driven one in the simulator. All on the loop's thread. */
+/* The seam for outbound HTTP: the real one below, a driven one in the simulator. All on the loop's
+ * thread. */
 struct mu_fetch_ops {
     int (*start)(struct mu_fetcher *f, const struct mu_fetch_request *req, struct mu_fetch **ret);
     void (*abort)(struct mu_fetch *fetch); /* done() follows with MU_FETCH_ABORTED */

@@ -1,4 +1,5 @@
-/* A refcounted, immutable piece of output, encoded once and shared by many connections on any loops. */
+/* A refcounted, immutable piece of output, encoded once and shared by many connections on any
+ * loops. */
 #ifndef MU_NET_MSG_H
 #define MU_NET_MSG_H
 

@@ -1,5 +1,5 @@
-/* HTTP/1.1 request parsing: llhttp in strict mode plus our policy (stack.md 2, "Request parsing is a security boundary").
- * Pure: bytes in, a request out. */
+/* HTTP/1.1 request parsing: llhttp in strict mode plus our policy (stack.md 2, "Request parsing is
+ * a security boundary"). Pure: bytes in, a request out. */
 #ifndef MU_PROTO_HTTP1_H
 #define MU_PROTO_HTTP1_H
 
@@ -19,7 +19,7 @@ enum mu_http_method {
 };
 
 struct mu_http_header {
-    mu_bytes name; /* as sent */
+    mu_bytes name;  /* as sent */
     mu_bytes value; /* trimmed */
 };
 
@@ -53,17 +53,19 @@ enum mu_http1_event {
 };
 
 struct mu_http1;
-/* The parser object is small; header text lives in `a`, which must be reset by the caller between messages
- * (mu_http1_reset). */
-MU_MUST_USE int mu_http1_new(const struct mu_http1_limits *limits, struct mu_arena *a, struct mu_http1 **ret);
+/* The parser object is small; header text lives in `a`, which must be reset by the caller between
+ * messages (mu_http1_reset). */
+MU_MUST_USE int mu_http1_new(const struct mu_http1_limits *limits, struct mu_arena *a,
+                             struct mu_http1 **ret);
 struct mu_http1 *mu_http1_free(struct mu_http1 *p);
 void mu_http1_reset(struct mu_http1 *p, struct mu_arena *a);
-/* Consumes a prefix of `in` (*ret_used bytes) up to the next event. Feeding the same bytes in any cuts gives the same events
- * (BODY pieces may be cut differently). */
+/* Consumes a prefix of `in` (*ret_used bytes) up to the next event. Feeding the same bytes in any
+ * cuts gives the same events (BODY pieces may be cut differently). */
 enum mu_http1_event mu_http1_feed(struct mu_http1 *p, mu_bytes in, size_t *ret_used);
 const struct mu_http_head *mu_http1_head(const struct mu_http1 *p);
 mu_bytes mu_http1_body(const struct mu_http1 *p);
-/* After ERROR: 400, 413, 414, 431, 501 (unknown transfer coding) or 505, and a short text that names the fault. */
+/* After ERROR: 400, 413, 414, 431, 501 (unknown transfer coding) or 505, and a short text that
+ * names the fault. */
 int mu_http1_status(const struct mu_http1 *p, const char **ret_text);
 /* Whether bytes of an unfinished message were seen (for the header timeout). */
 bool mu_http1_in_message(const struct mu_http1 *p);

@@ -13,11 +13,12 @@ struct mu_json_limits {
     unsigned max_depth;
 };
 
-/* Strict RFC 8259, UTF-8 checked, one document, white space around it allowed. Memory comes from the arena. The depth is
- * checked before parsing; duplicate keys are refused. Numbers: integers outside int64/uint64 become doubles; a number that
- * overflows a double is refused. Errors: MU_E_INVALID (with words and the byte position), MU_E_TOO_LARGE, -ENOMEM. */
-MU_MUST_USE int mu_json_read(struct mu_arena *a, mu_bytes text, const struct mu_json_limits *limits, yyjson_val **ret,
-                             struct mu_err *err);
+/* Strict RFC 8259, UTF-8 checked, one document, white space around it allowed. Memory comes from
+ * the arena. The depth is checked before parsing; duplicate keys are refused. Numbers: integers
+ * outside int64/uint64 become doubles; a number that overflows a double is refused. Errors:
+ * MU_E_INVALID (with words and the byte position), MU_E_TOO_LARGE, -ENOMEM. */
+MU_MUST_USE int mu_json_read(struct mu_arena *a, mu_bytes text, const struct mu_json_limits *limits,
+                             yyjson_val **ret, struct mu_err *err);
 
 /* Look-ups that accept NULL and wrong types: NULL, empty or the fallback then. */
 yyjson_val *mu_json_get(yyjson_val *obj, const char *key);
@@ -37,14 +38,16 @@ static inline struct mu_json_w mu_json_w(struct mu_buf *buf)
 {
     return (struct mu_json_w){buf, false};
 }
-void mu_jw_obj(struct mu_json_w *w);       /* { */
-void mu_jw_obj_end(struct mu_json_w *w);   /* } */
+void mu_jw_obj(struct mu_json_w *w);     /* { */
+void mu_jw_obj_end(struct mu_json_w *w); /* } */
 void mu_jw_arr(struct mu_json_w *w);
 void mu_jw_arr_end(struct mu_json_w *w);
 void mu_jw_key(struct mu_json_w *w, const char *key);
-void mu_jw_str(struct mu_json_w *w, mu_bytes s);   /* invalid UTF-8 becomes U+FFFD; control characters are escaped */
+void mu_jw_str(struct mu_json_w *w,
+               mu_bytes s); /* invalid UTF-8 becomes U+FFFD; control characters are escaped */
 void mu_jw_i64(struct mu_json_w *w, int64_t v);
-void mu_jw_real(struct mu_json_w *w, double v);    /* shortest form that reads back; not finite: null */
+void mu_jw_real(struct mu_json_w *w,
+                double v); /* shortest form that reads back; not finite: null */
 void mu_jw_bool(struct mu_json_w *w, bool v);
 void mu_jw_null(struct mu_json_w *w);
 void mu_jw_raw(struct mu_json_w *w, mu_bytes json); /* JSON text as it is */

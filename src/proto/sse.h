@@ -5,19 +5,22 @@
 #include "base/buf.h"
 #include "base/err.h"
 
-/* Reading (oz-providers.md 6.4): lines end at \n, \r\n or \r; a byte-order mark at the start is skipped; `event:`, `data:`,
- * `id:` are kept, comments and other fields ignored; several data lines are joined with \n. */
+/* Reading (oz-providers.md 6.4): lines end at \n, \r\n or \r; a byte-order mark at the start is
+ * skipped; `event:`, `data:`, `id:` are kept, comments and other fields ignored; several data lines
+ * are joined with \n. */
 struct mu_sse {
     struct mu_buf line, data, event, id;
     bool seen_cr, started, has_data;
     unsigned bom;
-    void (*on_event)(void *arg, mu_bytes event, mu_bytes data, mu_bytes id); /* event empty = "message" */
+    void (*on_event)(void *arg, mu_bytes event, mu_bytes data,
+                     mu_bytes id); /* event empty = "message" */
     void *arg;
     bool stopped;
 };
 /* `max_event_bytes` bounds one line and the data of one event. */
 void mu_sse_init(struct mu_sse *s, size_t max_event_bytes,
-                 void (*on_event)(void *arg, mu_bytes event, mu_bytes data, mu_bytes id), void *arg);
+                 void (*on_event)(void *arg, mu_bytes event, mu_bytes data, mu_bytes id),
+                 void *arg);
 void mu_sse_fini(struct mu_sse *s);
 /* MU_E_TOO_LARGE, -ENOMEM. on_event may call mu_sse_stop(), after which the rest is ignored. */
 MU_MUST_USE int mu_sse_feed(struct mu_sse *s, mu_bytes bytes);

@@ -5,23 +5,28 @@
 #include "base/arena.h"
 #include "base/err.h"
 
-/* Percent-decodes ("+" stays "+" unless `form`). ptr is NULL on a malformed escape, a decoded NUL, or no memory. */
+/* Percent-decodes ("+" stays "+" unless `form`). ptr is NULL on a malformed escape, a decoded NUL,
+ * or no memory. */
 mu_bytes mu_url_decode(struct mu_arena *a, mu_bytes text, bool form);
 /* Appends with everything outside the unreserved characters escaped. */
 struct mu_buf;
 void mu_url_encode(struct mu_buf *dst, mu_bytes text);
 
-/* The path of a request target, normalised once (stack.md 2): refuses bytes outside printable ASCII before decoding, control
- * bytes and invalid UTF-8 after it, an encoded "/" or "\"; removes "." segments and refuses ".."; joins no slashes (an empty
- * segment in the middle stays). Leaves the path percent-decoded. MU_E_INVALID, -ENOMEM. */
+/* The path of a request target, normalised once (stack.md 2): refuses bytes outside printable ASCII
+ * before decoding, control bytes and invalid UTF-8 after it, an encoded "/" or "\"; removes "."
+ * segments and refuses ".."; joins no slashes (an empty segment in the middle stays). Leaves the
+ * path percent-decoded. MU_E_INVALID, -ENOMEM. */
 MU_MUST_USE int mu_url_path(struct mu_arena *a, mu_bytes raw_path, mu_bytes *ret);
 
-/* Walks "a=1&b=2": returns false at the end. Key and value are decoded as a form. *bad is set when a pair does not decode. */
-bool mu_url_query_next(struct mu_arena *a, mu_bytes *rest, mu_bytes *ret_key, mu_bytes *ret_value, bool *bad);
+/* Walks "a=1&b=2": returns false at the end. Key and value are decoded as a form. *bad is set when
+ * a pair does not decode. */
+bool mu_url_query_next(struct mu_arena *a, mu_bytes *rest, mu_bytes *ret_key, mu_bytes *ret_value,
+                       bool *bad);
 
 struct mu_url {
-    mu_bytes scheme, host, path, query; /* pointers into the text; host without brackets, path at least "/" */
-    unsigned port;                      /* the scheme's default when there is none */
+    mu_bytes scheme, host, path,
+        query;     /* pointers into the text; host without brackets, path at least "/" */
+    unsigned port; /* the scheme's default when there is none */
     bool has_userinfo;
 };
 /* Absolute http and https URLs. MU_E_INVALID with words. */

@@ -1,4 +1,5 @@
-/* Re-runs a body with the n-th allocation failing, n = 1, 2, 3 … until it passes untouched (c-style.md 1.9). */
+/* Re-runs a body with the n-th allocation failing, n = 1, 2, 3 … until it passes untouched
+ * (c-style.md 1.9). */
 #include "alloc_fail.h"
 
 #include "base/base.h"
