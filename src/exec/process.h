@@ -3,6 +3,7 @@
 #ifndef MU_EXEC_PROCESS_H
 #define MU_EXEC_PROCESS_H
 
+#include "base/bytes.h"
 #include "io/loop.h"
 
 enum mu_process_end {

@@ -4,6 +4,7 @@
 #ifndef MU_NET_FETCH_H
 #define MU_NET_FETCH_H
 
+#include "base/bytes.h"
 #include "io/loop.h"
 
 /* Why a fetch ended. */
