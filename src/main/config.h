@@ -4,6 +4,7 @@
 #define MU_MAIN_CONFIG_H
 
 #include "app/providers/config.h"
+#include "base/env.h"
 #include "base/option.h"
 
 /* Where a value came from, for `muster config`. */
