@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "app/sessions/sessions_int.h"
+#include "base/encode.h"
 #include "proto/json.h"
 
 static const struct mu_stmt q_complete = {
