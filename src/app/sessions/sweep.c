@@ -63,7 +63,7 @@ struct mu_sweeper {
     struct mu_read read;
     struct mu_unit unit;
     enum { IDLE, DUE, RECONCILE, PURGE } what;
-    bool stopping;
+    bool stopping, purged_last;
     void (*stopped)(void *arg);
     void *stopped_arg;
     int64_t now_ms, next_purge_ms, next_reconcile_ms;
@@ -348,11 +348,12 @@ static void tick(struct mu_timer *t)
     if (w->now_ms >= w->next_reconcile_ms) {
         w->what = RECONCILE;
         w->next_reconcile_ms = w->now_ms + RECONCILE_MS;
-    } else if (w->opts.sessions->opts.retention_ms > 0 && w->now_ms >= w->next_purge_ms) {
+    } else if (w->now_ms >= w->next_purge_ms && !w->purged_last) {
         w->what = PURGE;
     } else {
         w->what = DUE;
     }
+    w->purged_last = w->what == PURGE; /* a long purge does not keep deadlines waiting */
     w->read = (struct mu_read){.run = sweep_read, .done = sweep_read_done, .loop = w->opts.core};
     if (mu_readers_submit(w->opts.sessions->opts.readers, &w->read) < 0) {
         finish(w);
