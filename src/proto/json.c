@@ -58,8 +58,9 @@ static struct scan scan_text(mu_bytes text, unsigned max_depth)
     return s;
 }
 
-/* yyjson on an arena. It asks for its values with an estimate and grows by copying; the first block
- * is therefore made as large as the scan says it can become, and growing inside it is free. */
+/* yyjson on an arena. It asks for its values with an estimate and grows by half and by copying; the
+ * first block is therefore made as large as the step that holds all values the scan counted, and
+ * growing inside it is free. */
 struct arena_alc {
     struct mu_arena *arena;
     size_t reserve;
@@ -70,7 +71,10 @@ struct arena_alc {
 static void *alc_malloc(void *ctx, size_t size)
 {
     struct arena_alc *a = ctx;
-    size_t cap = MU_MAX(size, a->reserve);
+    size_t cap = size;
+    while (cap < a->reserve) {
+        cap += cap / 2 + sizeof(struct yyjson_val);
+    }
     void *p = mu_arena_alloc(a->arena, cap);
     if (p) {
         a->ptr = p;
