@@ -268,12 +268,17 @@ static void on_exit_event(uv_poll_t *poll, int status MU_UNUSED, int events MU_U
     siginfo_t si = {0};
     /* Looked at first and reaped after the group was killed: until then the group's number cannot
      * be given to others. */
-    if (waitid(P_PIDFD, (id_t)p->exit.fd, &si, WEXITED | WNOHANG | WNOWAIT) < 0 || !si.si_pid) {
+    int r = waitid(P_PIDFD, (id_t)p->exit.fd, &si, WEXITED | WNOHANG | WNOWAIT);
+    if (r < 0 ? errno == EINTR : si.si_pid == 0) {
         return;
     }
-    signal_group(p, SIGKILL);
-    waitid(P_PIDFD, (id_t)p->exit.fd, &si, WEXITED | WNOHANG);
-    if (si.si_code == CLD_EXITED) {
+    if (r == 0) {
+        signal_group(p, SIGKILL);
+        waitid(P_PIDFD, (id_t)p->exit.fd, &si, WEXITED | WNOHANG);
+    }
+    if (r < 0) { /* somebody else reaped it (SIGCHLD ignored): what it said is lost */
+        decide(p, MU_PROCESS_EXITED);
+    } else if (si.si_code == CLD_EXITED) {
         decide(p, MU_PROCESS_EXITED);
         p->result.code = si.si_status;
     } else {

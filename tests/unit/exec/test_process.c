@@ -398,6 +398,18 @@ static void killing_what_did_not_start_changes_nothing(void **state MU_UNUSED)
     nothing_is_left();
 }
 
+static void a_child_that_somebody_else_reaps_ends_too(void **state MU_UNUSED)
+{
+    struct child c = {0};
+    signal(SIGCHLD, SIG_IGN); /* the kernel reaps */
+    run_sh(&c, "echo hello; exit 3", NULL);
+    signal(SIGCHLD, SIG_DFL);
+    assert_int_equal(c.result.end, MU_PROCESS_EXITED);
+    assert_int_equal(c.result.code, -1);
+    assert_string_equal(c.out.ptr, "hello\n");
+    end_child(&c);
+}
+
 static void fifty_children_at_once_keep_their_output_apart(void **state MU_UNUSED)
 {
     enum { N = 50 };
@@ -557,6 +569,7 @@ int main(void)
         cmocka_unit_test(the_child_is_set_up_as_promised),
         cmocka_unit_test(killing_a_running_child_ends_it),
         cmocka_unit_test(killing_what_did_not_start_changes_nothing),
+        cmocka_unit_test(a_child_that_somebody_else_reaps_ends_too),
         cmocka_unit_test(fifty_children_at_once_keep_their_output_apart),
         cmocka_unit_test(the_child_dies_with_the_thread_that_started_it),
         cmocka_unit_test(find_searches_as_exec_does),
