@@ -88,7 +88,6 @@ struct mu_key_entry;
 struct mu_key_op {
     struct mu_unit unit;
     struct mu_identity *identity;
-    struct mu_arena *arena;
     mu_bytes name, tenant;
     int64_t expires_ms;
     struct mu_id id;        /* create: out; revoke: in */
