@@ -12,9 +12,9 @@
 enum {
     SHARDS = 64,
     MAX_LOOPS = 64,
-    MAX_DELTAS = 16384,    /* waiting for one loop, then deltas are left out */
+    MAX_DELTAS = 16384, /* waiting for one loop, then deltas are left out */
     MAX_DELTA_BYTES = 64 << 20,
-    MAX_EVENTS = 1 << 20,  /* a loop that is this far behind has hung for a minute */
+    MAX_EVENTS = 1 << 20, /* a loop that is this far behind has hung for a minute */
     STREAM_LEN = sizeof((struct mu_watch *)0)->stream_id,
 };
 

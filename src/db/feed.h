@@ -30,7 +30,8 @@ struct mu_event *mu_event_new(int type, int64_t seq, int64_t at_ms, int64_t offs
 struct mu_event *mu_event_ref(struct mu_event *e);
 struct mu_event *mu_event_unref(struct mu_event *e);
 /* Offers an encoding, which the event then owns. Returns the one that holds: another loop may have
- * been first, then `encoded` was released with `free_fn`. Every caller passes the same `free_fn`. */
+ * been first, then `encoded` was released with `free_fn`. Every caller passes the same `free_fn`.
+ */
 void *mu_event_encode(struct mu_event *e, void *encoded, void (*free_fn)(void *encoded));
 
 /* A subscription, embedded in the subscriber; lives on one loop. */

@@ -50,7 +50,7 @@ static int on_applied(void *arg, struct mu_row *row)
     int64_t version = mu_row_i64(row, 0);
     mu_bytes name = mu_row_bytes(row, 1);
     if (version != a->version + 1) {
-        return mu_err_set(a->err, MU_E_VERSION, "the database lacks migration %04d", 
+        return mu_err_set(a->err, MU_E_VERSION, "the database lacks migration %04d",
                           (int)a->version + 1);
     }
     if ((size_t)version > a->n) {
@@ -100,8 +100,10 @@ static int apply(struct mu_db *db, const struct mu_migration *m, int64_t now_ms,
 {
     char *sql = for_engine(mu_db_engine(db), m->text);
     if (!sql) {
-        return mu_err_set(err, MU_E_INTERNAL, "migration %04d (%s): an unknown {{word}}, or no "
-                          "memory", m->version, m->name);
+        return mu_err_set(err, MU_E_INTERNAL,
+                          "migration %04d (%s): an unknown {{word}}, or no "
+                          "memory",
+                          m->version, m->name);
     }
     const struct mu_val row[] = {MU_VI(m->version), MU_VT(mu_str(m->name)),
                                  MU_VT(mu_str(m->sha256)), MU_VI(now_ms)};
@@ -249,8 +251,8 @@ static int check_pg(struct mu_db *db, struct mu_err *err)
 {
     static const struct mu_stmt version = {
         "version", "", "", "SELECT CAST(current_setting('server_version_num') AS INTEGER)"};
-    static const struct mu_stmt utf8 = {
-        "encoding", "", "", "SELECT current_setting('server_encoding') = 'UTF8'"};
+    static const struct mu_stmt utf8 = {"encoding", "", "",
+                                        "SELECT current_setting('server_encoding') = 'UTF8'"};
     int64_t number = 0, is_utf8 = 0;
     int r = mu_db_run(db, &version, NULL, 0, on_flag, &number);
     if (r >= 0) {
@@ -307,7 +309,7 @@ int mu_db_check(struct mu_db *db, struct mu_err *err)
     if (r < 0) {
         return mu_err_set(err, r, "%s", mu_db_errmsg(db));
     }
-    return right == 2 ? 0
-                      : mu_err_set(err, MU_E_VERSION,
-                                   "text does not compare by bytes in this database");
+    return right == 2
+               ? 0
+               : mu_err_set(err, MU_E_VERSION, "text does not compare by bytes in this database");
 }

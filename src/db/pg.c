@@ -1,5 +1,6 @@
 /* The connection stays in pipeline mode: statements are queued with what is expected of them, and
- * one Sync asks for all their results. A failure makes the server skip everything up to the Sync. */
+ * one Sync asks for all their results. A failure makes the server skip everything up to the Sync.
+ */
 #include <endian.h>
 #include <errno.h>
 #include <limits.h>
@@ -262,10 +263,10 @@ static int pg_send(struct mu_db *db, const struct mu_stmt *s, void *prep, const 
 
 /* --- transactions --- */
 
-static const struct mu_stmt begin_read = {
-    "begin", "", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", NULL};
-static const struct mu_stmt begin_write = {
-    "begin", "", "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", NULL};
+static const struct mu_stmt begin_read = {"begin", "",
+                                          "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", NULL};
+static const struct mu_stmt begin_write = {"begin", "",
+                                           "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", NULL};
 static const struct mu_stmt commit = {"commit", "", "COMMIT", NULL};
 static const struct mu_stmt rollback = {"rollback", "", "ROLLBACK", NULL};
 static const struct mu_stmt savepoint = {"savepoint", "", "SAVEPOINT u", NULL};

@@ -49,9 +49,9 @@ static int dial(const char *url, const char *password, PGconn **ret, struct mu_e
 {
     /* Those before dbname (the URL) are defaults that it may change, those behind it are ours. */
     static const char *const keys[] = {
-        "application_name", "keepalives_idle",  "keepalives_interval", "keepalives_count",
-        "tcp_user_timeout", "dbname",           "connect_timeout",     "client_encoding",
-        NULL,
+        "application_name", "keepalives_idle",  "keepalives_interval",
+        "keepalives_count", "tcp_user_timeout", "dbname",
+        "connect_timeout",  "client_encoding",  NULL,
     };
     const char *const values[] = {
         "muster", "10", "5", "3", "15000", url, "5", "UTF8", NULL,

@@ -22,12 +22,12 @@ int mu_pg_code(const char *sqlstate)
         const char *prefix;
         int code;
     } map[] = {
-        {"23", MU_E_CONSTRAINT},   {"40001", MU_E_RETRY},   {"40P01", MU_E_RETRY},
+        {"23", MU_E_CONSTRAINT},   {"40001", MU_E_RETRY},     {"40P01", MU_E_RETRY},
         {"55P03", MU_E_RETRY},     {"53100", MU_E_DISK_FULL}, {"53200", MU_E_RETRY},
         {"53", MU_E_CLOSED},       {"57014", MU_E_CANCELLED}, {"57P", MU_E_CLOSED},
-        {"08", MU_E_CLOSED},       {"25006", MU_E_IO},      {"25P03", MU_E_CLOSED},
-        {"25P04", MU_E_CLOSED},    {"28", MU_E_CLOSED},     {"3D", MU_E_CLOSED},
-        {"54000", MU_E_TOO_LARGE}, {"22", MU_E_INVALID},    {"58", MU_E_IO},
+        {"08", MU_E_CLOSED},       {"25006", MU_E_IO},        {"25P03", MU_E_CLOSED},
+        {"25P04", MU_E_CLOSED},    {"28", MU_E_CLOSED},       {"3D", MU_E_CLOSED},
+        {"54000", MU_E_TOO_LARGE}, {"22", MU_E_INVALID},      {"58", MU_E_IO},
         {"XX001", MU_E_IO},        {"XX002", MU_E_IO},
     };
     if (!sqlstate) {
@@ -78,8 +78,7 @@ static int64_t numeric(struct mu_row *r, const char *p, int len)
     int64_t v = 0;
     for (int i = 0; digits && i <= weight; i++) {
         int64_t d = i < digits ? big_endian(p + 8 + 2 * i, 2) : 0;
-        if (__builtin_mul_overflow(v, 10000, &v) ||
-            __builtin_add_overflow(v, sign ? -d : d, &v)) {
+        if (__builtin_mul_overflow(v, 10000, &v) || __builtin_add_overflow(v, sign ? -d : d, &v)) {
             r->bad = true;
             return 0;
         }

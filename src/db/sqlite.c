@@ -24,9 +24,9 @@ struct sqlite {
 
 struct prepared {
     sqlite3_stmt *stmt;
-    bool rows;    /* it has columns */
-    bool changes; /* it inserts, updates or deletes */
-    int n_bind;   /* positions in the statement */
+    bool rows;                             /* it has columns */
+    bool changes;                          /* it inserts, updates or deletes */
+    int n_bind;                            /* positions in the statement */
     unsigned char param[MU_DB_MAX_PARAMS]; /* position - 1 -> parameter index */
 };
 
@@ -121,8 +121,7 @@ static int sq_prepare(struct mu_db *db, const struct mu_stmt *s, const char *tex
         return -ENOMEM;
     }
     const char *tail = NULL;
-    int rc =
-        sqlite3_prepare_v3(q->conn, text, -1, SQLITE_PREPARE_PERSISTENT, &p->stmt, &tail);
+    int rc = sqlite3_prepare_v3(q->conn, text, -1, SQLITE_PREPARE_PERSISTENT, &p->stmt, &tail);
     int r = 0;
     if (rc != SQLITE_OK) {
         r = fail(q, s->name, rc);
@@ -525,7 +524,8 @@ int mu_db_sqlite_open(const struct mu_db_opts *opts, struct mu_db **ret, struct 
         rc = configure(q, opts);
     }
     if (rc != SQLITE_OK) {
-        r = mu_err_set(err, map_code(rc), "database '%s': %s", opts->memory ? ":memory:" : opts->url,
+        r = mu_err_set(err, map_code(rc), "database '%s': %s",
+                       opts->memory ? ":memory:" : opts->url,
                        q->conn ? sqlite3_errmsg(q->conn) : sqlite3_errstr(rc));
     } else if (!opts->memory && !opts->reader) {
         bool wal = false;
