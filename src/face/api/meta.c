@@ -69,7 +69,9 @@ static void probe_answer(struct probe *p, bool db_ok)
     struct mu_call *c = p->call;
     const char *why = NULL;
     p->call = NULL;
-    if (p->readiness && m->ready && !m->ready(m->ready_arg, &why) && !why) {
+    if (!p->readiness || !m->ready || m->ready(m->ready_arg, &why)) {
+        why = NULL;
+    } else if (!why) {
         why = "Not ready yet";
     }
     send_health(c, db_ok && mu_writer_healthy(m->writer), mu_api_stopping(mu_call_api(c)), why);

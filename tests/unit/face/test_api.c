@@ -1,100 +1,7 @@
 /* The way of a request through the gates, on a request object of our own instead of net/http.c. */
-#include "../unit.h"
+#include "fake_http.h"
 
-#include <errno.h>
-
-#include "../alloc_fail.h"
 #include "face/api/api_int.h"
-
-/* --- the fake connection --- */
-
-struct mu_http_req {
-    struct mu_arena arena;
-    struct mu_http_head head;
-    struct mu_http_header headers[12];
-    mu_bytes body;
-    void *ctx, *listener;
-    int answers, status;
-    bool closed;
-    struct mu_buf out_headers, out; /* "Name: value\n" each */
-};
-
-const struct mu_http_head *mu_http_req_head(const struct mu_http_req *req)
-{
-    return &req->head;
-}
-mu_bytes mu_http_req_body(const struct mu_http_req *req)
-{
-    return req->body;
-}
-struct mu_arena *mu_http_req_arena(struct mu_http_req *req)
-{
-    return &req->arena;
-}
-struct mu_loop *mu_http_req_loop(struct mu_http_req *req)
-{
-    (void)req;
-    return NULL;
-}
-mu_bytes mu_http_req_peer(const struct mu_http_req *req)
-{
-    (void)req;
-    return MU_B("127.0.0.1");
-}
-void *mu_http_listener_arg(const struct mu_http_req *req)
-{
-    return req->listener;
-}
-void mu_http_req_set_ctx(struct mu_http_req *req, void *ctx)
-{
-    req->ctx = ctx;
-}
-void *mu_http_req_ctx(const struct mu_http_req *req)
-{
-    return req->ctx;
-}
-int64_t mu_http_req_started_us(const struct mu_http_req *req)
-{
-    (void)req;
-    return 0;
-}
-void mu_http_req_on_gone(struct mu_http_req *req, void (*fn)(struct mu_http_req *req))
-{
-    (void)req;
-    (void)fn;
-}
-void mu_http_respond(struct mu_http_req *req, int status, const struct mu_http_pair *headers,
-                     size_t n, mu_bytes body)
-{
-    /* the test's own memory must not fail: what is checked is the program's */
-    long made = mu_alloc_fail_at(0);
-    req->answers++;
-    req->status = status;
-    mu_buf_init(&req->out_headers, 1 << 20);
-    mu_buf_init(&req->out, 1 << 20);
-    for (size_t i = 0; i < n; i++) {
-        mu_buf_printf(&req->out_headers, "%s: %.*s\n", headers[i].name, MU_ARGS(headers[i].value));
-    }
-    mu_buf_add_char(&req->out_headers, 0);
-    mu_buf_add(&req->out, body);
-    mu_buf_add_char(&req->out, 0);
-    mu_arena_fini(&req->arena); /* what net does: the call is gone */
-    (void)made;
-}
-void mu_http_respond_close(struct mu_http_req *req, int status, const struct mu_http_pair *headers,
-                           size_t n, mu_bytes body)
-{
-    req->closed = true;
-    mu_http_respond(req, status, headers, n, body);
-}
-struct mu_http_stream *mu_http_stream(struct mu_http_req *req, int status,
-                                      const struct mu_http_pair *headers, size_t n, int64_t length,
-                                      const struct mu_http_stream_ops *ops, void *arg)
-{
-    (void)length, (void)ops, (void)arg;
-    mu_http_respond(req, status, headers, n, MU_B(""));
-    return NULL;
-}
 
 /* --- the api under test --- */
 
@@ -226,31 +133,6 @@ static void drop(struct fixture *f)
     mu_identity_free(f->identity);
 }
 
-static void begin(struct mu_http_req *r, const char *method, const char *path)
-{
-    static const char *const names[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"};
-    *r = (struct mu_http_req){0};
-    mu_arena_init(&r->arena, 1 << 20);
-    r->head.method = MU_HTTP_OTHER;
-    for (unsigned i = 0; i < MU_ARRAY_LEN(names); i++) {
-        if (strcmp(names[i], method) == 0) {
-            r->head.method = i;
-        }
-    }
-    mu_bytes query_part = mu_str(path);
-    r->head.path = mu_bytes_split(&query_part, '?');
-    r->head.query = query_part;
-    r->head.method_name = mu_str(method);
-    r->head.host = MU_B("127.0.0.1:8080");
-    r->head.headers = r->headers;
-    r->head.content_length = -1;
-}
-
-static void header(struct mu_http_req *r, const char *name, const char *value)
-{
-    r->headers[r->head.n_headers++] = (struct mu_http_header){mu_str(name), mu_str(value)};
-}
-
 static void run(struct fixture *f, struct mu_http_req *r)
 {
     struct mu_http_ops ops = mu_api_http_ops(f->api);
@@ -261,27 +143,6 @@ static void run(struct fixture *f, struct mu_http_req *r)
         ops.request(ops.arg, r);
     }
     assert_int_equal(r->answers, 1);
-}
-
-static void end(struct mu_http_req *r)
-{
-    mu_buf_fini(&r->out);
-    mu_buf_fini(&r->out_headers);
-    mu_arena_fini(&r->arena);
-}
-
-static void out_has(const struct mu_http_req *r, const char *text)
-{
-    if (!strstr(r->out.ptr, text)) {
-        fail_msg("no %s in %s", text, r->out.ptr);
-    }
-}
-
-static void headers_have(const struct mu_http_req *r, const char *text)
-{
-    if (!strstr(r->out_headers.ptr, text)) {
-        fail_msg("no %s in %s", text, r->out_headers.ptr);
-    }
 }
 
 /* One request with a bearer (or none) and what must come back. */
@@ -691,20 +552,17 @@ static int one_request(void *arg)
     return 0;
 }
 
-/* The answer switches the failing off (it must be recorded), so the count of one request is taken
- * first and every number below it is tried. */
+/* The answer switches the failing off (it must be recorded), so there is no count to stop at: the
+ * numbers go well past what one request allocates. */
 static void a_request_survives_any_failing_allocation(void **state)
 {
     (void)state;
     struct fixture f = make();
-    int bad = 0;
     for (long n = 1; n < 60; n++) {
         mu_alloc_fail_at(n);
         one_request(&f);
         mu_alloc_fail_at(0);
-        bad++;
     }
-    assert_int_equal(bad, 59);
     drop(&f);
 }
 
