@@ -20,6 +20,7 @@ static const struct {
     {"t", "STRICT", ""},
     {"tw", "STRICT, WITHOUT ROWID", ""},
     {"hot", "STRICT", "WITH (fillfactor=70)"},
+    {"hotw", "STRICT, WITHOUT ROWID", "WITH (fillfactor=70)"},
     {"ctr", "STRICT, WITHOUT ROWID", "WITH (fillfactor=50)"},
     {"skip_locked", "", "FOR UPDATE SKIP LOCKED"},
 };

@@ -70,7 +70,8 @@ static int on_applied(void *arg, struct mu_row *row)
     return 0;
 }
 
-/* A line "-- only sqlite", "-- only postgresql" or "-- both" says whom the lines below are for. */
+/* Lines that are comments are left out, so they may talk about {{words}}. A line "-- only sqlite",
+ * "-- only postgresql" or "-- both" says whom the lines below are for. */
 static char *for_engine(enum mu_db_engine engine, const char *text)
 {
     struct mu_buf out;
@@ -85,7 +86,7 @@ static char *for_engine(enum mu_db_engine engine, const char *text)
             ours = engine == MU_DB_SQLITE;
         } else if (mu_bytes_is(word, "-- only postgresql")) {
             ours = engine == MU_DB_PG;
-        } else if (ours) {
+        } else if (ours && !mu_bytes_starts(word, MU_B("--"))) {
             mu_buf_add(&out, line);
         }
         mu_buf_add_char(&out, '\n');

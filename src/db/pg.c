@@ -349,9 +349,12 @@ static bool pg_alive(struct mu_db *db)
     if (g->lost || p.fd < 0) {
         return false;
     }
-    /* Between transactions the server sends nothing but its farewell and parameter changes. */
-    if (poll(&p, 1, 0) > 0 && (!PQconsumeInput(g->conn) || PQstatus(g->conn) != CONNECTION_OK)) {
-        (void)lost(g);
+    /* Between transactions the server sends nothing but its farewell, which the end of the stream
+     * follows, and parameter changes. */
+    for (int i = 0; i < 8 && !g->lost && poll(&p, 1, 0) > 0; i++) {
+        if (!PQconsumeInput(g->conn) || PQstatus(g->conn) != CONNECTION_OK) {
+            (void)lost(g);
+        }
     }
     return !g->lost;
 }

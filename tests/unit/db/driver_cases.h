@@ -6,6 +6,9 @@
 #include "../unit.h"
 
 #include <errno.h>
+#include <stdio.h>
+
+#pragma GCC diagnostic ignored "-Wunused-parameter" /* cmocka hands a state to every test */
 
 #include "../alloc_fail.h"
 #include "base/bytes.h"
@@ -34,7 +37,7 @@ static int put(struct mu_db *db, const char *id, int64_t n)
     return MU_DB_RUN(db, &insert, NULL, NULL, MU_VT(mu_str(id)), MU_VI(n), MU_VI(1), MU_VNULL);
 }
 
-static int send(struct mu_db *db, const char *id, int64_t n, int expect)
+static int queue(struct mu_db *db, const char *id, int64_t n, int expect)
 {
     const struct mu_val v[] = {MU_VT(mu_str(id)), MU_VI(n), MU_VI(1), MU_VNULL};
     return mu_db_send(db, &insert, v, 4, expect);
@@ -225,7 +228,7 @@ static void a_row_callback_stops_the_statement(void **state)
 /* On PostgreSQL the outcome of a send appears later: either place may tell. */
 static int send_and_flush(struct mu_db *db, const char *id, int64_t n, int expect)
 {
-    int r = send(db, id, n, expect);
+    int r = queue(db, id, n, expect);
     int f = mu_db_flush(db);
     return r < 0 ? r : f;
 }
@@ -252,7 +255,7 @@ static void a_run_behind_a_failed_send_gives_its_failure(void **state)
     struct mu_db *db = fresh();
     assert_int_equal(put(db, "a", 1), 1);
     assert_int_equal(mu_db_begin(db, true), 0);
-    int r = send(db, "a", 1, 1);
+    int r = queue(db, "a", 1, 1);
     if (r == 0) {
         int64_t n = -1;
         r = mu_db_run(db, &count, NULL, 0, on_number, &n);
@@ -271,7 +274,7 @@ static void a_thousand_sends_fit_through_the_pipeline(void **state)
     for (int i = 0; i < 1000; i++) {
         char id[16];
         snprintf(id, sizeof id, "k%04d", i);
-        assert_int_equal(send(db, id, i + 100, 1), 0);
+        assert_int_equal(queue(db, id, i + 100, 1), 0);
     }
     assert_int_equal(mu_db_commit(db), 0);
     assert_int_equal(rows_in_t(db), 1000);
@@ -287,7 +290,7 @@ static void a_failure_long_ago_in_the_pipeline_is_not_forgotten(void **state)
     for (int i = 0; i < 600 && r == 0; i++) {
         char id[16];
         snprintf(id, sizeof id, "k%04d", i);
-        r = send(db, id, i + 100, 1);
+        r = queue(db, id, i + 100, 1);
     }
     if (r == 0) {
         r = mu_db_commit(db);

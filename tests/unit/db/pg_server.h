@@ -39,7 +39,7 @@ static inline void pg_drop_root(const struct pg_server *s)
     }
 }
 
-static inline pid_t pg_spawn(const struct pg_server *s, const char *program, char *const argv[])
+static inline pid_t pg_spawn(const struct pg_server *s, const char *program, char *argv[])
 {
     char path[300];
     snprintf(path, sizeof path, "%s/%s", s->bin, program);
@@ -50,6 +50,7 @@ static inline pid_t pg_spawn(const struct pg_server *s, const char *program, cha
         dup2(fd, 1);
         dup2(fd, 2);
         char *env[] = {"LC_ALL=C.UTF-8", "PATH=/usr/bin:/bin", NULL};
+        argv[0] = path; /* it looks for its own directory by that name */
         execve(path, argv, env);
         _exit(127);
     }

@@ -102,7 +102,7 @@ static void a_statement_prepared_behind_a_failure_is_prepared_again(void **state
     struct mu_db *db = fresh();
     assert_int_equal(put(db, "a", 1), 1);
     assert_int_equal(mu_db_begin(db, true), 0);
-    assert_int_equal(send(db, "a", 1, 1), 0);
+    assert_int_equal(queue(db, "a", 1, 1), 0);
     const struct mu_val v = MU_VT(MU_B("a"));
     assert_int_equal(mu_db_send(db, &late, &v, 1, 1), 0);
     assert_int_equal(mu_db_flush(db), MU_E_CONSTRAINT);
