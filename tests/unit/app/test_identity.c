@@ -5,8 +5,10 @@
 #include <stdio.h>
 
 #include "../alloc_fail.h"
-#include "../db/tmp_dir.h"
 #include "app/identity/identity.h"
+
+#include "../db/pg_server.h"
+#include "../db/tmp_dir.h"
 
 static int64_t mono_now_ns, wall_now_ms = 1000000;
 static int64_t fake_mono(const struct mu_env *env)
@@ -227,8 +229,12 @@ static void identity_survives_any_failing_allocation(void **state)
 
 /* --- issued keys, on a database --- */
 
+static struct pg_server server;
+static const char *pg_url; /* set: open_world() uses that server instead of a file */
+
 struct world {
     struct tmp_dir dir;
+    const char *url;
     struct mu_loop *loop;
     struct mu_writer *writer;
     struct mu_identity *identity;
@@ -249,12 +255,13 @@ static void open_world(struct world *w)
     struct mu_err err = {0};
     *w = (struct world){0};
     tmp_make(&w->dir);
+    w->url = pg_url ? pg_url : w->dir.db;
     assert_int_equal(mu_loop_new(&mu_env_real, "test", &w->loop), 0);
-    const struct mu_writer_opts wo = {.db = {.url = w->dir.db}, .env = &mu_env_real};
+    const struct mu_writer_opts wo = {.db = {.url = w->url}, .env = &mu_env_real};
     if (mu_writer_new(&wo, &w->writer, &err) < 0) {
         fail_msg("%s", err.text);
     }
-    const struct mu_db_opts ro = {.url = w->dir.db, .reader = true};
+    const struct mu_db_opts ro = {.url = w->url, .reader = true};
     assert_int_equal(mu_db_open(&ro, &w->db, &err), 0);
     open_identity(w);
 }
@@ -432,6 +439,18 @@ static void a_tenant_is_stored_once_however_often_it_writes(void **state)
     close_world(&w);
 }
 
+static void the_same_holds_on_postgresql(void **state)
+{
+    if (!pg_start(&server)) {
+        skip();
+    }
+    pg_url = server.url;
+    keys_come_back_after_a_restart_and_are_listed(state);
+    a_tenant_is_stored_once_however_often_it_writes(state);
+    pg_url = NULL;
+    pg_stop(&server);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -446,6 +465,7 @@ int main(void)
         cmocka_unit_test(a_revoked_or_expired_key_is_never_a_tenant),
         cmocka_unit_test(keys_come_back_after_a_restart_and_are_listed),
         cmocka_unit_test(a_tenant_is_stored_once_however_often_it_writes),
+        cmocka_unit_test(the_same_holds_on_postgresql),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
