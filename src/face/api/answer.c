@@ -250,6 +250,12 @@ struct mu_http_stream *mu_call_stream(struct mu_call *c, int status,
     }
     account(c, status);
     struct mu_buf buf = c->buf;
+    if (length < 0 && mu_http_req_head(c->req)->method == MU_HTTP_HEAD) {
+        /* a stream without an end would never end: its headers are all there is to say */
+        mu_http_respond(c->req, status, all, at, MU_B_NONE);
+        mu_buf_fini(&buf);
+        return NULL;
+    }
     struct mu_http_stream *s = mu_http_stream(c->req, status, all, at, length, ops, arg);
     mu_buf_fini(&buf);
     return s;

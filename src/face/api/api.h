@@ -174,7 +174,8 @@ void mu_call_retry(struct mu_call *c, int status, const char *code, int64_t retr
  * error" (details to the log). */
 void mu_call_fail(struct mu_call *c, int code);
 /* Begins a streamed answer (SSE, download); the call is gone afterwards. At most 8 headers, the
- * Content-Type among them. NULL: the peer left, nothing more to do. */
+ * Content-Type among them. NULL: the peer left, or only asked for the headers; nothing more to do.
+ */
 struct mu_http_stream *mu_call_stream(struct mu_call *c, int status,
                                       const struct mu_http_pair *headers, size_t n, int64_t length,
                                       const struct mu_http_stream_ops *ops, void *arg);

@@ -122,6 +122,33 @@ static void health_is_the_union_of_both_faces(void **state)
     end(&r);
 }
 
+static int slow_read(struct mu_read *r, struct mu_db *db)
+{
+    (void)r;
+    (void)db;
+    usleep(2300000);
+    return 0;
+}
+
+static void slow_done(struct mu_read *r, int result)
+{
+    (void)result;
+    mu_loop_stop(r->loop);
+}
+
+static void health_does_not_wait_for_a_database_that_hangs(void **state)
+{
+    struct world *w = *state;
+    struct mu_http_req r;
+    struct mu_read slow = {.run = slow_read, .done = slow_done, .loop = w->loop};
+    assert_int_equal(mu_readers_submit(w->readers, &slow), 0); /* the pool has one thread */
+    run(w, &r, "GET", "/health", NULL, NULL);
+    assert_int_equal(r.status, 503);
+    out_has(&r, "{\"ok\":false,\"db\":\"error\",\"status\":\"degraded\"");
+    end(&r);
+    mu_loop_run(w->loop);
+}
+
 static void readiness_asks_the_dispatcher_and_liveness_nobody(void **state)
 {
     struct world *w = *state;
@@ -263,6 +290,7 @@ int main(void)
     mu_log_setup(&mu_env_real, MU_LOG_ERROR, false);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(health_is_the_union_of_both_faces),
+        cmocka_unit_test(health_does_not_wait_for_a_database_that_hangs),
         cmocka_unit_test(readiness_asks_the_dispatcher_and_liveness_nobody),
         cmocka_unit_test(metrics_need_the_admin_key),
         cmocka_unit_test(the_document_names_every_route),
