@@ -179,7 +179,8 @@ void mu_call_fail(struct mu_call *c, int code);
 struct mu_http_stream *mu_call_stream(struct mu_call *c, int status,
                                       const struct mu_http_pair *headers, size_t n, int64_t length,
                                       const struct mu_http_stream_ops *ops, void *arg);
-/* Called when the client went away while the handler waits (long poll). */
+/* Called once when the client went away while the handler waits (long poll); at once when it is
+ * gone already. The answer is still due. */
 void mu_call_on_gone(struct mu_call *c, void (*fn)(struct mu_call *c));
 void mu_call_set_ctx(struct mu_call *c, void *ctx);
 void *mu_call_ctx(const struct mu_call *c);
