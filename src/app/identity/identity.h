@@ -68,6 +68,9 @@ MU_MUST_USE int mu_identity_charge(struct mu_identity *id, const struct mu_princ
  * out of memory. Any thread. */
 struct mu_tenant *mu_identity_tenant(struct mu_identity *id, mu_bytes org_id);
 
+/* Whether the org is the admin key's own (discovered providers serve only it). Any thread. */
+bool mu_identity_is_admin_org(struct mu_identity *id, mu_bytes org_id);
+
 /* --- inside a unit: the orgs row of a caller's first write --- */
 MU_MUST_USE int mu_identity_store_org(struct mu_tx *tx, const struct mu_principal *p,
                                       int64_t now_ms);
