@@ -147,6 +147,18 @@ struct mu_tenant *mu_identity_tenant(struct mu_identity *id, mu_bytes org_id)
     return tenant_of(id, org_id, SIZE_MAX, &t) < 0 ? NULL : t;
 }
 
+bool mu_identity_is_admin_org(struct mu_identity *id, mu_bytes org_id)
+{
+    char hex[2 * MU_SHA256_LEN + 1], org[MU_ORG_LEN + 1];
+    pthread_rwlock_rdlock(&id->lock);
+    bool has = id->has_admin;
+    struct mu_digest d = id->admin;
+    pthread_rwlock_unlock(&id->lock);
+    mu_hex(d.bytes, sizeof d.bytes, hex);
+    snprintf(org, sizeof org, "tok_%.32s", hex);
+    return has && mu_bytes_is(org_id, org);
+}
+
 /* --- who is it --- */
 
 static int resolve_key(struct mu_identity *id, const char *hash, struct mu_principal *ret)
