@@ -20,7 +20,7 @@ enum mu_config_source {
 struct mu_config {
     /* storage */
     const char *data_dir, *database_url, *blob_dir;
-    const char *env_file; /* which .env was asked for; NULL = the working directory's */
+    const char *env_file;    /* which .env was asked for; NULL = the working directory's */
     const char *sqlite_sync; /* full | normal */
     int64_t disk_min_free_mb;
     /* listening */
@@ -52,8 +52,8 @@ struct mu_config {
     struct mu_arena arena;          /* owns every text above */
     enum mu_config_source *sources; /* one per row of mu_config_table */
     struct mu_provider_list
-        provider_list; /* OZ_PROVIDER_<KEY>_*, parsed; plus what was discovered */
-    bool providers_given; /* some provider was configured: no discovery */
+        provider_list;             /* OZ_PROVIDER_<KEY>_*, parsed; plus what was discovered */
+    bool providers_given;          /* some provider was configured: no discovery */
     struct mu_config_given *given; /* variables whose names hold a provider key or a harness */
     size_t n_given;
 };
@@ -92,6 +92,11 @@ MU_MUST_USE int mu_config_first_start(struct mu_config *c, const struct mu_env *
  * and makes the default provider resolve to the first. Does nothing when a provider was configured.
  * Blocks for at most about three seconds. -ENOMEM. */
 MU_MUST_USE int mu_config_discover(struct mu_config *c, const char *path, struct mu_err *err);
+/* OZ_STARTUP_VALIDATE_PROVIDERS: MU_E_INVALID, worded, when a harness of OZ_VALIDATE_HARNESSES has
+ * no candidate, or one without the key or the program it needs. Fallback names that nobody
+ * configured are warnings. */
+MU_MUST_USE int mu_config_check_providers(const struct mu_config *c, const char *path,
+                                          struct mu_buf *warnings, struct mu_err *err);
 /* The folder that is used when OZ_DATA_DIR says nothing; "" when there is no home either. */
 void mu_config_default_data_dir(const char *const *environ_, bool root, char *dst, size_t size);
 /* Prints the effective table (`muster config`): name, value (secrets masked), source; as text,

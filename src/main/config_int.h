@@ -62,7 +62,12 @@ MU_MUST_USE int mu_config_providers(struct mu_config *c, const struct mu_setting
 struct mu_provider_conf *mu_config_add_provider(struct mu_config *c, const char *key,
                                                 enum mu_provider_type type);
 
-
+/* The model that the server on that loopback port names first (GET /v1/models); false when there is
+ * none. */
+bool mu_discover_local(struct mu_arena *a, unsigned port, const char **ret_model);
+/* mu_config_discover() with the ports to look at, ended by 0. */
+MU_MUST_USE int mu_discover(struct mu_config *c, const char *path, const unsigned *ports,
+                            struct mu_err *err);
 /* The part of docs/configuration.md about OZ_PROVIDER_<KEY>_*. */
 void mu_provider_markdown(struct mu_buf *dst);
 

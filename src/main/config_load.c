@@ -210,6 +210,7 @@ static int collect_env_file(struct collect *c, const struct mu_config_args *args
     int r = mu_config_read_file(c->settings->arena, path.ptr, file_pair, c, err);
     if (r == MU_E_NOT_FOUND) {
         if (!named.len) {
+            mu_err_set(err, 0, "%s", "");
             return 0;
         }
         mu_err_context(err, "OZ_ENV_FILE");
@@ -277,22 +278,12 @@ static int apply_rows(struct mu_config *c, const struct mu_settings *s, struct m
     return 0;
 }
 
-static int keep(struct mu_config *c, const char **field, const char *fmt, const char *a,
-                struct mu_err *err) __attribute__((format(printf, 3, 0)));
-static int keep(struct mu_config *c, const char **field, const char *fmt, const char *a,
-                struct mu_err *err)
+static int keep(struct mu_config *c, const char **field, const char *before, const char *dir,
+                const char *after, struct mu_err *err)
 {
-    char text[4400];
-    int n = snprintf(text, sizeof text, fmt, a);
-    mu_bytes copy = MU_B_NONE;
-    if (n > 0 && (size_t)n < sizeof text) {
-        copy = mu_arena_dup(&c->arena, mu_bytes_of(text, (size_t)n));
-    }
-    if (!copy.ptr) {
-        return mu_err_set(err, -ENOMEM, "%s", mu_err_text(-ENOMEM));
-    }
-    *field = copy.ptr;
-    return 0;
+    mu_bytes text = mu_arena_printf(&c->arena, "%s%s%s", before, dir, after);
+    *field = text.ptr;
+    return text.ptr ? 0 : mu_err_set(err, -ENOMEM, "%s", mu_err_text(-ENOMEM));
 }
 
 void mu_config_default_data_dir(const char *const *environ_, bool root, char *dst, size_t size)
@@ -322,13 +313,13 @@ static int derive_paths(struct mu_config *c, const char *const *environ_, struct
                               "OZ_DATA_DIR: neither HOME nor XDG_STATE_HOME says where the data "
                               "folder belongs: set it");
         }
-        r = keep(c, &c->data_dir, "%s", dir, err);
+        r = keep(c, &c->data_dir, "", dir, "", err);
     }
     if (r == 0 && !c->database_url) {
-        r = keep(c, &c->database_url, "file:%s/muster.db", c->data_dir, err);
+        r = keep(c, &c->database_url, "file:", c->data_dir, "/muster.db", err);
     }
     if (r == 0 && !c->blob_dir) {
-        r = keep(c, &c->blob_dir, "%s/blobs", c->data_dir, err);
+        r = keep(c, &c->blob_dir, "", c->data_dir, "/blobs", err);
     }
     return r;
 }
@@ -340,8 +331,7 @@ static int check_database(const struct mu_config *c, struct mu_err *err)
     mu_bytes url = mu_str(c->database_url);
     ptrdiff_t scheme = mu_bytes_find(url, MU_B("://"));
     bool known = mu_bytes_starts(url, MU_B("postgres://")) ||
-                 mu_bytes_starts(url, MU_B("postgresql://")) ||
-                 mu_bytes_starts(url, MU_B("file:"));
+                 mu_bytes_starts(url, MU_B("postgresql://")) || mu_bytes_starts(url, MU_B("file:"));
     if (scheme >= 0 && !known) {
         return mu_err_set(err, MU_E_INVALID,
                           "DATABASE_URL: %.*s:// is not supported; accepted are a path, file:… "

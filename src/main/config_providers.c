@@ -168,8 +168,8 @@ static int collect_keys(struct build *b)
         }
         struct keyed *k = key_entry(b, key);
         if (!k) {
-            return mu_err_set(b->err, MU_E_LIMIT, "%.*s: more than %d providers",
-                              MU_ARGS(s->name), MAX_KEYS);
+            return mu_err_set(b->err, MU_E_LIMIT, "%.*s: more than %d providers", MU_ARGS(s->name),
+                              MAX_KEYS);
         }
         const struct mu_setting **win = &k->win[row - rows];
         if (*win && (*win)->source == s->source && !mu_bytes_eq((*win)->name, s->name)) {
@@ -233,8 +233,7 @@ static int refuse(struct build *b, const struct keyed *k, const char *what, cons
 }
 
 /* The pieces between separators (any of `seps`), blanks dropped; NULL-terminated. */
-static int split_list(struct build *b, const char *text, const char *seps,
-                      const char *const **ret)
+static int split_list(struct build *b, const char *text, const char *seps, const char *const **ret)
 {
     size_t n = 0;
     const char **list = mu_arena_calloc(&b->c->arena, (MAX_LIST + 1) * sizeof *list);
@@ -436,14 +435,24 @@ static enum mu_provider_type type_of(const struct keyed *k)
                                              : MU_PROVIDER_OPENAI;
 }
 
-static bool blank(const struct keyed *k, const char *what)
+static const struct mu_setting *given(const struct keyed *k, const char *what)
 {
     for (size_t i = 0; i < N_ROWS; i++) {
         if (!strcmp(rows[i].name, what)) {
-            return k->win[i] && k->win[i]->value.len == 0;
+            return k->win[i];
         }
     }
-    return false;
+    return NULL;
+}
+static bool has(const struct keyed *k, const char *what)
+{
+    const struct mu_setting *s = given(k, what);
+    return s && s->value.len > 0;
+}
+static bool blank(const struct keyed *k, const char *what)
+{
+    const struct mu_setting *s = given(k, what);
+    return s && s->value.len == 0;
 }
 
 static int set_plain(struct build *b, const struct keyed *k, struct mu_provider_conf *p)
@@ -455,8 +464,8 @@ static int set_plain(struct build *b, const struct keyed *k, struct mu_provider_
     if (!p->model && p->type == MU_PROVIDER_CLI) {
         p->model = "cli";
     }
-    p->msg_limit = v->msg_limit ? v->msg_limit : c->provider_msg_limit;
-    p->window_seconds = v->window_seconds ? v->window_seconds : c->provider_window_seconds;
+    p->msg_limit = has(k, "MSG_LIMIT") ? v->msg_limit : c->provider_msg_limit;
+    p->window_seconds = has(k, "WINDOW_SECONDS") ? v->window_seconds : c->provider_window_seconds;
     p->quota_global = !strcmp(v->quota_scope, "global");
     p->has_temperature = !blank(k, "TEMPERATURE");
     p->temperature = v->temperature;
@@ -516,11 +525,7 @@ static int set_endpoint(struct build *b, const struct keyed *k, struct mu_provid
     bool global = !strcmp(k->key, "custom") || (!v->type && !v->base_url && !v->model);
     int r = 0;
     if (v->base_url) {
-        const struct mu_setting *s = NULL;
-        for (size_t i = 0; i < N_ROWS; i++) {
-            s = rows[i].offset == AT(base_url) ? k->win[i] : s;
-        }
-        r = url_of(b, s->name, v->base_url, &p->base_url);
+        r = url_of(b, given(k, "BASE_URL")->name, v->base_url, &p->base_url);
     } else if (global && c->provider_base_url) {
         r = url_of(b, MU_B("OZ_PROVIDER_BASE_URL"), c->provider_base_url, &p->base_url);
     }
@@ -580,8 +585,8 @@ static int normal_keys(struct build *b, mu_bytes list, mu_bytes name, const char
             continue;
         }
         if (!provider_key(piece, key)) {
-            r = mu_err_set(b->err, MU_E_INVALID, "%.*s: a provider key is longer than 63 characters",
-                           MU_ARGS(name));
+            r = mu_err_set(b->err, MU_E_INVALID,
+                           "%.*s: a provider key is longer than 63 characters", MU_ARGS(name));
         }
         mu_buf_printf(&out, "%s%s", out.len ? "," : "", r == 0 ? key : "");
     }

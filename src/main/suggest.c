@@ -38,5 +38,5 @@ unsigned mu_edit_distance(mu_bytes a, mu_bytes b)
 
 bool mu_edit_near(mu_bytes given, unsigned distance)
 {
-    return distance <= 1 + given.len / 5 && distance < given.len;
+    return distance <= 2 + given.len / 6 && distance < given.len;
 }
