@@ -156,7 +156,7 @@ static int grow(struct mu_db *db)
     size_t n = db->n_slots ? db->n_slots * 2 : FIRST_SLOTS;
     struct mu_db_slot *slots = mu_calloc(n, sizeof *slots);
     if (!slots) {
-        return -ENOMEM;
+        return mu_db_fail(db, -ENOMEM, "no memory");
     }
     for (size_t i = 0; i < db->n_slots; i++) {
         if (db->slots[i].key) {

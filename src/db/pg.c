@@ -227,7 +227,7 @@ static int pg_prepare(struct mu_db *db, const struct mu_stmt *s MU_UNUSED, const
     char *copy = p ? mu_bytes_dup(mu_str(text)) : NULL;
     if (!copy) {
         mu_free(p);
-        return -ENOMEM;
+        return mu_db_fail(db, -ENOMEM, "no memory");
     }
     p->text = copy;
     snprintf(p->name, sizeof p->name, "s%u", g->names++);

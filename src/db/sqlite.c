@@ -118,7 +118,7 @@ static int sq_prepare(struct mu_db *db, const struct mu_stmt *s, const char *tex
     struct sqlite *q = of(db);
     struct prepared *p = mu_calloc(1, sizeof *p);
     if (!p) {
-        return -ENOMEM;
+        return mu_db_fail(db, -ENOMEM, "no memory");
     }
     const char *tail = NULL;
     int rc = sqlite3_prepare_v3(q->conn, text, -1, SQLITE_PREPARE_PERSISTENT, &p->stmt, &tail);

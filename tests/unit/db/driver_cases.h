@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #pragma GCC diagnostic ignored "-Wunused-parameter" /* cmocka hands a state to every test */
+#pragma GCC diagnostic ignored "-Wunused-function"
 
 #include "../alloc_fail.h"
 #include "base/bytes.h"
