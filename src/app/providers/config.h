@@ -43,6 +43,19 @@ struct mu_provider_conf {
     enum mu_cli_format cli_format;
 };
 
+/* Whether it can be a candidate (oz-providers.md 3): a model, and a URL for openai_compatible. */
+bool mu_provider_complete(const struct mu_provider_conf *p);
+
+/* The harness that a model id asks for (oz-api.md 4.3); `fallback` when it matches none. */
+const char *mu_harness_of_model(mu_bytes model_id, const char *fallback);
+/* The provider key that a harness tries first (oz-providers.md 2); `fallback` for a harness that is
+ * not in the table. */
+const char *mu_harness_primary(mu_bytes harness, const char *fallback);
+/* The type of a provider that names none. */
+enum mu_provider_type mu_provider_default_type(mu_bytes key);
+/* The i-th key of that table, or NULL behind its end. */
+const char *mu_harness_primary_at(size_t i);
+
 struct mu_provider_list {
     struct mu_provider_conf *items;
     size_t n;

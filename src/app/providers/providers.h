@@ -29,10 +29,18 @@ struct mu_providers_opts {
     const struct mu_providers_settings
         *settings; /* both must outlive the object, or the next reload */
 };
-/* Loads stored blocks from `db` (blocking, start-up). */
+/* Loads stored blocks from `db` (NULL: none), and removes from `scratch_dir`, which is this
+ * server's alone, what calls of an earlier run left there. Blocking, start-up. */
 MU_MUST_USE int mu_providers_new(const struct mu_providers_opts *opts, struct mu_db *db,
                                  struct mu_providers **ret);
+/* No call may be running (abort, and wait for their done()). */
 struct mu_providers *mu_providers_free(struct mu_providers *p);
+/* New settings, core loop: breakers, blocks and running calls stay with the key of a provider. One
+ * that is gone keeps its struct (a call of it ends with MU_CALL_CONFIG); every mu_provider_conf
+ * pointer from before is void. Keys that were unknown at start have no metrics. -ENOMEM: nothing
+ * changed. */
+MU_MUST_USE int mu_providers_reload(struct mu_providers *p, const struct mu_provider_list *list,
+                                    const struct mu_providers_settings *settings);
 
 /* The harness of a requested model id (oz-api.md 4.3); "shell" is ours. Literal or the settings'
  * text. */
@@ -106,27 +114,30 @@ struct mu_call_result {
     enum mu_call_class cls;
     int status; /* HTTP status or exit code; 0 = none */
     bool is_exit_code;
-    int64_t ms, retry_after_ms;
+    int64_t ms, retry_after_ms; /* retry_after 0 = not told */
     int64_t tokens_in, tokens_out;
     bool truncated, counted; /* counted: the upstream counts it as a message (quota is kept) */
     mu_bytes final_text; /* formats that name the answer apart from the deltas; ptr NULL: the deltas
                             are it */
-    const char *text;    /* why it failed */
+    const char *text; /* why it failed: at most 500 characters, without URL and key; "" when OK */
 };
 
 struct mu_provider_call;
-/* Starts a call (one try; the caller retries). Takes a CLI slot. */
+/* Starts a call (one try; the caller retries). Takes a CLI slot. What `req` points at is copied.
+ * -ENOMEM, MU_E_BUSY (no CLI slot, or the work pool is full), MU_E_CLOSED; done() is not called
+ * then. */
 MU_MUST_USE int mu_provider_call(struct mu_providers *p, const struct mu_call_request *req,
                                  struct mu_provider_call **ret);
-/* done() follows with MU_CALL_CANCELLED, once the request's socket is closed or the process group
- * is gone. */
+/* Not after done(). done() follows with MU_CALL_CANCELLED, once the request's socket is closed or
+ * the process group is gone. */
 void mu_provider_call_abort(struct mu_provider_call *c);
-/* What a finished call means for the provider: breaker, blocks. Also tells waiters. */
+/* What a finished call means for the provider: breaker, blocks. Also tells waiters, and logs what
+ * an operator must know (auth, config, rate limits, the breaker). */
 void mu_provider_learn(struct mu_provider *pr, const char *org_id,
                        const struct mu_call_result *result);
 
 /* Called on the core loop whenever capacity may have become free (CLI slot, quota given back,
- * reload). */
+ * reload): from a turn of its own, once for many reasons. */
 void mu_providers_on_capacity(struct mu_providers *p, void (*fn)(void *arg), void *arg);
 void mu_providers_capacity(struct mu_providers *p);
 
