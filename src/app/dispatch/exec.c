@@ -385,7 +385,7 @@ static void begin_call(struct mu_exec *x)
     int r = mu_provider_call(run->d->opts.providers, &req, &x->call);
     if (r < 0) {
         struct mu_call_result failed = {
-            .cls = MU_CALL_UNAVAILABLE, .retry_after_ms = -1, .text = mu_err_text(r)};
+            .cls = MU_CALL_UNAVAILABLE, .text = mu_err_text(r)};
         call_done(x, &failed);
     }
 }

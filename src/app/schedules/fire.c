@@ -341,3 +341,8 @@ struct mu_schedules *mu_schedules_free(struct mu_schedules *s)
     }
     return NULL;
 }
+
+void mu_schedules_reload(struct mu_schedules *s, const struct mu_providers_settings *settings)
+{
+    s->opts.settings = settings;
+}

@@ -25,6 +25,8 @@ MU_MUST_USE int mu_schedules_new(const struct mu_schedules_opts *opts, struct mu
 void mu_schedules_start(struct mu_schedules *s);
 /* No further firing; `stopped` on the core loop when none is under way. */
 void mu_schedules_stop(struct mu_schedules *s, void (*stopped)(void *arg), void *arg);
+/* New settings; core loop. */
+void mu_schedules_reload(struct mu_schedules *s, const struct mu_providers_settings *settings);
 struct mu_schedules *mu_schedules_free(struct mu_schedules *s);
 
 enum mu_schedule_what {
