@@ -80,7 +80,7 @@ static int build_env(struct mu_provider_call *c, const struct mu_call_request *r
 static mu_bytes conversation(struct mu_arena *a, const struct mu_call_request *req)
 {
     if (req->n_turns == 0) {
-        return req->prompt;
+        return req->prompt.ptr ? req->prompt : MU_B("");
     }
     struct mu_buf b;
     mu_buf_init(&b, a->max);
