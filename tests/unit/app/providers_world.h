@@ -81,11 +81,12 @@ static void fake_abort(struct mu_fetch *x)
 }
 static const struct mu_fetch_ops fake_fetch = {fake_start, fake_abort};
 
-static int feed(struct mu_fetch *x, int status, const char *piece)
+MU_UNUSED static int feed(struct mu_fetch *x, int status, const char *piece)
 {
     return x->req.body_fn(x->req.arg, status, mu_str(piece));
 }
-static void end_fetch(struct mu_fetch *x, enum mu_fetch_end end, int status, int64_t retry_after_ms)
+MU_UNUSED static void end_fetch(struct mu_fetch *x, enum mu_fetch_end end, int status,
+                                int64_t retry_after_ms)
 {
     const struct mu_fetch_result r = {
         .end = end, .status = status, .retry_after_ms = retry_after_ms, .text = "it did not work"};
