@@ -3,6 +3,8 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 
 #include "../alloc_fail.h"
 
@@ -182,10 +184,15 @@ static void a_configured_folder_is_used_and_kept(void **state)
     assert_int_equal(entries(dir), 1);
 }
 
-static void trees_deeper_than_any_stack_are_removed(void **state)
+static void trees_deeper_than_descriptors_reach_are_removed(void **state)
 {
     (void)state;
     char dir[128];
+    struct rlimit before, few;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    few = before;
+    few.rlim_cur = 200;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
     assert_int_equal(mu_private_dir_make(w.scratch, "a/../b", dir, sizeof dir), 0);
     assert_has(dir, "/scratch/run-a____b-");
     int at = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -202,6 +209,43 @@ static void trees_deeper_than_any_stack_are_removed(void **state)
     assert_int_equal(mu_private_dir_remove(dir), 0); /* is gone already */
     assert_int_equal(mu_private_dir_make("/nowhere", "x", dir, sizeof dir), -ENOENT);
     assert_string_equal(dir, "");
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
+/* In a child without privileges: 0 when its folder went away. */
+static int remove_locked(void)
+{
+    char top[] = "/tmp/mu-prov-XXXXXX", path[64];
+    if ((geteuid() == 0 && setresuid(65534, 65534, 65534) < 0) || !mkdtemp(top)) {
+        return 2;
+    }
+    static const char *const dirs[] = {"/a", "/a/b", "/a/b/c", "/a/b/c/d"};
+    for (size_t i = 0; i < MU_ARRAY_LEN(dirs); i++) {
+        snprintf(path, sizeof path, "%s%s", top, dirs[i]);
+        if (mkdir(path, 0700) < 0) {
+            return 3;
+        }
+    }
+    for (size_t i = MU_ARRAY_LEN(dirs); i-- > 0;) {
+        snprintf(path, sizeof path, "%s%s", top, dirs[i]);
+        if (chmod(path, i % 2 ? 0 : 0500) < 0) {
+            return 4;
+        }
+    }
+    return mu_private_dir_remove(top) == 0 && access(top, F_OK) < 0 ? 0 : 1;
+}
+
+static void folders_without_permissions_are_removed(void **state)
+{
+    (void)state;
+    int status = -1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        _exit(remove_locked());
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 static void the_start_sweeps_what_a_crash_left(void **state)
@@ -445,6 +489,16 @@ static void a_full_work_pool_refuses_the_call(void **state)
     assert_true(mu_list_empty(&w.p->calls));
 }
 
+static void a_shutdown_does_not_wait_for_folders(void **state)
+{
+    (void)state;
+    agent("mkdir -p a/b/c/d/e; echo hi");
+    world_start(&w);
+    call(&w, "agent", "hi");
+    assert_false(mu_list_empty(&w.p->calls));
+    w.p = mu_providers_free(w.p); /* its removal ends, or is left to the next start, in tear_down */
+}
+
 static int one_call(void *arg)
 {
     (void)arg;
@@ -486,7 +540,8 @@ int main(void)
         T(only_listed_variables_are_passed),
         T(the_private_folder_goes_and_nothing_else),
         T(a_configured_folder_is_used_and_kept),
-        T(trees_deeper_than_any_stack_are_removed),
+        T(trees_deeper_than_descriptors_reach_are_removed),
+        T(folders_without_permissions_are_removed),
         T(the_start_sweeps_what_a_crash_left),
         T(failures_have_their_class_and_text),
         T(limits_end_a_program),
@@ -497,6 +552,7 @@ int main(void)
         T(the_shell_runs_the_prompt),
         T(an_agents_format_gives_words_and_answer),
         T(a_full_work_pool_refuses_the_call),
+        T(a_shutdown_does_not_wait_for_folders),
         T(no_allocation_failure_breaks_a_call),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
