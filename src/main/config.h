@@ -20,6 +20,7 @@ enum mu_config_source {
 struct mu_config {
     /* storage */
     const char *data_dir, *database_url, *blob_dir;
+    const char *env_file;    /* which .env was asked for; NULL = the working directory's */
     const char *sqlite_sync; /* full | normal */
     int64_t disk_min_free_mb;
     /* listening */
@@ -42,13 +43,25 @@ struct mu_config {
     const char *image_allowlist, *run_source_default;
     /* providers that are not per key */
     struct mu_providers_settings providers;
+    const char *model, *provider_model, *provider_base_url, *provider_api_key;
+    int64_t provider_msg_limit, provider_window_seconds;
+    const char *anthropic_api_key, *openai_api_key, *google_api_key; /* for discovery */
     bool startup_validate_providers;
     const char *validate_harnesses;
 
     struct mu_arena arena;          /* owns every text above */
     enum mu_config_source *sources; /* one per row of mu_config_table */
     struct mu_provider_list
-        provider_list; /* OZ_PROVIDER_<KEY>_*, parsed; plus what was discovered */
+        provider_list;             /* OZ_PROVIDER_<KEY>_*, parsed; plus what was discovered */
+    bool providers_given;          /* some provider was configured: no discovery */
+    struct mu_config_given *given; /* variables whose names hold a provider key or a harness */
+    size_t n_given;
+};
+
+/* A variable that is no row of the table, for mu_config_print(). */
+struct mu_config_given {
+    const char *name, *shown; /* secrets masked */
+    enum mu_config_source source;
 };
 
 extern const struct mu_option mu_config_table[];
@@ -74,6 +87,18 @@ struct mu_config *mu_config_free(struct mu_config *c);
  * *ret_new_admin_key: this start made it. */
 MU_MUST_USE int mu_config_first_start(struct mu_config *c, const struct mu_env *env,
                                       bool *ret_new_admin_key, struct mu_err *err);
+/* What a first look finds when no provider is configured: keys in the environment, a local
+ * OpenAI-compatible server, agents on `path`. Fills provider_list with entries marked `discovered`
+ * and makes the default provider resolve to the first. Does nothing when a provider was configured.
+ * Blocks for at most about three seconds. -ENOMEM. */
+MU_MUST_USE int mu_config_discover(struct mu_config *c, const char *path, struct mu_err *err);
+/* OZ_STARTUP_VALIDATE_PROVIDERS: MU_E_INVALID, worded, when a harness of OZ_VALIDATE_HARNESSES has
+ * no candidate, or one without the key or the program it needs. Fallback names that nobody
+ * configured are warnings. */
+MU_MUST_USE int mu_config_check_providers(const struct mu_config *c, const char *path,
+                                          struct mu_buf *warnings, struct mu_err *err);
+/* The folder that is used when OZ_DATA_DIR says nothing; "" when there is no home either. */
+void mu_config_default_data_dir(const char *const *environ_, bool root, char *dst, size_t size);
 /* Prints the effective table (`muster config`): name, value (secrets masked), source; as text,
  * JSON, or the Markdown of docs/configuration.md. */
 enum mu_config_style { MU_CONFIG_TEXT, MU_CONFIG_JSON, MU_CONFIG_MARKDOWN };

@@ -166,6 +166,8 @@ static void *kill_in_commit(void *what)
              (const char *)what);
     script(sql);
     script(KILL_WRITER);
+    script("ALTER SYSTEM RESET synchronous_standby_names");
+    script("SELECT pg_reload_conf()");
     return NULL;
 }
 
@@ -187,8 +189,6 @@ static void a_commit_that_happened_unheard_is_found(void **state)
     assert_int_equal(submit(&ops[0]), 0);
     settle(&w);
     pthread_join(killer, NULL);
-    script("ALTER SYSTEM RESET synchronous_standby_names");
-    script("SELECT pg_reload_conf()");
     assert_int_equal(ops[0].result, 0);
     assert_int_equal(ops[0].runs, 1);
     assert_int_equal(submit(&ops[1]), 0);
