@@ -80,7 +80,7 @@ static int build_env(struct mu_provider_call *c, const struct mu_call_request *r
 static mu_bytes conversation(struct mu_arena *a, const struct mu_call_request *req)
 {
     if (req->n_turns == 0) {
-        return req->prompt;
+        return req->prompt.ptr ? req->prompt : MU_B("");
     }
     struct mu_buf b;
     mu_buf_init(&b, a->max);
@@ -337,12 +337,12 @@ static void judge_ended(struct mu_provider_call *c, const struct mu_process_resu
     c->result.tokens_in = v.tokens_in;
     c->result.tokens_out = v.tokens_out;
     c->result.truncated = v.truncated;
-    if (r == MU_E_TOO_LARGE) {
-        mu_call_fail(c, MU_CALL_CLI_OUTPUT_LIMIT, failed, MU_B("a line of its output is too long"));
-    } else if (r < 0 && !c->refused) {
-        mu_call_fail(c, MU_CALL_BAD_RESPONSE, failed, mu_str(mu_err_text(r)));
-    } else if (c->refused) {
+    if (c->refused) {
         mu_call_fail(c, MU_CALL_CANCELLED, "", MU_B("Cancelled"));
+    } else if (r == MU_E_TOO_LARGE) {
+        mu_call_fail(c, MU_CALL_CLI_OUTPUT_LIMIT, failed, MU_B("a line of its output is too long"));
+    } else if (r < 0) {
+        mu_call_fail(c, MU_CALL_BAD_RESPONSE, failed, mu_str(mu_err_text(r)));
     } else if (res->end != MU_PROCESS_EXITED || res->code != 0 || v.failed) {
         judge_failed(c, res, &v);
     } else if (!c->child.shell && !c->had_text && !mu_bytes_trim(answer).len) {

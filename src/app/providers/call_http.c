@@ -30,7 +30,8 @@ static int on_body(void *arg, int status, mu_bytes piece)
     if (c->aborted) {
         return MU_E_CANCELLED;
     }
-    return mu_model_reader_feed(c->reader, status, c->stream, piece);
+    c->body_error = mu_model_reader_feed(c->reader, status, c->stream, piece);
+    return c->body_error;
 }
 
 static enum mu_call_class class_of(enum mu_model_class m)
@@ -101,7 +102,7 @@ static void judge(struct mu_provider_call *c, const struct mu_fetch_result *res,
         }
         break;
     case MU_FETCH_ABORTED:
-        if (status == 0) { /* the fetcher is closing */
+        if (c->body_error == 0) { /* nobody asked for it: the fetcher is closing */
             mu_call_fail(c, MU_CALL_CANCELLED, "", MU_B("Cancelled"));
             return;
         }

@@ -134,7 +134,7 @@ struct mu_provider_call {
     bool anthropic, stream;
     struct mu_fetch *fetch;
     struct mu_model_reader *reader;
-    int status;
+    int status, body_error;
     struct mu_call_child child;
 };
 
