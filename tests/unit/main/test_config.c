@@ -230,7 +230,7 @@ static const struct {
     const char *setting, *named;
 } fatal[] = {
     {"OZ_CONTROL_PLANE_PORT=eighty", "OZ_CONTROL_PLANE_PORT"},
-    {"OZ_CONTROL_PLANE_PORT=0", "OZ_CONTROL_PLANE_PORT"},
+    {"OZ_CONTROL_PLANE_PORT=-1", "OZ_CONTROL_PLANE_PORT"},
     {"OZ_CONTROL_PLANE_PORT=65536", "OZ_CONTROL_PLANE_PORT"},
     {"OZ_ALLOW_NO_ADMIN_KEY=perhaps", "OZ_ALLOW_NO_ADMIN_KEY"},
     {"OZ_LOG_LEVEL=loud", "OZ_LOG_LEVEL"},
