@@ -345,16 +345,16 @@ static void providers(struct doctor *d, struct mu_config *c)
     }
     for (size_t i = 0; i < c->provider_list.n && i < 40; i++) {
         const struct mu_provider_conf *p = &c->provider_list.items[i];
-        struct finding *f =
-            say(d, "active", mu_provider_complete(p) ? GOOD : WARN, p->key, "%s, %s%s%s%s",
-                mu_provider_type_name(p->type), p->model ? p->model : "no model",
-                p->discovered ? ", found: " : "", p->found ? p->found : "",
-                p->discovered ? ", for the administrator only" : "");
+        struct finding *f = say(
+            d, "active", mu_provider_complete(p) ? GOOD : WARN, p->key, "%s, %s%s%s%s",
+            mu_provider_type_name(p->type), p->model ? p->model : "no model",
+            p->discovered ? ", found: " : "", p->found ? p->found : "",
+            p->discovered || p->type == MU_PROVIDER_SHELL ? ", for the administrator only" : "");
         if (!mu_provider_complete(p)) {
             advise(f, "not used: set its _MODEL and _BASE_URL");
         }
     }
-    if (c->provider_list.n == 0) {
+    if (c->provider_list.n <= 1) { /* the built-in shell */
         advise(say(d, "active", WARN, "providers", "none"),
                "set OZ_PROVIDER_CUSTOM_BASE_URL and OZ_PROVIDER_CUSTOM_MODEL, or try `muster run "
                "--model shell 'echo hello'`");
