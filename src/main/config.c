@@ -41,7 +41,7 @@ const struct mu_option mu_config_table[] = {
     INT("OZ_DISK_MIN_FREE_MB", disk_min_free_mb, "256", 0, 1073741824, "MiB", "Below this much free disk space writes are refused with 503; 0 = never."),
     /* listening */
     TEXT("OZ_CONTROL_PLANE_HOST", host, "127.0.0.1", "Address of the main listener."),
-    INT("OZ_CONTROL_PLANE_PORT", port, "8080", 1, 65535, "", "Port of the main listener."),
+    INT("OZ_CONTROL_PLANE_PORT", port, "8080", 0, 65535, "", "Port of the main listener; 0 = any free one."),
     TEXT("OZ_METRICS_LISTEN", metrics_listen, NULL, "host:port of a listener that serves only /metrics, /livez and /readyz, without a key; off = none."),
     TEXT("OZ_TLS_CERT_FILE", tls_cert_file, NULL, "Certificate chain (PEM); with OZ_TLS_KEY_FILE all listeners speak TLS."),
     TEXT("OZ_TLS_KEY_FILE", tls_key_file, NULL, "Private key (PEM) of OZ_TLS_CERT_FILE."),

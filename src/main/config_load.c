@@ -5,6 +5,7 @@
 #include "proto/url.h"
 
 enum { MAX_SETTINGS = 4096 };
+#define HOST_CHARS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:-_%[]"
 
 const struct mu_setting *mu_settings_find(const struct mu_settings *s, mu_bytes name)
 {
@@ -360,6 +361,9 @@ static int check_together(struct mu_config *c, struct mu_err *err)
 {
     struct mu_url url;
     int r = check_database(c, err);
+    if (r == 0 && strspn(c->host, HOST_CHARS) != strlen(c->host)) {
+        r = mu_err_set(err, MU_E_INVALID, "OZ_CONTROL_PLANE_HOST: not an address or a host name");
+    }
     if (r == 0 && !c->tls_cert_file != !c->tls_key_file) {
         r = mu_err_set(err, MU_E_INVALID, "%s is missing: TLS needs certificate and key",
                        c->tls_cert_file ? "OZ_TLS_KEY_FILE" : "OZ_TLS_CERT_FILE");

@@ -713,6 +713,18 @@ static int normal_defaults(struct build *b)
     return 0;
 }
 
+/* Built in, so that a first run is possible with nothing at all; it serves the administrator only.
+ */
+static int add_shell(struct build *b)
+{
+    struct mu_provider_conf *p = mu_config_add_provider(b->c, "shell", MU_PROVIDER_SHELL);
+    if (!p) {
+        return no_memory(b->err);
+    }
+    p->model = "shell";
+    return 0;
+}
+
 int mu_config_providers(struct mu_config *c, const struct mu_settings *s, struct mu_buf *warnings,
                         struct mu_err *err)
 {
@@ -739,7 +751,7 @@ int mu_config_providers(struct mu_config *c, const struct mu_settings *s, struct
         r = add_all_implied(&b);
     }
     c->providers_given = c->provider_list.n > 0;
-    return r;
+    return r < 0 ? r : add_shell(&b);
 }
 
 void mu_provider_markdown(struct mu_buf *dst)

@@ -117,11 +117,6 @@ static int one_secret(struct mu_config *c, const struct mu_env *env, const struc
     if (snprintf(path, sizeof path, "%s/%s", c->data_dir, s->file) >= (int)sizeof path) {
         return mu_err_set(err, MU_E_INVALID, "OZ_DATA_DIR: the path is too long");
     }
-    if (!strcmp(c->environment, "production")) {
-        return mu_err_set(err, MU_E_INVALID,
-                          "%s is required with ENVIRONMENT=production: set it, or %s_FILE",
-                          s->variable, s->variable);
-    }
     int r = read_key(c, path, s->field, err);
     if (r != MU_E_NOT_FOUND) {
         return r;
@@ -162,15 +157,39 @@ static bool database_given(const struct mu_config *c)
     return false;
 }
 
+/* In production nothing is made up; everything that is missing is named at once. */
+static int check_production(const struct mu_config *c, struct mu_err *err)
+{
+    const struct {
+        const char *variable;
+        bool missing;
+    } needed[] = {{"DATABASE_URL", !database_given(c)},
+                  {"OZ_ADMIN_API_KEY", !c->admin_key && !c->allow_no_admin_key},
+                  {"ENCRYPTION_KEY", !c->encryption_key}};
+    char names[128] = "";
+    if (strcmp(c->environment, "production") != 0) {
+        return 0;
+    }
+    for (size_t i = 0; i < MU_ARRAY_LEN(needed); i++) {
+        size_t n = strlen(names);
+        if (needed[i].missing) {
+            snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : "", needed[i].variable);
+        }
+    }
+    return names[0] ? mu_err_set(err, MU_E_INVALID,
+                                 "ENVIRONMENT=production requires %s: set it (or NAME_FILE)", names)
+                    : 0;
+}
+
 int mu_config_first_start(struct mu_config *c, const struct mu_env *env, bool *ret_new_admin_key,
                           struct mu_err *err)
 {
     bool made = false;
-    if (!strcmp(c->environment, "production") && !database_given(c)) {
-        return mu_err_set(err, MU_E_INVALID,
-                          "DATABASE_URL is required with ENVIRONMENT=production: set it");
+    int r = check_production(c, err);
+    if (r < 0) {
+        return r;
     }
-    int r = make_folders(c->data_dir, err);
+    r = make_folders(c->data_dir, err);
     if (r < 0) {
         mu_err_context(err, "OZ_DATA_DIR");
         return r;

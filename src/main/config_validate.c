@@ -15,23 +15,35 @@ static const struct mu_provider_conf *find(const struct mu_config *c, mu_bytes k
     return NULL;
 }
 
+/* The variable of a key, for complaints. */
+static const char *variable(const struct mu_provider_conf *p, const char *what, char *dst,
+                            size_t size)
+{
+    size_t n = (size_t)snprintf(dst, size, "OZ_PROVIDER_%s_%s", p->key, what);
+    for (size_t i = 0; i < MU_MIN(n, size - 1); i++) {
+        dst[i] = (char)(dst[i] >= 'a' && dst[i] <= 'z' ? dst[i] - 32 : dst[i]);
+    }
+    return dst;
+}
+
 static int check_one(const struct mu_provider_conf *p, const char *path, struct mu_err *err)
 {
+    char name[128];
     if (p->type == MU_PROVIDER_ANTHROPIC && !p->api_key) {
-        return mu_err_set(err, MU_E_INVALID, "the provider %s has no key: set its _API_KEY",
-                          p->key);
+        return mu_err_set(err, MU_E_INVALID, "%s is missing: the provider %s needs a key",
+                          variable(p, "API_KEY", name, sizeof name), p->key);
     }
     if (p->type != MU_PROVIDER_CLI) {
         return 0;
     }
+    variable(p, "CLI_CMD", name, sizeof name);
     if (!p->cli_cmd) {
-        return mu_err_set(err, MU_E_INVALID, "the provider %s has no command: set its _CLI_CMD",
+        return mu_err_set(err, MU_E_INVALID, "%s is missing: the provider %s needs a program", name,
                           p->key);
     }
     char *found = mu_process_find(p->cli_cmd, path);
     if (!found) {
-        return mu_err_set(err, MU_E_INVALID, "the provider %s: the program %s is not on PATH",
-                          p->key, p->cli_cmd);
+        return mu_err_set(err, MU_E_INVALID, "%s: the program %s is not on PATH", name, p->cli_cmd);
     }
     mu_free(found);
     return 0;

@@ -276,7 +276,11 @@ static int find_agents(struct mu_config *c, const char *path, struct mu_err *err
 static int add_default(struct mu_config *c, struct mu_err *err)
 {
     const char *key = c->providers.default_provider;
-    if (c->provider_list.n == 0 || taken(c, key)) {
+    size_t first = 0;
+    while (first < c->provider_list.n && c->provider_list.items[first].type == MU_PROVIDER_SHELL) {
+        first++;
+    }
+    if (first == c->provider_list.n || taken(c, key)) {
         return 0;
     }
     struct mu_provider_conf *copy = mu_config_add_provider(c, key, MU_PROVIDER_OPENAI);
@@ -284,7 +288,7 @@ static int add_default(struct mu_config *c, struct mu_err *err)
         return no_memory(err);
     }
     const char *own = copy->key;
-    *copy = c->provider_list.items[0];
+    *copy = c->provider_list.items[first];
     copy->key = own;
     return 0;
 }

@@ -230,7 +230,7 @@ static const struct {
     const char *setting, *named;
 } fatal[] = {
     {"OZ_CONTROL_PLANE_PORT=eighty", "OZ_CONTROL_PLANE_PORT"},
-    {"OZ_CONTROL_PLANE_PORT=0", "OZ_CONTROL_PLANE_PORT"},
+    {"OZ_CONTROL_PLANE_PORT=-1", "OZ_CONTROL_PLANE_PORT"},
     {"OZ_CONTROL_PLANE_PORT=65536", "OZ_CONTROL_PLANE_PORT"},
     {"OZ_ALLOW_NO_ADMIN_KEY=perhaps", "OZ_ALLOW_NO_ADMIN_KEY"},
     {"OZ_LOG_LEVEL=loud", "OZ_LOG_LEVEL"},
@@ -363,7 +363,7 @@ static void a_provider_has_the_defaults_of_its_type(void **state)
     assert_int_equal(l.r, 0);
     const struct mu_provider_conf *claude = provider(&l, "claude"), *glm = provider(&l, "glm"),
                                   *mine = provider(&l, "mine");
-    assert_int_equal(l.c->provider_list.n, 3);
+    assert_int_equal(l.c->provider_list.n, 4); /* and the shell */
     assert_true(l.c->providers_given);
     assert_int_equal(claude->type, MU_PROVIDER_ANTHROPIC);
     assert_string_equal(claude->base_url, "https://api.anthropic.com");
@@ -517,7 +517,8 @@ static void global_settings_alone_make_candidates(void **state)
     /* without a model nobody is complete */
     LOAD(&l, "OZ_PROVIDER_BASE_URL=http://mine/v1");
     assert_int_equal(l.r, 0);
-    assert_int_equal(l.c->provider_list.n, 0);
+    assert_int_equal(l.c->provider_list.n, 1);
+    assert_int_equal(provider(&l, "shell")->type, MU_PROVIDER_SHELL);
     loaded_fini(&l);
 }
 
@@ -570,8 +571,9 @@ static void validation_wants_a_provider_that_can_work(void **state)
         const char *settings[4], *said;
     } cases[] = {
         {{"OZ_PROVIDER_GLM_MODEL=m"}, "the harness custom has no provider"},
-        {{"OZ_PROVIDER_CUSTOM_MODEL=m", "OZ_PROVIDER_CUSTOM_TYPE=anthropic"}, "has no key"},
-        {{"OZ_PROVIDER_CUSTOM_TYPE=cli"}, "has no command"},
+        {{"OZ_PROVIDER_CUSTOM_MODEL=m", "OZ_PROVIDER_CUSTOM_TYPE=anthropic"},
+         "OZ_PROVIDER_CUSTOM_API_KEY"},
+        {{"OZ_PROVIDER_CUSTOM_TYPE=cli"}, "OZ_PROVIDER_CUSTOM_CLI_CMD"},
         {{"OZ_PROVIDER_CUSTOM_TYPE=cli", "OZ_PROVIDER_CUSTOM_CLI_CMD=no-such-program"},
          "not on PATH"},
         {{"OZ_PROVIDER_CUSTOM_TYPE=cli", "OZ_PROVIDER_CUSTOM_CLI_CMD=sh"}, NULL},
@@ -716,8 +718,8 @@ static void keys_are_found_and_the_first_is_the_default(void **state)
     struct mu_err err;
     LOAD(&l, "OPENAI_API_KEY=o", "ANTHROPIC_API_KEY=a", "GEMINI_API_KEY=g");
     assert_int_equal(mu_discover(l.c, "", no_ports, &err), 0);
-    assert_int_equal(l.c->provider_list.n, 4);
-    for (size_t i = 0; i < 4; i++) {
+    assert_int_equal(l.c->provider_list.n, 5);
+    for (size_t i = 1; i < 5; i++) {
         assert_true(l.c->provider_list.items[i].discovered);
         assert_true(mu_provider_complete(&l.c->provider_list.items[i]));
         assert_non_null(l.c->provider_list.items[i].found);
@@ -736,8 +738,8 @@ static void nothing_is_looked_for_when_a_provider_is_configured(void **state)
     struct mu_err err;
     LOAD(&l, "OPENAI_API_KEY=o", "OZ_PROVIDER_GLM_MODEL=m");
     assert_int_equal(mu_discover(l.c, "/usr/bin:/bin", no_ports, &err), 0);
-    assert_int_equal(l.c->provider_list.n, 1);
-    assert_false(l.c->provider_list.items[0].discovered);
+    assert_int_equal(l.c->provider_list.n, 2);
+    assert_false(provider(&l, "glm")->discovered);
     loaded_fini(&l);
 }
 
