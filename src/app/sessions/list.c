@@ -182,7 +182,7 @@ static int refill(struct scan *s, struct path *p)
     }
     p->ended = p->n < CANDIDATES;
     if (p->n) {
-        snprintf(p->before, sizeof p->before, "%s", p->page[p->n - 1].id);
+        memcpy(p->before, p->page[p->n - 1].id, sizeof p->page[0].id);
     }
     return 0;
 }
