@@ -110,10 +110,9 @@ static int build_domain(struct mu_server *s, struct mu_db *db, struct mu_err *er
 static int build_route(struct mu_server *s, struct mu_db *db, struct mu_err *err)
 {
     const struct mu_config *c = s->conf;
-    char scratch[1100];
-    snprintf(scratch, sizeof scratch, "%s/scratch", c->data_dir);
-    if (mkdir(scratch, 0700) < 0 && errno != EEXIST) {
-        return mu_err_set(err, -errno, "cannot make '%s': %s", scratch, strerror(errno));
+    snprintf(s->scratch, sizeof s->scratch, "%s/scratch", c->data_dir);
+    if (mkdir(s->scratch, 0700) < 0 && errno != EEXIST) {
+        return mu_err_set(err, -errno, "cannot make '%s': %s", s->scratch, strerror(errno));
     }
     const struct mu_providers_opts po = {.env = s->env,
                                          .core = s->loops[0],
@@ -123,7 +122,7 @@ static int build_route(struct mu_server *s, struct mu_db *db, struct mu_err *err
                                          .fetcher = s->fetcher,
                                          .process = &mu_process_real,
                                          .work = s->work,
-                                         .scratch_dir = scratch,
+                                         .scratch_dir = s->scratch,
                                          .environ_ = (const char *const *)environ,
                                          .list = &c->provider_list,
                                          .settings = &c->providers};

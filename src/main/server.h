@@ -46,7 +46,7 @@ struct mu_server {
     int inherited[MU_MAX_INHERITED]; /* sockets of systemd */
     unsigned n_inherited;
 
-    char disk_path[1024];
+    char scratch[1100]; /* private folders of CLI runs */
     struct mu_timer disk_timer;
     atomic_bool disk_low, ready;
     bool new_admin_key, admin_key_in_file;
