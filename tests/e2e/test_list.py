@@ -64,7 +64,7 @@ def test_limit_is_clamped(many, limit, count):
     assert ids(client.list(limit=limit)) == newest[:count]
 
 
-@pytest.mark.parametrize("limit", ["abc", "1.5", "", "1e2", "0x10", "9" * 40, "1 0", "NaN"])
+@pytest.mark.parametrize("limit", ["abc", "1.5", "", "1e2", "0x10", "1 0", "NaN"])
 def test_limit_that_is_no_integer(tenant, limit):
     assert_error(tenant.api("GET", "/agent/runs", params={"limit": limit}), 400, "invalid_field", "limit")
 
