@@ -55,33 +55,3 @@ class LossyProxy:
     def close(self):
         self.listener.close()
 
-
-class FixedAnswers:
-    """An HTTP server that gives prepared answers in order and counts the requests: for what an SDK does with them."""
-
-    def __init__(self, *answers):
-        self.answers, self.requests = list(answers), []
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=16)
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self):
-        while self.answers:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            with client, contextlib.suppress(OSError):
-                data = b""
-                while b"\r\n\r\n" not in data:
-                    data += client.recv(65536)
-                head, _, body = data.partition(b"\r\n\r\n")
-                for line in head.split(b"\r\n"):
-                    if line.lower().startswith(b"content-length:"):
-                        while len(body) < int(line.split(b":")[1]):
-                            body += client.recv(65536)
-                self.requests.append((head, body))
-                client.sendall(self.answers.pop(0))
-
-    def close(self):
-        self.listener.close()
