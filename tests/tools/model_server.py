@@ -24,10 +24,10 @@ POST /__behave {"upstream": NAME, "marker": "status:503"} sets a marker for ever
     [[nomodel]]                     404 "model not found"
     [[http1-garbage]]               bytes that are not HTTP
     [[plainjson]] [[parts]]         plain JSON although a stream was asked for; content as an array of parts
-    [[key:WORD]]                    only names the call, for GET /__counts
+    [[key:WORD]]                    the call is counted under WORD (GET /__counts) and not listed
 
 Control: GET /__calls[?upstream=NAME][&contains=TEXT]  what was asked: upstream, path, headers, body, prompt, times, outcome
-         GET /__counts  {WORD: {"started": n, "finished": n}} · POST /__reset · GET /__health
+         GET /__counts  {WORD: {"started": n, "finished": n, "last_started": t}} · POST /__reset · GET /__health
 """
 import argparse
 import asyncio
@@ -416,15 +416,17 @@ class Responses:
         half = len(text) // 2
         item = {"type": "function_call", "id": f"fc_{self.number}", "call_id": f"call_{self.number}", "name": name,
                 "arguments": "", "status": "in_progress"}
-        await self.conn.start_stream()
-        await self.send({"type": "response.created", "response": self.response("in_progress")})
-        await self.send({"type": "response.output_item.added", "output_index": 0, "item": item})
+        await self.begin()
+        await self.delta("I will edit the file.")
+        words = self.message("completed")
+        await self.send({"type": "response.output_item.done", "output_index": 0, "item": words})
+        await self.send({"type": "response.output_item.added", "output_index": 1, "item": item})
         for piece in (text[:half], text[half:]):
             await self.send({"type": "response.function_call_arguments.delta", "item_id": item["id"],
-                             "output_index": 0, "delta": piece})
+                             "output_index": 1, "delta": piece})
         done = dict(item, arguments=text, status="completed")
-        await self.send({"type": "response.output_item.done", "output_index": 0, "item": done})
-        await self.send({"type": "response.completed", "response": self.response("completed", [done])})
+        await self.send({"type": "response.output_item.done", "output_index": 1, "item": done})
+        await self.send({"type": "response.completed", "response": self.response("completed", [words, done])})
         await self.conn.end_stream()
 
     async def error_event(self, kind):
@@ -476,11 +478,13 @@ class ModelServer:
         extra = self.behave.get(upstream)
         if extra:
             call.markers.update({m[1]: m[2] for m in MARKER.findall(f"[[{extra}]]")})
-        if len(self.calls) < MAX_CALLS:
-            self.calls.append(call)
         key = call.markers.get("key")
+        if not key and len(self.calls) < MAX_CALLS:
+            self.calls.append(call)
         if key:
-            self.counts.setdefault(key, {"started": 0, "finished": 0})["started"] += 1
+            count = self.counts.setdefault(key, {"started": 0, "finished": 0})
+            count["started"] += 1
+            count["last_started"] = call.started
         conn.call = call
         await self.route(conn, call, path)
         conn.finish_call("answered")
