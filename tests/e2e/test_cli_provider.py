@@ -6,6 +6,8 @@ import time
 import pytest
 from harness import ADMIN_KEY, delta_text, eventually, processes_with
 
+pytestmark = pytest.mark.engine_free
+
 
 class Program:
     def __init__(self, make_server, tmp_path):
