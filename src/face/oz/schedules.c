@@ -120,7 +120,9 @@ static bool take_body(struct writing *x)
     mu_jw_obj_end(&w);
     x->op.spec = mu_buf_bytes(&x->spec);
     if (x->spec.failed) {
-        mu_call_fail(c, x->spec.failed);
+        int r = x->spec.failed;
+        mu_buf_fini(&x->spec); /* an answer ends the call, and with it this struct */
+        mu_call_fail(c, r);
         return false;
     }
     return true;
@@ -147,7 +149,6 @@ static void write_schedule(struct mu_call *c, enum mu_schedule_what what)
     }
     mu_buf_init(&x->spec, 2 << 20);
     if ((what == MU_SCHED_CREATE || what == MU_SCHED_REPLACE) && !take_body(x)) {
-        mu_buf_fini(&x->spec);
         return;
     }
     int r = mu_schedule_write(mu_oz(c)->schedules, &x->op);
