@@ -1,0 +1,325 @@
+"""Every field of every route x {missing, null, wrong type, too long, out of range}, generated from /openapi.json.
+
+The document is generated from the table that also validates, so it is the oracle of what is accepted: what its schema
+refuses must be a 400 that names the field; what it allows must not be a 500. That the schemas refuse enough is checked
+on its own: a field that has no case that is refused fails, unless any value is meant to be allowed.
+"""
+import copy
+import json
+import urllib.parse
+
+import jsonschema_rs
+import pytest
+from harness import API, assert_error, new_run_id, ok
+
+# Values that make a valid request where the type alone does not say enough.
+SAMPLES = {"cron_schedule": "0 9 * * *", "docker_image": "debian:12", "mime_type": "image/png",
+           "data": "iVBORw0KGgo=", "environment_id": "debian:12"}
+WRONG = {"string": [5, True, [], {}], "integer": ["x", 1.5, True, [], {}], "number": ["x", True, []], "boolean": ["yes", 1, [], {}],
+         "array": ["x", 5, {}], "object": ["x", 5, [], True]}
+
+
+@pytest.fixture(scope="module")
+def document(shared):
+    with shared.client(None) as client:
+        return ok(client.get("/openapi.json"))
+
+
+def resolve(document, schema):
+    while isinstance(schema, dict) and "$ref" in schema:
+        node = document
+        for part in schema["$ref"].removeprefix("#/").split("/"):
+            node = node[part.replace("~1", "/").replace("~0", "~")]
+        schema = node
+    return schema or {}
+
+
+def types_of(document, schema):
+    schema = resolve(document, schema)
+    kinds = schema.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    for branch in schema.get("anyOf", []) + schema.get("oneOf", []):
+        kinds += types_of(document, branch)
+    if not kinds and "enum" in schema:
+        kinds = ["string"]
+    return kinds
+
+
+def body_schema(document, operation):
+    content = operation.get("requestBody", {}).get("content", {})
+    return resolve(document, content.get("application/json", {}).get("schema", {})) if content else None
+
+
+def sample(document, schema, name=""):
+    schema = resolve(document, schema)
+    if name in SAMPLES:
+        return SAMPLES[name]
+    if "enum" in schema:
+        return schema["enum"][0]
+    kinds = types_of(document, schema)
+    for kind, value in (("string", "some text"), ("boolean", False), ("integer", max(1, int(schema.get("minimum", 1)))),
+                        ("number", schema.get("minimum", 1)), ("array", []), ("object", {})):
+        if kind in kinds:
+            if kind == "string" and schema.get("format") == "date-time":
+                return "2026-01-31T09:08:16.986Z"
+            if kind == "object":
+                return {k: sample(document, v, k) for k, v in schema.get("properties", {}).items()
+                        if k in schema.get("required", [])}
+            return value
+    return "anything"
+
+
+def fields(document, schema, path=()):
+    """(path, schema, required) of every member, also inside objects, lists (index 0) and maps (key "k")."""
+    schema = resolve(document, schema)
+    for name, member in schema.get("properties", {}).items():
+        member = resolve(document, member)
+        yield path + (name,), member, name in schema.get("required", [])
+        yield from fields(document, member, path + (name,))
+        if "items" in member:
+            yield path + (name, 0), resolve(document, member["items"]), False
+            yield from fields(document, member["items"], path + (name, 0))
+        extra = member.get("additionalProperties")
+        if isinstance(extra, dict):
+            yield path + (name, "k"), resolve(document, extra), False
+            yield from fields(document, extra, path + (name, "k"))
+
+
+def put(document, root_schema, body, path, value):
+    """The body with `value` at `path`; what is missing on the way is filled with samples. DELETE removes."""
+    body = copy.deepcopy(body)
+    node, schema = body, resolve(document, root_schema)
+    for i, part in enumerate(path):
+        last = i == len(path) - 1
+        if isinstance(part, int):
+            child = resolve(document, schema.get("items", {}))
+            if not node:
+                node.append(sample(document, child))
+            if last:
+                node[0] = value
+            node, schema = node[0], child
+            continue
+        child = resolve(document, schema.get("properties", {}).get(part, schema.get("additionalProperties") or {}))
+        if last:
+            if value is DELETE:
+                node.pop(part, None)
+            else:
+                node[part] = value
+            return body
+        following = path[i + 1]
+        wanted = list if isinstance(following, int) else dict
+        if not isinstance(node.get(part), wanted):
+            made = sample(document, child, part)
+            node[part] = made if isinstance(made, wanted) else wanted()
+        node, schema = node[part], child
+    return body
+
+
+DELETE = object()
+
+
+def values(document, schema, required):
+    """(what, value) for one field."""
+    kinds = types_of(document, schema)
+    yield "missing", DELETE
+    yield "null", None
+    for value in (w for kind in kinds for w in WRONG.get(kind, [])):
+        name = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}[type(value)]
+        if name not in kinds and not (name == "integer" and "number" in kinds):
+            yield f"wrong type {name}", value
+    if "maxLength" in schema:
+        yield "too long", "x" * (schema["maxLength"] + 1)
+        yield "too long in characters", "🚀" * (schema["maxLength"] + 1)
+    if schema.get("minLength", 0) >= 1:
+        yield "empty", ""
+    if "pattern" in schema and "string" in kinds:
+        yield "blank", "   "
+    if "enum" in schema:
+        yield "no such word", "no-such-word"
+    if schema.get("format") == "date-time":
+        yield "no time", "yesterday"
+    if "maximum" in schema:
+        yield "too large", schema["maximum"] + 1
+    if "minimum" in schema:
+        yield "too small", schema["minimum"] - 1
+    if "integer" in kinds:
+        yield "huge", 10 ** 30
+    if "maxItems" in schema:
+        yield "too many", [sample(document, schema.get("items", {}))] * (schema["maxItems"] + 1)
+    if "maxProperties" in schema:
+        inner = schema.get("additionalProperties")
+        inner = sample(document, inner) if isinstance(inner, dict) else "v"
+        yield "too many", {f"K{i}": inner for i in range(schema["maxProperties"] + 1)}
+
+
+def dotted(path):
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else part)
+    return text
+
+
+def operations(document):
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            if method in ("get", "post", "put", "patch", "delete"):
+                yield method.upper(), path, operation, operation.get("parameters", []) + item.get("parameters", [])
+
+
+class Caller:
+    """Fills path parameters with things of the caller's own."""
+
+    def __init__(self, server, client):
+        self.server, self.client = server, client
+        self.environment = client.environment()["id"]
+        self.schedule = client.schedule()["id"]
+        self.run = client.finish("for the field tests")["run_id"]
+
+    def path(self, path):
+        def value(name):
+            if "environments" in path:
+                return self.environment
+            return self.schedule if "schedules" in path else self.run if "run" in path else new_run_id()
+        parts = [value(p) if p.startswith("{") else p for p in path.split("/")]
+        if path.endswith("/files/{name}"):
+            parts[-1] = "output"
+        return "/".join(parts)
+
+    def call(self, method, path, **options):
+        return self.client.request(method, self.path(path), **options)
+
+
+@pytest.fixture(scope="module")
+def caller(shared):
+    with shared.client("tenant-of-the-field-tests") as client:
+        yield Caller(shared, client)
+
+
+def test_document_covers_every_route(document):
+    known = {(m, p) for m, p, _, _ in operations(document)}
+    for route in (("POST", "/agent/run"), ("POST", "/agent/runs"), ("GET", "/agent/runs"), ("GET", "/agent/runs/{runID}"),
+                  ("POST", "/agent/runs/{runID}/cancel"), ("GET", "/agent/runs/{runID}/events"), ("POST", "/environments"),
+                  ("GET", "/environments"), ("GET", "/environments/{id}"), ("PUT", "/environments/{id}"),
+                  ("DELETE", "/environments/{id}"), ("POST", "/agent/schedules"), ("GET", "/agent/schedules"),
+                  ("GET", "/agent/schedules/{id}"), ("PUT", "/agent/schedules/{id}"), ("DELETE", "/agent/schedules/{id}"),
+                  ("POST", "/agent/schedules/{id}/pause"), ("POST", "/agent/schedules/{id}/resume"), ("GET", "/providers"),
+                  ("GET", "/agent")):
+        assert (route[0], API + route[1]) in known, f"{route} is not in the document"
+
+
+def test_every_body_field(document, caller):
+    """One table over all routes; every wrong outcome is shown at once."""
+    wrong, cases, refused_cases, untested = [], 0, 0, []
+    for method, path, operation, _ in operations(document):
+        schema = body_schema(document, operation)
+        if not schema or "properties" not in schema:
+            continue
+        base = sample(document, schema)
+        if path.endswith(("/agent/run", "/agent/runs")):
+            base["prompt"] = "field test"
+        r = caller.call(method, path, json=base)
+        assert r.status_code == 200, f"the base body of {method} {path} is refused: {base} {r.text}"
+        judge = jsonschema_rs.validator_for({**schema, "components": document.get("components", {})},
+                                            validate_formats=True)
+        for field, member, required in fields(document, schema):
+            name, some_refused = dotted(field), False
+            for what, value in values(document, member, required):
+                body = put(document, schema, base, field, value)
+                allowed = judge.is_valid(body)
+                r = caller.call(method, path, content=json.dumps(body).encode())
+                cases += 1
+                where = f"{method} {path} {name} {what}"
+                if r.status_code >= 500 or (r.status_code not in (200, 400, 404, 413)):
+                    wrong.append(f"{where}: {r.status_code} {r.text[:200]}")
+                elif not allowed:
+                    some_refused, refused_cases = True, refused_cases + 1
+                    if r.status_code == 413 and what == "too long":
+                        continue
+                    named = r.status_code == 400 and r.json().get("field", "")
+                    parents = [dotted(field[:i]) for i in range(1, len(field) + 1)]
+                    if not named or not (named in parents or named.startswith(name)):
+                        wrong.append(f"{where}: {r.status_code} names {named!r}: {r.text[:200]}")
+                elif r.status_code == 400:
+                    assert_error(r, 400, ("invalid_field", "missing_field"))
+            if not some_refused and types_of(document, member):
+                untested.append(f"{method} {path} {name}")
+    assert not wrong, f"{len(wrong)} of {cases}:\n" + "\n".join(wrong)
+    assert not untested, "fields that accept everything: " + ", ".join(untested)
+    assert cases > 300 and refused_cases > 150, (cases, refused_cases)
+
+
+def test_every_query_key(document, caller):
+    wrong, cases = [], 0
+    for method, path, operation, parameters in operations(document):
+        if method != "GET" or path.endswith("/events"):
+            continue
+        for parameter in parameters:
+            parameter = resolve(document, parameter)
+            if parameter.get("in") != "query":
+                continue
+            schema, key = resolve(document, parameter["schema"]), parameter["name"]
+            items = resolve(document, schema.get("items", {})) or schema
+            kinds = types_of(document, items)
+            table = [("", None), ("%00", 400), ("%ff", 400), ("x" * 3000, None)]
+            if "integer" in kinds:
+                table += [("abc", 400), ("1.5", 400), ("1e3", 400), ("-", 400), ("9" * 40, None), ("1", 200)]
+            if "boolean" in kinds:
+                table += [("perhaps", 400), ("true", 200), ("false", 200)]
+            if "enum" in items:
+                table += [("no-such-word", 400), (str(items["enum"][0]), 200)]
+            if items.get("format") == "date-time":
+                table += [("yesterday", 400), ("2026-02-30T00:00:00Z", 400), ("2026-01-31T09:08:16.986Z", 200),
+                          ("2026-01-31T09:08:16%2B02:00", 200), ("2026-01-31", 400)]
+            if "maxLength" in items:
+                table += [("y" * (items["maxLength"] + 1), 400)]
+            for value, status in table:
+                cases += 1
+                r = caller.client.get(caller.path(path) + f"?{urllib.parse.quote(key)}={value}")
+                fine = r.status_code == status if status else r.status_code in (200, 400)
+                if not fine or (r.status_code == 400 and value and r.json().get("field") not in (key, None)):
+                    wrong.append(f"GET {path}?{key}={value[:40]}: {r.status_code} instead of {status} {r.text[:150]}")
+    assert not wrong, f"{len(wrong)} of {cases}:\n" + "\n".join(wrong)
+    assert cases > 50, cases
+
+
+def test_every_path_parameter(document, caller):
+    wrong = []
+    for method, path, _, _ in operations(document):
+        if "{" not in path or method == "DELETE":
+            continue
+        for value in ("x", "%00", "%ff", "..%2f..", "a" * 4000, "run_", "%20", "'%22<>", "0", "-1", "null", "undefined"):
+            parts = [value if p.startswith("{") else p for p in path.split("/")]
+            r = caller.client.request(method, "/".join(parts), json={"name": "n", "docker_image": "i", "prompt": "p",
+                                                                    "cron_schedule": "0 9 * * *", "enabled": True}
+                                      if method in ("POST", "PUT") else None)
+            if r.status_code not in (400, 404, 405):
+                wrong.append(f"{method} {path} with {value[:20]}: {r.status_code} {r.text[:150]}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_operations_without_a_bearer_are_refused(document, shared):
+    with shared.client(None) as client:
+        for method, path, operation, _ in operations(document):
+            if path.startswith(API):
+                r = client.request(method, path.replace("{", "x").replace("}", "x"))
+                assert r.status_code == 401, (method, path, r.status_code)
+
+
+def test_answers_match_their_schema(document, caller):
+    """GET of everything: the body is what the document promises."""
+    checked = 0
+    for method, path, operation, _ in operations(document):
+        if method != "GET" or path.endswith(("/events", "/metrics")) or "ws" in path:
+            continue
+        content = operation["responses"].get("200", {}).get("content", {})
+        if "application/json" not in content:
+            continue
+        schema = resolve(document, content["application/json"]["schema"])
+        r = caller.call(method, path)
+        if r.status_code != 200:
+            continue
+        errors = [str(e) for e in jsonschema_rs.validator_for(
+            {**schema, "components": document.get("components", {})}).iter_errors(r.json())]
+        assert not errors, (path, errors[:3])
+        checked += 1
+    assert checked >= 6, checked

@@ -1,0 +1,57 @@
+"""A TCP proxy in front of the server that loses answers: the request arrives, its answer does not."""
+import contextlib
+import socket
+import threading
+
+
+class LossyProxy:
+    """`lose` answers are swallowed (the client's connection is closed once the server has answered), the rest pass."""
+
+    def __init__(self, port, lose=1):
+        self.target, self.lose, self.lost = ("127.0.0.1", port), lose, 0
+        self.lock = threading.Lock()
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = self.listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client):
+        with client, socket.create_connection(self.target) as server:
+            up = threading.Thread(target=self._pump, args=(client, server), daemon=True)
+            up.start()
+            with contextlib.suppress(OSError):
+                while True:
+                    data = server.recv(65536)
+                    if not data:
+                        break
+                    with self.lock:
+                        losing = self.lose > 0
+                        if losing:
+                            self.lose -= 1
+                            self.lost += 1
+                    if losing:
+                        break
+                    client.sendall(data)
+            for s in (client, server):
+                with contextlib.suppress(OSError):
+                    s.shutdown(socket.SHUT_RDWR)
+            up.join(5)
+
+    @staticmethod
+    def _pump(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        self.listener.close()
+
