@@ -19,7 +19,8 @@ enum {
 struct sqlite {
     struct mu_db base;
     sqlite3 *conn;
-    int wal_pages;
+    int wal_pages; /* in the log after the last commit */
+    int due_pages; /* the next checkpoint is due at so many */
 };
 
 struct prepared {
@@ -301,20 +302,19 @@ static bool sq_alive(struct mu_db *db MU_UNUSED)
 
 static void checkpoint(struct sqlite *q)
 {
-    int in_log = 0, done = 0;
-    int rc = sqlite3_wal_checkpoint_v2(q->conn, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_log, &done);
-    if (rc == SQLITE_OK && done >= 0) {
-        q->wal_pages = in_log - done;
-    }
+    (void)sqlite3_wal_checkpoint_v2(q->conn, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
 }
 
 static int on_wal(void *arg, sqlite3 *conn MU_UNUSED, const char *name MU_UNUSED, int pages)
 {
     struct sqlite *q = arg;
-    bool due = pages / CHECKPOINT_PAGES != q->wal_pages / CHECKPOINT_PAGES;
+    if (pages < q->wal_pages) { /* it began anew: everything was copied */
+        q->due_pages = CHECKPOINT_PAGES;
+    }
     q->wal_pages = pages;
-    if (pages >= CHECKPOINT_PAGES && due) {
+    if (pages >= q->due_pages) {
         checkpoint(q);
+        q->due_pages = pages + CHECKPOINT_PAGES / 4; /* in case a reader holds it back */
     }
     return SQLITE_OK; /* the commit is durable whatever became of the checkpoint */
 }
@@ -325,6 +325,7 @@ static void sq_checkpoint(struct mu_db *db)
     if (q->wal_pages >= IDLE_PAGES && sqlite3_get_autocommit(q->conn)) {
         checkpoint(q);
         q->wal_pages = 0; /* what a reader held back is tried again with the next writes */
+        q->due_pages = CHECKPOINT_PAGES;
     }
 }
 
@@ -468,6 +469,7 @@ static int configure(struct sqlite *q, const struct mu_db_opts *opts)
              opts->sync_full ? "FULL" : "NORMAL", JOURNAL_LIMIT);
     rc = pragma(q, text);
     if (rc == SQLITE_OK) {
+        q->due_pages = CHECKPOINT_PAGES;
         sqlite3_wal_hook(q->conn, on_wal, q);
     }
     return rc;

@@ -446,7 +446,7 @@ void mu_model_add_clean(struct mu_buf *dst, mu_bytes text)
     text = mu_bytes_trim(text);
     while (text.len && room) {
         unsigned char c = (unsigned char)text.ptr[0];
-        size_t n = in_word ? 0 : url_len(text);
+        size_t n = url_len(text);
         if (n) {
             add_cut(dst, MU_B("[url]"), &room);
         } else if (!in_word && (n = key_len(text)) > 0) {

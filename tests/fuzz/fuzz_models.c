@@ -32,6 +32,8 @@ static struct mu_model_answer read_answer(unsigned kind, mu_bytes in, unsigned s
     MU_CHECK((a.cls == MU_MODEL_OK) == (a.err.text[0] == 0));
     MU_CHECK(a.cls == MU_MODEL_OK || mu_bytes_starts(mu_str(a.err.text), mu_str(prefix)));
     MU_CHECK(mu_utf8_valid(mu_str(a.err.text)) && strlen(a.err.text) <= 500);
+    MU_CHECK(mu_bytes_find_nocase(mu_str(a.err.text), MU_B("http://")) < 0);
+    MU_CHECK(mu_bytes_find_nocase(mu_str(a.err.text), MU_B("https://")) < 0);
     return a;
 }
 

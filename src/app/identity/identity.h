@@ -64,39 +64,50 @@ MU_MUST_USE int mu_identity_resolve(struct mu_identity *id, mu_bytes token,
  * thread. Admin is free. */
 MU_MUST_USE int mu_identity_charge(struct mu_identity *id, const struct mu_principal *p,
                                    int64_t *ret_retry_ms);
-/* The tenant entry of an org (start-up recovery, schedules). NULL when out of memory. Any thread.
- */
+/* The tenant entry of an org (start-up recovery, schedules); max_tenants does not apply. NULL when
+ * out of memory. Any thread. */
 struct mu_tenant *mu_identity_tenant(struct mu_identity *id, mu_bytes org_id);
+
+/* Whether the org is the admin key's own (discovered providers serve only it). Any thread. */
+bool mu_identity_is_admin_org(struct mu_identity *id, mu_bytes org_id);
 
 /* --- inside a unit: the orgs row of a caller's first write --- */
 MU_MUST_USE int mu_identity_store_org(struct mu_tx *tx, const struct mu_principal *p,
                                       int64_t now_ms);
+/* After that unit's commit (its done(), any thread): later units skip the row. */
+void mu_identity_org_stored(const struct mu_principal *p);
 
 /* --- issued keys (admin) --- */
 struct mu_key {
     struct mu_id id;
-    mu_bytes name, org_id, prefix;
+    mu_bytes name, org_id, tenant, prefix; /* tenant: the org's name */
     int64_t created_ms, expires_ms, revoked_ms, last_used_ms;
 };
-/* Creates a key for the org named `tenant` (made when new). *ret_token is the only time that the
- * token is seen. `done` runs on `loop`: result 0, MU_E_EXISTS (a live key of that name), or a
- * writer code. */
+/* Creates a key for the org named `tenant` (made when new). op->token is the only time that the
+ * token is seen. `done` runs on unit.loop: result 0, MU_E_EXISTS (a live key of that name), or a
+ * writer code. The caller fills unit.loop, name, tenant, expires_ms (0 = never), done, ctx; names
+ * must live until done(). */
+struct mu_key_entry;
 struct mu_key_op {
     struct mu_unit unit;
     struct mu_identity *identity;
-    struct mu_arena *arena;
     mu_bytes name, tenant;
     int64_t expires_ms;
     struct mu_id id;        /* create: out; revoke: in */
     char token[3 + 64 + 1]; /* out: "sk_" + 64 hex */
     struct mu_id org;       /* out */
+    struct mu_id new_org;   /* the org's id if it has to be made */
+    struct mu_key_entry *entry;
     void (*done)(struct mu_key_op *op, int result);
     void *ctx;
     int64_t now_ms;
     char hash[65];
 };
+/* 0, or a code with which done() is not called: MU_E_LIMIT (10,000 live keys), -ENOMEM, the
+ * writer's. */
 MU_MUST_USE int mu_key_create(struct mu_identity *id, struct mu_key_op *op);
-/* MU_E_NOT_FOUND. Takes effect on all loops before done(). */
+/* done() gets MU_E_NOT_FOUND for an unknown or revoked one. Takes effect on all loops before
+ * done(). */
 MU_MUST_USE int mu_key_revoke(struct mu_identity *id, struct mu_key_op *op);
 /* All keys, newest first (at most 1,000), as an array in the arena; reader thread. */
 MU_MUST_USE int mu_key_list(struct mu_db *db, struct mu_arena *arena, struct mu_key **ret,

@@ -157,7 +157,7 @@ static void set_text(struct mu_provider_call *c, mu_bytes text)
     snprintf(c->text, sizeof c->text, "%.*s%s%.*s", MU_ARGS(head), gap, MU_ARGS(tail));
 }
 
-void mu_call_fail(struct mu_provider_call *c, enum mu_call_class cls, const char *prefix,
+void mu_provider_call_fail(struct mu_provider_call *c, enum mu_call_class cls, const char *prefix,
                   mu_bytes words)
 {
     c->result.cls = cls;
@@ -188,7 +188,7 @@ static void on_post(struct mu_post *post)
 void mu_call_fail_soon(struct mu_provider_call *c, enum mu_call_class cls, const char *prefix,
                        mu_bytes words)
 {
-    mu_call_fail(c, cls, prefix, words);
+    mu_provider_call_fail(c, cls, prefix, words);
     c->phase = MU_CALL_POSTED;
     c->post.fn = on_post;
     mu_loop_post(c->p->opts.core, &c->post);
@@ -297,7 +297,7 @@ void mu_provider_call_abort(struct mu_provider_call *c)
     }
     c->aborted = true;
     if (c->phase == MU_CALL_POSTED) {
-        mu_call_fail(c, MU_CALL_CANCELLED, "", MU_B("Cancelled"));
+        mu_provider_call_fail(c, MU_CALL_CANCELLED, "", MU_B("Cancelled"));
     } else if (c->fetch) {
         c->p->opts.fetch->abort(c->fetch);
     } else {

@@ -80,7 +80,7 @@ static int build_env(struct mu_provider_call *c, const struct mu_call_request *r
 static mu_bytes conversation(struct mu_arena *a, const struct mu_call_request *req)
 {
     if (req->n_turns == 0) {
-        return req->prompt;
+        return req->prompt.ptr ? req->prompt : MU_B("");
     }
     struct mu_buf b;
     mu_buf_init(&b, a->max);
@@ -288,7 +288,7 @@ static void not_started(struct mu_provider_call *c, int why)
                   why == ENOEXEC || why == EPERM;
     snprintf(words, sizeof words, "the program of OZ_PROVIDER_%s_CLI_CMD cannot be started: %s",
              var, mu_err_text(-why));
-    mu_call_fail(c, config ? MU_CALL_CONFIG : MU_CALL_UNAVAILABLE, failed, mu_str(words));
+    mu_provider_call_fail(c, config ? MU_CALL_CONFIG : MU_CALL_UNAVAILABLE, failed, mu_str(words));
 }
 
 static bool is_limit_exit(const struct mu_call_child *ch, int code)
@@ -324,7 +324,7 @@ static void judge_failed(struct mu_provider_call *c, const struct mu_process_res
                  exited ? res->code : res->signal);
         said = mu_str(words);
     }
-    mu_call_fail(c, limit ? MU_CALL_RATE_LIMITED : MU_CALL_CLI_FAILED, limit ? limited : failed,
+    mu_provider_call_fail(c, limit ? MU_CALL_RATE_LIMITED : MU_CALL_CLI_FAILED, limit ? limited : failed,
                  said);
 }
 
@@ -337,16 +337,16 @@ static void judge_ended(struct mu_provider_call *c, const struct mu_process_resu
     c->result.tokens_in = v.tokens_in;
     c->result.tokens_out = v.tokens_out;
     c->result.truncated = v.truncated;
-    if (r == MU_E_TOO_LARGE) {
-        mu_call_fail(c, MU_CALL_CLI_OUTPUT_LIMIT, failed, MU_B("a line of its output is too long"));
-    } else if (r < 0 && !c->refused) {
-        mu_call_fail(c, MU_CALL_BAD_RESPONSE, failed, mu_str(mu_err_text(r)));
-    } else if (c->refused) {
-        mu_call_fail(c, MU_CALL_CANCELLED, "", MU_B("Cancelled"));
+    if (c->refused) {
+        mu_provider_call_fail(c, MU_CALL_CANCELLED, "", MU_B("Cancelled"));
+    } else if (r == MU_E_TOO_LARGE) {
+        mu_provider_call_fail(c, MU_CALL_CLI_OUTPUT_LIMIT, failed, MU_B("a line of its output is too long"));
+    } else if (r < 0) {
+        mu_provider_call_fail(c, MU_CALL_BAD_RESPONSE, failed, mu_str(mu_err_text(r)));
     } else if (res->end != MU_PROCESS_EXITED || res->code != 0 || v.failed) {
         judge_failed(c, res, &v);
     } else if (!c->child.shell && !c->had_text && !mu_bytes_trim(answer).len) {
-        mu_call_fail(c, MU_CALL_BAD_RESPONSE, failed, MU_B("the output was empty"));
+        mu_provider_call_fail(c, MU_CALL_BAD_RESPONSE, failed, MU_B("the output was empty"));
     } else if (answer.ptr) {
         c->result.final_text = mu_bytes_trim(answer);
     }
@@ -356,7 +356,7 @@ static void judge(struct mu_provider_call *c, const struct mu_process_result *re
 {
     char words[96];
     if (c->aborted) {
-        mu_call_fail(c, MU_CALL_CANCELLED, "", MU_B("Cancelled"));
+        mu_provider_call_fail(c, MU_CALL_CANCELLED, "", MU_B("Cancelled"));
         return;
     }
     switch (res->end) {
@@ -365,12 +365,12 @@ static void judge(struct mu_provider_call *c, const struct mu_process_result *re
         return;
     case MU_PROCESS_TIMEOUT:
         snprintf(words, sizeof words, "no end within %lld ms", (long long)c->child.timeout_ms);
-        mu_call_fail(c, MU_CALL_CLI_TIMEOUT, failed, mu_str(words));
+        mu_provider_call_fail(c, MU_CALL_CLI_TIMEOUT, failed, mu_str(words));
         return;
     case MU_PROCESS_FLOOD:
         snprintf(words, sizeof words, "more output than %lld bytes",
                  (long long)c->child.max_output);
-        mu_call_fail(c, MU_CALL_CLI_OUTPUT_LIMIT, failed, mu_str(words));
+        mu_provider_call_fail(c, MU_CALL_CLI_OUTPUT_LIMIT, failed, mu_str(words));
         return;
     case MU_PROCESS_EXITED:
     case MU_PROCESS_SIGNALED:
@@ -447,7 +447,7 @@ static void prepare_done(struct mu_job *job)
     struct mu_provider_call *c = MU_CONTAINER(ch, struct mu_provider_call, child);
     int r = ch->made;
     if (c->aborted || !job->ran) { /* not ran: the pool is closing */
-        mu_call_fail(c, MU_CALL_CANCELLED, "", MU_B("Cancelled"));
+        mu_provider_call_fail(c, MU_CALL_CANCELLED, "", MU_B("Cancelled"));
         mu_call_finish(c);
         return;
     }
@@ -463,7 +463,7 @@ static void prepare_done(struct mu_job *job)
         char words[128];
         snprintf(words, sizeof words, "%s: %s", ch->made < 0 ? "no private folder" : "no process",
                  mu_err_text(r));
-        mu_call_fail(c, MU_CALL_UNAVAILABLE, failed, mu_str(words));
+        mu_provider_call_fail(c, MU_CALL_UNAVAILABLE, failed, mu_str(words));
         mu_call_finish(c);
     }
 }

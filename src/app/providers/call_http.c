@@ -30,7 +30,8 @@ static int on_body(void *arg, int status, mu_bytes piece)
     if (c->aborted) {
         return MU_E_CANCELLED;
     }
-    return mu_model_reader_feed(c->reader, status, c->stream, piece);
+    c->body_error = mu_model_reader_feed(c->reader, status, c->stream, piece);
+    return c->body_error;
 }
 
 static enum mu_call_class class_of(enum mu_model_class m)
@@ -59,7 +60,7 @@ static void judge_answer(struct mu_provider_call *c, const struct mu_fetch_resul
     c->result.truncated = a.truncated;
     bool broke = res->end == MU_FETCH_BROKEN || res->end == MU_FETCH_STALLED;
     if (cls == MU_CALL_OK && !c->had_text) {
-        mu_call_fail(c, MU_CALL_BAD_RESPONSE, prefix(c), MU_B("the answer has no text"));
+        mu_provider_call_fail(c, MU_CALL_BAD_RESPONSE, prefix(c), MU_B("the answer has no text"));
         return;
     }
     if (cls == MU_CALL_OK) {
@@ -70,14 +71,14 @@ static void judge_answer(struct mu_provider_call *c, const struct mu_fetch_resul
     } else if (cls == MU_CALL_UNAVAILABLE && c->had_delta) {
         cls = MU_CALL_BAD_RESPONSE; /* no second try behind words that were shown */
     }
-    mu_call_fail(c, cls, "", mu_str(a.err.text));
+    mu_provider_call_fail(c, cls, "", mu_str(a.err.text));
 }
 
 static void judge(struct mu_provider_call *c, const struct mu_fetch_result *res, int status)
 {
     mu_bytes why = mu_str(res->text && res->text[0] ? res->text : "the connection failed");
     if (c->aborted || c->refused) {
-        mu_call_fail(c, MU_CALL_CANCELLED, "", MU_B("Cancelled"));
+        mu_provider_call_fail(c, MU_CALL_CANCELLED, "", MU_B("Cancelled"));
         return;
     }
     switch (res->end) {
@@ -85,24 +86,24 @@ static void judge(struct mu_provider_call *c, const struct mu_fetch_result *res,
     case MU_FETCH_TLS:
     case MU_FETCH_TIMEOUT:
     case MU_FETCH_FAILED:
-        mu_call_fail(c, MU_CALL_UNAVAILABLE, prefix(c), why);
+        mu_provider_call_fail(c, MU_CALL_UNAVAILABLE, prefix(c), why);
         return;
     case MU_FETCH_BROKEN:
     case MU_FETCH_STALLED:
         if (status == 0) {
-            mu_call_fail(c, MU_CALL_UNAVAILABLE, prefix(c), why);
+            mu_provider_call_fail(c, MU_CALL_UNAVAILABLE, prefix(c), why);
             return;
         }
         break;
     case MU_FETCH_TOO_LARGE:
         if (status >= 200 && status <= 299) {
-            mu_call_fail(c, MU_CALL_BAD_RESPONSE, prefix(c), MU_B("the answer is too long"));
+            mu_provider_call_fail(c, MU_CALL_BAD_RESPONSE, prefix(c), MU_B("the answer is too long"));
             return;
         }
         break;
     case MU_FETCH_ABORTED:
-        if (status == 0) { /* the fetcher is closing */
-            mu_call_fail(c, MU_CALL_CANCELLED, "", MU_B("Cancelled"));
+        if (c->body_error == 0) { /* nobody asked for it: the fetcher is closing */
+            mu_provider_call_fail(c, MU_CALL_CANCELLED, "", MU_B("Cancelled"));
             return;
         }
         break;

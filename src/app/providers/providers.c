@@ -327,6 +327,16 @@ struct mu_providers *mu_providers_free(struct mu_providers *p)
     return NULL;
 }
 
+static bool holds(struct mu_provider **items, size_t n, const struct mu_provider *pr)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (items[i] == pr) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The providers of `list` in its order, live state kept by key, then those that are gone. */
 static int arrange(struct mu_providers *p, const struct mu_provider_list *list,
                    struct mu_provider **items)
@@ -334,7 +344,7 @@ static int arrange(struct mu_providers *p, const struct mu_provider_list *list,
     size_t n = 0;
     for (; n < list->n; n++) {
         struct mu_provider *pr = find(p->items, p->n_all, mu_str(list->items[n].key));
-        if (!pr || find(items, n, mu_str(pr->key))) {
+        if (!pr || holds(items, n, pr)) {
             int r = provider_new(p, &list->items[n], &pr);
             if (r < 0) {
                 return r;
@@ -343,7 +353,7 @@ static int arrange(struct mu_providers *p, const struct mu_provider_list *list,
         items[n] = pr;
     }
     for (size_t i = 0; i < p->n_all; i++) {
-        if (!find(items, list->n, mu_str(p->items[i]->key))) {
+        if (!holds(items, list->n, p->items[i])) {
             items[n++] = p->items[i];
         }
     }
@@ -362,7 +372,7 @@ int mu_providers_reload(struct mu_providers *p, const struct mu_provider_list *l
     int r = arrange(p, list, items);
     if (r < 0) {
         for (size_t i = 0; items[i]; i++) {
-            if (!find(p->items, p->n_all, mu_str(items[i]->key))) {
+            if (!holds(p->items, p->n_all, items[i])) {
                 provider_free(items[i]);
             }
         }

@@ -134,7 +134,7 @@ struct mu_provider_call {
     bool anthropic, stream;
     struct mu_fetch *fetch;
     struct mu_model_reader *reader;
-    int status;
+    int status, body_error;
     struct mu_call_child child;
 };
 
@@ -153,7 +153,7 @@ MU_MUST_USE int mu_call_secret(struct mu_provider_call *c, mu_bytes secret);
 int mu_call_delta(void *arg, mu_bytes text);
 /* Class and text: prefix and words without secrets and control characters, at most 500 characters
  * (beginning and end of what is longer). */
-void mu_call_fail(struct mu_provider_call *c, enum mu_call_class cls, const char *prefix,
+void mu_provider_call_fail(struct mu_provider_call *c, enum mu_call_class cls, const char *prefix,
                   mu_bytes words);
 /* The same, and done() from the loop's next turn. */
 void mu_call_fail_soon(struct mu_provider_call *c, enum mu_call_class cls, const char *prefix,

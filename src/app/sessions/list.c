@@ -40,13 +40,13 @@ static const struct mu_stmt q_sched[2] = {
 static const struct mu_stmt q_art[2] = {
     {"scan_art", "ttiti",
      "SELECT " COLUMNS ", '' FROM (SELECT DISTINCT session_id FROM artifacts WHERE org_id = $1 AND "
-                       "kind = $5 AND session_id < $2 AND "
+     "kind = $5 AND session_id < $2 AND "
      "session_id > $4 ORDER BY session_id DESC LIMIT $3) a JOIN sessions s ON s.id = a.session_id "
      "ORDER BY s.id DESC",
      NULL},
     {"scan_art_q", "ttiti",
      "SELECT " COLUMNS ", p.search FROM (SELECT DISTINCT session_id FROM artifacts WHERE org_id = "
-                       "$1 AND kind = $5 AND session_id < "
+     "$1 AND kind = $5 AND session_id < "
      "$2 AND session_id > $4 ORDER BY session_id DESC LIMIT $3) a JOIN sessions s ON s.id = "
      "a.session_id" WORDS_JOIN " ORDER BY s.id DESC",
      NULL}};
@@ -182,7 +182,7 @@ static int refill(struct scan *s, struct path *p)
     }
     p->ended = p->n < CANDIDATES;
     if (p->n) {
-        snprintf(p->before, sizeof p->before, "%s", p->page[p->n - 1].id);
+        memcpy(p->before, p->page[p->n - 1].id, sizeof p->page[0].id);
     }
     return 0;
 }

@@ -188,7 +188,10 @@ static int run_switch(struct mu_unit *u, struct mu_tx *tx)
     if (r <= 0) {
         return r < 0 ? r : MU_E_STALE;
     }
-    r = mu_quota_take(tx, &op->quota, id, op->now_ms);
+    r = mu_quota_settle(tx, &op->former, id);
+    if (r >= 0) {
+        r = mu_quota_take(tx, &op->quota, id, op->now_ms);
+    }
     return r < 0 ? r : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""), mu_str(op->event));
 }
 

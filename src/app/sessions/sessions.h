@@ -221,6 +221,14 @@ struct mu_session_claim {
 };
 MU_MUST_USE int mu_session_claim(struct mu_sessions *s, struct mu_session_claim *op);
 
+/* What becomes of a quota reservation: kept until `free_ms` (success: completion + window; 0 =
+ * given back). */
+struct mu_quota_settle {
+    const char *provider; /* NULL = none */
+    char scope[MU_ORG_LEN + 1];
+    int64_t free_ms;
+};
+
 /* The next candidate of a running attempt: takes its quota, gives back the former one's.
  * MU_E_SATURATED, MU_E_STALE. */
 struct mu_session_switch {
@@ -230,20 +238,13 @@ struct mu_session_switch {
     int64_t epoch, now_ms;
     const char *provider;
     mu_bytes model;
+    struct mu_quota_settle former; /* of the candidate before */
     struct mu_quota_take quota;
     void (*done)(struct mu_session_switch *op, int result);
     void *ctx;
     char event[256];
 };
 MU_MUST_USE int mu_session_switch(struct mu_sessions *s, struct mu_session_switch *op);
-
-/* What becomes of a quota reservation: kept until `free_ms` (success: completion + window; 0 =
- * given back). */
-struct mu_quota_settle {
-    const char *provider; /* NULL = none */
-    char scope[MU_ORG_LEN + 1];
-    int64_t free_ms;
-};
 
 /* Running -> queued without a loss (data-model.md 5.4 [put_back]): saturation, shutdown. */
 struct mu_session_put_back {

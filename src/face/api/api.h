@@ -10,6 +10,7 @@
 
 struct mu_api;
 struct mu_call;
+struct mu_meta;
 
 /* --- schemas: they validate and they become openapi.json --- */
 enum mu_schema_type {
@@ -66,6 +67,7 @@ enum {
     MU_ROUTE_QUIET = 4, /* no access line at info (health probes) */
     MU_ROUTE_STREAM = 8,    /* may answer with a stream */
     MU_ROUTE_NO_DRAIN = 16, /* still served while stopping (health) */
+    MU_ROUTE_PROBE = 32,    /* also on the metrics listener, and there without a key */
 };
 
 struct mu_route {
@@ -85,6 +87,12 @@ struct mu_route {
     const char *id, *summary; /* operationId, one sentence */
     const char *response;     /* component schema of the 200 answer, or NULL */
     const char *errors;       /* extra statuses, separated by blanks: "404 422 429 503" */
+    const char *media;        /* media type of the 200 answer; NULL = application/json */
+};
+
+/* The listener_arg of a listener: NULL is the main one. */
+struct mu_api_listener {
+    bool probes_only; /* serves MU_ROUTE_PROBE only, without a key (OZ_METRICS_LISTEN) */
 };
 
 /* Handlers are registered as tables, each ended by {.path = NULL}. */
@@ -94,9 +102,9 @@ struct mu_api_opts {
     struct mu_metrics *metrics;
     const char *cors_origins; /* OZ_CORS_ORIGIN or NULL */
     const char *public_url;
-    const char *allowed_hosts; /* further Host names, separated by commas; loopback names, the
-                                  listen address and the host of public_url are always allowed (DNS
-                                  rebinding, architecture.md G10) */
+    const char *allowed_hosts; /* further Host names, separated by commas, "*" = any; loopback
+                                  names, numeric addresses (they cannot be rebound) and the host of
+                                  public_url are always allowed (architecture.md G10) */
     const struct mu_route *const *tables;
     size_t n_tables;
     const char *const
@@ -104,7 +112,11 @@ struct mu_api_opts {
     bool (*writable)(void *arg, const char **ret_why); /* MU_ROUTE_WRITES asks this; any loop */
     void *writable_arg;
     void *app; /* the server's root struct, for handlers: mu_call_app() */
+    const struct mu_meta *(*meta_of)(void *app); /* what the root and key routes need (meta.h); its
+                                                    result may be filled until the loops start */
 };
+/* The texts and tables of `opts` must outlive the api. Errors are worded: a route given twice, a
+ * bad origin. */
 MU_MUST_USE int mu_api_new(const struct mu_api_opts *opts, struct mu_api **ret, struct mu_err *err);
 struct mu_api *mu_api_free(struct mu_api *api);
 /* The ops for mu_http_server_new(). */
@@ -125,6 +137,11 @@ struct mu_loop *mu_call_loop(struct mu_call *c);
 struct mu_http_req *mu_call_http(struct mu_call *c);
 const struct mu_principal *mu_call_principal(const struct mu_call *c);
 mu_bytes mu_call_request_id(const struct mu_call *c);
+/* 32 hexadecimal characters of a valid `traceparent` header; ptr NULL when there was none. */
+mu_bytes mu_call_trace_id(const struct mu_call *c);
+/* opts.meta_of(app). */
+const struct mu_meta *mu_call_meta(const struct mu_call *c);
+struct mu_api *mu_call_api(const struct mu_call *c);
 mu_bytes mu_call_param(const struct mu_call *c,
                        const char *name); /* path parameter, percent-decoded */
 /* First (or `index`th) value of a query key that the route knows, decoded; ptr NULL when absent. */
@@ -139,7 +156,8 @@ void mu_call_note(struct mu_call *c, const char *key, mu_bytes value);
 /* --- answers: exactly one --- */
 /* A buffer in the call's keeping for building the body; at most 64 MiB. */
 struct mu_buf *mu_call_buf(struct mu_call *c);
-/* Sends mu_call_buf() as application/json; a failed buffer becomes a 503. */
+/* Sends mu_call_buf() as application/json (or as the route's `media` when the status is 200); a
+ * failed buffer becomes a 503. */
 void mu_call_send(struct mu_call *c, int status);
 /* The same with one further header. */
 void mu_call_send_with(struct mu_call *c, int status, const char *header, mu_bytes value);
@@ -150,16 +168,19 @@ void mu_call_error(struct mu_call *c, int status, const char *code, const char *
 /* 429 or 503 with Retry-After (whole seconds, rounded up). */
 void mu_call_retry(struct mu_call *c, int status, const char *code, int64_t retry_ms,
                    const char *text);
-/* The answer for one of our codes, by the face's table: NOT_FOUND 404, INVALID 400, LIMIT 429,
- * MISMATCH 422, BUSY, UNAVAILABLE, DISK_FULL, SHUTDOWN, -ENOMEM 503, anything else 500 "Internal
+/* The answer for one of our codes, by the face's table: NOT_FOUND 404, INVALID 400, UNAUTHORIZED
+ * 401, FORBIDDEN 403, CONFLICT, EXISTS 409 (not retried), TOO_LARGE 413, MISMATCH 422, LIMIT 429,
+ * BUSY, SATURATED, UNAVAILABLE, DISK_FULL, SHUTDOWN, -ENOMEM 503, anything else 500 "Internal
  * error" (details to the log). */
 void mu_call_fail(struct mu_call *c, int code);
-/* Begins a streamed answer (SSE, download); the call is gone afterwards. NULL: the peer left,
- * nothing more to do. */
+/* Begins a streamed answer (SSE, download); the call is gone afterwards. At most 8 headers, the
+ * Content-Type among them. NULL: the peer left, or only asked for the headers; nothing more to do.
+ */
 struct mu_http_stream *mu_call_stream(struct mu_call *c, int status,
                                       const struct mu_http_pair *headers, size_t n, int64_t length,
                                       const struct mu_http_stream_ops *ops, void *arg);
-/* Called when the client went away while the handler waits (long poll). */
+/* Called once when the client went away while the handler waits (long poll); at once when it is
+ * gone already. The answer is still due. */
 void mu_call_on_gone(struct mu_call *c, void (*fn)(struct mu_call *c));
 void mu_call_set_ctx(struct mu_call *c, void *ctx);
 void *mu_call_ctx(const struct mu_call *c);

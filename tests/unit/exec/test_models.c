@@ -508,12 +508,12 @@ static void error_texts_carry_no_urls_keys_or_line_breaks(void **state MU_UNUSED
 {
     struct mu_model_answer a;
     const char *text =
-        error_text_of(MU_B("see https://user:pw@host/v1?key=abc \"HTTP://x/\"\r\n\tIncorrect key "
+        error_text_of(MU_B("see xhttps://user:pw@host/v1?key=abc \"HTTP://x/\"\r\n\tIncorrect key "
                            "sk-test-12345678 or 0123456789abcdefABCDEF0123456789, model "
                            "claude-3-5-sonnet-20241022 "
                            "key-value httpd"),
                       &a);
-    assert_string_equal(text, "Provider error: 500 Some Text: see [url] \"[url]\" Incorrect key "
+    assert_string_equal(text, "Provider error: 500 Some Text: see x[url] \"[url]\" Incorrect key "
                               "[key] or [key], model claude-3-5-sonnet-20241022 key-value httpd");
 }
 

@@ -248,6 +248,17 @@ static void a_flood_of_a_child_that_has_ended_is_a_flood_too(void **state MU_UNU
     end_child(&c);
 }
 
+static void a_flood_from_outside_the_group_after_the_end_is_a_flood(void **state MU_UNUSED)
+{
+    struct child c = {0};
+    struct mu_process_request req = {.max_output = 100000};
+    run_sh(&c, "setsid sh -c 'sleep 0.6; exec yes' & sleep 0.3; exit 0", &req);
+    assert_int_equal(c.result.end, MU_PROCESS_FLOOD);
+    assert_int_equal(c.out.len, 100000);
+    assert_true(waitpid(-1, NULL, 0) > 0); /* of the broken pipe */
+    end_child(&c);
+}
+
 static void a_flood_of_stderr_is_cut_off(void **state MU_UNUSED)
 {
     struct child c = {0};
@@ -369,6 +380,23 @@ static void the_child_is_set_up_as_promised(void **state MU_UNUSED)
     assert_string_equal(c.out.ptr, "/usr\n0077\n500\n77\n5\n3145728\n"
                                    "SigBlk:0000000000000000\nSigIgn:0000000000000000\n"
                                    "NoNewPrivs:1\nleader\n");
+    end_child(&c);
+}
+
+static void no_signal_is_blocked_or_ignored_in_the_child(void **state MU_UNUSED)
+{
+    /* Without a shell, which would set its own mask. */
+    const char *const argv[] = {"grep", "-E", "^Sig(Blk|Ign|Cgt)", "/proc/self/status", NULL};
+    struct child c = {0};
+    struct mu_process_request req = {.argv = argv};
+    sigset_t block, old;
+    sigemptyset(&block);
+    sigaddset(&block, SIGUSR2);
+    sigprocmask(SIG_BLOCK, &block, &old);
+    run_request(&c, &req);
+    sigprocmask(SIG_SETMASK, &old, NULL);
+    assert_int_equal(
+        strncmp(c.out.ptr, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n", 50), 0);
     end_child(&c);
 }
 
@@ -560,6 +588,7 @@ int main(void)
         cmocka_unit_test(a_grandchild_outside_the_group_delays_the_end_by_two_seconds),
         cmocka_unit_test(a_flood_of_output_is_cut_off),
         cmocka_unit_test(a_flood_of_a_child_that_has_ended_is_a_flood_too),
+        cmocka_unit_test(a_flood_from_outside_the_group_after_the_end_is_a_flood),
         cmocka_unit_test(a_flood_of_stderr_is_cut_off),
         cmocka_unit_test(stderr_keeps_head_and_tail),
         cmocka_unit_test(short_stderr_has_no_gap),
@@ -567,6 +596,7 @@ int main(void)
         cmocka_unit_test(the_environment_is_exactly_what_was_given),
         cmocka_unit_test(no_descriptor_is_inherited),
         cmocka_unit_test(the_child_is_set_up_as_promised),
+        cmocka_unit_test(no_signal_is_blocked_or_ignored_in_the_child),
         cmocka_unit_test(killing_a_running_child_ends_it),
         cmocka_unit_test(killing_what_did_not_start_changes_nothing),
         cmocka_unit_test(a_child_that_somebody_else_reaps_ends_too),

@@ -268,6 +268,7 @@ static void each_way_to_fail_has_its_own_result(void **state MU_UNUSED)
     } rows[] = {
         {"/stall", {.idle_ms = 200}, MU_FETCH_STALLED, 200, "some", 200},
         {"/slow", {.idle_ms = 5000, .total_ms = 300}, MU_FETCH_STALLED, 200, NULL, 300},
+        {"/slow", {.idle_ms = 300, .total_ms = 900}, MU_FETCH_STALLED, 200, NULL, 900},
         {"/silent", {.first_byte_ms = 200, .idle_ms = 50}, MU_FETCH_TIMEOUT, 0, "", 200},
         {"/silent", {.total_ms = 200}, MU_FETCH_TIMEOUT, 0, "", 200},
         {"/silent", {.connect_ms = 50, .total_ms = 400}, MU_FETCH_TIMEOUT, 0, "", 400},
@@ -520,6 +521,29 @@ static void two_hundred_fetches_at_once_all_succeed(void **state MU_UNUSED)
     many(200, 0, 200);
 }
 
+static void waiting_for_a_connection_is_not_connecting(void **state MU_UNUSED)
+{
+    struct server *s = server_start(0);
+    struct bench b;
+    char silent[128];
+    begin(&b, 1);
+    snprintf(silent, sizeof silent, "%s", url_of(s, "/silent"));
+    struct call first = {.bench = &b, .req.url = silent, .req.total_ms = 900};
+    struct call c = {
+        .bench = &b, .req.url = url_of(s, "/ok"), .req.connect_ms = 600, .req.first_byte_ms = 700};
+    start(&first);
+    start(&c);
+    mu_loop_run(b.loop);
+    end(&b);
+    server_stop(s);
+    assert_int_equal(first.result.end, MU_FETCH_TIMEOUT);
+    assert_int_equal(c.result.end, MU_FETCH_OK);
+    assert_true(c.took_ms >= 899);
+    mu_buf_fini(&first.body);
+    assert_body(&c, "hello");
+    server_free(s);
+}
+
 static void fetches_in_a_row_reuse_one_connection(void **state MU_UNUSED)
 {
     many(50, 1, 1);
@@ -617,6 +641,7 @@ int main(void)
         cmocka_unit_test(freeing_the_fetcher_aborts_what_runs_and_what_waits),
         cmocka_unit_test(two_hundred_fetches_share_twenty_connections),
         cmocka_unit_test(two_hundred_fetches_at_once_all_succeed),
+        cmocka_unit_test(waiting_for_a_connection_is_not_connecting),
         cmocka_unit_test(fetches_in_a_row_reuse_one_connection),
         cmocka_unit_test(no_failing_allocation_leaks),
     };
