@@ -437,7 +437,7 @@ def test_schedule_update_keeps_what_was_not_given(peer):
 def test_keys(peer):
     p = peer(lambda *a: (200, JSON, json.dumps({"id": "k1", "key": "sk_" + "0" * 64, "keys": []})))
     assert p.cli("keys", "create", "ci", "--tenant", "t", "--expires", "7").stdout.strip() == "sk_" + "0" * 64
-    assert json.loads(p.calls[0][3]) == {"name": "ci", "tenant": "t", "expires_days": 7}
+    assert json.loads(p.calls[0][3]) == {"name": "ci", "tenant": "t", "expires_in_days": 7}
     assert "sk_" not in p.cli("keys", "rotate-admin").stdout, "a key is printed although this is no terminal"
 
 
