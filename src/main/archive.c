@@ -99,3 +99,27 @@ int mu_pg_tool(const struct mu_config *c, const char *const *argv, struct mu_err
     }
     return 0;
 }
+
+int mu_pg_schema(const struct mu_config *c, int64_t *ret, struct mu_err *err)
+{
+    PGconn *pg = PQconnectdb(c->database_url);
+    int r = 0;
+    *ret = 0;
+    if (PQstatus(pg) != CONNECTION_OK) {
+        r = mu_err_set(err, MU_E_UNAVAILABLE, "PostgreSQL: %.300s", PQerrorMessage(pg));
+    } else {
+        PGresult *there = PQexec(pg, "SELECT to_regclass('schema_migrations') IS NOT NULL");
+        bool ours = PQresultStatus(there) == PGRES_TUPLES_OK && PQgetvalue(there, 0, 0)[0] == 't';
+        PGresult *max =
+            ours ? PQexec(pg, "SELECT coalesce(max(version), 0) FROM schema_migrations") : NULL;
+        if (PQresultStatus(there) != PGRES_TUPLES_OK ||
+            (ours && (PQresultStatus(max) != PGRES_TUPLES_OK ||
+                      mu_bytes_i64(mu_str(PQgetvalue(max, 0, 0)), ret) < 0))) {
+            r = mu_err_set(err, MU_E_IO, "PostgreSQL: %.300s", PQerrorMessage(pg));
+        }
+        PQclear(max);
+        PQclear(there);
+    }
+    PQfinish(pg);
+    return r;
+}

@@ -19,5 +19,7 @@ MU_MUST_USE int mu_sync_path(const char *path);
 MU_MUST_USE int mu_pg_tool(const struct mu_config *c, const char *const *argv, struct mu_err *err);
 /* The database name behind DATABASE_URL; pg_restore wants it as an argument. */
 MU_MUST_USE int mu_pg_name(const struct mu_config *c, char *dst, size_t size, struct mu_err *err);
+/* The schema version that is in the PostgreSQL database; 0 when it holds none of our tables. */
+MU_MUST_USE int mu_pg_schema(const struct mu_config *c, int64_t *ret, struct mu_err *err);
 
 #endif

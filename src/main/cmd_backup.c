@@ -10,7 +10,6 @@
 #include <sys/stat.h>
 
 #include "base/clock.h"
-#include "db/migrate.h"
 #include "main/archive_int.h"
 #include "proto/json.h"
 
@@ -89,8 +88,11 @@ static int dump_pg(struct backup *b, const char *target)
 {
     const char *const argv[] = {"pg_dump", "-Fc",  "--no-owner", "--no-password",
                                 "-f",      target, NULL};
-    b->schema = mu_db_schema_version();
-    return mu_pg_tool(b->c, argv, b->err);
+    int r = mu_pg_schema(b->c, &b->schema, b->err);
+    if (r == 0 && b->schema == 0) {
+        r = mu_err_set(b->err, MU_E_INVALID, "the database is not one of muster's");
+    }
+    return r < 0 ? r : mu_pg_tool(b->c, argv, b->err);
 }
 
 /* --- the archive --- */

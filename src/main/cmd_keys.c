@@ -25,7 +25,7 @@ int mu_cmd_keys_create(struct mu_cli *cli)
         mu_jw_kcstr(&w, "tenant", tenant);
     }
     if (days) {
-        mu_jw_ki64(&w, "expires_days", days);
+        mu_jw_ki64(&w, "expires_in_days", days);
     }
     mu_jw_obj_end(&w);
     const struct mu_request req = {

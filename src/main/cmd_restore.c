@@ -20,6 +20,7 @@ struct restore {
     char staging[4200];
     bool force, manifest_seen, database_seen;
     int lock_fd;
+    struct mu_db *lock_db; /* PostgreSQL: its session holds the lock */
 };
 
 static int fail(struct restore *s, int code, const char *what)
@@ -66,6 +67,16 @@ static int lock_sqlite(struct restore *s)
     return 0;
 }
 
+static int lock_pg(struct restore *s)
+{
+    const struct mu_db_opts opts = {.url = s->c->database_url};
+    int fd = -1, r = mu_db_open(&opts, &s->lock_db, s->err);
+    if (r == 0) {
+        r = mu_db_lock(s->lock_db, s->c->database_url, &fd, s->err);
+    }
+    return r;
+}
+
 static int check_empty(struct restore *s)
 {
     char db[4096];
@@ -90,9 +101,17 @@ static int check_empty(struct restore *s)
     if (d) {
         closedir(d);
     }
+    int64_t schema = 0;
     mu_settings_db_path(s->c, db, sizeof db);
     if (r == 0 && db[0] && exists(db)) {
         r = mu_err_set(s->err, MU_E_EXISTS, "the database %s exists: --force replaces it", db);
+    }
+    if (r == 0 && mu_settings_pg(s->c)) {
+        r = mu_pg_schema(s->c, &schema, s->err);
+    }
+    if (r == 0 && schema) {
+        r = mu_err_set(s->err, MU_E_EXISTS,
+                       "the PostgreSQL database is not empty: --force replaces it");
     }
     return r;
 }
@@ -339,8 +358,8 @@ static int restore_from(struct restore *s, const char *file)
 {
     char staged[4300];
     int r = make_folder(s, s->c->data_dir);
-    if (r == 0 && !mu_settings_pg(s->c)) {
-        r = lock_sqlite(s);
+    if (r == 0) {
+        r = mu_settings_pg(s->c) ? lock_pg(s) : lock_sqlite(s);
     }
     if (r == 0) {
         r = check_empty(s);
@@ -387,6 +406,7 @@ int mu_cmd_restore(struct mu_cli *cli)
     if (s.lock_fd >= 0) {
         close(s.lock_fd);
     }
+    mu_db_close(s.lock_db);
     mu_config_free(c);
     return r;
 }
