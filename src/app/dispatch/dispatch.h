@@ -1,8 +1,8 @@
 /* The dispatcher of the provider route: the queue in memory (fair between tenants, FIFO within
  * one), and the execution of each run over its candidates (oz-providers.md 4). The database decides
  * every move; memory proposes. Core loop, but for the calls marked "any loop". */
-#ifndef MU_APP_DISPATCH_H
-#define MU_APP_DISPATCH_H
+#ifndef MU_APP_DISPATCH_DISPATCH_H
+#define MU_APP_DISPATCH_DISPATCH_H
 
 #include "app/providers/providers.h"
 #include "app/sessions/sessions.h"

@@ -1,6 +1,6 @@
 /* Shared by the files of this context. */
-#ifndef MU_APP_DISPATCH_INT_H
-#define MU_APP_DISPATCH_INT_H
+#ifndef MU_APP_DISPATCH_DISPATCH_INT_H
+#define MU_APP_DISPATCH_DISPATCH_INT_H
 
 #include "app/dispatch/dispatch.h"
 #include "app/dispatch/output.h"

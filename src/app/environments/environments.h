@@ -1,7 +1,7 @@
 /* Environments (oz-api.md 4.7-4.9, 15.6): image, repositories, setup commands, and variables that
  * are encrypted at rest. */
-#ifndef MU_APP_ENVIRONMENTS_H
-#define MU_APP_ENVIRONMENTS_H
+#ifndef MU_APP_ENVIRONMENTS_ENVIRONMENTS_H
+#define MU_APP_ENVIRONMENTS_ENVIRONMENTS_H
 
 #include "app/identity/identity.h"
 #include "base/crypt.h"

@@ -1,7 +1,7 @@
 /* Stored objects: one file per row of `files`, in the blob folder, written and synced before the
  * row commits. */
-#ifndef MU_APP_FILES_H
-#define MU_APP_FILES_H
+#ifndef MU_APP_FILES_FILES_H
+#define MU_APP_FILES_FILES_H
 
 #include "base/buf.h"
 #include "base/err.h"

@@ -1,8 +1,8 @@
 /* Who is calling (specification README 4, oz-api.md 2): the admin key, issued API keys (sk_…), and
  * bare tokens, each of which is the tenant of its hash. Tenant limits live here because they are
  * per caller. */
-#ifndef MU_APP_IDENTITY_H
-#define MU_APP_IDENTITY_H
+#ifndef MU_APP_IDENTITY_IDENTITY_H
+#define MU_APP_IDENTITY_IDENTITY_H
 
 #include <stdatomic.h>
 

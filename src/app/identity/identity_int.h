@@ -1,5 +1,5 @@
-#ifndef MU_APP_IDENTITY_INT_H
-#define MU_APP_IDENTITY_INT_H
+#ifndef MU_APP_IDENTITY_IDENTITY_INT_H
+#define MU_APP_IDENTITY_IDENTITY_INT_H
 
 #include <pthread.h>
 

@@ -1,8 +1,8 @@
 /* The provider router (oz-providers.md): which candidates a run has, what each may take just now
  * (breaker, blocks, quota as far as memory knows, CLI slots), and one call of one provider. Core
  * loop only, but for mu_providers_status(). */
-#ifndef MU_APP_PROVIDERS_H
-#define MU_APP_PROVIDERS_H
+#ifndef MU_APP_PROVIDERS_PROVIDERS_H
+#define MU_APP_PROVIDERS_PROVIDERS_H
 
 #include "app/providers/config.h"
 #include "app/sessions/sessions.h"

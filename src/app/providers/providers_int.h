@@ -1,6 +1,6 @@
 /* Shared by the files of this context. All of it belongs to the core loop. */
-#ifndef MU_APP_PROVIDERS_INT_H
-#define MU_APP_PROVIDERS_INT_H
+#ifndef MU_APP_PROVIDERS_PROVIDERS_INT_H
+#define MU_APP_PROVIDERS_PROVIDERS_INT_H
 
 #include "app/providers/providers.h"
 #include "base/list.h"

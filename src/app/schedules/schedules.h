@@ -1,8 +1,8 @@
 /* Schedules (oz-api.md 15.5): cron in UTC; the tick and the run it creates are one unit keyed by
  * (schedule, tick time), so a restart cannot fire twice; a tick missed by at most an hour fires
  * once. */
-#ifndef MU_APP_SCHEDULES_H
-#define MU_APP_SCHEDULES_H
+#ifndef MU_APP_SCHEDULES_SCHEDULES_H
+#define MU_APP_SCHEDULES_SCHEDULES_H
 
 #include "app/dispatch/dispatch.h"
 #include "app/dispatch/request.h"

@@ -1,5 +1,5 @@
-#ifndef MU_APP_SCHEDULES_INT_H
-#define MU_APP_SCHEDULES_INT_H
+#ifndef MU_APP_SCHEDULES_SCHEDULES_INT_H
+#define MU_APP_SCHEDULES_SCHEDULES_INT_H
 
 #include "app/schedules/schedules.h"
 

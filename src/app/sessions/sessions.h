@@ -3,8 +3,8 @@
  *
  * Operations are structs that the caller embeds or takes from its request's arena; they and
  * everything they point at must live until done() ran. done() runs on op.unit.loop. */
-#ifndef MU_APP_SESSIONS_H
-#define MU_APP_SESSIONS_H
+#ifndef MU_APP_SESSIONS_SESSIONS_H
+#define MU_APP_SESSIONS_SESSIONS_H
 
 #include "app/identity/identity.h"
 #include "app/sessions/model.h"

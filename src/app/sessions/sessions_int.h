@@ -1,6 +1,6 @@
 /* Shared by the files of this context. */
-#ifndef MU_APP_SESSIONS_INT_H
-#define MU_APP_SESSIONS_INT_H
+#ifndef MU_APP_SESSIONS_SESSIONS_INT_H
+#define MU_APP_SESSIONS_SESSIONS_INT_H
 
 #include "app/sessions/sessions.h"
 

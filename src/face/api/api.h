@@ -1,8 +1,8 @@
 /* What all HTTP faces share: the declarative route table that routes, limits, authenticates,
  * validates and documents (architecture.md 4 "A request"), the request context, and answers in the
  * face's own error shape. */
-#ifndef MU_FACE_API_H
-#define MU_FACE_API_H
+#ifndef MU_FACE_API_API_H
+#define MU_FACE_API_API_H
 
 #include "app/identity/identity.h"
 #include "net/http.h"

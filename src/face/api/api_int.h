@@ -1,6 +1,6 @@
 /* What the files of this folder share. */
-#ifndef MU_FACE_API_INT_H
-#define MU_FACE_API_INT_H
+#ifndef MU_FACE_API_API_INT_H
+#define MU_FACE_API_API_INT_H
 
 #include <stdatomic.h>
 

@@ -1,7 +1,7 @@
 /* The routes at the root that belong to no dialect (specification README 7.1), and what they and
  * the key routes need of the server. */
-#ifndef MU_FACE_META_H
-#define MU_FACE_META_H
+#ifndef MU_FACE_API_META_H
+#define MU_FACE_API_META_H
 
 #include "face/api/api.h"
 

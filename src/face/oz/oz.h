@@ -1,6 +1,6 @@
 /* The Oz API (oz-api.md): routes below /api/v1 for runs, environments, schedules, providers. */
-#ifndef MU_FACE_OZ_H
-#define MU_FACE_OZ_H
+#ifndef MU_FACE_OZ_OZ_H
+#define MU_FACE_OZ_OZ_H
 
 #include "app/dispatch/dispatch.h"
 #include "app/environments/environments.h"

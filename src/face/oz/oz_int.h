@@ -1,6 +1,6 @@
 /* Shared by the files of the Oz face. */
-#ifndef MU_FACE_OZ_INT_H
-#define MU_FACE_OZ_INT_H
+#ifndef MU_FACE_OZ_OZ_INT_H
+#define MU_FACE_OZ_OZ_INT_H
 
 #include "face/oz/oz.h"
 
