@@ -98,14 +98,9 @@ static size_t take(struct mu_writer *w)
 /* With the lock. Whether somebody woke us before `ms` (-1 = no limit) were over. */
 static bool wait_for_work(struct mu_writer *w, int64_t ms)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += (time_t)(ms / 1000);
-    until.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
+    int64_t until_ns = w->opts.env->mono_ns(w->opts.env) + ms * 1000000;
+    struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000),
+                             .tv_nsec = (long)(until_ns % 1000000000)};
     int r = 0;
     w->asleep = true;
     while (!w->first && !w->stopping && r == 0) {
