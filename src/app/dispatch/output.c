@@ -64,6 +64,25 @@ int mu_output_add(struct mu_output *o, mu_bytes text)
     return 0;
 }
 
+static bool blank(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+static void trim_start(mu_bytes *b)
+{
+    while (b->len && blank(b->ptr[0])) {
+        *b = mu_bytes_from(*b, 1);
+    }
+}
+
+static void trim_end(mu_bytes *b)
+{
+    while (b->len && blank(b->ptr[b->len - 1])) {
+        b->len--;
+    }
+}
+
 void mu_output_write(const struct mu_output *o, bool trim, struct mu_buf *dst)
 {
     mu_bytes head = mu_buf_bytes(&o->head);
@@ -71,9 +90,24 @@ void mu_output_write(const struct mu_output *o, bool trim, struct mu_buf *dst)
         mu_buf_add(dst, trim ? mu_bytes_trim(head) : head);
         return;
     }
-    mu_buf_add(dst, mu_bytes_head(head, MU_OUTPUT_HEAD));
-    mu_buf_add(dst, mu_bytes_of(o->ring + o->ring_at, (size_t)RING - o->ring_at));
-    mu_buf_add(dst, mu_bytes_of(o->ring, o->ring_at));
+    mu_bytes parts[] = {mu_bytes_head(head, MU_OUTPUT_HEAD),
+                        mu_bytes_of(o->ring + o->ring_at, (size_t)RING - o->ring_at),
+                        mu_bytes_of(o->ring, o->ring_at)};
+    for (size_t i = 0; trim && i < MU_ARRAY_LEN(parts); i++) {
+        trim_start(&parts[i]);
+        if (parts[i].len) {
+            break;
+        }
+    }
+    for (size_t i = MU_ARRAY_LEN(parts); trim && i-- > 0;) {
+        trim_end(&parts[i]);
+        if (parts[i].len) {
+            break;
+        }
+    }
+    for (size_t i = 0; i < MU_ARRAY_LEN(parts); i++) {
+        mu_buf_add(dst, parts[i]);
+    }
 }
 
 mu_bytes mu_output_from(const struct mu_output *o, int64_t from)
