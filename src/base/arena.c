@@ -45,7 +45,7 @@ static struct mu_arena_block *grow(struct mu_arena *a, size_t size)
 
 void *mu_arena_alloc(struct mu_arena *a, size_t size)
 {
-    if (size > a->max || a->used > a->max - size) {
+    if (size > a->max || a->used > a->max - size || size > SIZE_MAX / 2) {
         return NULL;
     }
     size_t rounded = (size + 15) & ~(size_t)15;
@@ -58,7 +58,7 @@ void *mu_arena_alloc(struct mu_arena *a, size_t size)
     }
     void *p = b->data + b->len;
     b->len += rounded;
-    a->used += size;
+    a->used += rounded; /* else many small pieces would take a multiple of the limit */
     return p;
 }
 

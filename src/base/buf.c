@@ -97,7 +97,7 @@ void mu_buf_printf(struct mu_buf *b, const char *fmt, ...)
     va_end(ap);
     /* vsnprintf wants a place for its NUL; it is not counted into len */
     size_t max = b->max;
-    b->max = max + 1;
+    b->max = max < SIZE_MAX ? max + 1 : max;
     char *p = n < 0 ? NULL : mu_buf_room(b, (size_t)n + 1);
     b->max = max;
     if (p) {

@@ -52,6 +52,9 @@ static void digits(char *dst, int n, int v)
 
 void mu_time_format(int64_t ms, char dst[MU_TIME_LEN + 1])
 {
+    /* years of more or less than four digits cannot be written in this form */
+    ms = MU_MAX(ms, -INT64_C(62167219200000));
+    ms = MU_MIN(ms, INT64_C(253402300799999));
     struct mu_civil c = mu_civil_of(ms);
     memcpy(dst, "0000-00-00T00:00:00.000Z", MU_TIME_LEN + 1);
     digits(dst, 4, c.year);
@@ -108,13 +111,14 @@ static bool parse_clock(mu_bytes *b, struct mu_civil *c, int *frac_ms, int *offs
         return false;
     }
     if (literal(b, '.')) {
-        int scale = 100, d, seen = 0;
+        int scale = 100, d;
+        bool seen = false;
         while (number(b, 1, &d)) {
             *frac_ms += d * scale;
             scale /= 10;
-            seen++;
+            seen = true;
         }
-        if (!seen || seen > 12) {
+        if (!seen) {
             return false;
         }
     }

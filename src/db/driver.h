@@ -40,6 +40,8 @@ struct mu_row; /* the current row inside a row callback */
  */
 typedef int (*mu_row_fn)(void *arg, struct mu_row *row);
 
+/* A column that is read as what it is not (text as a number) makes the statement end with
+ * MU_E_INTERNAL, on both engines. Numbers: integers, booleans, and sums that fit. */
 bool mu_row_null(struct mu_row *r, int col);
 int64_t mu_row_i64(struct mu_row *r, int col);    /* 0 for NULL */
 mu_bytes mu_row_bytes(struct mu_row *r, int col); /* text or bytes; ptr NULL for NULL */
@@ -62,8 +64,9 @@ enum mu_db_engine mu_db_engine(const struct mu_db *db);
 /* Runs a statement to its end. Returns the number of rows returned (statements that return rows) or
  * changed (others), or a negative code: MU_E_CONSTRAINT (unique, check), MU_E_BUSY, MU_E_DISK_FULL,
  * MU_E_IO, MU_E_CLOSED (connection lost), MU_E_RETRY (deadlock, serialisation), MU_E_INTERNAL (a
- * statement that is wrong). `n` must equal strlen(sig). `fn` may be NULL. The text of the last
- * failure: mu_db_errmsg(). */
+ * statement that is wrong), MU_E_INVALID (a value PostgreSQL refuses: a zero byte in text),
+ * MU_E_TOO_LARGE, MU_E_CANCELLED, -ENOMEM. `n` must equal strlen(sig). `fn` may be NULL. The text
+ * of the last failure: mu_db_errmsg(). */
 MU_MUST_USE int mu_db_run(struct mu_db *db, const struct mu_stmt *s, const struct mu_val *args,
                           unsigned n, mu_row_fn fn, void *arg);
 /* Like mu_db_run() where no answer is needed on the way: it must affect exactly `expect` rows (-1 =
@@ -75,8 +78,9 @@ MU_MUST_USE int mu_db_send(struct mu_db *db, const struct mu_stmt *s, const stru
 /* Waits for everything sent. 0 or the first failure. */
 MU_MUST_USE int mu_db_flush(struct mu_db *db);
 
-/* Transaction control; `begin` is IMMEDIATE on SQLite. rollback_to undoes to the savepoint and
- * releases it. */
+/* Transaction control; `begin` is IMMEDIATE on SQLite. Without `write` it reads one moment of the
+ * database on both engines (PostgreSQL: REPEATABLE READ READ ONLY). rollback_to undoes to the
+ * savepoint and releases it. */
 MU_MUST_USE int mu_db_begin(struct mu_db *db, bool write);
 MU_MUST_USE int mu_db_commit(struct mu_db *db);
 void mu_db_rollback(struct mu_db *db);

@@ -4,6 +4,8 @@
 #ifndef MU_DB_FEED_H
 #define MU_DB_FEED_H
 
+#include <stdatomic.h>
+
 #include "base/bytes.h"
 #include "base/list.h"
 #include "io/loop.h"
@@ -19,17 +21,23 @@ struct mu_event {
     int64_t offset; /* deltas: byte offset of `data` in the attempt's output; -1 = not one */
     int64_t epoch;  /* deltas: the attempt */
     mu_bytes data;  /* JSON (events) or raw bytes (deltas) */
-    void *encoded;  /* a watcher group's shared encoding; set under the feed's rules below */
+    /* The subscribers' shared encoding: whoever comes first sets it with mu_event_encode(). */
+    _Atomic(void *) encoded;
+    void (*free_encoded)(void *encoded);
 };
 struct mu_event *mu_event_new(int type, int64_t seq, int64_t at_ms, int64_t offset, int64_t epoch,
                               mu_bytes data);
 struct mu_event *mu_event_ref(struct mu_event *e);
 struct mu_event *mu_event_unref(struct mu_event *e);
+/* Offers an encoding, which the event then owns. Returns the one that holds: another loop may have
+ * been first, then `encoded` was released with `free_fn`. Every caller passes the same `free_fn`.
+ */
+void *mu_event_encode(struct mu_event *e, void *encoded, void (*free_fn)(void *encoded));
 
 /* A subscription, embedded in the subscriber; lives on one loop. */
 struct mu_watch {
     struct mu_list link;
-    char stream_id[40];
+    char stream_id[48]; /* the longest: "rollout:" and a UUID */
     struct mu_loop *loop;
     /* On the loop, in order, each event at most once per watch; seq may repeat what the subscriber
      * read from the database: it drops those by number. */
@@ -37,8 +45,9 @@ struct mu_watch {
     bool active;
 };
 
-/* `loops` are all loops that subscribers live on. */
+/* `loops` are all loops that subscribers live on, at most 64. -ENOMEM. */
 MU_MUST_USE int mu_feed_new(struct mu_loop **loops, size_t n, struct mu_feed **ret);
+/* When nothing publishes any more and the loops have ended; watches that are left are forgotten. */
 struct mu_feed *mu_feed_free(struct mu_feed *f);
 
 /* On the watch's loop. Register before reading the first page from the database: then the border
@@ -48,8 +57,9 @@ MU_MUST_USE int mu_feed_watch(struct mu_feed *f, struct mu_watch *w);
 void mu_feed_unwatch(struct mu_feed *f, struct mu_watch *w);
 /* Any thread: whether anybody watches the stream (so that nobody encodes for nothing). */
 bool mu_feed_watched(struct mu_feed *f, mu_bytes stream_id);
-/* Any thread; takes no reference of its own from the caller's. Delivered to each loop that has
- * watchers, in publishing order. */
+/* Any thread; the caller keeps its own reference. Delivered to each loop that has watchers, in
+ * publishing order. What waits for a loop is bounded: beyond that (or without memory) deltas are
+ * left out early and events late, and the subscriber sees the hole by the numbers. */
 void mu_feed_publish(struct mu_feed *f, mu_bytes stream_id, struct mu_event *e);
 /* Watches now. Any thread. */
 int64_t mu_feed_watches(const struct mu_feed *f);

@@ -48,8 +48,10 @@ struct mu_writer *mu_writer_free(struct mu_writer *w);
 /* Any thread. 0, MU_E_BUSY (queue full), MU_E_UNAVAILABLE (the database is gone or full just now:
  * probes go on by themselves), MU_E_SHUTDOWN. done() is not called when this fails. */
 MU_MUST_USE int mu_writer_submit(struct mu_writer *w, struct mu_unit *u);
-/* Whether the last commit or probe worked; the text of the trouble if not. Any thread. */
+/* Whether the last commit or probe worked. Any thread. */
 bool mu_writer_healthy(struct mu_writer *w);
+/* The words of the last trouble (code 0 while healthy). Any thread. */
+void mu_writer_trouble(struct mu_writer *w, struct mu_err *ret);
 /* Units waiting now. Any thread. */
 size_t mu_writer_queue(struct mu_writer *w);
 

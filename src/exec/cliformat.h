@@ -42,4 +42,9 @@ MU_MUST_USE int mu_cli_reader_feed(struct mu_cli_reader *r, mu_bytes piece);
 MU_MUST_USE int mu_cli_reader_end(struct mu_cli_reader *r, struct mu_cli_verdict *ret,
                                   mu_bytes *ret_answer);
 
+/* Whether what a command-line agent said means that it was rate limited (oz-providers.md 7): whole
+ * words ("rate limit", "too many requests", …) or 429 as a status; not a 429 inside a number, a
+ * port or a line number. */
+bool mu_cli_rate_limited(mu_bytes text);
+
 #endif

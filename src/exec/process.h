@@ -19,8 +19,9 @@ struct mu_process_result {
     enum mu_process_end end;
     int code; /* exit code, 128 + signal, or -1 */
     int signal;
-    int start_errno;   /* NOT_STARTED: why */
-    mu_bytes err_text; /* head and tail of stderr (at most 64 KiB) */
+    int start_errno;   /* NOT_STARTED: why (ENOENT: no such program or folder) */
+    mu_bytes err_text; /* head and tail of stderr (at most 64 KiB), a line between them tells what
+                          is missing; valid inside done() */
 };
 
 struct mu_process_request {
@@ -41,18 +42,23 @@ struct mu_process_request {
 };
 
 struct mu_process;
-/* The seam for process start. Loop thread; the fork itself is quick (posix_spawn or vfork) and may
- * be done on it. Sets PR_SET_PDEATHSIG, no_new_privs, setsid (own group), oom_score_adj 500, umask
- * 077, default signals. */
+/* The seam for process start. Loop thread; the vfork is quick and done on it. The child gets
+ * PR_SET_PDEATHSIG (KILL), no_new_privs, setsid (own group), oom_score_adj 500, umask 077, default
+ * signals and no descriptor but its three. PDEATHSIG fires when the *thread* that forked ends:
+ * loops live as long as what they started, so start from loops only. Needs Linux 5.3 (pidfd).
+ * start: -ENOMEM, MU_E_INVALID (no argv[0]); whatever else goes wrong is told by done() with
+ * MU_PROCESS_NOT_STARTED. *ret is valid until done() was called; the loop must not be freed before.
+ */
 struct mu_process_ops {
     int (*start)(struct mu_loop *loop, const struct mu_process_request *req,
                  struct mu_process **ret);
-    void (*kill)(struct mu_process *p); /* TERM, then KILL; done() follows */
+    void (*kill)(struct mu_process *p); /* TERM, kill_ms later KILL; done() follows */
 };
 extern const struct mu_process_ops mu_process_real;
 
-/* Finds a program as exec would: a path with a slash must be executable, else PATH is searched.
- * Heap or NULL. */
+/* Finds a program as exec would: a path with a slash must be executable, else PATH is searched (an
+ * empty element of it is skipped rather than meaning the working folder; NULL = "/bin:/usr/bin").
+ * mu_free() it; NULL when there is none. */
 char *mu_process_find(const char *program, const char *path);
 
 #endif

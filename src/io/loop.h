@@ -5,6 +5,7 @@
 
 #include "base/env.h"
 #include "base/err.h"
+#include "base/heap.h"
 #include "base/list.h"
 
 struct mu_loop;
@@ -16,7 +17,8 @@ struct mu_post {
     void (*fn)(struct mu_post *post); /* on the loop's thread */
 };
 
-/* `env` must outlive the loop. `name` is the thread's name (at most 15 characters). */
+/* `env` must outlive the loop. `name` is the thread's name (at most 15 characters). A SIGPIPE that
+ * would end the process is set to be ignored: broken pipes are results of write(). */
 MU_MUST_USE int mu_loop_new(const struct mu_env *env, const char *name, struct mu_loop **ret);
 /* Starts a thread that runs the loop until mu_loop_stop(); mu_loop_join() waits for it. */
 MU_MUST_USE int mu_loop_start(struct mu_loop *loop);
@@ -26,7 +28,8 @@ void mu_loop_run(struct mu_loop *loop);
  * still delivered. */
 void mu_loop_stop(struct mu_loop *loop);
 void mu_loop_join(struct mu_loop *loop);
-/* After join (or run): closes what is still open and frees. Returns NULL. */
+/* After join (or run), when nobody posts any more: delivers what was posted since, closes what is
+ * still open and frees. Returns NULL. */
 struct mu_loop *mu_loop_free(struct mu_loop *loop);
 
 /* Any thread. Order is kept per posting thread. Wakes the loop at most once for many posts. */
@@ -39,7 +42,7 @@ void mu_loop_post_chain(struct mu_loop *loop, struct mu_post *first, struct mu_p
  * must be. */
 bool mu_loop_here(const struct mu_loop *loop);
 const struct mu_env *mu_loop_env(const struct mu_loop *loop);
-/* Monotonic milliseconds, cached per loop turn. */
+/* Monotonic milliseconds, cached per loop turn. Loop thread. */
 int64_t mu_loop_now_ms(const struct mu_loop *loop);
 /* The libuv loop; for io/, net/ and exec/ only. */
 void *mu_loop_uv(struct mu_loop *loop);
@@ -47,7 +50,7 @@ void *mu_loop_uv(struct mu_loop *loop);
 /* A timer; a heap inside the loop holds any number of them over one libuv timer. Loop thread only.
  * Memory is the caller's: it must be cleared before it goes away. */
 struct mu_timer {
-    size_t place; /* in the loop's heap; 0 = not set */
+    struct mu_heap_node node; /* in the loop's heap */
     int64_t due_ms;
     uint64_t order;
     void (*fn)(struct mu_timer *t);
@@ -60,17 +63,17 @@ MU_MUST_USE int mu_timer_set(struct mu_timer *t, int64_t delay_ms);
 void mu_timer_clear(struct mu_timer *t);
 static inline bool mu_timer_is_set(const struct mu_timer *t)
 {
-    return t->place != 0;
+    return t->node.place != 0;
 }
 
-/* Delivers SIGINT, SIGTERM, SIGHUP … on the loop. One subscription per signal and process. Loop
- * thread. */
+/* Delivers SIGINT, SIGTERM, SIGHUP … on the loop. One subscription per signal and process
+ * (MU_E_EXISTS), until the loop is freed. Loop thread. */
 MU_MUST_USE int mu_loop_signal(struct mu_loop *loop, int signum, void (*fn)(void *arg, int signum),
                                void *arg);
 
 /* The watchdog (c-style.md 1.7): one thread that watches up to 16 loops and calls `report` (on its
- * own thread) once for every loop turn longer than `limit_ms`. Start after the loops, stop before
- * them. */
+ * own thread) once for every loop turn longer than `limit_ms`: when the turn has ended, or, if it
+ * does not, after ten to twenty times the limit. Start after the loops, stop before them. */
 struct mu_watchdog;
 MU_MUST_USE int mu_watchdog_new(struct mu_loop **loops, size_t n, int64_t limit_ms,
                                 void (*report)(void *arg, const char *loop_name, int64_t turn_ms),

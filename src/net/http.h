@@ -15,8 +15,8 @@ struct mu_http_limits {
     struct mu_http1_limits head;
     int64_t header_ms; /* from the first byte (or accept) to the end of the header block: 10000 */
     int64_t idle_ms;   /* kept-alive connection without a request: 75000 */
-    int64_t
-        body_min_rate; /* bytes/s after the first 10 s of a body: 1024; slower is 408 and close */
+    int64_t body_min_rate;  /* bytes/s of a body, looked at every header_ms: 1024; slower is 408 and
+                               close */
     size_t max_connections; /* per process: 20000; above it the connection is answered 503 and
                                closed */
     size_t write_soft,
@@ -43,8 +43,8 @@ struct mu_http_ops {
      * now or later. */
     void (*request)(void *arg, struct mu_http_req *req);
     /* A message that never became a request (bad framing, 431, 408 …): the body of the error answer
-     * is built here, so that errors look the same everywhere. `req` has its arena and loop, but no
-     * head. */
+     * is built here, so that errors look the same everywhere. `req` has its arena and loop, but a
+     * head only for 413 and a body that failed; the connection is closed after the answer. */
     void (*malformed)(void *arg, struct mu_http_req *req, int status, const char *text);
     void *arg;
 };
@@ -73,7 +73,8 @@ MU_MUST_USE int mu_http_server_reload_tls(struct mu_http_server *s, struct mu_er
  * cut). */
 void mu_http_server_drain(struct mu_http_server *s, int64_t grace_ms, void (*drained)(void *arg),
                           void *arg);
-/* After the loops ended. */
+/* After the loops ended, before or after mu_loop_free() (before: the rest goes when the loops are
+ * freed). No callback runs any more; requests that were never answered are freed. */
 struct mu_http_server *mu_http_server_free(struct mu_http_server *s);
 /* Open connections now. Any thread. */
 int64_t mu_http_server_connections(const struct mu_http_server *s);
@@ -93,7 +94,8 @@ void *mu_http_req_ctx(const struct mu_http_req *req);
 /* Monotonic microseconds at which the first byte arrived. */
 int64_t mu_http_req_started_us(const struct mu_http_req *req);
 /* Called once, on the loop, when the peer went away before the response was given (the response is
- * still due and then goes nowhere), so that long polls can stop early. */
+ * still due; it reaches a peer that only shut its sending side, else nobody), so that long polls
+ * can stop early. Called at once when the peer is gone already. */
 void mu_http_req_on_gone(struct mu_http_req *req, void (*fn)(struct mu_http_req *req));
 
 /* The answer. Headers: name/value pairs; Content-Length, Connection and Date are ours. The body is

@@ -60,12 +60,13 @@ MU_MUST_USE int mu_http1_new(const struct mu_http1_limits *limits, struct mu_are
 struct mu_http1 *mu_http1_free(struct mu_http1 *p);
 void mu_http1_reset(struct mu_http1 *p, struct mu_arena *a);
 /* Consumes a prefix of `in` (*ret_used bytes) up to the next event. Feeding the same bytes in any
- * cuts gives the same events (BODY pieces may be cut differently). */
+ * cuts gives the same events (BODY pieces may be cut differently). After HEAD and BODY feed on,
+ * also with nothing left: only MORE says that bytes are missing. */
 enum mu_http1_event mu_http1_feed(struct mu_http1 *p, mu_bytes in, size_t *ret_used);
 const struct mu_http_head *mu_http1_head(const struct mu_http1 *p);
 mu_bytes mu_http1_body(const struct mu_http1 *p);
-/* After ERROR: 400, 413, 414, 431, 501 (unknown transfer coding) or 505, and a short text that
- * names the fault. */
+/* After ERROR: 400, 414, 431, 501 (unknown transfer coding), 503 (out of memory) or 505, and a
+ * short text that names the fault. */
 int mu_http1_status(const struct mu_http1 *p, const char **ret_text);
 /* Whether bytes of an unfinished message were seen (for the header timeout). */
 bool mu_http1_in_message(const struct mu_http1 *p);

@@ -1,0 +1,86 @@
+/* Shared by the files of this context. */
+#ifndef MU_APP_DISPATCH_DISPATCH_INT_H
+#define MU_APP_DISPATCH_DISPATCH_INT_H
+
+#include "app/dispatch/dispatch.h"
+#include "app/dispatch/output.h"
+#include "base/heap.h"
+#include "base/map.h"
+
+enum mu_run_phase {
+    MU_RUN_QUEUED,   /* in its org's heap */
+    MU_RUN_WAITING,  /* no candidate has room: in d->waiting */
+    MU_RUN_CLAIMING, /* from here on it counts as active */
+    MU_RUN_RUNNING,
+    MU_RUN_ENDING,
+};
+
+struct mu_org_queue;
+
+/* A session of the provider route that has not ended. */
+struct mu_run {
+    struct mu_post post; /* from create() on another loop */
+    struct mu_dispatch *d;
+    struct mu_heap_node node; /* in the org's heap */
+    struct mu_list link;      /* in d->waiting or d->active */
+    struct mu_id id;
+    char org_id[MU_ORG_LEN + 1];
+    char *harness, *model; /* model as requested, "" = none */
+    bool admin;
+    enum mu_run_phase phase;
+    int64_t queued_ms, epoch, saturated_ms, wake_ms;
+    int tries;
+    bool cancel;       /* stop was accepted, or the session ended behind our back */
+    bool release;      /* shutdown: put back instead of going on */
+    struct mu_exec *x; /* while active */
+};
+
+struct mu_org_queue {
+    struct mu_list ring; /* in d->ring while runs are queued */
+    char org_id[MU_ORG_LEN + 1];
+    struct mu_heap heap;
+    long running;
+};
+
+struct mu_dispatch {
+    struct mu_dispatch_opts opts;
+    struct mu_map runs; /* id -> run */
+    struct mu_map orgs; /* org id -> queue */
+    struct mu_list ring, waiting, active;
+    size_t n_active, n_waiting, n_queued;
+    struct mu_timer wake;
+    struct mu_post pump_post;
+    bool pump_posted, started, stopping;
+    /* recovery */
+    struct mu_recovery *recoveries;
+    size_t n_recoveries, recoveries_open;
+    void (*ready)(void *arg);
+    void *ready_arg;
+    /* stop */
+    struct mu_timer grace;
+    void (*stopped)(void *arg);
+    void *stopped_arg;
+    struct mu_metric *queued_gauge, *running_gauge, *waiting_gauge;
+};
+
+/* queue.c */
+MU_MUST_USE int mu_run_new(struct mu_dispatch *d, mu_bytes org_id, mu_bytes harness, mu_bytes model,
+                           struct mu_run **ret);
+struct mu_run *mu_run_free(struct mu_run *run);
+/* Puts a run into its org's heap (phase QUEUED) and pumps. Ends it in the database when there is no
+ * memory. */
+void mu_run_enqueue(struct mu_run *run);
+/* Out of whatever list it is in; frees it. */
+void mu_run_drop(struct mu_run *run);
+void mu_run_wait(struct mu_run *run, int64_t wake_ms);
+void mu_run_set_active(struct mu_run *run);
+void mu_run_set_idle(struct mu_run *run);
+/* Starts what may start, at the next turn of the loop. */
+void mu_dispatch_pump(struct mu_dispatch *d);
+/* exec.c: tries to start a run now. false: it went to the waiting list or was ended. */
+void mu_run_try(struct mu_run *run);
+void mu_run_abort(struct mu_run *run);
+bool mu_dispatch_claiming(struct mu_dispatch *d, const struct mu_provider *pr, const char *org_id);
+void mu_dispatch_check_stopped(struct mu_dispatch *d);
+
+#endif

@@ -1,0 +1,252 @@
+/* The queue in memory: per org a heap by (queued, id), the orgs in a ring; and the runs that wait
+ * for a provider's room. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "app/dispatch/dispatch_int.h"
+
+enum { LOOK_MAX = 4096 };
+
+static bool before(const struct mu_run *a, const struct mu_run *b)
+{
+    return a->queued_ms != b->queued_ms ? a->queued_ms < b->queued_ms
+                                        : strcmp(a->id.text, b->id.text) < 0;
+}
+
+static bool run_less(const struct mu_heap_node *a, const struct mu_heap_node *b)
+{
+    return before(MU_CONTAINER(a, struct mu_run, node), MU_CONTAINER(b, struct mu_run, node));
+}
+
+int mu_run_new(struct mu_dispatch *d, mu_bytes org_id, mu_bytes harness, mu_bytes model,
+               struct mu_run **ret)
+{
+    struct mu_run *run = mu_calloc(1, sizeof *run);
+    if (!run) {
+        return -ENOMEM;
+    }
+    run->d = d;
+    mu_list_init(&run->link);
+    snprintf(run->org_id, sizeof run->org_id, "%.*s", MU_ARGS(org_id));
+    run->harness = mu_bytes_dup(harness);
+    run->model = mu_bytes_dup(model);
+    if (!run->harness || !run->model) {
+        mu_run_free(run);
+        return -ENOMEM;
+    }
+    *ret = run;
+    return 0;
+}
+
+struct mu_run *mu_run_free(struct mu_run *run)
+{
+    if (run) {
+        mu_free(run->harness);
+        mu_free(run->model);
+        mu_free(run);
+    }
+    return NULL;
+}
+
+static struct mu_org_queue *org_of(struct mu_dispatch *d, const char *org_id)
+{
+    struct mu_org_queue *q = mu_map_get(&d->orgs, mu_str(org_id));
+    if (q) {
+        return q;
+    }
+    q = mu_calloc(1, sizeof *q);
+    if (!q) {
+        return NULL;
+    }
+    snprintf(q->org_id, sizeof q->org_id, "%s", org_id);
+    mu_heap_init(&q->heap, run_less);
+    mu_list_init(&q->ring);
+    if (mu_map_put(&d->orgs, mu_str(q->org_id), q) < 0) {
+        mu_free(q);
+        return NULL;
+    }
+    return q;
+}
+
+static void org_drop_if_idle(struct mu_dispatch *d, struct mu_org_queue *q)
+{
+    if (q->heap.len == 0 && q->running == 0) {
+        mu_list_remove(&q->ring);
+        mu_map_remove(&d->orgs, mu_str(q->org_id));
+        mu_heap_fini(&q->heap);
+        mu_free(q);
+    }
+}
+
+static void show(struct mu_dispatch *d)
+{
+    mu_metric_set(d->queued_gauge, (int64_t)d->n_queued);
+    mu_metric_set(d->waiting_gauge, (int64_t)d->n_waiting);
+    mu_metric_set(d->running_gauge, (int64_t)d->n_active);
+}
+
+void mu_run_enqueue(struct mu_run *run)
+{
+    struct mu_dispatch *d = run->d;
+    struct mu_org_queue *q = org_of(d, run->org_id);
+    run->phase = MU_RUN_QUEUED;
+    if (!q || mu_heap_push(&q->heap, &run->node) < 0) {
+        mu_run_wait(run, mu_env_wall_ms(d->opts.env) +
+                             1000); /* a list needs no memory: it comes back in a second */
+        return;
+    }
+    d->n_queued++;
+    if (mu_list_empty(&q->ring)) {
+        mu_list_push(&d->ring, &q->ring);
+    }
+    show(d);
+    mu_dispatch_pump(d);
+}
+
+static void unqueue(struct mu_run *run)
+{
+    struct mu_org_queue *q = mu_map_get(&run->d->orgs, mu_str(run->org_id));
+    mu_heap_remove(&q->heap, &run->node);
+    run->d->n_queued--;
+    if (q->heap.len == 0) {
+        mu_list_remove(&q->ring);
+        org_drop_if_idle(run->d, q);
+    }
+}
+
+static void leave(struct mu_run *run)
+{
+    struct mu_dispatch *d = run->d;
+    if (run->phase == MU_RUN_QUEUED && run->node.place) {
+        unqueue(run);
+    } else if (run->phase == MU_RUN_WAITING) {
+        mu_list_remove(&run->link);
+        d->n_waiting--;
+    } else if (run->phase >= MU_RUN_CLAIMING) {
+        mu_run_set_idle(run);
+    }
+}
+
+void mu_run_drop(struct mu_run *run)
+{
+    struct mu_dispatch *d = run->d;
+    leave(run);
+    if (mu_map_get(&d->runs, mu_id_bytes(&run->id)) == run) {
+        mu_map_remove(&d->runs, mu_id_bytes(&run->id));
+    }
+    mu_run_free(run);
+    show(d);
+    mu_dispatch_check_stopped(d);
+    mu_dispatch_pump(d);
+}
+
+void mu_run_wait(struct mu_run *run, int64_t wake_ms)
+{
+    struct mu_dispatch *d = run->d;
+    leave(run);
+    run->phase = MU_RUN_WAITING;
+    run->wake_ms = wake_ms;
+    struct mu_list *at = d->waiting.prev; /* kept in order of age: usually the newest comes last */
+    while (at != &d->waiting && before(run, MU_CONTAINER(at, struct mu_run, link))) {
+        at = at->prev;
+    }
+    mu_list_insert_(&run->link, at, at->next);
+    d->n_waiting++;
+    show(d);
+    int64_t delay = wake_ms - mu_env_wall_ms(d->opts.env);
+    delay = MU_MAX(delay, 0);
+    if (!mu_timer_is_set(&d->wake) || d->wake.due_ms > mu_loop_now_ms(d->opts.core) + delay) {
+        (void)!mu_timer_set(&d->wake, MU_MIN(delay, 60000));
+    }
+}
+
+void mu_run_set_active(struct mu_run *run)
+{
+    struct mu_dispatch *d = run->d;
+    leave(run);
+    run->phase = MU_RUN_CLAIMING;
+    mu_list_push(&d->active, &run->link);
+    d->n_active++;
+    struct mu_org_queue *q = org_of(d, run->org_id);
+    if (q) {
+        q->running++;
+    }
+    show(d);
+}
+
+void mu_run_set_idle(struct mu_run *run)
+{
+    struct mu_dispatch *d = run->d;
+    mu_list_remove(&run->link);
+    d->n_active--;
+    run->phase = MU_RUN_QUEUED;
+    struct mu_org_queue *q = mu_map_get(&d->orgs, mu_str(run->org_id));
+    if (q && q->running > 0) {
+        q->running--;
+        org_drop_if_idle(d, q);
+    }
+    show(d);
+}
+
+/* --- starting --- */
+
+static void try_waiting(struct mu_dispatch *d)
+{
+    int64_t now = mu_env_wall_ms(d->opts.env), next = INT64_MAX;
+    unsigned looked = 0;
+    MU_LIST_EACH(it, tmp, &d->waiting)
+    {
+        struct mu_run *run = MU_CONTAINER(it, struct mu_run, link);
+        if (d->n_active >= (size_t)d->opts.concurrency) {
+            break;
+        }
+        if (++looked > LOOK_MAX) { /* the oldest first; the others when these are gone */
+            next = MU_MIN(next, now + 1000);
+            break;
+        }
+        if (run->wake_ms <= now) {
+            mu_run_try(run);
+        } else {
+            next = MU_MIN(next, run->wake_ms);
+        }
+    }
+    if (next != INT64_MAX) {
+        (void)!mu_timer_set(&d->wake, MU_MIN(MU_MAX(next - now, 1), 60000));
+    }
+}
+
+static void try_queued(struct mu_dispatch *d)
+{
+    size_t skipped = 0, orgs = d->orgs.count;
+    while (d->n_active < (size_t)d->opts.concurrency && !mu_list_empty(&d->ring) &&
+           skipped < orgs) {
+        struct mu_org_queue *q = MU_CONTAINER(mu_list_pop(&d->ring), struct mu_org_queue, ring);
+        mu_list_push(&d->ring, &q->ring); /* the next turn is another org's */
+        if (d->opts.tenant_max_running > 0 && q->running >= d->opts.tenant_max_running) {
+            skipped++;
+            continue;
+        }
+        skipped = 0;
+        orgs = d->orgs.count;
+        mu_run_try(MU_CONTAINER(mu_heap_top(&q->heap), struct mu_run, node));
+    }
+}
+
+static void pump(struct mu_post *post)
+{
+    struct mu_dispatch *d = MU_CONTAINER(post, struct mu_dispatch, pump_post);
+    d->pump_posted = false;
+    if (d->started && !d->stopping) {
+        try_waiting(d);
+        try_queued(d);
+    }
+}
+
+void mu_dispatch_pump(struct mu_dispatch *d)
+{
+    if (!d->pump_posted) {
+        d->pump_posted = true;
+        d->pump_post.fn = pump;
+        mu_loop_post(d->opts.core, &d->pump_post);
+    }
+}

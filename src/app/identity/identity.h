@@ -1,0 +1,116 @@
+/* Who is calling (specification README 4, oz-api.md 2): the admin key, issued API keys (sk_…), and
+ * bare tokens, each of which is the tenant of its hash. Tenant limits live here because they are
+ * per caller. */
+#ifndef MU_APP_IDENTITY_IDENTITY_H
+#define MU_APP_IDENTITY_IDENTITY_H
+
+#include <stdatomic.h>
+
+#include "base/crypt.h"
+#include "base/id.h"
+#include "base/metrics.h"
+#include "db/reader.h"
+#include "db/writer.h"
+
+struct mu_identity;
+
+enum { MU_ORG_LEN = 39, MU_UID_LEN = 64 };
+
+/* Live counters and the request budget of one org; shared by all loops, never freed before the
+ * identity is. */
+struct mu_tenant {
+    char org_id[MU_ORG_LEN + 1];
+    atomic_bool stored;     /* the orgs row exists */
+    atomic_long live;       /* sessions that have not ended */
+    atomic_long running;    /* of those, executing on the provider route */
+    _Atomic int64_t bucket; /* request budget: theoretical arrival time in microseconds (GCRA) */
+};
+
+struct mu_principal {
+    bool admin;
+    char org_id[MU_ORG_LEN +
+                1]; /* "tok_" + 32 hex for bare tokens and the admin key; the key's org for sk_… */
+    char uid[MU_UID_LEN + 1]; /* what the run object shows as creator.uid: the token's hash, or the
+                                 org of the key */
+    char token_hash[65];      /* "" for issued keys */
+    struct mu_tenant *tenant;
+};
+
+struct mu_identity_opts {
+    const struct mu_env *env;
+    struct mu_writer *writer;
+    struct mu_readers *readers;
+    struct mu_loop *core;
+    const char *admin_key;          /* NULL: no admin (OZ_ALLOW_NO_ADMIN_KEY) */
+    const char *tenant_tokens_file; /* lines of 64 hex; NULL = every bare token is a tenant */
+    int64_t requests_per_minute;    /* per tenant; 0 = no limit */
+    int64_t max_tenants;            /* tenants remembered in memory (100000); beyond it 503 */
+};
+
+/* Loads the keys from the database with `db` (start-up, blocking). Worded errors (a bad line of the
+ * tokens file). */
+MU_MUST_USE int mu_identity_new(const struct mu_identity_opts *opts, struct mu_db *db,
+                                struct mu_identity **ret, struct mu_err *err);
+struct mu_identity *mu_identity_free(struct mu_identity *id);
+/* Reads the tokens file again and takes a new admin key. Any thread. */
+MU_MUST_USE int mu_identity_reload(struct mu_identity *id, const char *admin_key,
+                                   struct mu_err *err);
+
+/* Any thread. `token` is the trimmed bearer. MU_E_UNAUTHORIZED: unknown or revoked sk_…, or a bare
+ * token that is not listed; MU_E_LIMIT when too many tenants are in memory. */
+MU_MUST_USE int mu_identity_resolve(struct mu_identity *id, mu_bytes token,
+                                    struct mu_principal *ret);
+/* Takes one request from the tenant's budget. 0, or MU_E_LIMIT with the wait in *ret_retry_ms. Any
+ * thread. Admin is free. */
+MU_MUST_USE int mu_identity_charge(struct mu_identity *id, const struct mu_principal *p,
+                                   int64_t *ret_retry_ms);
+/* The tenant entry of an org (start-up recovery, schedules); max_tenants does not apply. NULL when
+ * out of memory. Any thread. */
+struct mu_tenant *mu_identity_tenant(struct mu_identity *id, mu_bytes org_id);
+
+/* Whether the org is the admin key's own (discovered providers serve only it). Any thread. */
+bool mu_identity_is_admin_org(struct mu_identity *id, mu_bytes org_id);
+
+/* --- inside a unit: the orgs row of a caller's first write --- */
+MU_MUST_USE int mu_identity_store_org(struct mu_tx *tx, const struct mu_principal *p,
+                                      int64_t now_ms);
+/* After that unit's commit (its done(), any thread): later units skip the row. */
+void mu_identity_org_stored(const struct mu_principal *p);
+
+/* --- issued keys (admin) --- */
+struct mu_key {
+    struct mu_id id;
+    mu_bytes name, org_id, tenant, prefix; /* tenant: the org's name */
+    int64_t created_ms, expires_ms, revoked_ms, last_used_ms;
+};
+/* Creates a key for the org named `tenant` (made when new). op->token is the only time that the
+ * token is seen. `done` runs on unit.loop: result 0, MU_E_EXISTS (a live key of that name), or a
+ * writer code. The caller fills unit.loop, name, tenant, expires_ms (0 = never), done, ctx; names
+ * must live until done(). */
+struct mu_key_entry;
+struct mu_key_op {
+    struct mu_unit unit;
+    struct mu_identity *identity;
+    mu_bytes name, tenant;
+    int64_t expires_ms;
+    struct mu_id id;        /* create: out; revoke: in */
+    char token[3 + 64 + 1]; /* out: "sk_" + 64 hex */
+    struct mu_id org;       /* out */
+    struct mu_id new_org;   /* the org's id if it has to be made */
+    struct mu_key_entry *entry;
+    void (*done)(struct mu_key_op *op, int result);
+    void *ctx;
+    int64_t now_ms;
+    char hash[65];
+};
+/* 0, or a code with which done() is not called: MU_E_LIMIT (10,000 live keys), -ENOMEM, the
+ * writer's. */
+MU_MUST_USE int mu_key_create(struct mu_identity *id, struct mu_key_op *op);
+/* done() gets MU_E_NOT_FOUND for an unknown or revoked one. Takes effect on all loops before
+ * done(). */
+MU_MUST_USE int mu_key_revoke(struct mu_identity *id, struct mu_key_op *op);
+/* All keys, newest first (at most 1,000), as an array in the arena; reader thread. */
+MU_MUST_USE int mu_key_list(struct mu_db *db, struct mu_arena *arena, struct mu_key **ret,
+                            size_t *ret_n);
+
+#endif

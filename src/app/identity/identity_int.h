@@ -1,0 +1,51 @@
+#ifndef MU_APP_IDENTITY_IDENTITY_INT_H
+#define MU_APP_IDENTITY_IDENTITY_INT_H
+
+#include <pthread.h>
+
+#include "app/identity/identity.h"
+#include "base/map.h"
+
+enum { MU_KEYS_MAX = 10000, MU_CRED_KEY = 2, MU_ORG_ISSUED = 1, MU_ORG_TOKEN = 2 };
+
+/* A live issued key in memory. */
+struct mu_key_entry {
+    char hash[65]; /* the map's key */
+    struct mu_id id;
+    char org_id[MU_ORG_LEN + 1];
+    int64_t expires_ms; /* 0 = never */
+    bool live;          /* false: its row is not committed yet */
+    _Atomic int64_t used_ms;
+};
+
+struct mu_identity {
+    const struct mu_env *env;
+    struct mu_writer *writer;
+    struct mu_readers *readers;
+    struct mu_loop *core;
+    const char *tokens_file; /* NULL = none */
+    int64_t interval_us;     /* between two requests of a tenant; 0 = no limit */
+    size_t max_tenants;
+
+    pthread_rwlock_t lock; /* guards what follows */
+    bool has_admin;
+    struct mu_digest admin;
+    struct mu_digest *tokens; /* sorted */
+    size_t n_tokens;
+    struct mu_map keys; /* hash -> struct mu_key_entry */
+
+    pthread_rwlock_t tenants_lock;
+    struct mu_map tenants; /* org_id -> struct mu_tenant */
+};
+
+/* --- keys.c --- */
+MU_MUST_USE int mu_keys_load(struct mu_identity *id, struct mu_db *db);
+/* Notes that the key was used, at most once a minute; the lock is held for reading. */
+void mu_key_used(struct mu_identity *id, struct mu_key_entry *e, int64_t now_ms);
+
+/* --- tokens.c --- */
+MU_MUST_USE int mu_tokens_read(const char *path, struct mu_digest **ret, size_t *ret_n,
+                               struct mu_err *err);
+bool mu_tokens_has(const struct mu_digest *tokens, size_t n, const struct mu_digest *d);
+
+#endif

@@ -1,0 +1,73 @@
+/* The session's words: states, outcomes, reasons, sources, events (data-model.md 2, architecture.md
+ * 2). The numbers are stored. */
+#ifndef MU_APP_SESSIONS_MODEL_H
+#define MU_APP_SESSIONS_MODEL_H
+
+#include "base/bytes.h"
+
+/* Literals, because a predicate that a partial index must match may not hold a parameter: SQL texts
+ * paste MU_SQL(MU_ST_…). */
+#define MU_ST_QUEUED        20 /* for the provider route */
+#define MU_ST_QUEUED_WORKER 22
+#define MU_ST_RUNNING       60
+#define MU_ST_COMPLETED     90
+#define MU_ST_FAILED        92
+#define MU_ST_TIMED_OUT     94
+#define MU_SQL_(n)          #n
+#define MU_SQL(n)           MU_SQL_(n)
+
+enum mu_outcome { MU_OUT_LIVE, MU_OUT_FINISHED, MU_OUT_CANCELLED, MU_OUT_FAILED, MU_OUT_TIMED_OUT };
+
+enum mu_end_reason {
+    MU_END_NONE,
+    MU_END_FINISHED,
+    MU_END_STOPPED,
+    MU_END_DENIED,
+    MU_END_PROVIDER_ERROR,
+    MU_END_WORKSPACE_ERROR,
+    MU_END_POLICY,
+    MU_END_TIMEOUT,
+    MU_END_QUEUE_TIMEOUT,
+    MU_END_RUNNER_LOST,
+    MU_END_INTERNAL,
+    MU_END_SATURATED,
+    MU_END_INTERRUPTED,
+};
+
+enum mu_source {
+    MU_SRC_LOCAL = 1,
+    MU_SRC_API,
+    MU_SRC_LINEAR,
+    MU_SRC_SLACK,
+    MU_SRC_SCHEDULED_AGENT,
+    MU_SRC_WEB_APP,
+    MU_SRC_GITHUB_ACTION,
+    MU_SRC_CLOUD_MODE,
+    MU_SRC_CLI,
+};
+
+enum mu_route_kind { MU_ROUTE_PROVIDER = 1, MU_ROUTE_WORKER = 2 };
+enum mu_artifact_kind { MU_ARTIFACT_PR = 1, MU_ARTIFACT_PLAN = 2 };
+enum mu_attempt_outcome {
+    MU_ATT_FINISHED = 1,
+    MU_ATT_FAILED,
+    MU_ATT_LOST,
+    MU_ATT_REJECTED,
+    MU_ATT_STOPPED,
+    MU_ATT_UNCONFIRMED,
+    MU_ATT_PUT_BACK
+};
+
+enum mu_event_type {
+#define MU_EVENT(number, name, oz) MU_EV_##name = number,
+#include "app/sessions/events.def"
+#undef MU_EVENT
+    MU_EV_DELTA = 100, /* never stored: a piece of output (db/feed.h), offset and epoch set */
+    MU_EV_DELTA_RESET, /* the attempt's text so far is discarded; the next delta starts at 0 */
+};
+
+/* The lifecycle as a table (architecture.md 5 G2): whether a session may go from one stored state
+ * to another. The SQL texts say the same in their predicates; a test compares both. */
+bool mu_state_may_move(int from, int to);
+
+#endif

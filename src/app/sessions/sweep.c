@@ -1,0 +1,414 @@
+/* What time does to sessions: deadlines, retention, and the proof that nothing was orphaned
+ * (data-model.md 5.5, 5.9, 8). One thing at a time, on the core loop. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "app/sessions/sessions_int.h"
+#include "base/log.h"
+
+enum {
+    TICK_MS = 1000,
+    RECONCILE_MS = 60000,
+    FIRST_PURGE_MS = 10000,
+    BATCH = 200,
+    PURGE_PAUSE_MS = 100,
+    ROWS = 500
+};
+
+static const struct mu_stmt q_due = {
+    "due", "ii",
+    "SELECT id, org_id, state, epoch FROM sessions WHERE ended_ms IS NULL AND deadline_ms <= $1 "
+    "ORDER BY deadline_ms, id LIMIT $2",
+    NULL};
+static const struct mu_stmt q_expire = {
+    "expire", "tiiiiii",
+    "UPDATE sessions SET state = CASE WHEN stop_ms IS NOT NULL THEN 90 ELSE 94 END, outcome = CASE "
+    "WHEN stop_ms IS NOT NULL THEN 2 "
+    "ELSE 4 END, end_reason = CASE WHEN stop_ms IS NOT NULL THEN end_reason ELSE CAST($5 AS "
+    "BIGINT) END, ended_ms = $3, updated_ms "
+    "= $3, purge_ms = $4, rev = rev + 1 WHERE id = $1 AND epoch = $2 AND state = $6 AND "
+    "deadline_ms <= $7 RETURNING state",
+    NULL};
+static const struct mu_stmt q_timeout_result = {
+    "timeout_result", "tttti",
+    "INSERT INTO session_results (session_id, error_code, error_message, message_head, updated_ms) "
+    "VALUES ($1, $2, $3, $4, $5) ON "
+    "CONFLICT (session_id) DO UPDATE SET error_code = excluded.error_code, error_message = "
+    "excluded.error_message, message_head = "
+    "excluded.message_head, updated_ms = excluded.updated_ms",
+    NULL};
+static const struct mu_stmt q_purge_due = {
+    "purge_due", "ii",
+    "SELECT id FROM sessions WHERE purge_ms <= $1 ORDER BY purge_ms, id LIMIT $2", NULL};
+static const struct mu_stmt q_purge_session = {
+    "purge_session", "ti",
+    "DELETE FROM sessions WHERE id = $1 AND ended_ms IS NOT NULL AND purge_ms <= $2", NULL};
+static const struct mu_stmt q_purge_files = {"purge_files", "t",
+                                             "SELECT id FROM files WHERE session_id = $1", NULL};
+static const struct mu_stmt q_purge_keys = {
+    "purge_keys", "i", "DELETE FROM idempotency_keys WHERE expires_ms <= $1", NULL};
+static const struct mu_stmt q_purge_ticks = {
+    "purge_ticks", "i", "DELETE FROM schedule_ticks WHERE tick_ms <= $1", NULL};
+
+struct due_row {
+    struct mu_id id;
+    char org_id[MU_ORG_LEN + 1];
+    int state;
+    int64_t epoch;
+};
+
+struct mu_sweeper {
+    struct mu_sweeper_opts opts;
+    struct mu_timer timer;
+    struct mu_read read;
+    struct mu_unit unit;
+    enum { IDLE, DUE, RECONCILE, PURGE } what;
+    bool stopping, purged_last;
+    void (*stopped)(void *arg);
+    void *stopped_arg;
+    int64_t now_ms, next_purge_ms, next_reconcile_ms;
+    struct due_row rows[BATCH];
+    unsigned n, at;
+    struct mu_id files[ROWS]; /* stored objects of the sessions purged by the unit */
+    unsigned n_files;
+    int64_t orphans;
+    struct mu_metric *orphan_gauge, *purged;
+    int ended_state;
+};
+
+static void next_step(struct mu_sweeper *w, int64_t delay_ms);
+
+static void finish(struct mu_sweeper *w)
+{
+    w->what = IDLE;
+    if (w->stopping) {
+        mu_timer_clear(&w->timer);
+        if (w->stopped) {
+            void (*fn)(void *) = w->stopped;
+            w->stopped = NULL;
+            fn(w->stopped_arg);
+        }
+        return;
+    }
+    next_step(w, TICK_MS);
+}
+
+/* --- deadlines --- */
+
+static int take_due(void *arg, struct mu_row *row)
+{
+    struct mu_sweeper *w = arg;
+    struct due_row *d = &w->rows[w->n++];
+    if (mu_id_parse(mu_row_bytes(row, 0), NULL, &d->id) < 0) {
+        w->n--;
+        return 0;
+    }
+    snprintf(d->org_id, sizeof d->org_id, "%.*s", MU_ARGS(mu_row_bytes(row, 1)));
+    d->state = (int)mu_row_i64(row, 2);
+    d->epoch = mu_row_i64(row, 3);
+    return 0;
+}
+
+static int take_purge(void *arg, struct mu_row *row)
+{
+    struct mu_sweeper *w = arg;
+    if (mu_id_parse(mu_row_bytes(row, 0), NULL, &w->rows[w->n].id) == 0) {
+        w->n++;
+    }
+    return 0;
+}
+
+/* Counts what must not exist (data-model.md 8); each statement returns one number. */
+static int count_orphans(struct mu_sweeper *w, struct mu_db *db)
+{
+    static const struct mu_stmt checks[] = {
+        {"orphan_deadline", "i",
+         "SELECT count(*) FROM sessions WHERE ended_ms IS NULL AND deadline_ms < $1 - 10000", NULL},
+        {"orphan_attempt", "i",
+         "SELECT count(*) FROM sessions s WHERE s.ended_ms IS NULL AND s.worker_id IS NOT NULL AND "
+         "s.updated_ms < $1 - 10000 AND NOT "
+         "EXISTS (SELECT 1 FROM attempts a WHERE a.session_id = s.id AND a.ended_ms IS NULL)",
+         NULL},
+        {"orphan_lease", "i",
+         "SELECT count(*) FROM attempts a JOIN sessions s ON s.id = a.session_id WHERE a.ended_ms "
+         "IS NULL AND a.lease_ms < $1 AND "
+         "s.ended_ms IS NOT NULL",
+         NULL},
+        {"orphan_stream", "i",
+         "SELECT count(*) FROM sessions s WHERE s.ended_ms IS NULL AND s.updated_ms < $1 AND NOT "
+         "EXISTS (SELECT 1 FROM streams t "
+         "WHERE t.id = s.id)",
+         NULL},
+    };
+    w->orphans = 0;
+    for (size_t i = 0; i < MU_ARRAY_LEN(checks); i++) {
+        int64_t n = 0;
+        int r = MU_DB_RUN(db, &checks[i], mu_row_take_i64, &n, MU_VI(w->now_ms));
+        if (r < 0) {
+            return r;
+        }
+        w->orphans += n;
+    }
+    return 0;
+}
+
+static int sweep_read(struct mu_read *read, struct mu_db *db)
+{
+    struct mu_sweeper *w = MU_CONTAINER(read, struct mu_sweeper, read);
+    w->n = w->at = 0;
+    switch (w->what) {
+    case DUE:
+        return MU_DB_RUN(db, &q_due, take_due, w, MU_VI(w->now_ms), MU_VI(BATCH));
+    case PURGE:
+        return MU_DB_RUN(db, &q_purge_due, take_purge, w, MU_VI(w->now_ms), MU_VI(BATCH));
+    default:
+        return count_orphans(w, db);
+    }
+}
+
+static int run_expire(struct mu_unit *u, struct mu_tx *tx)
+{
+    struct mu_sweeper *w = MU_CONTAINER(u, struct mu_sweeper, unit);
+    const struct due_row *d = &w->rows[w->at];
+    mu_bytes id = mu_id_bytes(&d->id);
+    bool queued = d->state == MU_ST_QUEUED || d->state == MU_ST_QUEUED_WORKER;
+    int r = mu_tx_stream(tx, id, 2);
+    if (r < 0) {
+        return r;
+    }
+    int64_t state = 0;
+    r = MU_TX_RUN(tx, &q_expire, mu_row_take_i64, &state, MU_VT(id), MU_VI(d->epoch),
+                  MU_VI(w->now_ms), MU_VIOPT(mu_sessions_purge_ms(w->opts.sessions, w->now_ms)),
+                  MU_VI(queued ? MU_END_QUEUE_TIMEOUT : MU_END_TIMEOUT), MU_VI(d->state),
+                  MU_VI(w->now_ms));
+    if (r <= 0) {
+        return r < 0 ? r : MU_E_STALE;
+    }
+    w->ended_state = (int)state;
+    bool stopped = state == MU_ST_COMPLETED;
+    mu_bytes text = stopped  ? MU_B("Cancelled")
+                    : queued ? MU_B("Timed out: nothing could run this before its queue deadline")
+                             : MU_B("Timed out: the run passed its deadline");
+    r = MU_TX_SEND(tx, &q_timeout_result, 1, MU_VT(id),
+                   MU_VT(stopped ? MU_B("cancelled") : MU_B("timeout")), MU_VT(text), MU_VT(text),
+                   MU_VI(w->now_ms));
+    if (r >= 0) {
+        r = MU_TX_SEND(tx, &mu_q_attempt_end, -1, MU_VT(id), MU_VI(d->epoch), MU_VI(MU_ATT_STOPPED),
+                       MU_VNULL, MU_VI(w->now_ms));
+    }
+    char data[64];
+    snprintf(data, sizeof data, "{\"from\":%d,\"to\":%d,\"outcome\":%d}", d->state, (int)state,
+             stopped ? 2 : 4);
+    if (r >= 0) {
+        r = mu_tx_event(tx, MU_EV_STATE, w->now_ms, MU_B(""), mu_str(data));
+    }
+    return r < 0 ? r : mu_tx_event(tx, MU_EV_ENDED, w->now_ms, MU_B(""), mu_str(data));
+}
+
+static void expire_next(struct mu_sweeper *w);
+
+static void expired(struct mu_unit *u, int result)
+{
+    struct mu_sweeper *w = MU_CONTAINER(u, struct mu_sweeper, unit);
+    const struct due_row *d = &w->rows[w->at];
+    if (result >= 0) {
+        mu_sessions_note_end(w->opts.sessions, mu_str(d->org_id),
+                             w->ended_state == MU_ST_COMPLETED ? MU_OUT_CANCELLED
+                                                               : MU_OUT_TIMED_OUT);
+        w->opts.expired(w->opts.arg, mu_id_bytes(&d->id));
+    }
+    w->at++;
+    expire_next(w);
+}
+
+static void expire_next(struct mu_sweeper *w)
+{
+    if (w->at == w->n || w->stopping) {
+        finish(w);
+        return;
+    }
+    w->unit = (struct mu_unit){.run = run_expire,
+                               .done = expired,
+                               .loop = w->opts.core,
+                               .org_id = mu_str(w->rows[w->at].org_id),
+                               .stream_id = mu_id_bytes(&w->rows[w->at].id)};
+    if (mu_writer_submit(w->opts.sessions->opts.writer, &w->unit) < 0) {
+        finish(w); /* the next tick finds the same rows */
+    }
+}
+
+/* --- retention --- */
+
+static int take_file(void *arg, struct mu_row *row)
+{
+    struct mu_sweeper *w = arg;
+    if (w->n_files < ROWS && mu_id_parse(mu_row_bytes(row, 0), NULL, &w->files[w->n_files]) == 0) {
+        w->n_files++;
+    }
+    return 0;
+}
+
+/* A few sessions a unit, so that a big purge never holds the writer for long. */
+enum { PER_UNIT = 10 };
+
+static int run_purge(struct mu_unit *u, struct mu_tx *tx)
+{
+    struct mu_sweeper *w = MU_CONTAINER(u, struct mu_sweeper, unit);
+    unsigned end = MU_MIN(w->at + PER_UNIT, w->n);
+    w->n_files = 0;
+    int r = 0;
+    for (unsigned i = w->at; r >= 0 && i < end; i++) {
+        mu_bytes id = mu_id_bytes(&w->rows[i].id);
+        r = MU_TX_RUN(tx, &q_purge_files, take_file, w, MU_VT(id));
+        if (r >= 0) {
+            r = MU_TX_RUN(tx, &q_purge_session, NULL, NULL, MU_VT(id), MU_VI(w->now_ms));
+        }
+        if (r > 0) {
+            r = mu_session_delete_parts(tx, id);
+        }
+    }
+    if (r >= 0 && w->n == 0) {
+        r = MU_TX_SEND(tx, &q_purge_keys, -1, MU_VI(w->now_ms));
+    }
+    if (r >= 0 && w->n == 0) {
+        r = MU_TX_SEND(tx, &q_purge_ticks, -1, MU_VI(w->now_ms - INT64_C(7) * 86400000));
+    }
+    return r < 0 ? r : 0;
+}
+
+static void purge_next(struct mu_sweeper *w);
+
+static void purged(struct mu_unit *u, int result)
+{
+    struct mu_sweeper *w = MU_CONTAINER(u, struct mu_sweeper, unit);
+    unsigned end = MU_MIN(w->at + PER_UNIT, w->n);
+    if (result < 0) {
+        mu_log(MU_LOG_WARN, "retention.sweep_failed", MU_KC("err_message", mu_err_text(result)));
+        w->next_purge_ms = w->now_ms + w->opts.retention_interval_ms;
+        finish(w);
+        return;
+    }
+    mu_metric_add(w->purged, end - w->at);
+    for (unsigned i = 0; i < w->n_files; i++) {
+        w->opts.file_gone(w->opts.arg, mu_id_bytes(&w->files[i]));
+    }
+    bool last = w->n == 0;
+    w->at = end;
+    if (last) {
+        w->next_purge_ms = w->now_ms + w->opts.retention_interval_ms;
+        finish(w);
+    } else if (w->at < w->n) {
+        purge_next(w);
+    } else {
+        w->next_purge_ms =
+            0; /* another page at the next tick; the last, empty one also clears the old keys */
+        w->what = IDLE;
+        if (w->stopping) {
+            finish(w);
+        } else {
+            next_step(w, PURGE_PAUSE_MS);
+        }
+    }
+}
+
+static void purge_next(struct mu_sweeper *w)
+{
+    w->unit = (struct mu_unit){.run = run_purge, .done = purged, .loop = w->opts.core};
+    if (w->stopping || mu_writer_submit(w->opts.sessions->opts.writer, &w->unit) < 0) {
+        finish(w);
+    }
+}
+
+/* --- the round --- */
+
+static void sweep_read_done(struct mu_read *read, int result)
+{
+    struct mu_sweeper *w = MU_CONTAINER(read, struct mu_sweeper, read);
+    if (result < 0 || w->stopping) {
+        finish(w);
+        return;
+    }
+    if (w->what == DUE) {
+        expire_next(w);
+    } else if (w->what == PURGE) {
+        purge_next(w);
+    } else {
+        mu_metric_set(w->orphan_gauge, w->orphans);
+        if (w->orphans) {
+            mu_log(MU_LOG_ERROR, "reconcile.orphans", MU_KI("count", w->orphans));
+        }
+        finish(w);
+    }
+}
+
+static void tick(struct mu_timer *t)
+{
+    struct mu_sweeper *w = MU_CONTAINER(t, struct mu_sweeper, timer);
+    w->now_ms = mu_sessions_now(w->opts.sessions);
+    if (w->now_ms >= w->next_reconcile_ms) {
+        w->what = RECONCILE;
+        w->next_reconcile_ms = w->now_ms + RECONCILE_MS;
+    } else if (w->now_ms >= w->next_purge_ms && !w->purged_last) {
+        w->what = PURGE;
+    } else {
+        w->what = DUE;
+    }
+    w->purged_last = w->what == PURGE; /* a long purge does not keep deadlines waiting */
+    w->read = (struct mu_read){.run = sweep_read, .done = sweep_read_done, .loop = w->opts.core};
+    if (mu_readers_submit(w->opts.sessions->opts.readers, &w->read) < 0) {
+        finish(w);
+    }
+}
+
+static void next_step(struct mu_sweeper *w, int64_t delay_ms)
+{
+    MU_CHECK(mu_timer_set(&w->timer, delay_ms) ==
+             0); /* its place in the heap was made when the sweeper was */
+}
+
+int mu_sweeper_new(const struct mu_sweeper_opts *opts, struct mu_sweeper **ret)
+{
+    struct mu_sweeper *w = mu_calloc(1, sizeof *w);
+    if (!w) {
+        return -ENOMEM;
+    }
+    w->opts = *opts;
+    struct mu_metrics *m = opts->sessions->opts.metrics;
+    if (m) {
+        w->orphan_gauge =
+            mu_metrics_gauge(m, "muster_orphans", NULL,
+                             "Sessions without an owner or past their deadline; always 0.");
+        w->purged = mu_metrics_counter(m, "muster_sessions_purged_total", NULL,
+                                       "Sessions removed by retention.");
+    }
+    int64_t now = mu_sessions_now(opts->sessions);
+    w->next_purge_ms = now + FIRST_PURGE_MS;
+    w->next_reconcile_ms = now + RECONCILE_MS;
+    mu_timer_init(&w->timer, opts->core, tick);
+    int r = mu_timer_set(&w->timer, TICK_MS);
+    if (r < 0) {
+        mu_free(w);
+        return r;
+    }
+    *ret = w;
+    return 0;
+}
+
+void mu_sweeper_stop(struct mu_sweeper *w, void (*stopped)(void *arg), void *arg)
+{
+    w->stopping = true;
+    w->stopped = stopped;
+    w->stopped_arg = arg;
+    if (w->what == IDLE) {
+        finish(w);
+    }
+}
+
+struct mu_sweeper *mu_sweeper_free(struct mu_sweeper *w)
+{
+    if (w) {
+        mu_timer_clear(&w->timer);
+        mu_free(w);
+    }
+    return NULL;
+}

@@ -1,0 +1,159 @@
+#include <errno.h>
+
+#include "db/writer_int.h"
+
+enum {
+    MAX_LOG = 64 << 20,
+    KEEP_LOG = 1 << 20,
+    MAX_EVENT = 16 << 10,
+    PUBLISH_TRIES = 3,
+};
+
+/* One event in the log; the stream's id and the data follow it. Everything is copied, whether
+ * somebody watches is asked after the commit: a subscriber that comes in between reads the row. */
+struct record {
+    int64_t seq, at_ms;
+    int type;
+    unsigned id_len, data_len;
+};
+
+static const struct mu_stmt take_stmt = {
+    "stream_take", "ti",
+    "UPDATE streams SET last_seq = last_seq + $2 WHERE id = $1 RETURNING last_seq", NULL};
+static const struct mu_stmt new_stmt = {
+    "stream_new", "tti",
+    "INSERT INTO streams (id, org_id, first_seq, last_seq) VALUES ($1, $2, 1, $3)", NULL};
+static const struct mu_stmt event_stmt = {
+    "event", "tiiitt",
+    "INSERT INTO events (stream_id, seq, at_ms, type, actor, data) VALUES ($1, $2, $3, $4, $5, $6)",
+    NULL};
+
+void mu_tx_reset(struct mu_tx *tx)
+{
+    if (tx->log.cap > KEEP_LOG) {
+        mu_buf_fini(&tx->log);
+        mu_buf_init(&tx->log, MAX_LOG);
+    } else if (tx->log.max == 0) {
+        mu_buf_init(&tx->log, MAX_LOG);
+    } else {
+        mu_buf_clear(&tx->log);
+    }
+    mu_tx_start_unit(tx);
+}
+
+void mu_tx_start_unit(struct mu_tx *tx)
+{
+    tx->stream_id = MU_B_NONE;
+    tx->next_seq = 0;
+    tx->left = 0;
+    tx->misused = false;
+}
+
+int mu_tx_end_unit(struct mu_tx *tx)
+{
+    return tx->left || tx->misused
+               ? mu_db_fail(tx->w->db, MU_E_INTERNAL, "a unit did not use its event numbers")
+               : 0;
+}
+
+struct mu_db *mu_tx_db(struct mu_tx *tx)
+{
+    return tx->w->db;
+}
+
+static int on_last_seq(void *arg, struct mu_row *row)
+{
+    *(int64_t *)arg = mu_row_i64(row, 0);
+    return 0;
+}
+
+static void hold(struct mu_tx *tx, mu_bytes stream_id, int64_t last_seq, unsigned n)
+{
+    tx->misused = tx->misused || tx->left;
+    tx->stream_id = stream_id;
+    tx->next_seq = last_seq - n + 1;
+    tx->left = n;
+}
+
+int mu_tx_stream(struct mu_tx *tx, mu_bytes stream_id, unsigned n)
+{
+    int64_t last_seq = 0;
+    int r = MU_TX_RUN(tx, &take_stmt, on_last_seq, &last_seq, MU_VT(stream_id), MU_VI(n));
+    if (r <= 0) {
+        return r < 0 ? r : MU_E_NOT_FOUND;
+    }
+    hold(tx, stream_id, last_seq, n);
+    return 0;
+}
+
+int mu_tx_stream_new(struct mu_tx *tx, mu_bytes stream_id, mu_bytes org_id, unsigned n)
+{
+    int r = MU_TX_SEND(tx, &new_stmt, 1, MU_VT(stream_id), MU_VT(org_id), MU_VI(n));
+    if (r == 0) {
+        hold(tx, stream_id, n, n);
+    }
+    return r;
+}
+
+int mu_tx_event(struct mu_tx *tx, int type, int64_t at_ms, mu_bytes actor, mu_bytes data)
+{
+    if (data.len > MAX_EVENT) {
+        return MU_E_TOO_LARGE;
+    }
+    if (tx->left == 0) {
+        tx->misused = true;
+        return mu_db_fail(tx->w->db, MU_E_INTERNAL,
+                          "a unit wrote more events than it took numbers");
+    }
+    int64_t seq = tx->next_seq;
+    int r = MU_TX_SEND(tx, &event_stmt, 1, MU_VT(tx->stream_id), MU_VI(seq), MU_VI(at_ms),
+                       MU_VI(type), MU_VT(actor), MU_VT(data));
+    if (r < 0) {
+        return r;
+    }
+    tx->next_seq++;
+    tx->left--;
+    if (!tx->w->opts.feed) {
+        return 0;
+    }
+    struct record rec = {seq, at_ms, type, (unsigned)tx->stream_id.len, (unsigned)data.len};
+    mu_buf_add(&tx->log, mu_bytes_of((const char *)&rec, sizeof rec));
+    mu_buf_add(&tx->log, tx->stream_id);
+    mu_buf_add(&tx->log, data);
+    return tx->log.failed;
+}
+
+static void publish(struct mu_feed *feed, const struct record *rec, mu_bytes id, mu_bytes data)
+{
+    if (!mu_feed_watched(feed, id)) {
+        return;
+    }
+    /* It is committed and cannot be refused any more: memory gets a moment to come back. */
+    struct mu_event *e = NULL;
+    for (int i = 0; i < PUBLISH_TRIES && !e; i++) {
+        if (i) {
+            mu_writer_sleep(1);
+        }
+        e = mu_event_new(rec->type, rec->seq, rec->at_ms, -1, 0, data);
+    }
+    if (e) {
+        mu_feed_publish(feed, id, e);
+        mu_event_unref(e);
+    }
+}
+
+void mu_tx_publish(struct mu_tx *tx)
+{
+    mu_bytes rest = mu_buf_bytes(&tx->log);
+    while (rest.len >= sizeof(struct record)) {
+        struct record rec;
+        memcpy(&rec, rest.ptr, sizeof rec);
+        rest = mu_bytes_from(rest, sizeof rec);
+        mu_bytes id = mu_bytes_head(rest, rec.id_len);
+        rest = mu_bytes_from(rest, rec.id_len);
+        mu_bytes data = mu_bytes_head(rest, rec.data_len);
+        rest = mu_bytes_from(rest, rec.data_len);
+        publish(tx->w->opts.feed, &rec, id, data);
+    }
+    mu_buf_clear(&tx->log);
+}

@@ -1,0 +1,485 @@
+/* The way of every request (architecture.md 4): route, who may reach us, who is calling, limits,
+ * and only then the body. */
+#include "face/api/api.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "face/api/api_int.h"
+
+enum { OPENAPI_MAX = 8 << 20, ANSWER_MAX = 64 << 20 };
+
+/* --- request id and trace --- */
+
+static bool request_id_ok(mu_bytes v)
+{
+    if (v.len == 0 || v.len > MU_REQUEST_ID_MAX) {
+        return false;
+    }
+    for (size_t i = 0; i < v.len; i++) {
+        char ch = v.ptr[i];
+        bool ok = (ch >= 'A' && ch <= 'Z') || (ch >= 'a' && ch <= 'z') ||
+                  (ch >= '0' && ch <= '9') || (ch && strchr("._:=-", ch));
+        if (!ok) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void mint_request_id(struct mu_call *c)
+{
+    struct mu_id id = mu_id_random(c->api->env);
+    int n = snprintf(c->minted, sizeof c->minted, "req_%s", id.text);
+    c->request_id = mu_bytes_of(c->minted, (size_t)n);
+}
+
+static void take_request_id(struct mu_call *c, const struct mu_http_head *h)
+{
+    c->request_id = mu_http_header(h, "X-Request-Id");
+    if (!c->request_id.ptr) {
+        c->request_id = mu_http_header(h, "X-Oz-Request-Id");
+    }
+    if (!request_id_ok(c->request_id)) {
+        mint_request_id(c);
+    }
+}
+
+static bool lower_hex(mu_bytes b, bool *ret_zero)
+{
+    *ret_zero = true;
+    for (size_t i = 0; i < b.len; i++) {
+        char ch = b.ptr[i];
+        if (!((ch >= '0' && ch <= '9') || (ch >= 'a' && ch <= 'f'))) {
+            return false;
+        }
+        *ret_zero = *ret_zero && ch == '0';
+    }
+    return true;
+}
+
+/* W3C Trace Context: version-traceid-parentid-flags. */
+static mu_bytes trace_id(mu_bytes v)
+{
+    bool zero;
+    if (v.len < 55 || v.ptr[2] != '-' || v.ptr[35] != '-' || v.ptr[52] != '-') {
+        return MU_B_NONE;
+    }
+    mu_bytes version = mu_bytes_head(v, 2), id = mu_bytes_of(v.ptr + 3, 32);
+    if (!lower_hex(version, &zero) || mu_bytes_is(version, "ff") ||
+        (v.len > 55 && (zero || v.ptr[55] != '-'))) {
+        return MU_B_NONE;
+    }
+    if (!lower_hex(mu_bytes_of(v.ptr + 53, 2), &zero) ||
+        !lower_hex(mu_bytes_of(v.ptr + 36, 16), &zero) || zero || !lower_hex(id, &zero) || zero) {
+        return MU_B_NONE;
+    }
+    return id;
+}
+
+/* --- the gates; each answers and returns false when the request ends there --- */
+
+static bool reachable(struct mu_call *c, const struct mu_http_head *h)
+{
+    const struct mu_origins *o = &c->api->origins;
+    mu_bytes origin = mu_http_header(h, "Origin");
+    if (!mu_host_allowed(o, h->host)) {
+        mu_call_error(c, 403, "forbidden", NULL,
+                      "The Host header names a host this server does not answer for; add it to "
+                      "OZ_ALLOWED_HOSTS");
+        return false;
+    }
+    if (o->cors && h->method == MU_HTTP_OPTIONS) {
+        mu_answer(c, 204, NULL, NULL, 0);
+        return false;
+    }
+    if (origin.ptr && !mu_origin_allowed(o, origin, h->host, h->path)) {
+        mu_call_error(c, 403, "forbidden", NULL,
+                      "The Origin header names an origin that is not allowed; add it to "
+                      "OZ_CORS_ORIGIN");
+        return false;
+    }
+    return true;
+}
+
+static mu_bytes bearer(const struct mu_http_head *h)
+{
+    mu_bytes v = mu_bytes_trim(mu_http_header(h, "Authorization"));
+    if (v.len < 8 || !mu_bytes_eq_nocase(mu_bytes_head(v, 6), MU_B("bearer")) || v.ptr[6] != ' ') {
+        return MU_B_NONE;
+    }
+    return mu_bytes_trim(mu_bytes_from(v, 7));
+}
+
+static bool unauthorized(struct mu_call *c, const char *why)
+{
+    const struct mu_http_pair pair = {"WWW-Authenticate", MU_B("Bearer")};
+    mu_answer_error(c, 401, "unauthorized", NULL, "Unauthorized", mu_str(why), &pair, 1);
+    return false;
+}
+
+static bool authenticate(struct mu_call *c, const struct mu_http_head *h)
+{
+    mu_bytes token = bearer(h);
+    if (token.len == 0) {
+        return unauthorized(c, "Unauthorized: send Authorization: Bearer <token>");
+    }
+    int r = mu_identity_resolve(c->api->identity, token, &c->principal);
+    if (r == MU_E_UNAUTHORIZED) {
+        return unauthorized(c, "Unauthorized: the token is unknown, revoked or expired");
+    }
+    if (r == MU_E_LIMIT) {
+        mu_call_retry(c, 503, "unavailable", 60000, "Too many tenants");
+        return false;
+    }
+    if (r < 0) {
+        mu_call_fail(c, r);
+        return false;
+    }
+    c->authenticated = true;
+    if (c->route && c->route->auth == MU_AUTH_ADMIN && !c->principal.admin) {
+        mu_call_error(c, 403, "forbidden", NULL, "This needs the admin key");
+        return false;
+    }
+    return true;
+}
+
+static bool names_agent_run(mu_bytes path)
+{
+    mu_bytes prefix = MU_B("/agent/run");
+    mu_bytes rest = mu_bytes_from(path, prefix.len);
+    if (!mu_bytes_starts(path, prefix)) {
+        return false;
+    }
+    if (rest.len && rest.ptr[0] == 's') {
+        rest = mu_bytes_from(rest, 1);
+    }
+    return rest.len == 0 || rest.ptr[0] == '/';
+}
+
+static bool routed(struct mu_call *c, const struct mu_http_head *h, const struct mu_node *node)
+{
+    if (!node) {
+        mu_call_error(c, 404, "not_found", NULL, "%s",
+                      names_agent_run(h->path)
+                          ? "Not found: the API lives below /api/v1; set the client's base URL to "
+                            "<this server>/api/v1"
+                          : "Not found");
+        return false;
+    }
+    if (!c->route) {
+        char text[128];
+        struct mu_buf allow;
+        mu_buf_init(&allow, sizeof text);
+        mu_node_allow(node, c->api->origins.cors, &allow);
+        mu_bytes list = mu_bytes_head(mu_buf_bytes(&allow), sizeof text);
+        if (list.len) {
+            memcpy(text, list.ptr, list.len);
+        }
+        mu_buf_fini(&allow);
+        const struct mu_http_pair pair = {"Allow", mu_bytes_of(text, list.len)};
+        mu_answer_error(c, 405, "method_not_allowed", NULL, "Method not allowed",
+                        MU_B("Method not allowed"), &pair, 1);
+        return false;
+    }
+    return true;
+}
+
+static bool served_now(struct mu_call *c)
+{
+    struct mu_api *api = c->api;
+    int64_t retry_ms = 0;
+    int r = c->authenticated ? mu_identity_charge(api->identity, &c->principal, &retry_ms) : 0;
+    if (r < 0) {
+        mu_call_retry(c, 429, "too_many_requests", retry_ms, "Too many requests");
+        return false;
+    }
+    if (mu_api_stopping(api) && !(c->route->flags & MU_ROUTE_NO_DRAIN)) {
+        mu_call_fail(c, MU_E_SHUTDOWN);
+        return false;
+    }
+    const char *why = NULL;
+    if (c->route->flags & MU_ROUTE_WRITES && api->writable &&
+        !api->writable(api->writable_arg, &why)) {
+        mu_call_retry(c, 503, "unavailable", 5000, why ? why : "Writes are refused just now");
+        return false;
+    }
+    return true;
+}
+
+static size_t body_limit(const struct mu_call *c)
+{
+    return c->route->max_body ? c->route->max_body : MU_DISCARD_MAX;
+}
+
+static bool too_large(struct mu_call *c)
+{
+    char text[96];
+    int n = snprintf(text, sizeof text, "Request body too large: at most %zu bytes", body_limit(c));
+    mu_answer_error(c, 413, "payload_too_large", NULL, "Request body too large",
+                    mu_bytes_of(text, (size_t)n), NULL, 0);
+    return false;
+}
+
+static bool gates(struct mu_call *c, const struct mu_http_head *h)
+{
+    const struct mu_api_listener *listener = mu_http_listener_arg(c->req);
+    bool probes_only = listener && listener->probes_only;
+    if (!reachable(c, h)) {
+        return false;
+    }
+    const struct mu_node *node = mu_router_find(&c->api->router, h->path, c->params);
+    if (probes_only && node && !(node->first->flags & MU_ROUTE_PROBE)) {
+        node = NULL;
+    }
+    c->route = node ? mu_node_route(node, h->method) : NULL;
+    /* without a bearer nobody learns which paths below /api/v1 exist, nor uploads a byte */
+    bool guarded = c->route ? c->route->auth != MU_AUTH_NONE : mu_path_is_api(h->path);
+    if (guarded && !probes_only && !authenticate(c, h)) {
+        return false;
+    }
+    if (!routed(c, h, node) || !served_now(c)) {
+        return false;
+    }
+    if (h->content_length >= 0 && (uint64_t)h->content_length > body_limit(c)) {
+        return too_large(c);
+    }
+    return true;
+}
+
+static struct mu_call *call_new(struct mu_api *api, struct mu_http_req *req)
+{
+    struct mu_call *c = mu_arena_calloc(mu_http_req_arena(req), sizeof *c);
+    if (c) {
+        c->api = api;
+        c->req = req;
+        mu_buf_init(&c->buf, ANSWER_MAX);
+        mu_http_req_set_ctx(req, c);
+    }
+    return c;
+}
+
+static void on_admit(void *arg, struct mu_http_req *req, struct mu_http_admit *ret)
+{
+    struct mu_api *api = arg;
+    const struct mu_http_head *h = mu_http_req_head(req);
+    ret->max_body = MU_DISCARD_MAX;
+    ret->refuse = true;
+    struct mu_call *c = call_new(api, req);
+    if (!c) {
+        mu_answer_bare(req);
+        return;
+    }
+    take_request_id(c, h);
+    c->trace_id = trace_id(mu_http_header(h, "traceparent"));
+    c->cors = mu_cors_value(&api->origins, mu_http_header(h, "Origin"), h->path);
+    if (gates(c, h)) {
+        ret->max_body = body_limit(c);
+        ret->refuse = false;
+    }
+}
+
+/* --- the whole request is there --- */
+
+static bool field_error(struct mu_call *c, int r, const char *path, const struct mu_err *err)
+{
+    if (r == MU_E_NOT_FOUND) {
+        mu_call_error(c, 400, "missing_field", path, "%s", err->text);
+    } else if (r == MU_E_INVALID) {
+        mu_call_error(c, 400, "invalid_field", path, "%s", err->text);
+    } else if (r == MU_E_PROTOCOL) {
+        mu_call_error(c, 400, "invalid_url", NULL, "%s", err->text);
+    } else {
+        mu_call_fail(c, r);
+    }
+    return false;
+}
+
+static bool take_query(struct mu_call *c)
+{
+    char path[MU_PATH_TEXT] = "";
+    struct mu_err err = {0};
+    if (!c->route->query) {
+        return true;
+    }
+    c->query = mu_arena_alloc(mu_call_arena(c), MU_QUERY_MAX * sizeof *c->query);
+    if (!c->query) {
+        mu_call_fail(c, -ENOMEM);
+        return false;
+    }
+    int r = mu_schema_query(c->route->query, mu_call_arena(c), mu_http_req_head(c->req)->query,
+                            c->query, &c->n_query, path, sizeof path, &err);
+    return r < 0 ? field_error(c, r, path, &err) : true;
+}
+
+static bool take_body(struct mu_call *c)
+{
+    char path[MU_PATH_TEXT] = "", text[sizeof(struct mu_err)];
+    struct mu_err err = {0};
+    mu_bytes raw = mu_http_req_body(c->req);
+    if (!c->route->body) {
+        return true;
+    }
+    if (mu_bytes_trim(raw).len) {
+        const struct mu_json_limits limits = {body_limit(c), MU_DEPTH_MAX};
+        int r = mu_json_read(mu_call_arena(c), raw, &limits, &c->body, &err);
+        if (r == MU_E_INVALID) {
+            int n = snprintf(text, sizeof text, "Invalid JSON: %s", err.text);
+            mu_answer_error(c, 400, "invalid_json", NULL, "Invalid JSON",
+                            mu_bytes_of(text, MU_MIN((size_t)n, sizeof text - 1)), NULL, 0);
+            return false;
+        }
+        if (r < 0) {
+            mu_call_fail(c, r);
+            return false;
+        }
+    }
+    int r = mu_schema_check(c->route->body, c->body, path, sizeof path, &err);
+    return r < 0 ? field_error(c, r, path, &err) : true;
+}
+
+static void on_request(void *arg, struct mu_http_req *req)
+{
+    (void)arg;
+    struct mu_call *c = mu_http_req_ctx(req);
+    if (take_query(c) && take_body(c)) {
+        c->route->handler(c);
+    }
+}
+
+static const char *code_of(int status)
+{
+    switch (status) {
+    case 408:
+        return "timeout";
+    case 413:
+        return "payload_too_large";
+    case 414:
+        return "invalid_url";
+    case 431:
+        return "headers_too_large";
+    case 501:
+        return "not_implemented";
+    case 503:
+        return "unavailable";
+    case 505:
+        return "http_version";
+    default:
+        return "bad_request";
+    }
+}
+
+static void on_malformed(void *arg, struct mu_http_req *req, int status, const char *text)
+{
+    struct mu_call *c = mu_http_req_ctx(req);
+    if (!c) {
+        c = call_new(arg, req);
+        if (!c) {
+            mu_answer_bare(req);
+            return;
+        }
+        c->headless = true;
+        mint_request_id(c);
+    }
+    c->close = true;
+    if (status == 413 && c->route) {
+        too_large(c);
+    } else if (status == 503) {
+        mu_call_retry(c, status, code_of(status), 1000, text);
+    } else {
+        mu_call_error(c, status, code_of(status), NULL, "%s", text);
+    }
+}
+
+/* --- the object --- */
+
+static void register_metrics(struct mu_api *api)
+{
+    static const char *const labels[] = {"code=\"1xx\"", "code=\"2xx\"", "code=\"3xx\"",
+                                         "code=\"4xx\"", "code=\"5xx\""};
+    if (!api->metrics) {
+        return;
+    }
+    for (size_t i = 0; i < MU_ARRAY_LEN(labels); i++) {
+        api->by_class[i] = mu_metrics_counter(api->metrics, "muster_http_requests_total", labels[i],
+                                              "HTTP answers by class of status.");
+    }
+    api->duration = mu_metrics_histogram(api->metrics, "muster_http_request_duration_seconds", NULL,
+                                         "Time from the first byte of a request to its answer.");
+    api->connections =
+        mu_metrics_gauge(api->metrics, "muster_http_connections", NULL, "Open HTTP connections.");
+}
+
+static int build(struct mu_api *api, const struct mu_api_opts *opts, struct mu_err *err)
+{
+    int r = mu_origins_init(&api->origins, opts->cors_origins, opts->public_url,
+                            opts->allowed_hosts, err);
+    for (size_t t = 0; r == 0 && t < opts->n_tables; t++) {
+        for (const struct mu_route *route = opts->tables[t]; r == 0 && route->path; route++) {
+            r = mu_router_add(&api->router, route, err);
+        }
+    }
+    if (r == 0) {
+        r = mu_openapi_write(&api->router, opts->public_url, opts->components, &api->openapi);
+        if (r < 0) {
+            mu_err_set(err, r, "openapi.json: %s", mu_err_text(r));
+        }
+    }
+    return r;
+}
+
+int mu_api_new(const struct mu_api_opts *opts, struct mu_api **ret, struct mu_err *err)
+{
+    struct mu_api *api = mu_calloc(1, sizeof *api);
+    if (!api) {
+        return mu_err_set(err, -ENOMEM, "out of memory");
+    }
+    api->env = opts->env;
+    api->identity = opts->identity;
+    api->metrics = opts->metrics;
+    api->writable = opts->writable;
+    api->writable_arg = opts->writable_arg;
+    api->app = opts->app;
+    api->meta_of = opts->meta_of;
+    mu_router_init(&api->router);
+    mu_buf_init(&api->openapi, OPENAPI_MAX);
+    int r = build(api, opts, err);
+    if (r < 0) {
+        mu_api_free(api);
+        return r;
+    }
+    register_metrics(api);
+    *ret = api;
+    return 0;
+}
+
+struct mu_api *mu_api_free(struct mu_api *api)
+{
+    if (api) {
+        mu_router_fini(&api->router);
+        mu_buf_fini(&api->openapi);
+        mu_free(api);
+    }
+    return NULL;
+}
+
+struct mu_http_ops mu_api_http_ops(struct mu_api *api)
+{
+    return (struct mu_http_ops){
+        .admit = on_admit, .request = on_request, .malformed = on_malformed, .arg = api};
+}
+
+void mu_api_set_stopping(struct mu_api *api)
+{
+    atomic_store(&api->stopping, true);
+}
+
+bool mu_api_stopping(const struct mu_api *api)
+{
+    return atomic_load(&api->stopping);
+}
+
+mu_bytes mu_api_openapi(const struct mu_api *api)
+{
+    return mu_buf_bytes(&api->openapi);
+}

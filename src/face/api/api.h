@@ -1,0 +1,188 @@
+/* What all HTTP faces share: the declarative route table that routes, limits, authenticates,
+ * validates and documents (architecture.md 4 "A request"), the request context, and answers in the
+ * face's own error shape. */
+#ifndef MU_FACE_API_API_H
+#define MU_FACE_API_API_H
+
+#include "app/identity/identity.h"
+#include "net/http.h"
+#include "proto/json.h"
+
+struct mu_api;
+struct mu_call;
+struct mu_meta;
+
+/* --- schemas: they validate and they become openapi.json --- */
+enum mu_schema_type {
+    MU_S_STRING,
+    MU_S_INT,
+    MU_S_NUMBER,
+    MU_S_BOOL,
+    MU_S_OBJECT,
+    MU_S_ARRAY,
+    MU_S_MAP,            /* object with any keys; `items` describes the values */
+    MU_S_ANY,            /* any JSON value */
+    MU_S_TIME,           /* RFC 3339 text */
+    MU_S_STRING_OR_LIST, /* newline-separated text or array of strings (oz-api.md 4.7) */
+};
+
+enum {
+    MU_S_REQUIRED = 1,
+    MU_S_NULLABLE = 2,
+    MU_S_NOT_BLANK = 4,
+    MU_S_REPEAT = 8 /* query key may repeat */,
+    MU_S_NO_NUL = 16
+};
+
+struct mu_schema {
+    const char *name; /* member or query key; NULL inside arrays and maps */
+    enum mu_schema_type type;
+    unsigned flags;
+    int64_t min,
+        max; /* INT, NUMBER: value; STRING: characters; ARRAY, MAP: entries; 0,0 = not limited */
+    const char *words;             /* STRING: allowed words separated by blanks; NULL = any */
+    const struct mu_schema *items; /* ARRAY, MAP: the entry; OBJECT: members, ended by {0} */
+    const char *ref; /* documentation: name of a component schema instead of items (responses) */
+    const char *doc; /* one sentence */
+};
+
+/* Checks a value. On failure fills the path of the offending field ("config.model_id",
+ * "images[2].data") and a sentence that names the field and what is accepted; returns MU_E_INVALID
+ * (code "invalid_field") or MU_E_NOT_FOUND (a required field is missing: code "missing_field").
+ * Unknown members are ignored (Oz face). */
+MU_MUST_USE int mu_schema_check(const struct mu_schema *members, yyjson_val *root, char *ret_path,
+                                size_t path_size, struct mu_err *err);
+
+/* --- routes --- */
+enum mu_api_auth {
+    MU_AUTH_NONE,
+    MU_AUTH_TENANT, /* any bearer */
+    MU_AUTH_ADMIN,
+};
+enum mu_api_face { MU_FACE_ROOT, MU_FACE_OZ }; /* whose error body and conventions */
+enum {
+    MU_ROUTE_ANY_METHOD = 1,
+    MU_ROUTE_WRITES =
+        2,              /* refused with 503 while the disk is nearly full or the database is away */
+    MU_ROUTE_QUIET = 4, /* no access line at info (health probes) */
+    MU_ROUTE_STREAM = 8,    /* may answer with a stream */
+    MU_ROUTE_NO_DRAIN = 16, /* still served while stopping (health) */
+    MU_ROUTE_PROBE = 32,    /* also on the metrics listener, and there without a key */
+};
+
+struct mu_route {
+    enum mu_http_method method;
+    const char *path; /* "/api/v1/agent/runs/{runID}": a parameter is one segment; one trailing
+                         slash is tolerated */
+    enum mu_api_face face;
+    enum mu_api_auth auth;
+    unsigned flags;
+    size_t max_body; /* 0 = no body is read (a body up to 64 KiB is discarded) */
+    const struct mu_schema
+        *query; /* ended by {0}; NULL = no query keys are known (unknown keys are ignored) */
+    const struct mu_schema
+        *body; /* members of the JSON object, ended by {0}; NULL = the body is ignored */
+    void (*handler)(struct mu_call *call);
+    /* documentation */
+    const char *id, *summary; /* operationId, one sentence */
+    const char *response;     /* component schema of the 200 answer, or NULL */
+    const char *errors;       /* extra statuses, separated by blanks: "404 422 429 503" */
+    const char *media;        /* media type of the 200 answer; NULL = application/json */
+};
+
+/* The listener_arg of a listener: NULL is the main one. */
+struct mu_api_listener {
+    bool probes_only; /* serves MU_ROUTE_PROBE only, without a key (OZ_METRICS_LISTEN) */
+};
+
+/* Handlers are registered as tables, each ended by {.path = NULL}. */
+struct mu_api_opts {
+    const struct mu_env *env;
+    struct mu_identity *identity;
+    struct mu_metrics *metrics;
+    const char *cors_origins; /* OZ_CORS_ORIGIN or NULL */
+    const char *public_url;
+    const char *allowed_hosts; /* further Host names, separated by commas, "*" = any; loopback
+                                  names, numeric addresses (they cannot be rebound) and the host of
+                                  public_url are always allowed (architecture.md G10) */
+    const struct mu_route *const *tables;
+    size_t n_tables;
+    const char *const
+        *components; /* openapi component schemas: pairs of name and JSON text, ended by NULL */
+    bool (*writable)(void *arg, const char **ret_why); /* MU_ROUTE_WRITES asks this; any loop */
+    void *writable_arg;
+    void *app; /* the server's root struct, for handlers: mu_call_app() */
+    const struct mu_meta *(*meta_of)(void *app); /* what the root and key routes need (meta.h); its
+                                                    result may be filled until the loops start */
+};
+/* The texts and tables of `opts` must outlive the api. Errors are worded: a route given twice, a
+ * bad origin. */
+MU_MUST_USE int mu_api_new(const struct mu_api_opts *opts, struct mu_api **ret, struct mu_err *err);
+struct mu_api *mu_api_free(struct mu_api *api);
+/* The ops for mu_http_server_new(). */
+struct mu_http_ops mu_api_http_ops(struct mu_api *api);
+/* From the moment a stop signal arrives: 503 shutting_down with Retry-After: 1 on everything but
+ * MU_ROUTE_NO_DRAIN. */
+void mu_api_set_stopping(struct mu_api *api);
+bool mu_api_stopping(const struct mu_api *api);
+/* The OpenAPI 3.1 document generated from the tables; valid as long as the api. */
+mu_bytes mu_api_openapi(const struct mu_api *api);
+/* The fields that are accepted by the schema but not honoured yet are listed by the faces, see
+ * docs/compat.md. */
+
+/* --- inside a handler; loop thread of the request --- */
+void *mu_call_app(const struct mu_call *c);
+struct mu_arena *mu_call_arena(struct mu_call *c);
+struct mu_loop *mu_call_loop(struct mu_call *c);
+struct mu_http_req *mu_call_http(struct mu_call *c);
+const struct mu_principal *mu_call_principal(const struct mu_call *c);
+mu_bytes mu_call_request_id(const struct mu_call *c);
+/* 32 hexadecimal characters of a valid `traceparent` header; ptr NULL when there was none. */
+mu_bytes mu_call_trace_id(const struct mu_call *c);
+/* opts.meta_of(app). */
+const struct mu_meta *mu_call_meta(const struct mu_call *c);
+struct mu_api *mu_call_api(const struct mu_call *c);
+mu_bytes mu_call_param(const struct mu_call *c,
+                       const char *name); /* path parameter, percent-decoded */
+/* First (or `index`th) value of a query key that the route knows, decoded; ptr NULL when absent. */
+mu_bytes mu_call_query(const struct mu_call *c, const char *key, unsigned index);
+yyjson_val *mu_call_body(
+    const struct mu_call *c); /* checked against the schema; NULL when the route has none */
+mu_bytes mu_call_raw_body(const struct mu_call *c);
+mu_bytes mu_call_header(const struct mu_call *c, const char *name);
+/* A field of the access line ("run_id"). */
+void mu_call_note(struct mu_call *c, const char *key, mu_bytes value);
+
+/* --- answers: exactly one --- */
+/* A buffer in the call's keeping for building the body; at most 64 MiB. */
+struct mu_buf *mu_call_buf(struct mu_call *c);
+/* Sends mu_call_buf() as application/json (or as the route's `media` when the status is 200); a
+ * failed buffer becomes a 503. */
+void mu_call_send(struct mu_call *c, int status);
+/* The same with one further header. */
+void mu_call_send_with(struct mu_call *c, int status, const char *header, mu_bytes value);
+/* An error in the face's shape: {"error","message","code","field"?,"request_id"}. `field` may be
+ * NULL. */
+void mu_call_error(struct mu_call *c, int status, const char *code, const char *field,
+                   const char *fmt, ...) MU_PRINTF(5, 6);
+/* 429 or 503 with Retry-After (whole seconds, rounded up). */
+void mu_call_retry(struct mu_call *c, int status, const char *code, int64_t retry_ms,
+                   const char *text);
+/* The answer for one of our codes, by the face's table: NOT_FOUND 404, INVALID 400, UNAUTHORIZED
+ * 401, FORBIDDEN 403, CONFLICT, EXISTS 409 (not retried), TOO_LARGE 413, MISMATCH 422, LIMIT 429,
+ * BUSY, SATURATED, UNAVAILABLE, DISK_FULL, SHUTDOWN, -ENOMEM 503, anything else 500 "Internal
+ * error" (details to the log). */
+void mu_call_fail(struct mu_call *c, int code);
+/* Begins a streamed answer (SSE, download); the call is gone afterwards. At most 8 headers, the
+ * Content-Type among them. NULL: the peer left, or only asked for the headers; nothing more to do.
+ */
+struct mu_http_stream *mu_call_stream(struct mu_call *c, int status,
+                                      const struct mu_http_pair *headers, size_t n, int64_t length,
+                                      const struct mu_http_stream_ops *ops, void *arg);
+/* Called once when the client went away while the handler waits (long poll); at once when it is
+ * gone already. The answer is still due. */
+void mu_call_on_gone(struct mu_call *c, void (*fn)(struct mu_call *c));
+void mu_call_set_ctx(struct mu_call *c, void *ctx);
+void *mu_call_ctx(const struct mu_call *c);
+
+#endif

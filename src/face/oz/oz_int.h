@@ -1,0 +1,38 @@
+/* Shared by the files of the Oz face. */
+#ifndef MU_FACE_OZ_OZ_INT_H
+#define MU_FACE_OZ_OZ_INT_H
+
+#include "face/oz/oz.h"
+
+static inline struct mu_oz *mu_oz(struct mu_call *c)
+{
+    return mu_call_app(c);
+}
+
+/* States and sources as the SDKs name them. */
+const char *mu_oz_state(int state, int outcome);
+const char *mu_oz_source(int source);
+int mu_oz_source_parse(mu_bytes word); /* 0 = unknown */
+
+/* The run object (oz-api.md 5). `full`: the single get. */
+void mu_oz_run(struct mu_json_w *w, const struct mu_oz *oz, const struct mu_session_view *v,
+               bool full);
+/* The path parameter {runID}; answers 404 and returns false when it is no run id. */
+bool mu_oz_run_id(struct mu_call *c, struct mu_id *ret);
+/* A `cursor` or `limit` query; answers 400 and returns false when malformed. */
+bool mu_oz_limit(struct mu_call *c, unsigned *ret);
+bool mu_oz_cursor(struct mu_call *c, const char *prefix, struct mu_id *ret); /* text[0] = 0: none */
+
+/* The image allow-list. */
+bool mu_oz_image_allowed(const struct mu_oz *oz, mu_bytes image);
+
+/* Schemas used in two places. */
+extern const struct mu_schema mu_oz_config_members[];
+
+/* create.c */
+void mu_oz_create_run(struct mu_call *c);
+void mu_oz_rerun(struct mu_call *c);
+/* wait.c: GET one run, with ?wait= */
+void mu_oz_get_run(struct mu_call *c);
+
+#endif

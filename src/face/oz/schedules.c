@@ -1,0 +1,285 @@
+/* /agent/schedules (oz-api.md 15.5). */
+#include <errno.h>
+#include <stdio.h>
+
+#include "face/oz/oz_int.h"
+
+/* --- the item --- */
+
+static void add_item(struct mu_json_w *w, const struct mu_schedule_view *v)
+{
+    struct mu_arena a;
+    mu_arena_init(&a, 32 << 20);
+    static const struct mu_json_limits limits = {.max_bytes = 2 << 20, .max_depth = 80};
+    yyjson_val *spec = NULL;
+    if (mu_json_read(&a, v->spec, &limits, &spec, NULL) < 0) {
+        w->buf->failed = -ENOMEM;
+    }
+    mu_jw_obj(w);
+    mu_jw_kstr(w, "id", v->id);
+    mu_jw_kstr(w, "name", v->name);
+    mu_jw_kstr(w, "prompt", mu_json_get_bytes(spec, "prompt"));
+    mu_jw_kstr(w, "cron_schedule", v->cron);
+    mu_jw_kbool(w, "enabled", v->enabled);
+    mu_jw_ktime(w, "created_at", v->created_ms);
+    mu_jw_ktime(w, "updated_at", v->updated_ms);
+    yyjson_val *config = mu_json_get(spec, "agent_config");
+    if (config) {
+        mu_jw_key(w, "agent_config");
+        mu_json_add(w->buf, config);
+        w->comma = true;
+    }
+    mu_jw_key(w, "history");
+    mu_jw_obj(w);
+    mu_jw_ktime_opt(w, "last_ran", v->last_ms);
+    mu_jw_ktime_opt(w, "next_run", v->next_ms);
+    mu_jw_obj_end(w);
+    mu_jw_kstr_opt(w, "last_spawn_error", v->last_error);
+    mu_jw_key(w, "scope");
+    mu_jw_obj(w);
+    mu_jw_kcstr(w, "type", "User");
+    mu_jw_kstr(w, "uid", v->org_id);
+    mu_jw_obj_end(w);
+    mu_arena_fini(&a);
+}
+
+/* --- writing --- */
+
+struct writing {
+    struct mu_call *c;
+    struct mu_schedule_write op;
+    struct mu_buf spec;
+};
+
+static int take_row(void *arg, const struct mu_schedule_view *v)
+{
+    struct writing *x = arg;
+    struct mu_buf *b = mu_call_buf(x->c);
+    mu_buf_clear(b); /* a unit may run twice */
+    struct mu_json_w w = mu_json_w(b);
+    add_item(&w, v);
+    mu_jw_kstr(&w, "request_id", mu_call_request_id(x->c));
+    mu_jw_obj_end(&w);
+    return b->failed;
+}
+
+static void written(struct mu_schedule_write *op, int result)
+{
+    struct writing *x = op->ctx;
+    mu_buf_fini(&x->spec);
+    if (result < 0) {
+        mu_call_fail(x->c, result);
+        return;
+    }
+    if (op->what == MU_SCHED_DELETE) {
+        struct mu_json_w w = mu_json_w(mu_call_buf(x->c));
+        mu_jw_obj(&w);
+        mu_jw_kbool(&w, "success", true);
+        mu_jw_kstr(&w, "request_id", mu_call_request_id(x->c));
+        mu_jw_obj_end(&w);
+    }
+    mu_call_send(x->c, 200);
+}
+
+/* false: answered. */
+static bool take_body(struct writing *x)
+{
+    struct mu_call *c = x->c;
+    yyjson_val *body = mu_call_body(c), *config = mu_json_get(body, "agent_config");
+    struct mu_err err = {0};
+    config = config && yyjson_is_null(config) ? NULL : config;
+    x->op.name = mu_bytes_trim(mu_json_get_bytes(body, "name"));
+    x->op.cron_text = mu_bytes_trim(mu_json_get_bytes(body, "cron_schedule"));
+    x->op.enabled = mu_json_get_bool(body, "enabled", true);
+    if (mu_cron_parse(x->op.cron_text, &x->op.cron, &err) < 0) {
+        mu_call_error(c, 400, "invalid_field", "cron_schedule", "cron_schedule: %s", err.text);
+        return false;
+    }
+    if (mu_json_get_bool(body, "team", false)) {
+        mu_call_error(c, 400, "invalid_field", "team", "team: this server has no teams; leave it out or send false");
+        return false;
+    }
+    mu_bytes environment = mu_bytes_trim(mu_json_get_bytes(config, "environment_id"));
+    struct mu_run_request rq = {.prompt = mu_json_get_bytes(body, "prompt"), .config = config, .environment_id = environment};
+    const char *field = NULL, *refused = mu_run_request_refuse(&rq, &field);
+    if (refused) {
+        char path[80];
+        mu_bytes name = mu_bytes_from(mu_str(field), sizeof "config." - 1);
+        snprintf(path, sizeof path, "agent_config.%.*s", MU_ARGS(name));
+        mu_call_error(c, 400, "invalid_field", path, "%s: %s", path, refused);
+        return false;
+    }
+    struct mu_json_w w = mu_json_w(&x->spec);
+    mu_jw_obj(&w);
+    mu_jw_kstr(&w, "prompt", rq.prompt);
+    if (config) {
+        mu_jw_key(&w, "agent_config");
+        mu_json_add(w.buf, config);
+    }
+    w.comma = true;
+    mu_jw_obj_end(&w);
+    x->op.spec = mu_buf_bytes(&x->spec);
+    if (x->spec.failed) {
+        int r = x->spec.failed;
+        mu_buf_fini(&x->spec); /* an answer ends the call, and with it this struct */
+        mu_call_fail(c, r);
+        return false;
+    }
+    return true;
+}
+
+static void write_schedule(struct mu_call *c, enum mu_schedule_what what)
+{
+    struct writing *x = mu_arena_calloc(mu_call_arena(c), sizeof *x);
+    if (!x) {
+        mu_call_fail(c, -ENOMEM);
+        return;
+    }
+    x->c = c;
+    x->op = (struct mu_schedule_write){.unit = {.loop = mu_call_loop(c)},
+                                       .what = what,
+                                       .who = mu_call_principal(c),
+                                       .each = take_row,
+                                       .arg = x,
+                                       .done = written,
+                                       .ctx = x};
+    if (what != MU_SCHED_CREATE && mu_id_parse(mu_call_param(c, "id"), NULL, &x->op.id) < 0) {
+        mu_call_fail(c, MU_E_NOT_FOUND);
+        return;
+    }
+    mu_buf_init(&x->spec, 2 << 20);
+    if ((what == MU_SCHED_CREATE || what == MU_SCHED_REPLACE) && !take_body(x)) {
+        return;
+    }
+    int r = mu_schedule_write(mu_oz(c)->schedules, &x->op);
+    if (r < 0) {
+        mu_buf_fini(&x->spec);
+        mu_call_fail(c, r);
+    }
+}
+
+static void create_schedule(struct mu_call *c)
+{
+    write_schedule(c, MU_SCHED_CREATE);
+}
+static void replace_schedule(struct mu_call *c)
+{
+    write_schedule(c, MU_SCHED_REPLACE);
+}
+static void pause_schedule(struct mu_call *c)
+{
+    write_schedule(c, MU_SCHED_PAUSE);
+}
+static void resume_schedule(struct mu_call *c)
+{
+    write_schedule(c, MU_SCHED_RESUME);
+}
+static void delete_schedule(struct mu_call *c)
+{
+    write_schedule(c, MU_SCHED_DELETE);
+}
+
+/* --- reading --- */
+
+struct reading {
+    struct mu_call *c;
+    struct mu_schedule_read op;
+    struct mu_json_w w;
+};
+
+static int add_row(void *arg, const struct mu_schedule_view *v)
+{
+    struct reading *x = arg;
+    add_item(&x->w, v);
+    if (!x->op.id.text[0]) {
+        mu_jw_obj_end(&x->w);
+    }
+    return x->w.buf->failed;
+}
+
+static void was_read(struct mu_schedule_read *op, int result)
+{
+    struct reading *x = op->ctx;
+    if (result < 0) {
+        mu_call_fail(x->c, result);
+        return;
+    }
+    if (!op->id.text[0]) {
+        mu_jw_arr_end(&x->w);
+    }
+    mu_jw_kstr(&x->w, "request_id", mu_call_request_id(x->c));
+    mu_jw_obj_end(&x->w);
+    mu_call_send(x->c, 200);
+}
+
+static void read_schedules(struct mu_call *c, bool list)
+{
+    const struct mu_principal *p = mu_call_principal(c);
+    struct reading *x = mu_arena_calloc(mu_call_arena(c), sizeof *x);
+    if (!x) {
+        mu_call_fail(c, -ENOMEM);
+        return;
+    }
+    x->c = c;
+    x->w = mu_json_w(mu_call_buf(c));
+    x->op = (struct mu_schedule_read){.read = {.loop = mu_call_loop(c)},
+                                      .admin = p->admin,
+                                      .org_id = mu_str(p->org_id),
+                                      .each = add_row,
+                                      .arg = x,
+                                      .done = was_read,
+                                      .ctx = x};
+    if (list) {
+        mu_jw_obj(&x->w);
+        mu_jw_key(&x->w, "schedules");
+        mu_jw_arr(&x->w);
+    } else if (mu_id_parse(mu_call_param(c, "id"), NULL, &x->op.id) < 0) {
+        mu_call_fail(c, MU_E_NOT_FOUND);
+        return;
+    }
+    int r = mu_schedule_read(mu_oz(c)->schedules, &x->op);
+    if (r < 0) {
+        mu_call_fail(c, r);
+    }
+}
+
+static void get_schedule(struct mu_call *c)
+{
+    read_schedules(c, false);
+}
+static void list_schedules(struct mu_call *c)
+{
+    read_schedules(c, true);
+}
+
+/* --- schemas and routes --- */
+
+#define FIELDS(enabled_flags)                                                                                          \
+    {.name = "cron_schedule", .type = MU_S_STRING, .flags = MU_S_REQUIRED | MU_S_NOT_BLANK, .max = 200, .doc = "Five fields, in UTC."},  \
+        {.name = "name", .type = MU_S_STRING, .flags = MU_S_REQUIRED | MU_S_NOT_BLANK | MU_S_NO_NUL, .max = 200, .doc = "Need not be unique."}, \
+        {.name = "prompt", .type = MU_S_STRING, .flags = MU_S_REQUIRED | MU_S_NOT_BLANK | MU_S_NO_NUL, .max = 1000000, .doc = "What each run is asked."}, \
+        {.name = "enabled", .type = MU_S_BOOL, .flags = (enabled_flags), .doc = "Whether it fires."},                          \
+        {.name = "agent_config", .type = MU_S_OBJECT, .flags = MU_S_NULLABLE, .items = mu_oz_config_members, .doc = "As config of a run."}, \
+        {.name = "team", .type = MU_S_BOOL, .flags = MU_S_NULLABLE, .doc = "Only false: this server has no teams."}, {0}
+
+static const struct mu_schema create_body[] = {FIELDS(MU_S_NULLABLE)};
+static const struct mu_schema replace_body[] = {FIELDS(MU_S_REQUIRED)};
+
+#define ITEM(m, p, fn, opid, text, resp)                                                                               \
+    {.method = m, .path = "/api/v1/agent/schedules/{id}" p, .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT, .handler = fn, .id = opid, \
+     .summary = text, .response = resp, .errors = "404 503"}
+const struct mu_route mu_oz_schedule_routes[] = {
+    {.method = MU_HTTP_POST, .path = "/api/v1/agent/schedules", .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT,
+     .flags = MU_ROUTE_WRITES, .max_body = 1200000, .body = create_body, .handler = create_schedule, .id = "createSchedule",
+     .summary = "Create a schedule.", .response = "Schedule", .errors = "503"},
+    {.method = MU_HTTP_GET, .path = "/api/v1/agent/schedules", .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT,
+     .handler = list_schedules, .id = "listSchedules", .summary = "All schedules, by name.", .response = "ScheduleList",
+     .errors = "503"},
+    ITEM(MU_HTTP_GET, "", get_schedule, "getSchedule", "One schedule.", "Schedule"),
+    {.method = MU_HTTP_PUT, .path = "/api/v1/agent/schedules/{id}", .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT,
+     .flags = MU_ROUTE_WRITES, .max_body = 1200000, .body = replace_body, .handler = replace_schedule, .id = "replaceSchedule",
+     .summary = "Replace a schedule.", .response = "Schedule", .errors = "404 503"},
+    ITEM(MU_HTTP_DELETE, "", delete_schedule, "deleteSchedule", "Delete a schedule; its runs stay.", "Success"),
+    ITEM(MU_HTTP_POST, "/pause", pause_schedule, "pauseSchedule", "Stop it from firing.", "Schedule"),
+    ITEM(MU_HTTP_POST, "/resume", resume_schedule, "resumeSchedule", "Let it fire again.", "Schedule"),
+    {.path = NULL}};

@@ -1,0 +1,150 @@
+#include "main/cmd.h"
+
+#define SWITCH(n, h)                                                                               \
+    {                                                                                              \
+        .name = n, .help = h                                                                       \
+    }
+#define VALUE(n, v, h)                                                                             \
+    {                                                                                              \
+        .name = n, .value = v, .help = h                                                           \
+    }
+#define MANY(n, v, h)                                                                              \
+    {                                                                                              \
+        .name = n, .value = v, .repeat = true, .help = h                                           \
+    }
+#define END                                                                                        \
+    {                                                                                              \
+        0                                                                                          \
+    }
+
+const struct mu_flag mu_client_flags[] = {
+    VALUE("url", "URL", "server (else OZ_API_BASE_URL, else the one of this machine)"),
+    SWITCH("json", "print what the API answered"), END};
+
+static const struct mu_flag config_flags[] = {
+    {.name = "config", .letter = 'c', .value = "FILE", .help = "settings file"},
+    MANY("set", "NAME=value", "one setting; wins over all others"),
+    END};
+static const struct mu_flag show_config_flags[] = {
+    {.name = "config", .letter = 'c', .value = "FILE", .help = "settings file"},
+    MANY("set", "NAME=value", "one setting; wins over all others"),
+    SWITCH("json", "as JSON"),
+    SWITCH("markdown", "as docs/configuration.md"),
+    END};
+static const struct mu_flag doctor_flags[] = {
+    {.name = "config", .letter = 'c', .value = "FILE", .help = "settings file"},
+    MANY("set", "NAME=value", "one setting; wins over all others"),
+    SWITCH("json", "as JSON"),
+    END};
+static const struct mu_flag restore_flags[] = {
+    {.name = "config", .letter = 'c', .value = "FILE", .help = "settings file"},
+    MANY("set", "NAME=value", "one setting; wins over all others"),
+    SWITCH("force", "replace what is in the data folder"),
+    END};
+static const struct mu_flag run_flags[] = {
+    {.name = "follow", .letter = 'f', .help = "show state and text until it ends"},
+    {.name = "model", .letter = 'm', .value = "MODEL", .help = "model id; picks the provider"},
+    {.name = "env", .letter = 'e', .value = "ID", .help = "environment: runs on a worker"},
+    VALUE("file", "FILE", "read the prompt from a file; - is standard input"),
+    VALUE("title", "T", "title of the run"),
+    VALUE("name", "N", "name to find it by"),
+    VALUE("base-prompt", "TEXT", "system prompt"),
+    VALUE("idempotency-key", "K", "the same key gives the same run for 24 hours"),
+    VALUE("wait", "SECONDS", "wait for the end and print the answer"),
+    END};
+static const struct mu_flag ps_flags[] = {
+    {.name = "all", .letter = 'a', .help = "ended runs too"},
+    MANY("state", "STATE", "only runs in this state"),
+    {.name = "limit", .letter = 'n', .value = "N", .help = "at most so many (1..200, default 50)"},
+    END};
+static const struct mu_flag logs_flags[] = {
+    {.name = "follow", .letter = 'f', .help = "go on until the run ends"}, END};
+static const struct mu_flag wait_flags[] = {
+    VALUE("timeout", "SECONDS", "give up waiting after this time"), END};
+static const struct mu_flag env_flags[] = {
+    VALUE("name", "NAME", "its name"),
+    VALUE("docker-image", "IMAGE", "container image"),
+    MANY("repo", "OWNER/NAME", "repository to check out"),
+    MANY("setup-command", "CMD", "command that prepares it"),
+    MANY("var", "NAME[=value]", "variable; without = its value is taken from this environment"),
+    SWITCH("global", "for every tenant (administrator)"),
+    END};
+static const struct mu_flag env_update_flags[] = {
+    VALUE("name", "NAME", "its name"),
+    VALUE("docker-image", "IMAGE", "container image"),
+    MANY("repo", "OWNER/NAME", "repositories, all of them anew"),
+    MANY("setup-command", "CMD", "commands, all of them anew"),
+    MANY("var", "NAME[=value]", "variable to set; the others stay"),
+    MANY("unset", "NAME", "variable to remove"),
+    END};
+static const struct mu_flag schedule_flags[] = {
+    VALUE("cron", "EXPR", "five fields, UTC: \"0 9 * * *\""),
+    VALUE("name", "NAME", "its name"),
+    VALUE("prompt", "TEXT", "what to run"),
+    VALUE("environment", "ID", "environment: runs on a worker"),
+    VALUE("model", "MODEL", "model id; picks the provider"),
+    SWITCH("disabled", "do not fire yet"),
+    END};
+static const struct mu_flag key_flags[] = {VALUE("tenant", "T", "whose key (default: its name)"),
+                                           VALUE("expires", "DAYS", "valid for so many days"), END};
+
+const struct mu_cmd mu_commands[] = {
+    {"serve", NULL, "", "Run the server.", config_flags, 0, 0, false, NULL, mu_cmd_serve},
+    {"run", NULL, "[PROMPT...]", "Send a task.", run_flags, 0, 200, true, mu_cmd_run, NULL},
+    {"ps", NULL, "", "List runs.", ps_flags, 0, 0, true, mu_cmd_ps, NULL},
+    {"show", NULL, "ID", "Show a run.", NULL, 1, 1, true, mu_cmd_show, NULL},
+    {"logs", NULL, "ID", "Print a run's text.", logs_flags, 1, 1, true, mu_cmd_logs, NULL},
+    {"cancel", NULL, "ID...", "Cancel runs.", NULL, 1, 200, true, mu_cmd_cancel, NULL},
+    {"wait", NULL, "ID...", "Wait until runs have ended.", wait_flags, 1, 200, true, mu_cmd_wait,
+     NULL},
+    {"rerun", NULL, "ID", "Send the same task again.", NULL, 1, 1, true, mu_cmd_rerun, NULL},
+    {"rm", NULL, "ID...", "Delete ended runs.", NULL, 1, 200, true, mu_cmd_rm, NULL},
+    {"env", "create", "[NAME]", "Create an environment.", env_flags, 0, 1, true, mu_cmd_env_create,
+     NULL},
+    {"env", "list", "", "List environments.", NULL, 0, 0, true, mu_cmd_env_list, NULL},
+    {"env", "get", "ID", "Show an environment.", NULL, 1, 1, true, mu_cmd_env_get, NULL},
+    {"env", "update", "ID", "Change an environment.", env_update_flags, 1, 1, true,
+     mu_cmd_env_update, NULL},
+    {"env", "delete", "ID...", "Delete environments.", NULL, 1, 200, true, mu_cmd_env_delete, NULL},
+    {"schedule", "create", "", "Create a schedule.", schedule_flags, 0, 0, true,
+     mu_cmd_schedule_create, NULL},
+    {"schedule", "list", "", "List schedules.", NULL, 0, 0, true, mu_cmd_schedule_list, NULL},
+    {"schedule", "get", "ID", "Show a schedule.", NULL, 1, 1, true, mu_cmd_schedule_get, NULL},
+    {"schedule", "update", "ID", "Change a schedule.", schedule_flags, 1, 1, true,
+     mu_cmd_schedule_update, NULL},
+    {"schedule", "pause", "ID", "Stop it from firing.", NULL, 1, 1, true, mu_cmd_schedule_pause,
+     NULL},
+    {"schedule", "resume", "ID", "Let it fire again.", NULL, 1, 1, true, mu_cmd_schedule_resume,
+     NULL},
+    {"schedule", "delete", "ID...", "Delete schedules.", NULL, 1, 200, true, mu_cmd_schedule_delete,
+     NULL},
+    {"providers", NULL, "", "List providers and their quota.", NULL, 0, 0, true, mu_cmd_providers,
+     NULL},
+    {"keys", "create", "NAME", "Create a tenant's key.", key_flags, 1, 1, true, mu_cmd_keys_create,
+     NULL},
+    {"keys", "list", "", "List keys.", NULL, 0, 0, true, mu_cmd_keys_list, NULL},
+    {"keys", "revoke", "ID...", "Revoke keys.", NULL, 1, 200, true, mu_cmd_keys_revoke, NULL},
+    {"keys", "rotate-admin", "", "Make a new administrator's key.", NULL, 0, 0, true,
+     mu_cmd_keys_rotate, NULL},
+    {"config", NULL, "", "Print the effective settings.", show_config_flags, 0, 0, false,
+     mu_cmd_config, NULL},
+    {"doctor", NULL, "", "Say what is present, what is active and what to do.", doctor_flags, 0, 0,
+     false, mu_cmd_doctor, NULL},
+    {"backup", NULL, "FILE", "Save database, keys and blobs, also while the server runs.",
+     config_flags, 1, 1, false, mu_cmd_backup, NULL},
+    {"restore", NULL, "FILE", "Put a backup back; the server must not run.", restore_flags, 1, 1,
+     false, mu_cmd_restore, NULL},
+    {"completion", NULL, "bash|zsh|fish", "Print the completions of a shell.", NULL, 1, 1, false,
+     mu_cmd_completion, NULL},
+    {0}};
+
+const struct mu_cmd *mu_cmd_find(const char *name, const char *sub)
+{
+    for (const struct mu_cmd *c = mu_commands; c->name; c++) {
+        bool same_sub = c->sub ? sub && !strcmp(c->sub, sub) : !sub;
+        if (!strcmp(c->name, name) && same_sub) {
+            return c;
+        }
+    }
+    return NULL;
+}

@@ -1,0 +1,249 @@
+#include <errno.h>
+#include <stdio.h>
+
+#include "main/config_int.h"
+#include "main/suggest.h"
+
+#define AT(field) offsetof(struct mu_config, field)
+#define TEXT(n, f, d, h)                                                                           \
+    {                                                                                              \
+        .name = n, .type = MU_OPT_TEXT, .offset = AT(f), .fallback = d, .unit = "", .help = h      \
+    }
+#define SECRET(n, f, h)                                                                            \
+    {                                                                                              \
+        .name = n, .type = MU_OPT_SECRET, .offset = AT(f), .unit = "", .help = h                   \
+    }
+#define FLAG(n, f, d, h)                                                                           \
+    {                                                                                              \
+        .name = n, .type = MU_OPT_FLAG, .offset = AT(f), .fallback = d, .unit = "", .help = h      \
+    }
+#define INT(n, f, d, lo, hi, u, h)                                                                 \
+    {                                                                                              \
+        .name = n, .type = MU_OPT_INT, .offset = AT(f), .fallback = d, .min = lo, .max = hi,       \
+        .unit = u, .help = h                                                                       \
+    }
+#define ENUM(n, f, d, w, h)                                                                        \
+    {                                                                                              \
+        .name = n, .type = MU_OPT_ENUM, .offset = AT(f), .fallback = d, .words = w, .unit = "",    \
+        .help = h                                                                                  \
+    }
+#define ANY INT64_MIN, INT64_MAX
+
+/* clang-format off */
+const struct mu_option mu_config_table[] = {
+    /* storage */
+    TEXT("OZ_DATA_DIR", data_dir, NULL, "Folder of keys, database and blobs (created 0700); default: the user's state folder."),
+    TEXT("OZ_ENV_FILE", env_file, NULL, "Settings file that is read instead of .env in the working directory."),
+    {.name = "DATABASE_URL", .alias = "TURSO_DATABASE_URL", .type = MU_OPT_TEXT, .offset = AT(database_url), .unit = "",
+     .help = "Database: a path or file:… (SQLite), or postgres://…; default: muster.db in the data folder."},
+    TEXT("OZ_BLOB_DIR", blob_dir, NULL, "Folder of large results; default: blobs in the data folder."),
+    ENUM("OZ_SQLITE_SYNC", sqlite_sync, "full", "full normal", "SQLite synchronous mode; normal may lose the last commits at a power cut."),
+    INT("OZ_DISK_MIN_FREE_MB", disk_min_free_mb, "256", 0, 1073741824, "MiB", "Below this much free disk space writes are refused with 503; 0 = never."),
+    /* listening */
+    TEXT("OZ_CONTROL_PLANE_HOST", host, "127.0.0.1", "Address of the main listener."),
+    INT("OZ_CONTROL_PLANE_PORT", port, "8080", 0, 65535, "", "Port of the main listener; 0 = any free one."),
+    TEXT("OZ_METRICS_LISTEN", metrics_listen, NULL, "host:port of a listener that serves only /metrics, /livez and /readyz, without a key; off = none."),
+    TEXT("OZ_TLS_CERT_FILE", tls_cert_file, NULL, "Certificate chain (PEM); with OZ_TLS_KEY_FILE all listeners speak TLS."),
+    TEXT("OZ_TLS_KEY_FILE", tls_key_file, NULL, "Private key (PEM) of OZ_TLS_CERT_FILE."),
+    TEXT("PUBLIC_URL", public_url, NULL, "Base of links; default: the main listener's address."),
+    TEXT("OZ_ALLOWED_HOSTS", allowed_hosts, NULL, "Further Host names that are answered, separated by commas."),
+    TEXT("OZ_CORS_ORIGIN", cors_origin, NULL, "Origins that browsers may call from: a list separated by commas, or *."),
+    INT("OZ_THREADS", threads, "0", 0, 256, "", "Threads that own connections; 0 = one for each core."),
+    INT("OZ_MAX_CONNECTIONS", max_connections, "20000", 1, 1000000, "", "Connections open at once."),
+    INT("OZ_SHUTDOWN_GRACE_MS", shutdown_grace_ms, "10000", 0, 25000, "ms", "After a stop signal, time for requests and runs; then work is requeued."),
+    /* identity */
+    ENUM("ENVIRONMENT", environment, "development", "development staging production", "production forbids generated secrets."),
+    SECRET("OZ_ADMIN_API_KEY", admin_key, "Bearer of the administrator; generated into admin.key when unset."),
+    FLAG("OZ_ALLOW_NO_ADMIN_KEY", allow_no_admin_key, "off", "Start without an administrator's key."),
+    TEXT("OZ_TENANT_TOKENS_FILE", tenant_tokens_file, NULL, "File of SHA-256 hashes, one a line: only these bare tokens are tenants."),
+    SECRET("ENCRYPTION_KEY", encryption_key, "Root of all at-rest encryption, at least 32 characters; generated into encryption.key when unset."),
+    SECRET("ENCRYPTION_KEY_PREVIOUS", encryption_key_previous, "The root before: readable, never written."),
+    INT("OZ_TENANT_REQUESTS_PER_MINUTE", tenant_requests_per_minute, "0", 0, 10000000, "", "Requests of one tenant in a minute; 0 = no limit."),
+    INT("OZ_TENANT_MAX_QUEUED", tenant_max_queued, "100000", 1, 100000000, "", "Runs of one tenant that have not ended."),
+    INT("OZ_TENANT_MAX_RUNNING", tenant_max_running, "0", 0, 1000000, "", "Runs of one tenant that execute at once; 0 = no limit."),
+    /* log */
+    {.name = "OZ_LOG_LEVEL", .alias = "LOG_LEVEL", .type = MU_OPT_ENUM, .offset = AT(log_level), .fallback = "info",
+     .words = "debug info warn error", .unit = "", .help = "Least important level that is logged.", .reload = true},
+    {.name = "OZ_LOG_FORMAT", .type = MU_OPT_ENUM, .offset = AT(log_format), .fallback = "json", .words = "json text", .unit = "",
+     .help = "One JSON object a line, or text for people.", .reload = true},
+    /* runs */
+    INT("OZ_RUN_CONCURRENCY", run_concurrency, "64", 1, 4096, "", "Runs without an environment that execute at once."),
+    INT("OZ_RUN_MAX_ATTEMPTS", run_max_attempts, "3", 1, 10, "", "Executions of one run before it fails as interrupted."),
+    INT("OZ_RUN_MAX_SECONDS", run_max_seconds, "28800", 60, 604800, "s", "A run on a worker fails after this time."),
+    INT("OZ_PENDING_MAX_SECONDS", pending_max_seconds, "86400", 60, 2592000, "s", "A run that waits for a worker fails after this time."),
+    INT("OZ_RUN_RETENTION_DAYS", retention_days, "30", -1, 36500, "days", "Ended runs are deleted after this time; 0 or less = never."),
+    INT("OZ_RETENTION_SWEEP_INTERVAL_MS", retention_sweep_ms, "3600000", 60000, 604800000, "ms", "Time between two looks for runs to delete."),
+    FLAG("OZ_LIST_LEGACY_ITEMS", list_legacy_items, "on", "The run list also has the member items."),
+    INT("OZ_LIST_MESSAGE_BYTES", list_message_bytes, "4096", 0, 4096, "bytes", "In lists, status_message.message is cut to this length."),
+    ENUM("OZ_RUN_SOURCE_DEFAULT", run_source_default, "API", "API LOCAL LINEAR SLACK SCHEDULED_AGENT WEB_APP GITHUB_ACTION CLOUD_MODE CLI", "source of runs that come over the API."),
+    FLAG("OZ_ALLOW_RAW_ENV_IMAGE", allow_raw_env_image, "on", "An environment id that is unknown is taken as a container image."),
+    TEXT("OZ_IMAGE_ALLOWLIST", image_allowlist, NULL, "Container images that are allowed: globs separated by commas; unset = any."),
+    /* providers */
+    TEXT("OZ_MODEL", model, NULL, "Default model."),
+    TEXT("OZ_PROVIDER_MODEL", provider_model, NULL, "Default model of providers; before OZ_MODEL."),
+    TEXT("OZ_PROVIDER_BASE_URL", provider_base_url, NULL, "URL of the provider custom and of providers that set no type, URL or model of their own."),
+    SECRET("OZ_PROVIDER_API_KEY", provider_api_key, "Key of the same providers."),
+    INT("OZ_PROVIDER_MSG_LIMIT", provider_msg_limit, "0", 0, 1000000000, "", "Default quota: messages within a window; 0 = none."),
+    INT("OZ_PROVIDER_WINDOW_SECONDS", provider_window_seconds, "0", 0, 31536000, "s", "Default quota: length of the window; 0 = none."),
+    TEXT("OZ_DEFAULT_PROVIDER", providers.default_provider, "custom", "Provider of a harness that is not in the table."),
+    TEXT("OZ_OZAPI_DEFAULT_HARNESS", providers.default_harness, "custom", "Harness when the model id matches nothing."),
+    TEXT("OZ_PROVIDER_FALLBACK_ORDER", providers.fallback_order, NULL, "Providers that are tried after the first, separated by commas."),
+    FLAG("OZ_QUEUE_ON_SATURATION", providers.queue_on_saturation, "off", "Wait for quota instead of failing when all providers are saturated."),
+    INT("OZ_QUEUE_MAX_WAIT_SECONDS", providers.queue_max_wait_s, "300", -1, 31536000, "s", "Total wait of one run for quota; 0 or less = no limit."),
+    INT("OZ_PROVIDER_RETRIES", providers.retries, "1", 0, 5, "", "Further tries at an unavailable provider before the next one."),
+    INT("OZ_PROVIDER_MAX_OUTPUT_BYTES", providers.max_output_bytes, "8388608", 1024, 268435456, "bytes", "Longest answer of a provider."),
+    FLAG("OZ_CONTROL_PLANE_STREAMING", providers.streaming, "on", "Stream from HTTP providers."),
+    FLAG("OZ_STARTUP_VALIDATE_PROVIDERS", startup_validate_providers, "off", "Fail at start, not at the first run, when a harness has no provider."),
+    TEXT("OZ_VALIDATE_HARNESSES", validate_harnesses, NULL, "Harnesses to check at start, separated by commas; default: the default harness and custom."),
+    SECRET("ANTHROPIC_API_KEY", anthropic_api_key, "Used for the administrator when no provider is configured."),
+    SECRET("OPENAI_API_KEY", openai_api_key, "Used for the administrator when no provider is configured."),
+    {.name = "GOOGLE_API_KEY", .alias = "GEMINI_API_KEY", .type = MU_OPT_SECRET, .offset = AT(google_api_key), .unit = "",
+     .help = "Used for the administrator when no provider is configured."},
+};
+/* clang-format on */
+const size_t mu_config_table_len = MU_ARRAY_LEN(mu_config_table);
+
+/* Variables of the specification (README 5) whose parts come with later versions. */
+static const char *const later[] = {
+    "OZ_WORKSPACE_LISTEN", "OZ_OPS_LISTEN", "OZ_SANDBOX_LISTEN", "FRONTEND_URL",
+    "OZ_TRUSTED_PROXIES", "OZ_STATIC_DIR", "OZ_REDIS_URL", "UPSTASH_REDIS_REST_URL",
+    "UPSTASH_REDIS_REST_TOKEN", "OZ_REDIS_EVENTS_DURABLE", "OZ_REDIS_EVENTS_STRICT",
+    "OZ_REDIS_XADD_MAX_ATTEMPTS", "OZ_REDIS_XADD_RETRY_BASE_MS", "OZ_WORKER_KEYS", "AUTH_SECRET",
+    "AGENT_API_KEY", "GITHUB_CLIENT_ID", "GITHUB_CLIENT_SECRET", "GOOGLE_CLIENT_ID",
+    "GOOGLE_CLIENT_SECRET", "GITHUB_WEBHOOK_SECRET", "OZ_ALLOW_SIGNUP", "ALLOWED_EMAILS",
+    "ADMIN_EMAIL", "SLACK_BOT_TOKEN", "SLACK_SIGNING_SECRET", "SLACK_APP_ID",
+    "SLACK_CLASSIFIER_MODEL", "OZ_SESSION_DATA_TTL_HOURS", "TERMINATED_RETENTION_DAYS",
+    "WEBHOOK_PAYLOAD_RETENTION_DAYS", "OZ_HIBERNATED_MAX_DAYS", "OZ_WORKER_SIDECAR_IMAGE",
+    "OZ_REQUIRE_WORKER_SIDECAR", "OZ_WORKER_CLAIM_TIMEOUT_MS", "OZ_CLAIM_TIMEOUT_MS",
+    "OZ_WORKER_RECONNECT_GRACE_MS", "OZ_WORKER_DEFAULT_CAPACITY", "OZ_WORKER_DIALECT",
+    "OZ_WORKER_BACKEND", "OZ_RUNNER_HEARTBEAT_INTERVAL_MS", "OZ_WS_HEARTBEAT_INTERVAL_MS",
+    "OZ_LOCAL_STREAMING", "OZ_RUNNER_MODE", "OZ_REMOTE_TIMEOUT_SECONDS", "OZ_STALE_AGENT_SWEEP_MS",
+    "ORCHESTRATION_TIMEOUT_MS", "OZ_ORCH_POLL_MS", "OZ_ORCH_LEASE_MS", "OZ_ORCH_CONCURRENCY",
+    "OZ_ORCH_INSTANCE_ID", "OZ_ORCH_REX_AGENT_ID", "OZ_ORCH_REX_AGENT_NAME", "OZ_CHAIN_MAX_DEPTH",
+    "OZ_CHAIN_MAX_RUNS", "OZ_CHAIN_MAX_SECONDS", "OZ_EMBEDDED_WORKER", "SANDBOX_DRIVER",
+    "SANDBOX_IMAGE", "SANDBOX_MAX", "SANDBOX_MEMORY_MB", "SANDBOX_CPUS", "SANDBOX_PIDS",
+    "SANDBOX_SERVER_URL", "SANDBOX_PUBLIC_URL", "MODAL_BACKEND_URL", "SANDBOX_BACKEND_URL",
+    "SANDBOX_BACKEND_TOKEN", "ALLOW_UNSAFE_PROCESS_DRIVER", "ENABLE_AGENT_PROXY", "LLM_PROXY",
+    "LAZY_SERVICES", "OZ_WS_URL", "OZ_SERVER_ROOT_URL", "CONTROL_PLANE_URL", "CONTROL_PLANE_TOKEN",
+    "OZ_RECONNECT_MAX_ATTEMPTS", "OZ_RECONNECT_WINDOW_SECONDS", "RUNNER_WORKSPACE_DIR",
+    "RUNNER_CACHE_DIR", "RUNNER_MAX_SESSIONS", "RUNNER_FEATURES", "CLAUDE_CODE_PATH", "CODEX_PATH",
+    "GEMINI_PATH",
+    /* options of the session, fleet and release faces */
+    "OZ_MAX_SESSIONS_PER_ORG", "OZ_DEFAULT_TIMEOUT_MINUTES", "OZ_MAX_TIMEOUT_MINUTES",
+    "OZ_MAX_QUEUE_MINUTES", "OZ_APPROVAL_TIMEOUT_MINUTES", "OZ_STOP_GRACE_SECONDS",
+    "OZ_RECENT_EVENTS_LIMIT", "OZ_HEARTBEAT_TIMEOUT_MS", "OZ_MAX_RUNNERS_PER_ORG", "OZ_MAX_RUNNERS",
+    "OZ_HEALTH_CHECK_INTERVAL_MS", "OZ_LOAD_FACTOR", "OZ_DRAIN_TIMEOUT_MINUTES",
+    "OZ_ENABLE_AUTO_ROLLOUT", "OZ_DEFAULT_CHANNEL", "OZ_CANARY_DURATION_MINUTES", "OZ_AUTO_CANARY",
+    "OZ_AUTO_SWEEP", "OZ_AUTO_PROGRESS", "OZ_ROLLOUT_CHECK_INTERVAL_MS",
+    "OZ_MAX_CONCURRENT_ROLLOUTS", "OZ_ROLLBACK_THRESHOLDS", "OZ_MAX_VERSIONS_PER_PROVIDER",
+    "OZ_MAX_BUILDS", "OZ_AUTO_DEPRECATE_DAYS", "OZ_MAX_OBSERVATION_HOURS",
+    "OZ_WS_CONNECTION_TIMEOUT_MS", "OZ_WS_MAX_MESSAGE_SIZE", "OZ_WS_MAX_CONNECTIONS_PER_USER",
+    "OZ_WS_MAX_CONNECTIONS", "OZ_WS_AUTH_TIMEOUT_MS", "OZ_WS_MAX_SUBSCRIPTIONS_PER_CONNECTION",
+    "OZ_WS_SEND_BUFFER_SOFT_BYTES", "OZ_WS_SEND_BUFFER_HARD_BYTES",
+    "OZ_WS_MAX_MESSAGES_PER_SECOND"};
+
+/* Read by clients, inside sandboxes, by libraries from the environment, or by nobody. */
+static const char *const ignored[] = {"OZ_API_KEY",
+                                      "OZ_API_BASE_URL",
+                                      "OZ_API_LOG",
+                                      "WARP_API_KEY",
+                                      "OZ_ENVIRONMENT_ID",
+                                      "OZ_TASK_PROMPT",
+                                      "OZ_TASK_PROMPT_URL",
+                                      "OZ_ENV_REPOS",
+                                      "OZ_ENV_SETUP_COMMANDS",
+                                      "OZ_ENV_VARS",
+                                      "OZ_ENV_VARS_JSON",
+                                      "OZ_HARNESS",
+                                      "OZ_MODEL_ID",
+                                      "OZ_RUN_ID",
+                                      "OZ_EXECUTION_ID",
+                                      "OZ_RUN_TOKEN",
+                                      "OZ_SIDECAR_CLAUDE_CMD",
+                                      "OZ_SIDECAR_CODEX_CMD",
+                                      "OZ_SIDECAR_GEMINI_CMD",
+                                      "OZ_SIDECAR_CUSTOM_CMD",
+                                      "OZ_SIDECAR_DEFAULT_HARNESS",
+                                      "OZ_SETUP_TIMEOUT",
+                                      "OZ_WORKSPACE_ROOT",
+                                      "OZ_DOCKER_IMAGE",
+                                      "OZ_ENVIRONMENT_FILE",
+                                      "OZ_ALLOW_GLOBAL_QUOTA_SHIM",
+                                      "OZ_TEST_USER_ID",
+                                      "SANDBOX_JWT_SECRET",
+                                      "AGENT_CALLBACK_URL",
+                                      "AUTH_TRUST_HOST",
+                                      "AUTH_URL",
+                                      "TURSO_AUTH_TOKEN",
+                                      "HTTP_PROXY",
+                                      "HTTPS_PROXY",
+                                      "NO_PROXY",
+                                      "DOCKER_HOST",
+                                      "DOCKER_API_VERSION",
+                                      "DOCKER_CERT_PATH",
+                                      "DOCKER_TLS_VERIFY",
+                                      "DOCKER_CONFIG"};
+
+static bool among(const char *const *names, size_t n, mu_bytes name)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (mu_bytes_is(name, names[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+enum mu_config_name mu_config_classify(mu_bytes name)
+{
+    char key[64];
+    mu_bytes order = MU_B("OZ_PROVIDER_FALLBACK_ORDER_");
+    if (mu_option_find(mu_config_table, mu_config_table_len, name)) {
+        return MU_NAME_ROW;
+    }
+    if (mu_bytes_starts(name, order) && name.len > order.len) {
+        return MU_NAME_FALLBACK;
+    }
+    if (mu_provider_var(name, key)) {
+        return MU_NAME_PROVIDER;
+    }
+    if (among(later, MU_ARRAY_LEN(later), name)) {
+        return MU_NAME_LATER;
+    }
+    if (among(ignored, MU_ARRAY_LEN(ignored), name) ||
+        (mu_bytes_starts(name, MU_B("OZ_SIDECAR_")) && mu_bytes_ends(name, MU_B("_CMD"))) ||
+        mu_bytes_starts(name, MU_B("OTEL_"))) {
+        return MU_NAME_IGNORED;
+    }
+    return MU_NAME_UNKNOWN;
+}
+
+const char *mu_config_nearest(mu_bytes name)
+{
+    const char *best = NULL;
+    unsigned least = 1000;
+    for (size_t i = 0; i < mu_config_table_len; i++) {
+        unsigned d = mu_edit_distance(name, mu_str(mu_config_table[i].name));
+        if (d < least) {
+            least = d;
+            best = mu_config_table[i].name;
+        }
+    }
+    for (size_t i = 0; i < MU_ARRAY_LEN(later); i++) {
+        unsigned d = mu_edit_distance(name, mu_str(later[i]));
+        if (d < least) {
+            least = d;
+            best = later[i];
+        }
+    }
+    return mu_edit_near(name, least) ? best : NULL;
+}
+
+struct mu_config *mu_config_free(struct mu_config *c)
+{
+    if (c) {
+        mu_arena_fini(&c->arena);
+        mu_free(c);
+    }
+    return NULL;
+}

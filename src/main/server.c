@@ -1,0 +1,328 @@
+/* Building the server, floor by floor, and taking it down again. */
+#include "main/server.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "base/log.h"
+#include "db/migrate.h"
+#include "exec/process.h"
+#include "main/settings.h"
+#include "net/fetch.h"
+
+extern char **environ;
+
+enum { WORK_THREADS = 4, WORK_QUEUE = 4096, MAX_TENANTS = 100000, LOOP_LIMIT_MS = 50 };
+
+static void slow_turn(void *arg MU_UNUSED, const char *loop_name, int64_t turn_ms)
+{
+    mu_log(MU_LOG_WARN, "loop.slow_turn", MU_KC("loop", loop_name), MU_KI("turn_ms", turn_ms));
+}
+
+static int build_ground(struct mu_server *s, struct mu_err *err)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    int64_t n = s->conf->threads > 0 ? s->conf->threads : cores > 0 ? cores : 1;
+    s->n_loops = (size_t)MU_MIN(n, (int64_t)MU_MAX_LOOPS);
+    for (size_t i = 0; i < s->n_loops; i++) {
+        char name[16];
+        snprintf(name, sizeof name, i ? "loop-%zu" : "core", i);
+        int r = mu_loop_new(s->env, name, &s->loops[i]);
+        if (r < 0) {
+            return mu_err_set(err, r, "cannot make an event loop: %s", mu_err_text(r));
+        }
+    }
+    int r = mu_metrics_new(&s->metrics);
+    if (r == 0) {
+        r = mu_work_new(WORK_THREADS, WORK_QUEUE, &s->work);
+    }
+    if (r == 0) {
+        r = mu_feed_new(s->loops, s->n_loops, &s->feed);
+    }
+    return r < 0 ? mu_err_set(err, r, "cannot start: %s", mu_err_text(r)) : 0;
+}
+
+static int build_db(struct mu_server *s, struct mu_err *err)
+{
+    const struct mu_config *c = s->conf;
+    struct mu_db_opts db = {.url = c->database_url,
+                            .sync_full = strcmp(c->sqlite_sync, "normal") != 0};
+    const struct mu_writer_opts wo = {
+        .db = db, .env = s->env, .feed = s->feed, .metrics = s->metrics};
+    int r = mu_writer_new(&wo, &s->writer, err);
+    if (r < 0) {
+        return r;
+    }
+    bool pg = mu_db_engine_of(c->database_url) == MU_DB_PG;
+    db.reader = true;
+    const struct mu_readers_opts ro = {.db = db, .threads = pg ? 4 : 2};
+    return mu_readers_new(&ro, &s->readers, err);
+}
+
+/* The at-rest root: ENCRYPTION_KEY, or the generated file that mu_config_first_start() made of it.
+ */
+static int build_vault(struct mu_server *s, struct mu_err *err)
+{
+    const struct mu_config *c = s->conf;
+    int r = mu_vault_new(s->env, mu_str(c->encryption_key), mu_str(c->encryption_key_previous),
+                         &s->vault);
+    return r < 0 ? mu_err_set(err, r, "ENCRYPTION_KEY is not usable: %s", mu_err_text(r)) : 0;
+}
+
+static int build_domain(struct mu_server *s, struct mu_db *db, struct mu_err *err)
+{
+    const struct mu_config *c = s->conf;
+    const struct mu_identity_opts io = {.env = s->env,
+                                        .writer = s->writer,
+                                        .readers = s->readers,
+                                        .core = s->loops[0],
+                                        .admin_key = c->admin_key,
+                                        .tenant_tokens_file = c->tenant_tokens_file,
+                                        .requests_per_minute = c->tenant_requests_per_minute,
+                                        .max_tenants = MAX_TENANTS};
+    int r = mu_identity_new(&io, db, &s->identity, err);
+    if (r < 0) {
+        return r;
+    }
+    r = mu_files_new(c->blob_dir, &s->files, err);
+    if (r < 0) {
+        return r;
+    }
+    const struct mu_sessions_opts so = {.env = s->env,
+                                        .writer = s->writer,
+                                        .readers = s->readers,
+                                        .feed = s->feed,
+                                        .metrics = s->metrics,
+                                        .identity = s->identity,
+                                        .pending_max_ms = c->pending_max_seconds * 1000,
+                                        .run_max_ms = c->run_max_seconds * 1000,
+                                        .retention_ms = c->retention_days * INT64_C(86400000),
+                                        .max_queued = c->tenant_max_queued};
+    r = mu_sessions_new(&so, &s->sessions);
+    if (r == 0) {
+        r = mu_fetcher_new(s->loops[0], 1024, &s->fetcher);
+    }
+    return r < 0 ? mu_err_set(err, r, "cannot start: %s", mu_err_text(r)) : 0;
+}
+
+static int build_route(struct mu_server *s, struct mu_db *db, struct mu_err *err)
+{
+    const struct mu_config *c = s->conf;
+    snprintf(s->scratch, sizeof s->scratch, "%s/scratch", c->data_dir);
+    if (mkdir(s->scratch, 0700) < 0 && errno != EEXIST) {
+        return mu_err_set(err, -errno, "cannot make '%s': %s", s->scratch, strerror(errno));
+    }
+    const struct mu_providers_opts po = {.env = s->env,
+                                         .core = s->loops[0],
+                                         .writer = s->writer,
+                                         .metrics = s->metrics,
+                                         .fetch = &mu_fetch_real,
+                                         .fetcher = s->fetcher,
+                                         .process = &mu_process_real,
+                                         .work = s->work,
+                                         .scratch_dir = s->scratch,
+                                         .environ_ = (const char *const *)environ,
+                                         .list = &c->provider_list,
+                                         .settings = &c->providers};
+    int r = mu_providers_new(&po, db, &s->providers);
+    if (r < 0) {
+        return mu_err_set(err, r, "cannot set up the providers: %s", mu_err_text(r));
+    }
+    const struct mu_dispatch_opts dopts = {.env = s->env,
+                                           .core = s->loops[0],
+                                           .sessions = s->sessions,
+                                           .providers = s->providers,
+                                           .identity = s->identity,
+                                           .readers = s->readers,
+                                           .files = s->files,
+                                           .feed = s->feed,
+                                           .metrics = s->metrics,
+                                           .settings = &c->providers,
+                                           .concurrency = c->run_concurrency,
+                                           .max_tries = c->run_max_attempts,
+                                           .run_max_ms = c->run_max_seconds * 1000,
+                                           .pending_max_ms = c->pending_max_seconds * 1000,
+                                           .tenant_max_running = c->tenant_max_running};
+    r = mu_dispatch_new(&dopts, &s->dispatch);
+    if (r == 0) {
+        r = mu_dispatch_load(s->dispatch, db);
+    }
+    if (r < 0) {
+        return mu_err_set(err, r, "cannot read the queue: %s", mu_err_text(r));
+    }
+    const struct mu_environments_opts eo = {s->env, s->writer, s->readers, s->vault};
+    r = mu_environments_new(&eo, &s->environments);
+    const struct mu_schedules_opts sc = {.env = s->env,
+                                         .core = s->loops[0],
+                                         .writer = s->writer,
+                                         .readers = s->readers,
+                                         .identity = s->identity,
+                                         .dispatch = s->dispatch,
+                                         .environments = s->environments,
+                                         .settings = &c->providers};
+    if (r == 0) {
+        r = mu_schedules_new(&sc, &s->schedules);
+    }
+    return r < 0 ? mu_err_set(err, r, "cannot start: %s", mu_err_text(r)) : 0;
+}
+
+/* --- faces --- */
+
+static bool is_ready(void *arg, const char **ret_why)
+{
+    struct mu_server *s = arg;
+    *ret_why = "starting";
+    return atomic_load(&s->ready);
+}
+
+static bool is_writable(void *arg, const char **ret_why)
+{
+    struct mu_server *s = arg;
+    if (atomic_load_explicit(&s->disk_low, memory_order_relaxed)) {
+        *ret_why = "the disk is nearly full (OZ_DISK_MIN_FREE_MB); nothing new is accepted";
+        return false;
+    }
+    if (!mu_writer_healthy(s->writer)) {
+        *ret_why = "the database does not accept writes just now";
+        return false;
+    }
+    return true;
+}
+
+static const struct mu_meta *meta_of(void *app)
+{
+    return &MU_CONTAINER(app, struct mu_server, oz)->meta;
+}
+
+static void fill_faces(struct mu_server *s)
+{
+    const struct mu_config *c = s->conf;
+    s->oz = (struct mu_oz){
+        .env = s->env,
+        .sessions = s->sessions,
+        .dispatch = s->dispatch,
+        .environments = s->environments,
+        .schedules = s->schedules,
+        .providers = s->providers,
+        .identity = s->identity,
+        .files = s->files,
+        .readers = s->readers,
+        .work = s->work,
+        .core = s->loops[0],
+        .list_legacy_items = c->list_legacy_items,
+        .allow_raw_env_image = c->allow_raw_env_image,
+        .list_message_bytes = c->list_message_bytes,
+        .image_allowlist = c->image_allowlist,
+        .public_url = c->public_url,
+        .run_source_default =
+            strcmp(c->run_source_default, "LOCAL") == 0 ? MU_SRC_LOCAL : MU_SRC_API,
+        .sse_clients =
+            mu_metrics_gauge(s->metrics, "muster_sse_clients", NULL, "Open event streams."),
+    };
+    atomic_store(&s->oz.settings, &c->providers);
+    s->meta = (struct mu_meta){
+        .env = s->env,
+        .identity = s->identity,
+        .readers = s->readers,
+        .writer = s->writer,
+        .metrics = s->metrics,
+        .version = MU_VERSION,
+        .backend = mu_db_engine_of(c->database_url) == MU_DB_PG ? "postgresql" : "sqlite",
+        .ready = is_ready,
+        .ready_arg = s};
+}
+
+static int build_faces(struct mu_server *s, struct mu_err *err)
+{
+    const struct mu_config *c = s->conf;
+    static const struct mu_route *const tables[] = {
+        mu_oz_run_routes,      mu_oz_event_routes,    mu_oz_environment_routes,
+        mu_oz_schedule_routes, mu_oz_provider_routes, mu_meta_routes,
+        mu_key_routes,         mu_server_routes};
+    fill_faces(s);
+    const struct mu_api_opts ao = {.env = s->env,
+                                   .identity = s->identity,
+                                   .metrics = s->metrics,
+                                   .cors_origins = c->cors_origin,
+                                   .public_url = c->public_url,
+                                   .allowed_hosts = c->allowed_hosts,
+                                   .tables = tables,
+                                   .n_tables = MU_ARRAY_LEN(tables),
+                                   .components = mu_oz_components,
+                                   .writable = is_writable,
+                                   .writable_arg = s,
+                                   .meta_of = meta_of,
+                                   .app = &s->oz};
+    int r = mu_api_new(&ao, &s->api, err);
+    if (r < 0) {
+        return r;
+    }
+    struct mu_http_limits limits = mu_http_default_limits;
+    limits.max_connections = (size_t)c->max_connections;
+    const struct mu_http_ops ops = mu_api_http_ops(s->api);
+    r = mu_http_server_new(s->loops, s->n_loops, &limits, &ops, &s->http);
+    s->meta.http = s->http;
+    return r < 0 ? mu_err_set(err, r, "cannot make the HTTP server: %s", mu_err_text(r)) : 0;
+}
+
+int mu_server_build(struct mu_server *s, struct mu_err *err)
+{
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->changed, NULL);
+    int r = build_ground(s, err);
+    if (r == 0) {
+        r = build_db(s, err);
+    }
+    if (r == 0) {
+        r = build_vault(s, err);
+    }
+    struct mu_db *db = NULL;
+    const struct mu_db_opts opts = {.url = s->conf->database_url, .reader = true};
+    if (r == 0) {
+        r = mu_db_open(&opts, &db, err);
+    }
+    if (r == 0) {
+        r = build_domain(s, db, err);
+    }
+    if (r == 0) {
+        r = build_route(s, db, err);
+    }
+    mu_db_close(db);
+    if (r == 0) {
+        r = build_faces(s, err);
+    }
+    if (r == 0) {
+        r = mu_watchdog_new(s->loops, s->n_loops, LOOP_LIMIT_MS, slow_turn, s, &s->watchdog);
+        if (r < 0) {
+            mu_err_set(err, r, "cannot start the watchdog: %s", mu_err_text(r));
+        }
+    }
+    return r;
+}
+
+void mu_server_free(struct mu_server *s)
+{
+    mu_http_server_free(s->http);
+    mu_api_free(s->api);
+    mu_sweeper_free(s->sweeper);
+    mu_schedules_free(s->schedules);
+    mu_environments_free(s->environments);
+    mu_dispatch_free(s->dispatch);
+    mu_providers_free(s->providers);
+    mu_fetcher_free(s->fetcher);
+    mu_sessions_free(s->sessions);
+    mu_files_free(s->files);
+    mu_identity_free(s->identity);
+    mu_vault_free(s->vault);
+    mu_timer_clear(&s->disk_timer);
+    mu_timer_clear(&s->hard_limit);
+    for (size_t i = 0; i < s->n_loops; i++) {
+        mu_loop_free(s->loops[i]);
+    }
+    mu_feed_free(s->feed);
+    mu_metrics_free(s->metrics);
+    mu_config_free(s->conf);
+    mu_config_free(s->old_conf);
+}

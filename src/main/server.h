@@ -1,0 +1,77 @@
+/* The server: everything it consists of (architecture.md 3). Created in serve.c, never global. */
+#ifndef MU_MAIN_SERVER_H
+#define MU_MAIN_SERVER_H
+
+#include <pthread.h>
+
+#include "face/api/meta.h"
+#include "face/oz/oz.h"
+#include "main/config.h"
+
+enum { MU_MAX_LOOPS = 64, MU_MAX_INHERITED = 8 };
+
+struct mu_server {
+    const struct mu_env *env;
+    const struct mu_config_args *args; /* for a reload */
+    struct mu_config *conf;            /* replaced whole by a reload */
+    struct mu_config *old_conf;        /* texts that are still referred to; freed at the end */
+
+    struct mu_loop *loops[MU_MAX_LOOPS]; /* own all connections; loops[0] is also the core loop */
+    size_t n_loops;
+    struct mu_watchdog *watchdog;
+    struct mu_work *work; /* blocking jobs: files, private folders */
+    struct mu_metrics *metrics;
+
+    struct mu_feed *feed;     /* who wants to know of new events */
+    struct mu_writer *writer; /* the one group-committing writer */
+    struct mu_readers *readers;
+    struct mu_vault *vault; /* at-rest encryption */
+
+    struct mu_identity *identity;
+    struct mu_files *files;
+    struct mu_sessions *sessions;
+    struct mu_fetcher *fetcher; /* outbound HTTP */
+    struct mu_providers *providers;
+    struct mu_dispatch *dispatch;
+    struct mu_environments *environments;
+    struct mu_schedules *schedules;
+    struct mu_sweeper *sweeper;
+
+    struct mu_oz oz;     /* the Oz face */
+    struct mu_meta meta; /* health, metrics, openapi, keys */
+    struct mu_api *api;
+    struct mu_http_server *http;
+    struct mu_api_listener main_listener, metrics_listener;
+    unsigned port;
+    int inherited[MU_MAX_INHERITED]; /* sockets of systemd */
+    unsigned n_inherited;
+
+    char scratch[1100]; /* private folders of CLI runs */
+    struct mu_timer disk_timer;
+    atomic_bool disk_low, ready;
+    bool new_admin_key, admin_key_in_file;
+
+    /* stop: the main thread waits for `over` */
+    struct mu_post begin_post;
+    struct mu_timer hard_limit;
+    int signals;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool over;
+    int exit_code;
+};
+
+/* server.c: builds everything in the order of the floors; nothing runs yet. Worded. */
+MU_MUST_USE int mu_server_build(struct mu_server *s, struct mu_err *err);
+/* Frees whatever was built, half-built or not; the loops have ended. */
+void mu_server_free(struct mu_server *s);
+/* server_run.c: starts the loops, recovers, listens; returns when the server has stopped. The exit
+ * code. */
+int mu_server_run(struct mu_server *s);
+/* notify.c: sd_notify and socket activation. */
+void mu_notify(const char *state);
+unsigned mu_inherited_sockets(int *fds, unsigned max);
+/* rotate.c: POST /api/v1/keys/rotate-admin. */
+extern const struct mu_route mu_server_routes[];
+
+#endif

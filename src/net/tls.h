@@ -1,0 +1,35 @@
+/* TLS as a filter over bytes: ciphertext in, plaintext out, and back. Does no I/O of its own. */
+#ifndef MU_NET_TLS_H
+#define MU_NET_TLS_H
+
+#include "base/buf.h"
+#include "base/err.h"
+
+/* A certificate and its key, which can be read again while connections use the old ones. */
+struct mu_tls_conf;
+/* PEM files, the chain behind the certificate. Words in `err`. */
+MU_MUST_USE int mu_tls_conf_new(const char *cert_file, const char *key_file,
+                                struct mu_tls_conf **ret, struct mu_err *err);
+/* Any thread. The old pair stays when the new one is bad. */
+MU_MUST_USE int mu_tls_conf_reload(struct mu_tls_conf *c, struct mu_err *err);
+struct mu_tls_conf *mu_tls_conf_free(struct mu_tls_conf *c);
+
+/* The server side of one connection. One thread. */
+struct mu_tls;
+/* Any thread. -ENOMEM */
+MU_MUST_USE int mu_tls_new(struct mu_tls_conf *c, struct mu_tls **ret);
+struct mu_tls *mu_tls_free(struct mu_tls *t);
+/* Shows ciphertext to the filter; it must stay until mu_tls_read() returned 0 or an error. */
+void mu_tls_feed(struct mu_tls *t, mu_bytes cipher);
+/* The next plaintext: its length, 0 = all of what was fed is used up, MU_E_CLOSED after the peer's
+ * close_notify, MU_E_PROTOCOL. */
+MU_MUST_USE ptrdiff_t mu_tls_read(struct mu_tls *t, char *dst, size_t size);
+/* Encrypts all of `plain` into mu_tls_out(). MU_E_PROTOCOL (also before the handshake is done),
+ * -ENOMEM. */
+MU_MUST_USE int mu_tls_write(struct mu_tls *t, mu_bytes plain);
+bool mu_tls_ready(const struct mu_tls *t); /* the handshake is done */
+void mu_tls_bye(struct mu_tls *t);         /* puts a close_notify into mu_tls_out() */
+/* Ciphertext for the peer; the caller consumes it. */
+struct mu_buf *mu_tls_out(struct mu_tls *t);
+
+#endif
