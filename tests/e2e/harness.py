@@ -1,5 +1,6 @@
 """Starts the real server and talks to it. Nothing here knows how it is built inside."""
 import contextlib
+import ctypes
 import itertools
 import json
 import os
@@ -19,6 +20,7 @@ import httpx
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("MUSTER", ROOT / "build/asan/muster")).resolve()
+LIBC = ctypes.CDLL(None, use_errno=True)
 API = "/api/v1"
 TERMINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
 STATES = ("QUEUED", "PENDING", "CLAIMED", "INPROGRESS") + TERMINAL
@@ -39,6 +41,11 @@ def unprivileged():
             user = pwd.getpwnam(name)
             return ["runuser", "-u", name, "--"], user.pw_uid, user.pw_gid
     raise AssertionError("no unprivileged user to run PostgreSQL as")
+
+
+def die_with_parent():
+    """In the child, before exec: a test run that is cut off leaves no server behind."""
+    LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class Postgres:
@@ -160,7 +167,7 @@ class Server:
             self.log, self.not_json, self.err = [], [], ""
         self.process = subprocess.Popen([str(BINARY), "serve", *self.args], env=self.environment(), cwd=self.cwd,
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        start_new_session=True)
+                                        start_new_session=True, preexec_fn=die_with_parent)
         self.threads = [threading.Thread(target=self._read_log, args=(self.process.stdout,), daemon=True),
                         threading.Thread(target=self._read_err, args=(self.process.stderr,), daemon=True)]
         for t in self.threads:
@@ -358,6 +365,7 @@ class Events:
     def __init__(self, client, run_id, headers=None, timeout=30.0, **query):
         self.client, self.path, self.query = client, f"{API}/agent/runs/{run_id}/events", query
         self.headers, self.timeout, self.comments, self.response = headers or {}, timeout, 0, None
+        self.generator = self._events()
 
     def __enter__(self):
         self.context = self.client.stream("GET", self.path, params=self.query, timeout=self.timeout,
@@ -369,7 +377,10 @@ class Events:
         return self.context.__exit__(*exc)
 
     def __iter__(self):
-        """Yields dicts with event, id (int or None) and data, until the server ends the stream."""
+        """Dicts with event, id (int or None) and data, until the server ends the stream; goes on where it was left."""
+        return self.generator
+
+    def _events(self):
         event, ident, data = None, None, []
         for line in self.response.iter_lines():
             if line == "":

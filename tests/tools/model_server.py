@@ -33,6 +33,7 @@ import argparse
 import asyncio
 import email.utils
 import json
+import os
 import re
 import signal
 import sys
@@ -619,6 +620,7 @@ class ModelServer:
 async def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--until-eof", action="store_true", help="ends when stdin is closed, with whoever started it")
     args = parser.parse_args()
     model = ModelServer()
     server = await model.listen(args.port)
@@ -626,6 +628,8 @@ async def main():
     stop = asyncio.Event()
     for sig in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sig, stop.set)
+    if args.until_eof:
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), lambda: os.read(0, 4096) or stop.set())
     await stop.wait()
     server.close()
     for conn in list(model.connections):

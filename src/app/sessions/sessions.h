@@ -64,6 +64,7 @@ struct mu_session_create {
                                  MU_E_STALE: the tick was taken already */
     void *ctx;
     /* own */
+    struct mu_id fresh; /* the id if it is made: a unit may run twice, so `id` is only an answer */
     struct mu_digest hash;
     char hash_hex[33];
     mu_bytes prompt_head, prompt_rest, search;
