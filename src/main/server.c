@@ -216,8 +216,7 @@ static void fill_faces(struct mu_server *s)
         .list_message_bytes = c->list_message_bytes,
         .image_allowlist = c->image_allowlist,
         .public_url = c->public_url,
-        .run_source_default =
-            strcmp(c->run_source_default, "LOCAL") == 0 ? MU_SRC_LOCAL : MU_SRC_API,
+        .run_source_default = mu_oz_source_parse(mu_str(c->run_source_default)),
         .sse_clients =
             mu_metrics_gauge(s->metrics, "muster_sse_clients", NULL, "Open event streams."),
     };

@@ -356,7 +356,8 @@ def test_source_of_our_command_line(tenant):
     assert run["source"] in ("CLI", "API")
 
 
-def test_source_default_can_be_set(make_server):
-    server = make_server({"OZ_RUN_SOURCE_DEFAULT": "LOCAL"})
+@pytest.mark.parametrize("source", ["LOCAL", "GITHUB_ACTION"])
+def test_source_default_can_be_set(make_server, source):
+    server = make_server({"OZ_RUN_SOURCE_DEFAULT": source})
     client = server.client("t")
-    assert client.run(client.create()["run_id"])["source"] == "LOCAL"
+    assert client.run(client.create()["run_id"])["source"] == source

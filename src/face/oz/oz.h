@@ -32,6 +32,9 @@ struct mu_oz {
     struct mu_metric *sse_clients;
 };
 
+/* The source (enum mu_source) that a word of the API names; 0 = unknown. */
+int mu_oz_source_parse(mu_bytes word);
+
 /* The routes of all files of this folder, each table ended by {.path = NULL}. */
 extern const struct mu_route mu_oz_run_routes[];
 extern const struct mu_route mu_oz_event_routes[];

@@ -12,7 +12,6 @@ static inline struct mu_oz *mu_oz(struct mu_call *c)
 /* States and sources as the SDKs name them. */
 const char *mu_oz_state(int state, int outcome);
 const char *mu_oz_source(int source);
-int mu_oz_source_parse(mu_bytes word); /* 0 = unknown */
 
 /* The run object (oz-api.md 5). `full`: the single get. */
 void mu_oz_run(struct mu_json_w *w, const struct mu_oz *oz, const struct mu_session_view *v,
