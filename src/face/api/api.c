@@ -161,6 +161,11 @@ static bool names_agent_run(mu_bytes path)
 
 static bool routed(struct mu_call *c, const struct mu_http_head *h, const struct mu_node *node)
 {
+    if (h->upgrade && mu_bytes_eq_nocase(mu_http_header(h, "Upgrade"), MU_B("websocket"))) {
+        c->close = true; /* what follows is no HTTP */
+        mu_call_error(c, 404, "not_found", NULL, "Not found: no WebSocket is served here");
+        return false;
+    }
     if (!node) {
         mu_call_error(c, 404, "not_found", NULL, "%s",
                       names_agent_run(h->path)
