@@ -155,6 +155,7 @@ static void claimed(struct mu_session_claim *op, int result)
         if (op->quota.limit > 0) {
             x->quota.provider = op->quota.provider;
             memcpy(x->quota.scope, op->quota.scope, sizeof x->quota.scope);
+            x->quota_of = pr;
         }
         mu_providers_capacity(run->d->opts.providers); /* the next one may be claimed */
         log_start(x);
@@ -243,8 +244,8 @@ static void wait_saturated(struct mu_exec *x)
         return;
     }
     int64_t until = mu_exec_wait_until(x, now);
-    if (run->saturated_ms && run->shown_ms > now) {
-        mu_exec_over(x); /* the row says that it waits; a later end is told when that one is over */
+    if (run->saturated_ms && run->shown_ms > now && run->shown_ms - until < 1000) {
+        mu_exec_over(x); /* the row says so; a later end is told when that one is over */
         mu_run_wait(run, until);
         return;
     }
@@ -439,6 +440,8 @@ static void changed(struct mu_session_switch *op, int result)
     struct mu_exec *x = op->ctx;
     struct mu_run *run = x->run;
     if (result == 0) {
+        mu_exec_settled(x);
+        x->quota_of = op->quota.limit > 0 ? x->candidates[x->at] : NULL;
         x->quota =
             (struct mu_quota_settle){.provider = op->quota.limit > 0 ? op->quota.provider : NULL};
         memcpy(x->quota.scope, op->quota.scope, sizeof x->quota.scope);

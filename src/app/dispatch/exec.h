@@ -24,6 +24,7 @@ struct mu_exec {
     bool saturated;           /* a candidate was full or answered 429 */
     int64_t saturated_until;  /* the earliest time that one may be free again */
     struct mu_quota_settle quota;
+    struct mu_provider *quota_of; /* whose it is; NULL = nothing is reserved */
     /* the call */
     struct mu_provider_call *call;
     unsigned retries;
@@ -58,6 +59,8 @@ struct mu_exec {
 void mu_exec_context(struct mu_exec *x, void (*then)(struct mu_exec *x));
 /* finish.c */
 void mu_exec_record(struct mu_exec *x, const struct mu_call_result *result);
+/* x->quota was settled by a unit that is committed. */
+void mu_exec_settled(struct mu_exec *x);
 /* What "waiting until …" says, and when the wait ends: not before now, at most the total wait. */
 int64_t mu_exec_wait_until(struct mu_exec *x, int64_t now_ms);
 int64_t mu_exec_wait_deadline(const struct mu_exec *x, int64_t now_ms);

@@ -80,6 +80,14 @@ static void provider_json(struct mu_exec *x)
     mu_jw_obj_end(&w);
 }
 
+void mu_exec_settled(struct mu_exec *x)
+{
+    if (x->quota_of) {
+        mu_provider_note_free(x->quota_of, x->run->org_id, x->quota.free_ms);
+        x->quota_of = NULL;
+    }
+}
+
 static void submit_end(struct mu_exec *x);
 
 static void end_again(struct mu_timer *t)
@@ -101,6 +109,7 @@ static void ended(struct mu_session_end *op, int result)
         mu_log(MU_LOG_INFO, op->got_outcome == MU_OUT_FINISHED ? "run.succeeded" : "run.ended",
                MU_KC("run_id", mu_run_name(run).text), MU_KI("outcome", op->got_outcome),
                MU_KI("output_length", (int64_t)op->output.len));
+        mu_exec_settled(x);
     }
     mu_exec_over(x);
     mu_run_drop(run);
@@ -196,6 +205,7 @@ static void was_put_back(struct mu_session_put_back *op, int result)
         run->epoch = op->epoch;
         run->saturated_ms = op->saturated_ms;
         run->shown_ms = x->put_back_saturated ? until : 0;
+        mu_exec_settled(x);
     }
     mu_exec_over(x);
     if (result < 0 || run->release || run->cancel) {

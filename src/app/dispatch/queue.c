@@ -5,7 +5,7 @@
 
 #include "app/dispatch/dispatch_int.h"
 
-enum { LOOK_MAX = 4096, RETRY_MS = 500 };
+enum { LOOK_MAX = 4096, RETRY_MS = 500, LOOK_MS = 60000 };
 
 static bool before(const struct mu_run *a, const struct mu_run *b)
 {
@@ -169,6 +169,15 @@ static void join_waiting(struct mu_run *run)
     mu_list_insert_(&run->link, at, at->next);
 }
 
+/* The timer looks at least once a minute: the wall clock may be set. */
+static void wake_by(struct mu_dispatch *d, int64_t wake_ms)
+{
+    int64_t delay = MU_MIN(MU_MAX(wake_ms - mu_env_wall_ms(d->opts.env), 1), LOOK_MS);
+    if (!mu_timer_is_set(&d->wake) || d->wake.due_ms > mu_loop_now_ms(d->opts.core) + delay) {
+        (void)!mu_timer_set(&d->wake, delay);
+    }
+}
+
 void mu_run_wait(struct mu_run *run, int64_t wake_ms)
 {
     struct mu_dispatch *d = run->d;
@@ -180,11 +189,7 @@ void mu_run_wait(struct mu_run *run, int64_t wake_ms)
         join_waiting(run);
         show(d);
     }
-    int64_t delay = wake_ms - mu_env_wall_ms(d->opts.env);
-    delay = MU_MAX(delay, 0);
-    if (!mu_timer_is_set(&d->wake) || d->wake.due_ms > mu_loop_now_ms(d->opts.core) + delay) {
-        (void)!mu_timer_set(&d->wake, MU_MIN(delay, 60000));
-    }
+    wake_by(d, wake_ms);
     if (was_active) { /* its place is free for another */
         mu_dispatch_pump(d);
         mu_dispatch_check_stopped(d);
@@ -260,7 +265,7 @@ static void try_waiting(struct mu_dispatch *d)
         }
     }
     if (next != INT64_MAX) {
-        (void)!mu_timer_set(&d->wake, MU_MIN(MU_MAX(next - now, 1), 60000));
+        wake_by(d, next);
     }
 }
 

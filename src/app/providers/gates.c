@@ -148,6 +148,15 @@ void mu_provider_note_full(struct mu_provider *pr, const char *org_id, int64_t u
     }
 }
 
+void mu_provider_note_free(struct mu_provider *pr, const char *org_id, int64_t free_ms)
+{
+    struct mu_scope *s = mu_scope_find(pr, org_id);
+    if (s) {
+        s->full_until_ms = MU_MIN(s->full_until_ms, free_ms);
+    }
+    mu_providers_capacity(pr->all);
+}
+
 /* --- blocks in the database: best effort, memory is what counts while the server lives --- */
 
 struct block_write {

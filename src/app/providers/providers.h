@@ -74,6 +74,10 @@ void mu_provider_quota(const struct mu_provider *pr, const char *org_id, int64_t
 /* Memory of what the database said: no slot free before `until_ms` for that org. */
 void mu_provider_note_full(struct mu_provider *pr, const char *org_id, int64_t until_ms);
 
+/* A reservation was settled in the database: a slot is free again from `free_ms` on. Tells waiters.
+ */
+void mu_provider_note_free(struct mu_provider *pr, const char *org_id, int64_t free_ms);
+
 struct mu_call_result;
 
 /* --- one call --- */
