@@ -30,17 +30,39 @@ static void ring_add(struct mu_output *o, mu_bytes text)
     if (text.len > RING) {
         text = mu_bytes_from(text, text.len - RING);
     }
+    if (!text.len) {
+        return;
+    }
     size_t first = MU_MIN(text.len, (size_t)RING - o->ring_at);
     memcpy(o->ring + o->ring_at, text.ptr, first);
     memcpy(o->ring, text.ptr + first, text.len - first);
     o->ring_at = (o->ring_at + text.len) % RING;
 }
 
+/* From now on only the beginning and the end are kept. */
+static int begin_ring(struct mu_output *o, mu_bytes *text)
+{
+    size_t more = o->head.len < MU_OUTPUT_HEAD ? MU_OUTPUT_HEAD - o->head.len : 0;
+    char *ring = mu_alloc(RING);
+    if (ring && more) {
+        mu_buf_add(&o->head, mu_bytes_head(*text, more));
+    }
+    if (!ring || o->head.failed) {
+        o->head.failed = 0;
+        mu_free(ring);
+        return -ENOMEM;
+    }
+    *text = mu_bytes_from(*text, more);
+    o->ring = ring;
+    o->ring_at = 0;
+    ring_add(o, mu_bytes_from(mu_buf_bytes(&o->head), MU_OUTPUT_HEAD));
+    o->head.len = MU_OUTPUT_HEAD;
+    return 0;
+}
+
 int mu_output_add(struct mu_output *o, mu_bytes text)
 {
-    if (!text.len) {
-        return 0;
-    }
+    int64_t len = (int64_t)text.len;
     if (!o->ring && o->head.len + text.len <= MU_OUTPUT_MAX) {
         mu_buf_add(&o->head, text);
         if (o->head.failed) {
@@ -48,19 +70,13 @@ int mu_output_add(struct mu_output *o, mu_bytes text)
             return -ENOMEM;
         }
     } else {
-        if (!o->ring) {
-            o->ring = mu_alloc(RING);
-            if (!o->ring) {
-                return -ENOMEM;
-            }
-            o->ring_at = 0;
-            mu_bytes all = mu_buf_bytes(&o->head);
-            ring_add(o, mu_bytes_from(all, MU_MIN(all.len, (size_t)MU_OUTPUT_HEAD)));
-            o->head.len = MU_MIN(o->head.len, (size_t)MU_OUTPUT_HEAD);
+        int r = o->ring ? 0 : begin_ring(o, &text);
+        if (r < 0) {
+            return r;
         }
         ring_add(o, text);
     }
-    o->total += (int64_t)text.len;
+    o->total += len;
     return 0;
 }
 
