@@ -97,7 +97,7 @@ void mu_session_view_read(struct mu_row *r, struct mu_session_view *v)
 
 struct got {
     struct mu_session_get *op;
-    struct mu_db *db;
+    struct mu_buf chunks; /* read first: a row callback may not ask the connection anything */
     bool foreign;
 };
 
@@ -121,28 +121,26 @@ static int take_view(void *arg, struct mu_row *row)
     v.output = mu_row_bytes(row, MU_VIEW_COLUMN_COUNT + 1);
     v.attempt_provider = mu_row_bytes(row, MU_VIEW_COLUMN_COUNT + 2);
     v.attempt_model = mu_row_bytes(row, MU_VIEW_COLUMN_COUNT + 3);
-    struct mu_buf chunks;
-    mu_buf_init(&chunks, MU_OUTPUT_MAX + (1 << 20));
-    int r = 0;
     if (!v.output.ptr && v.state >= MU_ST_RUNNING) {
-        r = MU_DB_RUN(g->db, &q_chunks, add_chunk, &chunks, MU_VT(v.id));
-        v.output = mu_buf_bytes(&chunks);
-        if (chunks.len && v.output_bytes == 0) {
-            v.output_bytes = (int64_t)chunks.len;
+        v.output = mu_buf_bytes(&g->chunks);
+        if (g->chunks.len && v.output_bytes == 0) {
+            v.output_bytes = (int64_t)g->chunks.len;
         }
     }
-    if (r >= 0) {
-        r = g->op->each(g->op->arg, &v);
-    }
-    mu_buf_fini(&chunks);
+    int r = g->op->each(g->op->arg, &v);
     return r < 0 ? r : 0;
 }
 
 static int run_get(struct mu_read *read, struct mu_db *db)
 {
     struct mu_session_get *op = MU_CONTAINER(read, struct mu_session_get, read);
-    struct got g = {op, db, false};
-    int r = MU_DB_RUN(db, &q_get, take_view, &g, MU_VT(mu_id_bytes(&op->id)));
+    struct got g = {.op = op};
+    mu_buf_init(&g.chunks, MU_OUTPUT_MAX + (1 << 20));
+    int r = MU_DB_RUN(db, &q_chunks, add_chunk, &g.chunks, MU_VT(mu_id_bytes(&op->id)));
+    if (r >= 0) {
+        r = MU_DB_RUN(db, &q_get, take_view, &g, MU_VT(mu_id_bytes(&op->id)));
+    }
+    mu_buf_fini(&g.chunks);
     return r < 0 ? r : r == 0 || g.foreign ? MU_E_NOT_FOUND : 0;
 }
 
