@@ -136,6 +136,7 @@ class Server:
         self.database_url = database_url or (postgres.new_database() if postgres else None)
         self.extra = dict(env or {})
         self.process = self.port = None
+        self.prefix = []
         self.log, self.not_json, self.err = [], [], ""
         self.changed = threading.Condition()
         self.expected_death = False
@@ -146,6 +147,13 @@ class Server:
         Server._all.append(self)
 
     # --- the process ---
+    def as_nobody(self):
+        """Where the tests run as root: the server as an ordinary user, in its own temporary folder."""
+        if os.getuid() == 0:
+            for path in (self.tmp, *self.tmp.rglob("*")):
+                os.chown(path, 65534, 65534)
+            self.prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
     def environment(self):
         env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8", "USER": "tester",
                "OZ_DATA_DIR": str(self.data), "OZ_CONTROL_PLANE_PORT": "0",
@@ -165,7 +173,7 @@ class Server:
         self.expected_death, self.port = False, None
         with self.changed:
             self.log, self.not_json, self.err = [], [], ""
-        self.process = subprocess.Popen([str(BINARY), "serve", *self.args], env=self.environment(), cwd=self.cwd,
+        self.process = subprocess.Popen([*self.prefix, str(BINARY), "serve", *self.args], env=self.environment(), cwd=self.cwd,
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                         start_new_session=True, preexec_fn=die_with_parent)
         self.threads = [threading.Thread(target=self._read_log, args=(self.process.stdout,), daemon=True),

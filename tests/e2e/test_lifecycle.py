@@ -35,11 +35,9 @@ def fails(make_server, env, *words, **options):
 # --- first start ---
 
 def test_first_start_in_an_empty_folder_needs_no_setting(make_server, tmp_path):
-    # Without OZ_DATA_DIR root's folder is the system's: the user's state folder is named where the tests run as root.
     server = make_server({"OZ_DATA_DIR": None, "OZ_CONTROL_PLANE_PORT": "0"}, admin_key=None, start=False)
     state = server.home / ".local/state"
-    if os.getuid() == 0:
-        server.extra["XDG_STATE_HOME"] = str(state)
+    server.as_nobody()  # root's folder is the system's, not one of this test
     server.start()
     (key_file,) = [p for p in state.rglob("*") if p.is_file() and p.name == "admin.key"]
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
