@@ -32,12 +32,10 @@ struct mu_oz {
     struct mu_metric *sse_clients;
 };
 
-/* The source (enum mu_source) that a word of the API names; 0 = unknown. */
-int mu_oz_source_parse(mu_bytes word);
-
 /* The routes of all files of this folder, each table ended by {.path = NULL}. */
 extern const struct mu_route mu_oz_run_routes[];
 extern const struct mu_route mu_oz_event_routes[];
+extern const struct mu_route mu_oz_file_routes[];
 extern const struct mu_route mu_oz_environment_routes[];
 extern const struct mu_route mu_oz_schedule_routes[];
 extern const struct mu_route mu_oz_provider_routes[];

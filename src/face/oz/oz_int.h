@@ -23,7 +23,13 @@ bool mu_oz_limit(struct mu_call *c, unsigned *ret);
 bool mu_oz_cursor(struct mu_call *c, const char *prefix, struct mu_id *ret); /* text[0] = 0: none */
 
 /* The image allow-list. */
-bool mu_oz_image_allowed(const struct mu_oz *oz, mu_bytes image);
+static inline bool mu_oz_image_allowed(const struct mu_oz *oz, mu_bytes image)
+{
+    return mu_image_allowed(oz->image_allowlist, image);
+}
+
+/* A list's page ends with the row that passes this: what a row holds is the callers' choice. */
+enum { MU_OZ_PAGE_BYTES = 8 << 20 };
 
 /* Schemas used in two places. */
 extern const struct mu_schema mu_oz_config_members[];
