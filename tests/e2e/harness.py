@@ -373,6 +373,7 @@ class Events:
     def __init__(self, client, run_id, headers=None, timeout=30.0, **query):
         self.client, self.path, self.query = client, f"{API}/agent/runs/{run_id}/events", query
         self.headers, self.timeout, self.comments, self.response = headers or {}, timeout, 0, None
+        self.lines = None
         self.generator = self._events()
 
     def __enter__(self):
@@ -390,7 +391,8 @@ class Events:
 
     def _events(self):
         event, ident, data = None, None, []
-        for line in self.response.iter_lines():
+        self.lines = self.lines or self.response.iter_lines()  # a second loop goes on where the first ended
+        for line in self.lines:
             if line == "":
                 if data:
                     yield {"event": event or "message", "id": ident, "data": json.loads("\n".join(data)),

@@ -38,9 +38,12 @@ def fails(make_server, env, *words, **options):
 # --- first start ---
 
 def test_first_start_in_an_empty_folder_needs_no_setting(make_server, tmp_path):
-    # As root the default folder is the machine's own: not in a test.
-    server = make_server({"OZ_DATA_DIR": None}, admin_key=None, unprivileged=True)
+    # Without OZ_DATA_DIR root's folder is the system's: the user's state folder is named where the tests run as root.
+    server = make_server({"OZ_DATA_DIR": None, "OZ_CONTROL_PLANE_PORT": "0"}, admin_key=None, start=False)
     state = server.home / ".local/state"
+    if os.getuid() == 0:
+        server.extra["XDG_STATE_HOME"] = str(state)
+    server.start()
     (key_file,) = [p for p in state.rglob("*") if p.is_file() and p.name == "admin.key"]
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
     assert stat.S_IMODE(key_file.parent.stat().st_mode) == 0o700
@@ -435,6 +438,7 @@ def test_vanished_postgres_gives_503_and_recovers(make_server, postgres, model):
         finally:
             postgres.start()
     else:
+        import sqlite3
         (path,) = [p for p in server.data.iterdir() if p.is_file() and p.read_bytes()[:15] == b"SQLite format 3"]
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -495,7 +499,7 @@ def test_socket_activation(make_server):
     env = server.environment()
     env["LISTEN_FDS"] = "1"
     # LISTEN_PID must be the pid after exec: a shell sets it and becomes the server.
-    process = subprocess.Popen(["bash", "-c", f"export LISTEN_PID=$$; exec {BINARY} serve 3<&{listener.fileno()}"],
+    process = subprocess.Popen(["/bin/bash", "-c", f"LISTEN_PID=$$ exec {BINARY} serve 3<&{listener.fileno()}"],
                                env=env, cwd=server.cwd, pass_fds=[listener.fileno()], stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
     try:
