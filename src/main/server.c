@@ -161,7 +161,9 @@ static int build_route(struct mu_server *s, struct mu_db *db, struct mu_err *err
                                          .identity = s->identity,
                                          .dispatch = s->dispatch,
                                          .environments = s->environments,
-                                         .settings = &c->providers};
+                                         .settings = &c->providers,
+                                         .allow_raw_env_image = c->allow_raw_env_image,
+                                         .image_allowlist = c->image_allowlist};
     if (r == 0) {
         r = mu_schedules_new(&sc, &s->schedules);
     }
@@ -216,8 +218,7 @@ static void fill_faces(struct mu_server *s)
         .list_message_bytes = c->list_message_bytes,
         .image_allowlist = c->image_allowlist,
         .public_url = c->public_url,
-        .run_source_default =
-            strcmp(c->run_source_default, "LOCAL") == 0 ? MU_SRC_LOCAL : MU_SRC_API,
+        .run_source_default = mu_source_parse(mu_str(c->run_source_default)),
         .sse_clients =
             mu_metrics_gauge(s->metrics, "muster_sse_clients", NULL, "Open event streams."),
     };
@@ -239,6 +240,7 @@ static int build_faces(struct mu_server *s, struct mu_err *err)
     const struct mu_config *c = s->conf;
     static const struct mu_route *const tables[] = {
         mu_oz_run_routes,      mu_oz_event_routes,    mu_oz_environment_routes,
+        mu_oz_file_routes,
         mu_oz_schedule_routes, mu_oz_provider_routes, mu_meta_routes,
         mu_key_routes,         mu_server_routes};
     fill_faces(s);

@@ -214,8 +214,10 @@ class Server:
                 self.changed.wait(min(left, 0.5))
         return line
 
-    def tail(self, n=60):
-        lines = [json.dumps(line) for line in self.log[-n:]] + self.not_json[-20:]
+    def tail(self, n=40):
+        """The end of the log, without the requests that went well."""
+        told = [x for x in self.log if x.get("msg") != "http.response" or x.get("status", 0) >= 500]
+        lines = [json.dumps(line) for line in told[-n:]] + self.not_json[-20:]
         code = self.process.poll() if self.process else None
         return f"exit code {code}, data {self.data}\n" + "\n".join(lines) + "\n--- stderr ---\n" + self.err[-12_000:]
 

@@ -147,7 +147,9 @@ static int load_row(void *arg, const struct mu_live_row *row)
     if (!t) {
         return -ENOMEM;
     }
-    atomic_fetch_add(&t->live, 1);
+    if (row->state < 80) { /* what is being stopped has given its place back */
+        atomic_fetch_add(&t->live, 1);
+    }
     if (row->route != MU_ROUTE_PROVIDER) {
         return 0;
     }

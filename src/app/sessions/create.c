@@ -171,6 +171,9 @@ static int run_create(struct mu_unit *u, struct mu_tx *tx)
     if (r != 0) {
         return r < 0 ? r : 0;
     }
+    if (op->over_limit) {
+        return MU_E_LIMIT;
+    }
     if (op->tick) {
         r = MU_TX_RUN(tx, &q_tick_take, NULL, NULL, MU_VT(op->tick->schedule_id),
                       MU_VI(op->tick->tick_ms), MU_VIOPT(op->tick->next_ms));
@@ -251,7 +254,8 @@ int mu_session_create(struct mu_sessions *s, struct mu_session_create *op)
     op->unit.stream_id = mu_id_bytes(&op->fresh);
     op->unit.alone = op->prompt.len > (256u << 10);
     long live = atomic_fetch_add(&op->who->tenant->live, 1);
-    if (s->opts.max_queued > 0 && live >= s->opts.max_queued && !op->who->admin) {
+    op->over_limit = s->opts.max_queued > 0 && live >= s->opts.max_queued && !op->who->admin;
+    if (op->over_limit && !op->idem_key.ptr && !op->check_dup) {
         r = MU_E_LIMIT;
     } else {
         r = mu_writer_submit(s->opts.writer, &op->unit);

@@ -58,6 +58,8 @@ static const struct mu_stmt q_stopped_result = {
     NULL};
 static const struct mu_stmt q_delete = {
     "delete", "t", "DELETE FROM sessions WHERE id = $1 AND ended_ms IS NOT NULL", NULL};
+static const struct mu_stmt q_objects = {"objects", "t",
+                                         "SELECT id FROM files WHERE session_id = $1", NULL};
 static const struct mu_stmt q_requeue_run = {
     "requeue_run", "tiii",
     "UPDATE sessions SET state = 20, worker_id = NULL, epoch = epoch + 1, tries = tries + 1, "
@@ -286,6 +288,9 @@ static int run_cancel(struct mu_unit *u, struct mu_tx *tx)
 static void cancel_done(struct mu_unit *u, int result)
 {
     struct mu_session_cancel *op = MU_CONTAINER(u, struct mu_session_cancel, unit);
+    if (result >= 0 && op->changed) {
+        mu_sessions_note_stop(op->sessions, mu_str(op->org));
+    }
     if (result >= 0 && op->changed && op->state == MU_ST_COMPLETED) {
         mu_sessions_note_end(op->sessions, mu_str(op->org), MU_OUT_CANCELLED);
     }
@@ -326,12 +331,27 @@ int mu_session_delete_parts(struct mu_tx *tx, mu_bytes id)
     return r;
 }
 
+static int take_object(void *arg, struct mu_row *row)
+{
+    struct mu_session_delete *op = arg;
+    if (op->n_files < MU_SESSION_FILES &&
+        mu_id_parse(mu_row_bytes(row, 0), NULL, &op->files[op->n_files]) == 0) {
+        op->n_files++;
+    }
+    return 0;
+}
+
 static int run_delete(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_session_delete *op = MU_CONTAINER(u, struct mu_session_delete, unit);
     mu_bytes id = mu_id_bytes(&op->id);
     struct who who;
     int r = look_up(tx, id, op->admin, op->org_id, &who);
+    if (r < 0) {
+        return r;
+    }
+    op->n_files = 0;
+    r = MU_TX_RUN(tx, &q_objects, take_object, op, MU_VT(id));
     if (r < 0) {
         return r;
     }

@@ -137,7 +137,12 @@ static bool take_vars(struct writing *x, yyjson_val *vars)
             mu_call_error(c, 400, "invalid_field", field, "%s: there is no stored value to keep for \"<redacted>\"", field);
             return false;
         }
-        x->vars[x->op.n_vars++] = (struct mu_env_var){name, text, keep};
+        size_t at = 0; /* of a name given twice the last counts */
+        while (at < x->op.n_vars && !mu_bytes_eq(x->vars[at].name, name)) {
+            at++;
+        }
+        x->vars[at] = (struct mu_env_var){name, text, keep};
+        x->op.n_vars = MU_MAX(x->op.n_vars, at + 1);
     }
     return true;
 }
@@ -290,7 +295,7 @@ static int add_row(void *arg, const struct mu_env_view *v)
     if (x->op.list) {
         mu_jw_obj_end(&x->w);
     }
-    return x->w.buf->failed;
+    return x->w.buf->failed ? x->w.buf->failed : x->op.list && x->w.buf->len > MU_OZ_PAGE_BYTES;
 }
 
 static void got(struct mu_env_read *op, int result)
