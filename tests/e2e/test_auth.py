@@ -44,7 +44,7 @@ def test_any_token_is_a_tenant_of_its_hash(tenant):
     assert run["scope"]["type"] == "User"
 
 
-@pytest.mark.parametrize("token", ["sk_" + "0" * 64, "sk_" + "a" * 64])
+@pytest.mark.parametrize("token", ["sk_" + "0" * 64, "sk_" + "a" * 64, "adm_" + "0" * 64])
 def test_unknown_token_of_our_own_form_is_401_never_a_tenant(oz, token):
     assert_error(ask(oz, f"Bearer {token}"), 401, "unauthorized")
 
