@@ -137,12 +137,7 @@ static bool take_vars(struct writing *x, yyjson_val *vars)
             mu_call_error(c, 400, "invalid_field", field, "%s: there is no stored value to keep for \"<redacted>\"", field);
             return false;
         }
-        size_t at = 0; /* of a name given twice the last counts */
-        while (at < x->op.n_vars && !mu_bytes_eq(x->vars[at].name, name)) {
-            at++;
-        }
-        x->vars[at] = (struct mu_env_var){name, text, keep};
-        x->op.n_vars = MU_MAX(x->op.n_vars, at + 1);
+        x->vars[x->op.n_vars++] = (struct mu_env_var){name, text, keep};
     }
     return true;
 }
