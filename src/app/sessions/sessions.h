@@ -70,7 +70,7 @@ struct mu_session_create {
     mu_bytes prompt_head, prompt_rest, search;
     struct mu_buf search_buf;
     bool over_limit; /* refused unless it is a repetition */
-    void *after; /* for app/dispatch */
+    void *after;     /* for app/dispatch */
     void (*after_done)(struct mu_session_create *op, int result);
 };
 /* 0 = done() will run; else it will not: MU_E_LIMIT (too many live sessions; of a request that may
@@ -260,7 +260,7 @@ struct mu_quota_settle {
 };
 
 /* The next candidate of a running attempt: takes its quota, gives back the former one's.
- * MU_E_SATURATED, MU_E_STALE. */
+ * MU_E_SATURATED; MU_E_STALE, also when a stop was accepted meanwhile. */
 struct mu_session_switch {
     struct mu_unit unit;
     struct mu_sessions *sessions;
@@ -310,7 +310,8 @@ struct mu_session_saturate {
 };
 MU_MUST_USE int mu_session_saturate(struct mu_sessions *s, struct mu_session_saturate *op);
 
-/* Output so far, append-only: `pos` is the offset of `bytes` in the attempt's output. */
+/* Output so far, append-only: `pos` is the offset of `bytes` in the attempt's output. MU_E_STALE:
+ * the attempt lost its lease, nothing was stored or dropped. */
 struct mu_session_chunk {
     struct mu_unit unit;
     struct mu_sessions *sessions;
