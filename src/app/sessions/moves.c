@@ -49,8 +49,8 @@ const struct mu_stmt mu_q_attempt_end = {
     "ended_ms IS NULL",
     NULL};
 static const struct mu_stmt q_holds = {
-    "holds", "ti", "SELECT 1 FROM sessions WHERE id = $1 AND epoch = $2 AND state BETWEEN 30 AND 89",
-    NULL};
+    "holds", "ti",
+    "SELECT 1 FROM sessions WHERE id = $1 AND epoch = $2 AND state BETWEEN 30 AND 89", NULL};
 static const struct mu_stmt q_chunk = {
     "chunk", "tib",
     "INSERT INTO output_chunks (session_id, pos, bytes) VALUES ($1, $2, $3) ON CONFLICT "

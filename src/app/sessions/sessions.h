@@ -70,7 +70,7 @@ struct mu_session_create {
     mu_bytes prompt_head, prompt_rest, search;
     struct mu_buf search_buf;
     bool over_limit; /* refused unless it is a repetition */
-    void *after; /* for app/dispatch */
+    void *after;     /* for app/dispatch */
     void (*after_done)(struct mu_session_create *op, int result);
 };
 /* 0 = done() will run; else it will not: MU_E_LIMIT (too many live sessions; of a request that may
