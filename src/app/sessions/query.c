@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "app/sessions/query_int.h"
+#include "app/sessions/statements_int.h"
 
 /* The columns of a view, in the order of mu_session_view_read(). */
 #define VIEW_COLUMNS                                                                               \
@@ -296,15 +297,16 @@ static int take_live(void *arg, struct mu_row *r)
     return l->each(l->arg, &row);
 }
 
+static const struct mu_stmt q_live_all = {
+    "live_all", "it",
+    "SELECT id, org_id, harness, model, state, route, tries, queued_ms, epoch, deadline_ms, "
+    "saturated_ms FROM sessions WHERE "
+    "ended_ms IS NULL AND (deadline_ms, id) > ($1, $2) ORDER BY deadline_ms, id LIMIT 1000",
+    NULL};
+
 int mu_sessions_each_live(struct mu_db *db, int (*each)(void *arg, const struct mu_live_row *row),
                           void *arg)
 {
-    static const struct mu_stmt q_live_all = {
-        "live_all", "it",
-        "SELECT id, org_id, harness, model, state, route, tries, queued_ms, epoch, deadline_ms, "
-        "saturated_ms FROM sessions WHERE "
-        "ended_ms IS NULL AND (deadline_ms, id) > ($1, $2) ORDER BY deadline_ms, id LIMIT 1000",
-        NULL};
     struct live l = {each, arg, INT64_MIN, ""};
     for (;;) {
         char after[MU_ID_LEN + 1];
@@ -316,3 +318,10 @@ int mu_sessions_each_live(struct mu_db *db, int (*each)(void *arg, const struct 
         }
     }
 }
+
+const struct mu_planned mu_query_planned[] = {
+    {&q_list, "sessions_org"},
+    {&q_live_all, "sessions_due"},
+    {&q_files, "files_session"},
+    {NULL, NULL},
+};
