@@ -15,7 +15,7 @@ import time
 
 import httpx
 import pytest
-from harness import ADMIN_KEY, API, BINARY, TERMINAL, assert_dense, assert_error, eventually, ok, provider_env
+from harness import ADMIN_KEY, API, BINARY, assert_dense, assert_error, eventually, ok, provider_env
 
 
 def all_text(server):
@@ -92,7 +92,7 @@ def test_root_is_warned_about(make_server):
         assert not [x for x in make_server().log if x["level"] == "warn" and "root" in json.dumps(x)]
         return
     server = make_server()
-    assert [x for x in server.log if x["level"] == "warn" and "root" in json.dumps(x)], server.tail()
+    eventually(lambda: [x for x in server.log if x["level"] == "warn" and "root" in json.dumps(x)], 5, "the warning")
 
 
 # --- settings ---

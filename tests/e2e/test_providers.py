@@ -163,7 +163,7 @@ def test_failure_classes(lab, marker, code, tries):
     assert run["error"]["message"] and len(run["error"]["message"]) <= 1000
     if tries:
         assert len(lab.calls("custom")) == tries, [c["outcome"] for c in lab.calls("custom")]
-    assert run["output"] in ("", "Hello from the", "Hello from the scripted model.", "Hello from the scripted mode"), run["output"]
+    assert "Hello from the scripted model.".startswith(run["output"]), "something else than the partial text is kept"
     lab.behave("custom", "")
     if not marker.startswith("status:429"):  # blocked until Retry-After
         assert client.finish("works again", states="SUCCEEDED")
