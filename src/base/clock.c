@@ -142,15 +142,10 @@ int mu_time_parse(mu_bytes b, int64_t *ret_ms)
         !literal(&b, '-') || !number(&b, 2, &c.day)) {
         return MU_E_INVALID;
     }
-    if (b.len) {
-        if (!literal(&b, 'T') && !literal(&b, 't') && !literal(&b, ' ')) {
-            return MU_E_INVALID;
-        }
-        if (!parse_clock(&b, &c, &frac, &offset) || b.len) {
-            return MU_E_INVALID;
-        }
+    if (!literal(&b, 'T') && !literal(&b, 't') && !literal(&b, ' ')) {
+        return MU_E_INVALID;
     }
-    if (!civil_ok(&c)) {
+    if (!parse_clock(&b, &c, &frac, &offset) || b.len || !civil_ok(&c)) {
         return MU_E_INVALID;
     }
     *ret_ms = mu_civil_ms(&c) + frac - (int64_t)offset * 60000;

@@ -71,7 +71,7 @@ static inline bool mu_timer_is_set(const struct mu_timer *t)
 MU_MUST_USE int mu_loop_signal(struct mu_loop *loop, int signum, void (*fn)(void *arg, int signum),
                                void *arg);
 
-/* The watchdog (c-style.md 1.7): one thread that watches up to 16 loops and calls `report` (on its
+/* The watchdog (c-style.md 1.7): one thread that watches up to 64 loops and calls `report` (on its
  * own thread) once for every loop turn longer than `limit_ms`: when the turn has ended, or, if it
  * does not, after ten to twenty times the limit. Start after the loops, stop before them. */
 struct mu_watchdog;

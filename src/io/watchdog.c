@@ -7,7 +7,7 @@
 #include <signal.h>
 #include <time.h>
 
-enum { MAX_LOOPS = 16, HUNG_FACTOR = 10 };
+enum { MAX_LOOPS = 64, HUNG_FACTOR = 10 };
 
 struct watched {
     struct mu_loop *loop;

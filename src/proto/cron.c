@@ -21,14 +21,6 @@ static const struct field fields[] = {
 };
 enum { MINUTE, HOUR, DAY, MONTH, WEEKDAY, N_FIELDS };
 
-static const struct {
-    const char *name, *text;
-} nicknames[] = {
-    {"@hourly", "0 * * * *"},   {"@daily", "0 0 * * *"},   {"@midnight", "0 0 * * *"},
-    {"@weekly", "0 0 * * 0"},   {"@monthly", "0 0 1 * *"}, {"@yearly", "0 0 1 1 *"},
-    {"@annually", "0 0 1 1 *"},
-};
-
 static int refuse(const struct field *f, mu_bytes item, struct mu_err *err, const char *why)
 {
     char shown[24];
@@ -164,18 +156,7 @@ int mu_cron_parse(mu_bytes text, struct mu_cron *ret, struct mu_err *err)
     if (text.len > MAX_TEXT) {
         return mu_err_set(err, MU_E_INVALID, "cron: longer than %d bytes", MAX_TEXT);
     }
-    text = mu_bytes_trim(text);
-    if (text.len == 0 || text.ptr[0] != '@') {
-        return parse_fields(text, ret, err);
-    }
-    for (size_t i = 0; i < MU_ARRAY_LEN(nicknames); i++) {
-        if (mu_bytes_eq_nocase(text, mu_str(nicknames[i].name))) {
-            return parse_fields(mu_str(nicknames[i].text), ret, err);
-        }
-    }
-    return mu_err_set(err, MU_E_INVALID,
-                      "cron: unknown name (@hourly @daily @midnight @weekly @monthly @yearly "
-                      "@annually)");
+    return parse_fields(text, ret, err);
 }
 
 static bool day_matches(const struct mu_cron *c, const struct mu_civil *t)

@@ -14,9 +14,8 @@ struct mu_cron {
                                   if either field does */
 };
 
-/* Fields: "*", n, a-b, lists, "/step", names (jan, mon) in any case, 7 = Sunday; also @hourly
- * @daily @midnight @weekly
- * @monthly @yearly @annually. MU_E_INVALID with words that name the field. At most 256 bytes. */
+/* Fields: "*", n, a-b, lists, "/step", names (jan, mon) in any case, 7 = Sunday. MU_E_INVALID with
+ * words that name the field. At most 256 bytes. */
 MU_MUST_USE int mu_cron_parse(mu_bytes text, struct mu_cron *ret, struct mu_err *err);
 /* The first match strictly after `after_ms`, at second 0. MU_E_NOT_FOUND when there is none within
  * 8 years (30 February). */

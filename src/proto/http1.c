@@ -493,8 +493,11 @@ static int check_head(struct mu_http1 *p)
     }
     h->keep_alive = llhttp_should_keep_alive(&p->ll) != 0;
     h->upgrade = llhttp_get_upgrade(&p->ll) != 0;
-    h->expect_continue =
-        !h->http10 && mu_bytes_eq_nocase(mu_http_header(h, "expect"), MU_B("100-continue"));
+    mu_bytes expect = h->http10 ? MU_B_NONE : mu_http_header(h, "expect");
+    h->expect_continue = mu_bytes_eq_nocase(expect, MU_B("100-continue"));
+    if (expect.len && !h->expect_continue) {
+        return fail_cb(p, 417, "the only expectation that is met is 100-continue");
+    }
     return 0;
 }
 

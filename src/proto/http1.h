@@ -65,8 +65,8 @@ void mu_http1_reset(struct mu_http1 *p, struct mu_arena *a);
 enum mu_http1_event mu_http1_feed(struct mu_http1 *p, mu_bytes in, size_t *ret_used);
 const struct mu_http_head *mu_http1_head(const struct mu_http1 *p);
 mu_bytes mu_http1_body(const struct mu_http1 *p);
-/* After ERROR: 400, 414, 431, 501 (unknown transfer coding), 503 (out of memory) or 505, and a
- * short text that names the fault. */
+/* After ERROR: 400, 414, 417 (an expectation other than 100-continue), 431, 501 (unknown transfer
+ * coding), 503 (out of memory) or 505, and a short text that names the fault. */
 int mu_http1_status(const struct mu_http1 *p, const char **ret_text);
 /* Whether bytes of an unfinished message were seen (for the header timeout). */
 bool mu_http1_in_message(const struct mu_http1 *p);

@@ -1,5 +1,6 @@
 """Starts the real server and talks to it. Nothing here knows how it is built inside."""
 import contextlib
+import ctypes
 import itertools
 import json
 import os
@@ -19,6 +20,7 @@ import httpx
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("MUSTER", ROOT / "build/asan/muster")).resolve()
+LIBC = ctypes.CDLL(None, use_errno=True)
 API = "/api/v1"
 TERMINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
 STATES = ("QUEUED", "PENDING", "CLAIMED", "INPROGRESS") + TERMINAL
@@ -30,7 +32,7 @@ ADMIN_KEY = "the-admin-key-of-these-tests"
 UPSTREAM_KEY = "the-upstream-key-of-these-tests"
 
 
-def unprivileged():
+def plain_user():
     """Prefix of a command that must not run as root."""
     if os.getuid() != 0:
         return [], os.getuid(), os.getgid()
@@ -39,6 +41,11 @@ def unprivileged():
             user = pwd.getpwnam(name)
             return ["runuser", "-u", name, "--"], user.pw_uid, user.pw_gid
     raise AssertionError("no unprivileged user to run PostgreSQL as")
+
+
+def die_with_parent():
+    """In the child, before exec: a test run that is cut off leaves no server behind."""
+    LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class Postgres:
@@ -51,7 +58,7 @@ class Postgres:
         assert found, "PostgreSQL is not installed: script/bootstrap test"
         self.bin = pathlib.Path(found).parent
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="muster-pg-", dir="/tmp"))
-        self.prefix, uid, gid = unprivileged()
+        self.prefix, uid, gid = plain_user()
         os.chown(self.dir, uid, gid)
         self.numbers = itertools.count(1)
         self._run("initdb", "-D", self.dir / "data", "-U", "muster", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8",
@@ -117,7 +124,7 @@ class Server:
     _all = []
 
     def __init__(self, env=None, data=None, admin_key=ADMIN_KEY, postgres=None, database_url=None, args=(),
-                 name="server", files=None):
+                 name="server", files=None, unprivileged=False):
         self.tmp = pathlib.Path(tempfile.mkdtemp(prefix="muster-e2e-"))
         self.cwd, self.home = self.tmp / "cwd", self.tmp / "home"
         self.cwd.mkdir()
@@ -128,6 +135,12 @@ class Server:
         self.admin_key, self.args, self.name, self.postgres = admin_key, list(args), name, postgres
         self.database_url = database_url or (postgres.new_database() if postgres else None)
         self.extra = dict(env or {})
+        self.user = {}
+        if unprivileged and os.getuid() == 0:
+            _, uid, gid = plain_user()
+            self.user = {"user": uid, "group": gid, "extra_groups": []}
+            for path in (self.tmp, *self.tmp.rglob("*")):
+                os.chown(path, uid, gid)
         self.process = self.port = None
         self.log, self.not_json, self.err = [], [], ""
         self.changed = threading.Condition()
@@ -160,7 +173,7 @@ class Server:
             self.log, self.not_json, self.err = [], [], ""
         self.process = subprocess.Popen([str(BINARY), "serve", *self.args], env=self.environment(), cwd=self.cwd,
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        start_new_session=True)
+                                        start_new_session=True, preexec_fn=die_with_parent, **self.user)
         self.threads = [threading.Thread(target=self._read_log, args=(self.process.stdout,), daemon=True),
                         threading.Thread(target=self._read_err, args=(self.process.stderr,), daemon=True)]
         for t in self.threads:
@@ -207,8 +220,10 @@ class Server:
                 self.changed.wait(min(left, 0.5))
         return line
 
-    def tail(self, n=60):
-        lines = [json.dumps(line) for line in self.log[-n:]] + self.not_json[-20:]
+    def tail(self, n=40):
+        """The end of the log, without the requests that went well."""
+        told = [x for x in self.log if x.get("msg") != "http.response" or x.get("status", 0) >= 500]
+        lines = [json.dumps(line) for line in told[-n:]] + self.not_json[-20:]
         code = self.process.poll() if self.process else None
         return f"exit code {code}, data {self.data}\n" + "\n".join(lines) + "\n--- stderr ---\n" + self.err[-12_000:]
 
@@ -358,6 +373,8 @@ class Events:
     def __init__(self, client, run_id, headers=None, timeout=30.0, **query):
         self.client, self.path, self.query = client, f"{API}/agent/runs/{run_id}/events", query
         self.headers, self.timeout, self.comments, self.response = headers or {}, timeout, 0, None
+        self.lines = None
+        self.generator = self._events()
 
     def __enter__(self):
         self.context = self.client.stream("GET", self.path, params=self.query, timeout=self.timeout,
@@ -369,9 +386,13 @@ class Events:
         return self.context.__exit__(*exc)
 
     def __iter__(self):
-        """Yields dicts with event, id (int or None) and data, until the server ends the stream."""
+        """Dicts with event, id (int or None) and data, until the server ends the stream; goes on where it was left."""
+        return self.generator
+
+    def _events(self):
         event, ident, data = None, None, []
-        for line in self.response.iter_lines():
+        self.lines = self.lines or self.response.iter_lines()  # a second loop goes on where the first ended
+        for line in self.lines:
             if line == "":
                 if data:
                     yield {"event": event or "message", "id": ident, "data": json.loads("\n".join(data)),
@@ -456,7 +477,7 @@ def assert_run(run, single=True):
     assert run["state"] in STATES
     assert "session_link" in run and "status_message" in run and "conversation_id" in run
     assert isinstance(run["artifacts"], list) and isinstance(run["agent_config"], dict)
-    assert "environment_id" in run["agent_config"] and isinstance(run["agent_config"]["model_id"], str)
+    assert run["updated_at"] >= run["created_at"], run["updated_at"]
     if run["status_message"] is not None:
         assert isinstance(run["status_message"]["message"], str)
     if single:

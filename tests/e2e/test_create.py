@@ -5,7 +5,7 @@ import json
 import uuid
 
 import pytest
-from harness import ENV_ID, RUN_ID, assert_error, assert_run, new_run_id, ok
+from harness import ENV_ID, RUN_ID, assert_error, assert_run, eventually, new_run_id, ok, provider_env
 
 PNG = base64.b64encode(bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
@@ -165,7 +165,7 @@ def test_skill_that_cannot_be_resolved_is_refused(tenant):
 def test_conversation_continues(tenant, model, word):
     first = tenant.finish(f"{word}-one [[echo:answer one]]")
     assert first["conversation_id"]
-    second = tenant.finish(f"{word}-two", conversation_id=first["conversation_id"])
+    second = tenant.finish(f"{word}-two [[echo:answer two]]", conversation_id=first["conversation_id"])
     assert second["conversation_id"] == first["conversation_id"]
     messages = [m for m in model.calls(f"{word}-two")[-1]["body"]["messages"] if m["role"] != "system"]
     assert [m["role"] for m in messages] == ["user", "assistant", "user"], messages
@@ -188,7 +188,7 @@ def test_run_with_environment_waits_for_a_worker(tenant, model, word):
     created = tenant.create(word, config={"environment_id": f"  {env}  "})
     assert created["state"] == "PENDING"
     run = assert_run(tenant.run(created["run_id"]))
-    assert run["state"] == "PENDING" and run["agent_config"]["environment_id"] == env
+    assert run["state"] == "PENDING" and run["agent_config"]["environment_id"].strip() == env
     assert model.calls(word) == []
 
 
@@ -226,8 +226,15 @@ def test_largest_prompt_and_one_byte_more(tenant, model):
     assert len(exact) == 1_000_000
     run = tenant.run(ok(post(tenant, exact))["run_id"])
     assert len(run["prompt"]) == 1_000_000 - frame
-    r = post(tenant, exact + " ")
-    assert_error(r, 413, "payload_too_large")
+    assert_error(post(tenant, {"prompt": "p" * 1_000_001}), (400, 413))
+    assert_error(tenant.api("POST", "/environments", content=exact + " "), 413, "payload_too_large")
+
+
+@pytest.mark.parametrize("more", [{}, {"images": []}, {"images": None}, {"pad": "x" * 200_000}])
+def test_only_images_raise_the_body_limit(tenant, more):
+    body = {"prompt": "p" * 900_000, "config": {"base_prompt": "b" * 99_000}, "more": "y" * 2000, **more}
+    assert_error(post(tenant, body), 413, "payload_too_large")
+    assert_error(post(tenant, b"{" + b"x" * 1_000_000), 413, "payload_too_large")
 
 
 def test_prompt_limit_holds_on_the_route_with_images_too(tenant):
@@ -289,7 +296,6 @@ def test_refused_request_does_not_use_up_the_key(tenant):
 
 
 def test_key_survives_a_restart(make_server, model):
-    from harness import provider_env
     server = make_server(provider_env(model))
     key = {"Idempotency-Key": "over-the-restart"}
     first = ok(post(server.client("t"), {"prompt": "a"}, **key))["run_id"]
@@ -327,7 +333,6 @@ def test_nonsense_retry_count_is_no_error(tenant, count):
 
 
 def test_queue_limit_of_a_tenant_is_429(make_server, model):
-    from harness import provider_env
     server = make_server(provider_env(model, OZ_TENANT_MAX_QUEUED="5"))
     client = server.client("busy")
     answers = [post(client, {"prompt": f"[[stall]] {i}"}) for i in range(8)]
@@ -337,7 +342,17 @@ def test_queue_limit_of_a_tenant_is_429(make_server, model):
     assert post(server.client("another"), {"prompt": "hi"}).status_code == 200
     assert client.cancel(answers[0].json()["run_id"]).status_code == 200
     client.wait(answers[0].json()["run_id"])
-    assert post(client, {"prompt": "room again"}).status_code == 200
+    key = {"Idempotency-Key": "the last place"}
+    last = post(client, {"prompt": "room [[stall]]"}, **key)
+    assert last.status_code == 200
+    assert post(client, {"prompt": "full"}, **{"Idempotency-Key": "another"}).status_code == 429
+    again = post(client, {"prompt": "room [[stall]]"}, **key)
+    assert ok(again)["run_id"] == last.json()["run_id"], "a repetition takes no place"
+    for i in range(3):
+        run = client.create("over")["run_id"] if i else last.json()["run_id"]
+        client.cancel(run)
+    assert post(client, {"prompt": "[[stall]]"}).status_code == 200
+    assert post(client, {"prompt": "[[stall]]"}).status_code == 429
 
 
 def test_created_run_is_logged_without_its_prompt(oz, tenant, word):
@@ -351,12 +366,13 @@ def test_created_run_is_logged_without_its_prompt(oz, tenant, word):
 
 
 def test_source_of_our_command_line(tenant):
-    r = tenant.api("POST", "/agent/run", json={"prompt": "x"}, headers={"User-Agent": "muster/0.1.0"})
-    run = tenant.run(ok(r)["run_id"])
-    assert run["source"] in ("CLI", "API")
+    r = tenant.api("POST", "/agent/run", json={"prompt": "x"}, headers={"User-Agent": "muster-cli/0.1.0"})
+    assert tenant.run(ok(r)["run_id"])["source"] == "CLI"
 
 
-def test_source_default_can_be_set(make_server):
-    server = make_server({"OZ_RUN_SOURCE_DEFAULT": "LOCAL"})
-    client = server.client("t")
-    assert client.run(client.create()["run_id"])["source"] == "LOCAL"
+@pytest.mark.parametrize("source", ["LINEAR", "API", "SLACK", "LOCAL", "SCHEDULED_AGENT", "WEB_APP", "GITHUB_ACTION",
+                                    "CLOUD_MODE", "CLI"])
+def test_source_default_can_be_set(make_server, source):
+    client = make_server({"OZ_RUN_SOURCE_DEFAULT": source}).client("t")
+    assert client.run(client.create()["run_id"])["source"] == source
+    assert len(client.list(source=source)["runs"]) == 1

@@ -1,5 +1,7 @@
 """GET, long poll, cancel, delete, rerun of one run (oz-api.md 4.5, 4.6, 5, 7, 17.24)."""
+import base64
 import concurrent.futures
+import hashlib
 import os
 import time
 import uuid
@@ -61,7 +63,44 @@ def test_output_download(tenant):
     assert r.headers["x-content-type-options"] == "nosniff"
     part = tenant.api("GET", f"/agent/runs/{run['run_id']}/files/output", headers={"Range": "bytes=6-10"})
     assert part.status_code == 206 and part.content == b"bytes"
-    assert "files" in ok(tenant.api("GET", f"/agent/runs/{run['run_id']}/files"))
+    past = tenant.api("GET", f"/agent/runs/{run['run_id']}/files/output", headers={"Range": "bytes=11-"})
+    assert past.status_code == 416 and past.headers["content-range"] == "bytes */11" and past.json()["request_id"]
+    (item,) = ok(tenant.api("GET", f"/agent/runs/{run['run_id']}/files"))["files"]
+    assert item["name"] == "output" and item["bytes"] == 11
+
+
+def test_input_images_are_files_of_the_run(tenant, other):
+    raw = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+    body = {"prompt": "x", "images": [{"data": base64.b64encode(raw).decode(), "mime_type": "image/png"}]}
+    run = tenant.finish(**body)
+    files = {f["name"]: f for f in ok(tenant.api("GET", f"/agent/runs/{run['run_id']}/files"))["files"]}
+    assert set(files) == {"image-1", "output"} and files["image-1"]["media_type"] == "image/png"
+    assert files["image-1"]["sha256"] == hashlib.sha256(raw).hexdigest()
+    r = tenant.api("GET", f"/agent/runs/{run['run_id']}/files/image-1")
+    assert r.status_code == 200 and r.content == raw and r.headers["content-type"] == "application/octet-stream"
+    assert_error(tenant.api("GET", f"/agent/runs/{run['run_id']}/files/image-2"), 404, "not_found")
+    for path in ("", "/image-1", "/output"):
+        assert_error(other.api("GET", f"/agent/runs/{run['run_id']}/files{path}"), 404, "not_found")
+
+
+def test_images_leave_the_disk_with_their_run(make_server, model):
+    server = make_server(provider_env(model))
+    client = server.client("t")
+    image = {"data": base64.b64encode(b"\x89PNG" + b"z" * 100).decode(), "mime_type": "image/png"}
+
+    def stored():
+        return [p for p in server.data.rglob("*") if p.is_file() and p.stat().st_size == 104]
+
+    key = {"Idempotency-Key": "k"}
+    body = {"prompt": "x", "images": [image]}
+    first = ok(client.api("POST", "/agent/run", json=body, headers=key))["run_id"]
+    assert len(stored()) == 1
+    assert ok(client.api("POST", "/agent/run", json=body, headers=key))["run_id"] == first
+    assert client.api("POST", "/agent/run", json={**body, "prompt": "y"}, headers=key).status_code == 422
+    assert len(stored()) == 1, "a repetition leaves its images behind"
+    client.wait(first)
+    assert ok(client.api("DELETE", f"/agent/runs/{first}"))["success"] is True
+    assert stored() == []
 
 
 # --- long poll ---
@@ -273,9 +312,8 @@ def test_delete_an_ended_run(tenant):
 def test_a_live_run_is_not_deleted(tenant):
     run_id = tenant.create("[[stall]]")["run_id"]
     r = tenant.api("DELETE", f"/agent/runs/{run_id}")
-    assert_error(r, (400, 409))
-    if r.status_code == 409:
-        assert r.headers["x-should-retry"] == "false"
+    assert_error(r, 409, "conflict")
+    assert r.headers["x-should-retry"] == "false"
     assert tenant.run(run_id)["state"] not in TERMINAL
     tenant.cancel(run_id)
 
@@ -288,6 +326,23 @@ def test_rerun_makes_a_new_run_of_the_same_task(tenant, model, word):
     assert run["prompt"] == word and run["title"] == "once more" and len(model.calls(word)) == 2
     assert tenant.run(first["run_id"])["completed_at"] == first["completed_at"]
     assert_error(tenant.api("POST", f"/agent/runs/{new_run_id()}/rerun"), 404, "not_found")
+
+
+def test_rerun_with_a_key_is_per_source(tenant):
+    one, two = (tenant.finish(f"same settings {i}")["run_id"] for i in range(2))
+    key = {"Idempotency-Key": "again"}
+    first = ok(tenant.api("POST", f"/agent/runs/{one}/rerun", headers=key))["run_id"]
+    assert ok(tenant.api("POST", f"/agent/runs/{one}/rerun", headers=key))["run_id"] == first
+    assert_error(tenant.api("POST", f"/agent/runs/{two}/rerun", headers=key), 422, "invalid_field")
+
+
+def test_rerun_continues_the_same_conversation(tenant, model, word):
+    first = tenant.finish(f"{word}-one [[echo:answer one]]")
+    second = tenant.finish(f"{word}-two [[echo:answer two]]", conversation_id=first["conversation_id"])
+    again = ok(tenant.api("POST", f"/agent/runs/{second['run_id']}/rerun"))["run_id"]
+    assert tenant.wait(again)["conversation_id"] == first["conversation_id"]
+    messages = [m["content"] for m in model.calls(f"{word}-two")[-1]["body"]["messages"] if m["role"] != "system"]
+    assert messages[0].startswith(f"{word}-one") and messages[1] == "answer one"
 
 
 def test_usage_is_reported(tenant):

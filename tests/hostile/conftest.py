@@ -49,12 +49,13 @@ class Line:
         self.data += piece
         return piece
 
-    def answer(self):
-        """(status, headers, body) of the next final answer; None when the peer closed without one."""
+    def answer(self, may_close=False):
+        """(status, headers, body) of the next final answer; None when the peer closed without one and may."""
         while True:
             while b"\r\n\r\n" not in self.data:
                 if not self._more():
                     assert not self.data, f"half an answer: {self.data[:200]!r}"
+                    assert may_close, "closed without an answer"
                     return None
             head, _, rest = self.data.partition(b"\r\n\r\n")
             lines = head.decode("latin-1").split("\r\n")

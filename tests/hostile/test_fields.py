@@ -8,6 +8,7 @@ import copy
 import json
 import urllib.parse
 
+import httpx
 import jsonschema_rs
 import pytest
 from harness import API, assert_error, new_run_id, ok
@@ -96,7 +97,8 @@ def put(document, root_schema, body, path, value):
             if not node:
                 node.append(sample(document, child))
             if last:
-                node[0] = value
+                node[:1] = [] if value is DELETE else [value]
+                return body
             node, schema = node[0], child
             continue
         child = resolve(document, schema.get("properties", {}).get(part, schema.get("additionalProperties") or {}))
@@ -171,6 +173,8 @@ class Caller:
 
     def __init__(self, server, client):
         self.server, self.client = server, client
+        self.admin = server.client(server.admin_key)
+        self.for_admin = set()  # routes that refuse a tenant
         self.environment = client.environment()["id"]
         self.schedule = client.schedule()["id"]
         self.run = client.finish("for the field tests")["run_id"]
@@ -186,7 +190,13 @@ class Caller:
         return "/".join(parts)
 
     def call(self, method, path, **options):
-        return self.client.request(method, self.path(path), **options)
+        """As the tenant; as the admin where a tenant gets 403."""
+        if (method, path) not in self.for_admin:
+            r = self.client.request(method, self.path(path), **options)
+            if r.status_code != 403:
+                return r
+            self.for_admin.add((method, path))
+        return self.admin.request(method, self.path(path), **options)
 
 
 @pytest.fixture(scope="module")
@@ -226,9 +236,13 @@ def test_every_body_field(document, caller):
             for what, value in values(document, member, required):
                 body = put(document, schema, base, field, value)
                 allowed = judge.is_valid(body)
-                r = caller.call(method, path, content=json.dumps(body).encode())
                 cases += 1
                 where = f"{method} {path} {name} {what}"
+                try:
+                    r = caller.call(method, path, content=json.dumps(body).encode())
+                except httpx.TransportError as e:
+                    wrong.append(f"{where}: no answer: {e}")
+                    continue
                 if r.status_code >= 500 or (r.status_code not in (200, 400, 404, 413)):
                     wrong.append(f"{where}: {r.status_code} {r.text[:200]}")
                 elif not allowed:

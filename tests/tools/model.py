@@ -12,8 +12,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 class Model:
     def __init__(self):
-        self.process = subprocess.Popen([sys.executable, str(HERE / "model_server.py"), "--port", "0"],
-                                        stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen([sys.executable, str(HERE / "model_server.py"), "--port", "0", "--until-eof"],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         if not line.strip().isdigit():
             self.stop()
@@ -76,4 +76,5 @@ class Model:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        self.process.stdin.close()
         self.process.stdout.close()

@@ -33,6 +33,7 @@ import argparse
 import asyncio
 import email.utils
 import json
+import os
 import re
 import signal
 import sys
@@ -92,8 +93,8 @@ def last_user_text(body):
         after = after or any(isinstance(p, dict) and p.get("type") == "tool_result" for p in last["content"])
     texts = [text_of(i.get("content")) for i in items if isinstance(i, dict) and i.get("role") == "user"]
     texts = [t for t in texts if t]
-    # Agents put their reminders into further user messages: the last one that carries a marker wins.
-    marked = [t for t in texts if "[[" in t]
+    # Agents put their reminders into further user messages: there the last one that carries a marker wins.
+    marked = [t for t in texts if "[[" in t] if body.get("tools") else []
     return (marked or texts or [""])[-1], after
 
 
@@ -619,6 +620,7 @@ class ModelServer:
 async def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--until-eof", action="store_true", help="ends when stdin is closed, with whoever started it")
     args = parser.parse_args()
     model = ModelServer()
     server = await model.listen(args.port)
@@ -626,6 +628,8 @@ async def main():
     stop = asyncio.Event()
     for sig in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sig, stop.set)
+    if args.until_eof:
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), lambda: os.read(0, 4096) or stop.set())
     await stop.wait()
     server.close()
     for conn in list(model.connections):

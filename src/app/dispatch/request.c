@@ -10,6 +10,23 @@ static bool truthy(yyjson_val *v)
     return v && yyjson_is_true(v);
 }
 
+/* Exactly one of command, url, warp_id (oz-api.md 15.2). */
+static bool mcp_well_formed(yyjson_val *servers)
+{
+    size_t i, n;
+    yyjson_val *name, *server;
+    yyjson_obj_foreach(servers, i, n, name, server)
+    {
+        int ways = !!mu_json_get_bytes(server, "command").len +
+                   !!mu_json_get_bytes(server, "url").len +
+                   !!mu_json_get_bytes(server, "warp_id").len;
+        if (ways != 1) {
+            return false;
+        }
+    }
+    return true;
+}
+
 const char *mu_run_request_refuse(const struct mu_run_request *rq, const char **ret_field)
 {
     yyjson_val *c = rq->config;
@@ -24,6 +41,10 @@ const char *mu_run_request_refuse(const struct mu_run_request *rq, const char **
     if (!worker && mcp && yyjson_is_obj(mcp) && yyjson_obj_size(mcp) > 0) {
         *ret_field = "config.mcp_servers";
         return "MCP servers need an environment (config.environment_id)";
+    }
+    if (mcp && yyjson_is_obj(mcp) && !mcp_well_formed(mcp)) {
+        *ret_field = "config.mcp_servers";
+        return "each server has exactly one of command, url and warp_id";
     }
     if (!worker && truthy(mu_json_get(c, "computer_use_enabled"))) {
         *ret_field = "config.computer_use_enabled";

@@ -1,6 +1,7 @@
 #include "app/environments/environments.h"
 
 #include <errno.h>
+#include <fnmatch.h>
 #include <stdio.h>
 
 #include "proto/json.h"
@@ -17,8 +18,12 @@ static const struct mu_stmt q_one = {
     "SELECT id, org_id, name, image, spec, version, created_ms, updated_ms FROM environments WHERE "
     "id = $1 AND deleted_ms IS NULL",
     NULL};
-static const struct mu_stmt q_place = {"env_place", "t",
-                                       "SELECT updated_ms FROM environments WHERE id = $1", NULL};
+/* Where a cursor stands: also that of a deleted one, never that of another tenant's. */
+static const struct mu_stmt q_place = {
+    "env_place", "tti",
+    "SELECT updated_ms FROM environments WHERE id = $1 AND ($3 = 1 OR org_id = $2 OR org_id IS "
+    "NULL)",
+    NULL};
 static const struct mu_stmt q_list = {
     "env_list", "titi",
     "SELECT id, org_id, name, image, spec, version, created_ms, updated_ms FROM environments WHERE "
@@ -40,8 +45,7 @@ static const struct mu_stmt q_replace = {
     NULL};
 static const struct mu_stmt q_delete = {
     "env_delete", "ti",
-    "UPDATE environments SET deleted_ms = $2, updated_ms = $2 WHERE id = $1 AND deleted_ms IS NULL",
-    NULL};
+    "UPDATE environments SET deleted_ms = $2 WHERE id = $1 AND deleted_ms IS NULL", NULL};
 static const struct mu_stmt q_secret = {
     "secret_new", "ttittt",
     "INSERT INTO secrets (id, org_id, scope, scope_id, name, readable, value, updated_ms) VALUES "
@@ -343,7 +347,7 @@ static int take_env(void *arg, struct mu_row *row)
 {
     struct reading *rd = arg;
     struct mu_env_read *op = rd->op;
-    if (op->list && op->count == op->limit) {
+    if (op->list && op->count >= op->limit) {
         op->more = true;
         memcpy(op->next, rd->last, sizeof op->next);
         return 0;
@@ -372,7 +376,11 @@ static int take_env(void *arg, struct mu_row *row)
         rd->vars ? MU_DB_RUN(rd->db, &q_secrets, take_var, rd, MU_VT(mu_str(rd->last))) : -ENOMEM;
     v.vars = rd->vars;
     v.n_vars = rd->n_vars;
-    return r < 0 ? r : op->each(op->arg, &v);
+    r = r < 0 ? r : op->each(op->arg, &v);
+    if (r > 0) { /* full by its bytes: the next row only says that there is more */
+        op->limit = op->count;
+    }
+    return r < 0 ? r : 0;
 }
 
 static int take_i64(void *arg, struct mu_row *row)
@@ -389,7 +397,8 @@ static int read_list(struct reading *rd)
     if (op->cursor.text[0]) {
         cursor = mu_id_bytes(&op->cursor);
         place = mu_id_ms(&op->cursor); /* of one that is gone: where it began */
-        int r = MU_DB_RUN(rd->db, &q_place, take_i64, &place, MU_VT(cursor));
+        int r = MU_DB_RUN(rd->db, &q_place, take_i64, &place, MU_VT(cursor), MU_VT(op->org_id),
+                          MU_VI(op->admin));
         if (r < 0) {
             return r;
         }
@@ -431,6 +440,27 @@ int mu_environment_read(struct mu_environments *e, struct mu_env_read *op)
     op->read.run = run_read;
     op->read.done = read_done;
     return mu_readers_submit(e->opts.readers, &op->read);
+}
+
+bool mu_image_allowed(const char *globs, mu_bytes image)
+{
+    if (!globs || !*globs) {
+        return true;
+    }
+    char text[512], pattern[256];
+    if (image.len >= sizeof text) {
+        return false;
+    }
+    snprintf(text, sizeof text, "%.*s", MU_ARGS(image));
+    mu_bytes rest = mu_str(globs);
+    while (rest.ptr) {
+        mu_bytes one = mu_bytes_trim(mu_bytes_split(&rest, ','));
+        snprintf(pattern, sizeof pattern, "%.*s", MU_ARGS(one));
+        if (one.len && one.len < sizeof pattern && fnmatch(pattern, text, 0) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 int mu_environment_snapshot(struct mu_buf *dst, const struct mu_env_view *v)

@@ -63,6 +63,9 @@ struct mu_env_view {
 /* Appends what a run keeps of its environment as of create: JSON with names, never values. */
 MU_MUST_USE int mu_environment_snapshot(struct mu_buf *dst, const struct mu_env_view *v);
 
+/* Whether a list of globs separated by commas (NULL or empty: any) admits an image. */
+bool mu_image_allowed(const char *globs, mu_bytes image);
+
 struct mu_env_read {
     struct mu_read read;
     struct mu_environments *envs;
@@ -74,7 +77,8 @@ struct mu_env_read {
     struct mu_id cursor; /* list: text[0] == 0 = first page */
     int (*each)(
         void *arg,
-        const struct mu_env_view *v); /* reader thread; values only in a single get by the owner */
+        const struct mu_env_view *v); /* reader thread; values only in a single get by the owner;
+                                         1 in a list: the page is full with this one */
     void *arg;
     void (*done)(struct mu_env_read *op, int result); /* get: MU_E_NOT_FOUND */
     void *ctx;

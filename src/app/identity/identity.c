@@ -209,8 +209,8 @@ int mu_identity_resolve(struct mu_identity *id, mu_bytes token, struct mu_princi
         memcpy(hash, p.token_hash, sizeof hash);
         p.token_hash[0] = 0;
         r = resolve_key(id, hash, &p);
-    } else if (!p.admin && !listed) {
-        r = MU_E_UNAUTHORIZED;
+    } else if (!p.admin && (!listed || mu_bytes_starts(token, MU_B("adm_")))) {
+        r = MU_E_UNAUTHORIZED; /* an admin key that was replaced is nobody's */
     } else {
         snprintf(p.org_id, sizeof p.org_id, "tok_%.32s", p.token_hash);
         snprintf(p.uid, sizeof p.uid, "%s", p.token_hash);

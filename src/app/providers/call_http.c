@@ -68,8 +68,6 @@ static void judge_answer(struct mu_provider_call *c, const struct mu_fetch_resul
     }
     if (cls == MU_CALL_BAD_RESPONSE && !error_status && broke && !c->had_delta) {
         cls = MU_CALL_UNAVAILABLE; /* nothing was heard yet: another try may do */
-    } else if (cls == MU_CALL_UNAVAILABLE && c->had_delta) {
-        cls = MU_CALL_BAD_RESPONSE; /* no second try behind words that were shown */
     }
     mu_provider_call_fail(c, cls, "", mu_str(a.err.text));
 }

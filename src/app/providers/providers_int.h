@@ -33,7 +33,7 @@ struct mu_provider {
     struct mu_provider_conf gone; /* what `conf` is once a reload has dropped it */
     char *key;
     struct mu_breaker breaker;
-    int64_t running;
+    int64_t running, held; /* calls under way; promised ones */
     struct mu_metric *calls[MU_CALL_CLASSES];
     char *labels; /* the texts of the metrics above */
 };

@@ -9,12 +9,12 @@
 
 enum { TICK_MS = 1000, CATCH_UP_MS = 3600 * 1000, ARENA_MAX = 8 << 20 };
 
-static const struct mu_stmt q_due = {
-    "sched_due", "ii",
-    "SELECT id, org_id, name, cron, spec, next_ms, admin FROM schedules WHERE enabled = 1 AND "
-    "next_ms <= $1 ORDER BY next_ms LIMIT "
-    "$2",
-    NULL};
+static const struct mu_stmt q_due = {"sched_due", "ii",
+                                     "SELECT id, org_id, name, cron, spec, next_ms, admin, creator "
+                                     "FROM schedules WHERE enabled = 1 AND "
+                                     "next_ms <= $1 ORDER BY next_ms LIMIT "
+                                     "$2",
+                                     NULL};
 static const struct mu_stmt q_skip = {
     "sched_skip", "tii",
     "UPDATE schedules SET next_ms = $3 WHERE id = $1 AND enabled = 1 AND next_ms = $2", NULL};
@@ -25,7 +25,7 @@ static const struct mu_stmt q_failed = {"sched_failed", "tiit",
 
 struct due {
     struct mu_id id;
-    char org_id[MU_ORG_LEN + 1];
+    char org_id[MU_ORG_LEN + 1], creator[MU_UID_LEN + 1];
     mu_bytes name, cron, spec;
     int64_t tick_ms;
     bool admin;
@@ -64,6 +64,7 @@ static int take_due(void *arg, struct mu_row *row)
     d->spec = mu_arena_dup(&f->arena, mu_row_bytes(row, 4));
     d->tick_ms = mu_row_i64(row, 5);
     d->admin = mu_row_i64(row, 6) != 0;
+    snprintf(d->creator, sizeof d->creator, "%.*s", MU_ARGS(mu_row_bytes(row, 7)));
     f->n += d->name.ptr && d->cron.ptr && d->spec.ptr;
     return 0;
 }
@@ -136,7 +137,11 @@ static void created(struct mu_session_create *op, int result)
         snprintf(f->error, sizeof f->error, "the run was refused: %s", mu_err_text(result));
         skip(f);
         return;
-    } /* stale: somebody else fired it; the database away: the row is still due at the next round */
+    } else if (result != MU_E_STALE) { /* somebody else fired it */
+        /* the database is away, or memory: the row is still due at the next round */
+        mu_log(MU_LOG_WARN, "schedule.delayed", MU_KS("schedule_id", mu_id_bytes(&d->id)),
+               MU_KC("err_message", mu_err_text(result)));
+    }
     one_over(f);
 }
 
@@ -145,8 +150,6 @@ static void submit(struct mu_firing *f)
     struct mu_schedules *s = f->s;
     const char *field;
     const char *refused = mu_run_request_refuse(&f->rq, &field);
-    f->create = (struct mu_session_create){
-        .unit = {.loop = s->opts.core}, .who = &f->who, .done = created, .ctx = f};
     if (refused) {
         snprintf(f->error, sizeof f->error, "agent_config: %s", refused);
         skip(f);
@@ -166,6 +169,22 @@ static void submit(struct mu_firing *f)
     }
 }
 
+/* The rules of a run that names an image (oz-api.md 16.5), as they are now. */
+static void use_as_image(struct mu_firing *f)
+{
+    const struct mu_schedules_opts *o = &f->s->opts;
+    if (!o->allow_raw_env_image || mu_bytes_starts(f->rq.environment_id, MU_B("env_")) ||
+        !mu_image_allowed(o->image_allowlist, f->rq.environment_id)) {
+        snprintf(f->error, sizeof f->error,
+                 "agent_config.environment_id: %.*s is neither an environment nor an image that is "
+                 "allowed",
+                 MU_ARGS(f->rq.environment_id));
+        skip(f);
+        return;
+    }
+    submit(f);
+}
+
 static int take_environment(void *arg, const struct mu_env_view *v)
 {
     return mu_environment_snapshot(arg, v);
@@ -174,10 +193,12 @@ static int take_environment(void *arg, const struct mu_env_view *v)
 static void environment_read(struct mu_env_read *op, int result)
 {
     struct mu_firing *f = op->ctx;
+    if (result < 0 && result != MU_E_NOT_FOUND) {
+        created(&f->create, result);
+        return;
+    }
     if (result < 0) {
-        snprintf(f->error, sizeof f->error, "the environment %.*s could not be read: %s",
-                 MU_ARGS(f->rq.environment_id), mu_err_text(result));
-        skip(f);
+        use_as_image(f);
         return;
     }
     f->rq.env_snapshot = mu_buf_bytes(&f->snapshot);
@@ -222,10 +243,12 @@ static void fire(struct mu_firing *f)
     mu_arena_init(&f->one, ARENA_MAX);
     mu_buf_init(&f->snapshot, 1 << 20);
     f->error[0] = 0;
+    f->create = (struct mu_session_create){
+        .unit = {.loop = f->s->opts.core}, .who = &f->who, .done = created, .ctx = f};
     f->who = (struct mu_principal){
         .admin = d->admin, .tenant = mu_identity_tenant(f->s->opts.identity, mu_str(d->org_id))};
     snprintf(f->who.org_id, sizeof f->who.org_id, "%s", d->org_id);
-    snprintf(f->who.uid, sizeof f->who.uid, "%s", d->org_id);
+    snprintf(f->who.uid, sizeof f->who.uid, "%s", d->creator[0] ? d->creator : d->org_id);
     f->rq = (struct mu_run_request){.source = MU_SRC_SCHEDULED_AGENT};
     if (plan(f)) {
         skip(f);
@@ -252,7 +275,7 @@ static void fire(struct mu_firing *f)
                                   .done = environment_read,
                                   .ctx = f};
     if (mu_id_parse(environment, "env_", &f->env.id) < 0) {
-        submit(f); /* an image name */
+        use_as_image(f);
         return;
     }
     int r = mu_environment_read(f->s->opts.environments, &f->env);

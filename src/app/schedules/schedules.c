@@ -10,11 +10,12 @@
     "updated_ms"
 
 static const struct mu_stmt q_new = {
-    "sched_new", "tttttiiii",
+    "sched_new", "ttttttiiii",
     "INSERT INTO schedules (id, org_id, creator, name, cron, spec, enabled, admin, next_ms, "
-    "created_ms, updated_ms) VALUES ($1, $2, "
-    "'', $3, $4, $5, $6, $7, $8, $9, $9)",
+    "created_ms, updated_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)",
     NULL};
+static const struct mu_stmt q_count = {"sched_count", "t",
+                                       "SELECT count(*) FROM schedules WHERE org_id = $1", NULL};
 static const struct mu_stmt q_put = {"sched_put", "ttttiii",
                                      "UPDATE schedules SET name = $2, cron = $3, spec = $4, "
                                      "enabled = $5, next_ms = $6, updated_ms = $7 WHERE id = $1",
@@ -36,7 +37,7 @@ static void view_of(struct mu_row *r, struct mu_schedule_view *v)
 {
     *v = (struct mu_schedule_view){.id = mu_row_bytes(r, 0),
                                    .org_id = mu_row_bytes(r, 1),
-                                   .creator = mu_row_bytes(r, 1),
+                                   .creator = mu_row_bytes(r, 2),
                                    .name = mu_row_bytes(r, 3),
                                    .cron = mu_row_bytes(r, 4),
                                    .spec = mu_row_bytes(r, 5),
@@ -101,22 +102,35 @@ static int write_existing(struct mu_schedule_write *op, struct mu_tx *tx)
     }
 }
 
+static int take_count(void *arg, struct mu_row *row)
+{
+    *(int64_t *)arg = mu_row_i64(row, 0);
+    return 0;
+}
+
+static int write_new(struct mu_schedule_write *op, struct mu_tx *tx)
+{
+    mu_bytes org = mu_str(op->who->org_id);
+    int64_t count = 0;
+    int r = mu_identity_store_org(tx, op->who, op->now_ms);
+    if (r >= 0) {
+        r = MU_TX_RUN(tx, &q_count, take_count, &count, MU_VT(org));
+    }
+    if (r >= 0 && count >= MU_SCHED_MAX) {
+        r = MU_E_LIMIT;
+    }
+    return r < 0 ? r
+                 : MU_TX_SEND(tx, &q_new, 1, MU_VT(mu_id_bytes(&op->id)), MU_VT(org),
+                              MU_VT(mu_str(op->who->uid)), MU_VT(op->name), MU_VT(op->cron_text),
+                              MU_VT(op->spec), MU_VI(op->enabled), MU_VI(op->who->admin),
+                              MU_VIOPT(op->enabled ? op->next_ms : 0), MU_VI(op->now_ms));
+}
+
 static int run_write(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_schedule_write *op = MU_CONTAINER(u, struct mu_schedule_write, unit);
     mu_bytes id = mu_id_bytes(&op->id);
-    int r;
-    if (op->what == MU_SCHED_CREATE) {
-        r = mu_identity_store_org(tx, op->who, op->now_ms);
-        if (r >= 0) {
-            r = MU_TX_SEND(tx, &q_new, 1, MU_VT(id), MU_VT(mu_str(op->who->org_id)),
-                           MU_VT(op->name), MU_VT(op->cron_text), MU_VT(op->spec),
-                           MU_VI(op->enabled), MU_VI(op->who->admin),
-                           MU_VIOPT(op->enabled ? op->next_ms : 0), MU_VI(op->now_ms));
-        }
-    } else {
-        r = write_existing(op, tx);
-    }
+    int r = op->what == MU_SCHED_CREATE ? write_new(op, tx) : write_existing(op, tx);
     if (r >= 0 && op->what != MU_SCHED_DELETE) {
         r = MU_TX_RUN(tx, &q_one, take_after, op, MU_VT(id));
     }
@@ -142,7 +156,7 @@ int mu_schedule_write(struct mu_schedules *s, struct mu_schedule_write *op)
     }
     if ((op->what == MU_SCHED_CREATE || op->what == MU_SCHED_REPLACE) &&
         mu_cron_next(&op->cron, op->now_ms, &op->next_ms) < 0) {
-        op->next_ms = 0;
+        return MU_E_INVALID;
     }
     op->unit.run = run_write;
     op->unit.done = write_done;

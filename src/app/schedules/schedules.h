@@ -19,6 +19,8 @@ struct mu_schedules_opts {
     struct mu_dispatch *dispatch;
     struct mu_environments *environments;
     const struct mu_providers_settings *settings;
+    bool allow_raw_env_image;
+    const char *image_allowlist; /* globs separated by commas; NULL = any */
 };
 MU_MUST_USE int mu_schedules_new(const struct mu_schedules_opts *opts, struct mu_schedules **ret);
 /* Begins to fire; core loop. */
@@ -28,6 +30,8 @@ void mu_schedules_stop(struct mu_schedules *s, void (*stopped)(void *arg), void 
 /* New settings; core loop. */
 void mu_schedules_reload(struct mu_schedules *s, const struct mu_providers_settings *settings);
 struct mu_schedules *mu_schedules_free(struct mu_schedules *s);
+
+enum { MU_SCHED_MAX = 1000 }; /* of a tenant */
 
 enum mu_schedule_what {
     MU_SCHED_CREATE,
@@ -57,10 +61,13 @@ struct mu_schedule_write {
     /* Called on the writer thread with the row as it is afterwards (not for DELETE). */
     int (*each)(void *arg, const struct mu_schedule_view *v);
     void *arg;
-    void (*done)(struct mu_schedule_write *op, int result); /* MU_E_NOT_FOUND */
+    void (*done)(struct mu_schedule_write *op,
+                 int result); /* MU_E_NOT_FOUND; MU_E_INVALID: the cron never matches; MU_E_LIMIT:
+                                 the tenant has MU_SCHED_MAX of them */
     void *ctx;
     int64_t now_ms, next_ms;
 };
+/* As done(), or done() with the same codes. */
 MU_MUST_USE int mu_schedule_write(struct mu_schedules *s, struct mu_schedule_write *op);
 
 struct mu_schedule_read {
@@ -68,7 +75,7 @@ struct mu_schedule_read {
     struct mu_schedules *schedules;
     bool admin;
     mu_bytes org_id;
-    struct mu_id id; /* text[0] == 0: the list, by name, at most 1,000 */
+    struct mu_id id; /* text[0] == 0: the list, by name, at most MU_SCHED_MAX */
     int (*each)(void *arg, const struct mu_schedule_view *v); /* reader thread */
     void *arg;
     void (*done)(struct mu_schedule_read *op, int result); /* single: MU_E_NOT_FOUND */

@@ -160,6 +160,7 @@ static int run_create(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_session_create *op = MU_CONTAINER(u, struct mu_session_create, unit);
     op->replayed = op->duplicate = false;
+    op->id = op->fresh;
     op->state = op->route == MU_ROUTE_PROVIDER ? MU_ST_QUEUED : MU_ST_QUEUED_WORKER;
     op->outcome = MU_OUT_LIVE;
     int r = mu_identity_store_org(tx, op->who, op->now_ms);
@@ -169,6 +170,9 @@ static int run_create(struct mu_unit *u, struct mu_tx *tx)
     r = answer_existing(op, tx);
     if (r != 0) {
         return r < 0 ? r : 0;
+    }
+    if (op->over_limit) {
+        return MU_E_LIMIT;
     }
     if (op->tick) {
         r = MU_TX_RUN(tx, &q_tick_take, NULL, NULL, MU_VT(op->tick->schedule_id),
@@ -233,7 +237,7 @@ int mu_session_create(struct mu_sessions *s, struct mu_session_create *op)
 {
     op->sessions = s;
     op->now_ms = mu_sessions_now(s);
-    op->id = mu_id_new(s->opts.env, &op->now_ms);
+    op->fresh = op->id = mu_id_new(s->opts.env, &op->now_ms);
     op->deadline_ms = op->now_ms + s->opts.pending_max_ms;
     op->prompt_head = mu_utf8_cut(op->prompt, PROMPT_HEAD);
     op->prompt_rest = mu_bytes_from(op->prompt, op->prompt_head.len);
@@ -247,10 +251,11 @@ int mu_session_create(struct mu_sessions *s, struct mu_session_create *op)
     op->unit.run = run_create;
     op->unit.done = created;
     op->unit.org_id = mu_str(op->who->org_id);
-    op->unit.stream_id = mu_id_bytes(&op->id);
+    op->unit.stream_id = mu_id_bytes(&op->fresh);
     op->unit.alone = op->prompt.len > (256u << 10);
     long live = atomic_fetch_add(&op->who->tenant->live, 1);
-    if (s->opts.max_queued > 0 && live >= s->opts.max_queued && !op->who->admin) {
+    op->over_limit = s->opts.max_queued > 0 && live >= s->opts.max_queued && !op->who->admin;
+    if (op->over_limit && !op->idem_key.ptr && !op->check_dup) {
         r = MU_E_LIMIT;
     } else {
         r = mu_writer_submit(s->opts.writer, &op->unit);

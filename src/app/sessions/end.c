@@ -14,7 +14,7 @@ static const struct mu_stmt q_complete = {
     "THEN end_reason ELSE CAST($4 AS "
     "BIGINT) END, exit_code = $5, ended_ms = $6, updated_ms = $6, purge_ms = $7, tokens_in = $9, "
     "tokens_out = $10, rev = rev + 1 "
-    "WHERE id = $1 AND epoch = $2 AND state BETWEEN 20 AND 89 RETURNING state, outcome",
+    "WHERE id = $1 AND epoch = $2 AND state IN (20, 60, 80) RETURNING state, outcome",
     NULL};
 static const struct mu_stmt q_result = {
     "result", "ttttittiib",
@@ -58,6 +58,8 @@ static const struct mu_stmt q_stopped_result = {
     NULL};
 static const struct mu_stmt q_delete = {
     "delete", "t", "DELETE FROM sessions WHERE id = $1 AND ended_ms IS NOT NULL", NULL};
+static const struct mu_stmt q_objects = {"objects", "t",
+                                         "SELECT id FROM files WHERE session_id = $1", NULL};
 static const struct mu_stmt q_requeue_run = {
     "requeue_run", "tiii",
     "UPDATE sessions SET state = 20, worker_id = NULL, epoch = epoch + 1, tries = tries + 1, "
@@ -65,7 +67,7 @@ static const struct mu_stmt q_requeue_run = {
     "rev = rev + 1 WHERE id = $1 AND epoch = $2 AND state = 60 AND stop_ms IS NULL RETURNING epoch",
     NULL};
 
-enum { STOP_GRACE_MS = 30000 };
+enum { STOP_GRACE_MS = 30000, HEAD_MAX = 4096, MESSAGE_MAX = 65536 };
 
 /* --- the reported end --- */
 
@@ -77,26 +79,36 @@ static int take_ended(void *arg, struct mu_row *row)
     return 0;
 }
 
+/* Text that a column takes on both engines: valid UTF-8 without zero bytes, at most `max` bytes. */
+static mu_bytes clean_text(struct mu_buf *b, mu_bytes raw, size_t max)
+{
+    mu_buf_init(b, 3 * max);
+    mu_utf8_add_lossy(b, mu_bytes_head(raw, max));
+    for (size_t i = 0; i < b->len; i++) {
+        b->ptr[i] = b->ptr[i] ? b->ptr[i] : ' ';
+    }
+    mu_bytes cut = mu_utf8_cut(mu_buf_bytes(b), max);
+    return cut.ptr ? cut : MU_B("");
+}
+
 static int store_result(struct mu_session_end *op, struct mu_tx *tx)
 {
     mu_bytes id = mu_id_bytes(&op->id);
     bool cancelled = op->got_outcome == MU_OUT_CANCELLED;
     const char *code = cancelled ? "cancelled" : op->error_code;
-    mu_bytes message = cancelled ? MU_B("Cancelled") : op->error_message;
-    mu_bytes shown = code ? message : op->output;
-    char head_text[4096];
-    struct mu_buf head; /* valid UTF-8 of at most 4 KiB */
-    mu_buf_init(&head, 3 * sizeof head_text);
-    mu_utf8_add_lossy(&head, mu_bytes_head(shown, sizeof head_text));
-    mu_bytes cut = mu_utf8_cut(mu_buf_bytes(&head), sizeof head_text);
-    int r = head.failed;
+    struct mu_buf message_buf, head_buf;
+    mu_bytes message =
+        clean_text(&message_buf, cancelled ? MU_B("Cancelled") : op->error_message, MESSAGE_MAX);
+    mu_bytes head = clean_text(&head_buf, code ? message : op->output, HEAD_MAX);
+    int r = message_buf.failed ? message_buf.failed : head_buf.failed;
     if (r == 0) {
-        r = MU_TX_RUN(tx, &q_result, NULL, NULL, MU_VT(id), MU_VT(cut.ptr ? cut : MU_B("")),
-                      MU_VTOPT(mu_str(code)), code ? MU_VT(message) : MU_VNULL, MU_VI(op->now_ms),
-                      MU_VTOPT(op->provider), MU_VTOPT(op->artifacts), MU_VI(op->output_bytes),
+        r = MU_TX_RUN(tx, &q_result, NULL, NULL, MU_VT(id), MU_VT(head), MU_VTOPT(mu_str(code)),
+                      code ? MU_VT(message) : MU_VNULL, MU_VI(op->now_ms), MU_VTOPT(op->provider),
+                      MU_VTOPT(op->artifacts), MU_VI(op->output_bytes),
                       MU_VI(op->output_truncated), op->output.ptr ? MU_VB(op->output) : MU_VNULL);
     }
-    mu_buf_fini(&head);
+    mu_buf_fini(&message_buf);
+    mu_buf_fini(&head_buf);
     if (r >= 0 && op->output.ptr) {
         r = MU_TX_SEND(tx, &mu_q_chunks_drop, -1, MU_VT(id));
     }
@@ -276,6 +288,9 @@ static int run_cancel(struct mu_unit *u, struct mu_tx *tx)
 static void cancel_done(struct mu_unit *u, int result)
 {
     struct mu_session_cancel *op = MU_CONTAINER(u, struct mu_session_cancel, unit);
+    if (result >= 0 && op->changed) {
+        mu_sessions_note_stop(op->sessions, mu_str(op->org));
+    }
     if (result >= 0 && op->changed && op->state == MU_ST_COMPLETED) {
         mu_sessions_note_end(op->sessions, mu_str(op->org), MU_OUT_CANCELLED);
     }
@@ -316,12 +331,27 @@ int mu_session_delete_parts(struct mu_tx *tx, mu_bytes id)
     return r;
 }
 
+static int take_object(void *arg, struct mu_row *row)
+{
+    struct mu_session_delete *op = arg;
+    if (op->n_files < MU_SESSION_FILES &&
+        mu_id_parse(mu_row_bytes(row, 0), NULL, &op->files[op->n_files]) == 0) {
+        op->n_files++;
+    }
+    return 0;
+}
+
 static int run_delete(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_session_delete *op = MU_CONTAINER(u, struct mu_session_delete, unit);
     mu_bytes id = mu_id_bytes(&op->id);
     struct who who;
     int r = look_up(tx, id, op->admin, op->org_id, &who);
+    if (r < 0) {
+        return r;
+    }
+    op->n_files = 0;
+    r = MU_TX_RUN(tx, &q_objects, take_object, op, MU_VT(id));
     if (r < 0) {
         return r;
     }

@@ -207,13 +207,22 @@ static int next_candidate(struct scan *s, const struct candidate **ret)
     return 0;
 }
 
+/* A page that is full by its bytes ends as one that is full by number. */
+static int delivered(struct mu_session_list *op, int r)
+{
+    if (r > 0) {
+        op->limit = op->count;
+    }
+    return r < 0 ? r : 0;
+}
+
 static int take_hit(void *arg, struct mu_row *row)
 {
     struct mu_session_list *op = arg;
     struct mu_session_view v;
     mu_session_view_read(row, &v);
     op->count++;
-    return op->each(op->arg, &v);
+    return delivered(op, op->each(op->arg, &v));
 }
 
 static void stop_at(struct mu_session_list *op, const char *id)
@@ -287,7 +296,7 @@ struct page {
 static int take_page(void *arg, struct mu_row *row)
 {
     struct page *p = arg;
-    if (p->op->count == p->op->limit) {
+    if (p->op->count == p->op->limit) { /* also for the rows after a page that was full early */
         stop_at(p->op, p->last);
         return 0;
     }
@@ -295,7 +304,7 @@ static int take_page(void *arg, struct mu_row *row)
     mu_session_view_read(row, &v);
     snprintf(p->last, sizeof p->last, "%.*s", MU_ARGS(v.id));
     p->op->count++;
-    return p->op->each(p->op->arg, &v);
+    return delivered(p->op, p->op->each(p->op->arg, &v));
 }
 
 static int run_list(struct mu_read *read, struct mu_db *db)

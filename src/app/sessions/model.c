@@ -1,5 +1,24 @@
 #include "app/sessions/model.h"
 
+static const char *const sources[] = {
+    NULL,      "LOCAL",         "API",        "LINEAR", "SLACK", "SCHEDULED_AGENT",
+    "WEB_APP", "GITHUB_ACTION", "CLOUD_MODE", "CLI"};
+
+const char *mu_source_name(int source)
+{
+    return source > 0 && (size_t)source < MU_ARRAY_LEN(sources) ? sources[source] : NULL;
+}
+
+int mu_source_parse(mu_bytes word)
+{
+    for (size_t i = 1; i < MU_ARRAY_LEN(sources); i++) {
+        if (mu_bytes_is(word, sources[i])) {
+            return (int)i;
+        }
+    }
+    return 0;
+}
+
 bool mu_state_may_move(int from, int to)
 {
     static const struct {

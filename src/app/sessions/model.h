@@ -46,6 +46,10 @@ enum mu_source {
     MU_SRC_CLI,
 };
 
+/* A source by its word (SCHEDULED_AGENT) and back; 0 and NULL for what is none. */
+int mu_source_parse(mu_bytes word);
+const char *mu_source_name(int source);
+
 enum mu_route_kind { MU_ROUTE_PROVIDER = 1, MU_ROUTE_WORKER = 2 };
 enum mu_artifact_kind { MU_ARTIFACT_PR = 1, MU_ARTIFACT_PLAN = 2 };
 enum mu_attempt_outcome {

@@ -44,6 +44,16 @@ static const struct mu_stmt q_list_all = {"list_all", "tti", LIST("s.id < $2 AND
 static const struct mu_stmt q_chunks = {
     "chunks", "t", "SELECT bytes FROM output_chunks WHERE session_id = $1 ORDER BY pos LIMIT 4096",
     NULL};
+static const struct mu_stmt q_files_of = {
+    "files_of", "t",
+    "SELECT s.org_id, s.ended_ms, x.output_bytes FROM sessions s LEFT JOIN session_results x ON "
+    "x.session_id = s.id WHERE s.id = $1",
+    NULL};
+static const struct mu_stmt q_files = {
+    "session_files", "t",
+    "SELECT id, name, media_type, bytes, sha256, created_ms FROM files WHERE session_id = $1 ORDER "
+    "BY id LIMIT 1000",
+    NULL};
 static const struct mu_stmt q_stream = {
     "stream_range", "t", "SELECT first_seq, last_seq FROM streams WHERE id = $1", NULL};
 static const struct mu_stmt q_replay = {"replay", "tii",
@@ -168,6 +178,58 @@ int mu_session_view_page(struct mu_db *db, bool admin, mu_bytes org_id, mu_bytes
 {
     return MU_DB_RUN(db, admin ? &q_list_all : &q_list, fn, arg, MU_VT(admin ? MU_B("") : org_id),
                      MU_VT(before), MU_VI(limit));
+}
+
+/* --- files --- */
+
+static int take_session(void *arg, struct mu_row *row)
+{
+    struct mu_session_files *op = arg;
+    op->allowed = op->admin || mu_bytes_eq(mu_row_bytes(row, 0), op->org_id);
+    op->ended_ms = mu_row_i64(row, 1);
+    op->output_bytes = mu_row_i64(row, 2);
+    return 0;
+}
+
+static int take_file(void *arg, struct mu_row *row)
+{
+    struct mu_session_files *op = arg;
+    struct mu_session_file f = {.id = mu_row_bytes(row, 0),
+                                .name = mu_row_bytes(row, 1),
+                                .media_type = mu_row_bytes(row, 2),
+                                .bytes = mu_row_i64(row, 3),
+                                .sha256 = mu_row_bytes(row, 4),
+                                .created_ms = mu_row_i64(row, 5)};
+    return op->each(op->arg, &f);
+}
+
+static int run_files(struct mu_read *read, struct mu_db *db)
+{
+    struct mu_session_files *op = MU_CONTAINER(read, struct mu_session_files, read);
+    op->allowed = false;
+    int r = MU_DB_RUN(db, &q_files_of, take_session, op, MU_VT(mu_id_bytes(&op->id)));
+    if (r < 0) {
+        return r;
+    }
+    if (!op->allowed) {
+        return MU_E_NOT_FOUND;
+    }
+    r = MU_DB_RUN(db, &q_files, take_file, op, MU_VT(mu_id_bytes(&op->id)));
+    return r < 0 ? r : 0;
+}
+
+static void files_done(struct mu_read *read, int result)
+{
+    struct mu_session_files *op = MU_CONTAINER(read, struct mu_session_files, read);
+    op->done(op, result);
+}
+
+int mu_session_files(struct mu_sessions *s, struct mu_session_files *op)
+{
+    op->sessions = s;
+    op->read.run = run_files;
+    op->read.done = files_done;
+    return mu_readers_submit(s->opts.readers, &op->read);
 }
 
 /* --- events --- */

@@ -44,11 +44,18 @@ int64_t mu_sessions_purge_ms(const struct mu_sessions *s, int64_t now_ms)
     return s->opts.retention_ms > 0 ? now_ms + s->opts.retention_ms : 0;
 }
 
-void mu_sessions_note_end(struct mu_sessions *s, mu_bytes org_id, int outcome)
+void mu_sessions_note_stop(struct mu_sessions *s, mu_bytes org_id)
 {
     struct mu_tenant *t = mu_identity_tenant(s->opts.identity, org_id);
     if (t) {
         atomic_fetch_sub(&t->live, 1);
+    }
+}
+
+void mu_sessions_note_end(struct mu_sessions *s, mu_bytes org_id, int outcome)
+{
+    if (outcome != MU_OUT_CANCELLED) { /* the accepted stop gave its place back already */
+        mu_sessions_note_stop(s, org_id);
     }
     if (outcome >= MU_OUT_FINISHED && outcome <= MU_OUT_TIMED_OUT) {
         mu_metric_add(s->ended[outcome], 1);

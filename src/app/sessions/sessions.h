@@ -64,15 +64,17 @@ struct mu_session_create {
                                  MU_E_STALE: the tick was taken already */
     void *ctx;
     /* own */
+    struct mu_id fresh; /* the id if it is made: a unit may run twice, so `id` is only an answer */
     struct mu_digest hash;
     char hash_hex[33];
     mu_bytes prompt_head, prompt_rest, search;
     struct mu_buf search_buf;
+    bool over_limit; /* refused unless it is a repetition */
     void *after; /* for app/dispatch */
     void (*after_done)(struct mu_session_create *op, int result);
 };
-/* 0 = done() will run; else it will not: MU_E_LIMIT (too many live sessions), MU_E_TOO_LARGE,
- * -ENOMEM, writer codes. */
+/* 0 = done() will run; else it will not: MU_E_LIMIT (too many live sessions; of a request that may
+ * be a repetition done() says so), MU_E_TOO_LARGE, -ENOMEM, writer codes. */
 MU_MUST_USE int mu_session_create(struct mu_sessions *s, struct mu_session_create *op);
 
 /* --- reading: views are valid inside the callback, which runs on a reader thread --- */
@@ -92,6 +94,7 @@ struct mu_session_view {
     mu_bytes output; /* single get only; also the chunks so far of a live one */
     mu_bytes attempt_provider, attempt_model; /* single get only: of the live attempt */
 };
+/* 0, a code that ends the read, or, in a list, 1: the page is full with this row. */
 typedef int (*mu_session_view_fn)(void *arg, const struct mu_session_view *view);
 
 struct mu_session_get {
@@ -130,10 +133,32 @@ struct mu_session_list {
     void *ctx;
     /* out */
     unsigned count;
-    bool more;                /* another page exists (or a bounded scan stopped early) */
+    bool more;                /* another page exists (or a bounded scan stopped early, or the page
+                                 was full by its bytes) */
     char next[MU_ID_LEN + 1]; /* cursor of the next page */
 };
 MU_MUST_USE int mu_session_list(struct mu_sessions *s, struct mu_session_list *op);
+
+/* The stored files of a session, oldest first. */
+struct mu_session_file {
+    mu_bytes id, name, media_type, sha256;
+    int64_t bytes, created_ms;
+};
+struct mu_session_files {
+    struct mu_read read;
+    struct mu_sessions *sessions;
+    bool admin;
+    mu_bytes org_id;
+    struct mu_id id;
+    int (*each)(void *arg, const struct mu_session_file *f); /* reader thread */
+    void *arg;
+    void (*done)(struct mu_session_files *op, int result); /* MU_E_NOT_FOUND */
+    void *ctx;
+    /* out */
+    int64_t output_bytes, ended_ms; /* of the session */
+    bool allowed;                   /* own */
+};
+MU_MUST_USE int mu_session_files(struct mu_sessions *s, struct mu_session_files *op);
 
 /* Events after a number, in order, at most `limit`. */
 struct mu_session_event {
@@ -177,14 +202,18 @@ struct mu_session_cancel {
 };
 MU_MUST_USE int mu_session_cancel(struct mu_sessions *s, struct mu_session_cancel *op);
 
-/* Removes an ended session and all that belongs to it. MU_E_NOT_FOUND; MU_E_CONFLICT while it has
- * not ended. */
+/* Removes an ended session and all that belongs to it but the stored objects, which it names.
+ * MU_E_NOT_FOUND; MU_E_CONFLICT while it has not ended. */
+enum { MU_SESSION_FILES = 16 };
 struct mu_session_delete {
     struct mu_unit unit;
     struct mu_sessions *sessions;
     bool admin;
     mu_bytes org_id;
     struct mu_id id;
+    /* out: the objects of its files, for the caller to remove */
+    struct mu_id files[MU_SESSION_FILES];
+    unsigned n_files;
     void (*done)(struct mu_session_delete *op, int result);
     void *ctx;
 };
@@ -210,6 +239,7 @@ struct mu_session_claim {
     int64_t epoch; /* in: the one known; out: the new one */
     const char *provider;
     mu_bytes model;
+    bool waited; /* its row shows that it waits: forget that */
     struct mu_quota_take quota;
     int64_t now_ms, deadline_ms, lease_ms;
     struct mu_id execution_id;
@@ -230,7 +260,7 @@ struct mu_quota_settle {
 };
 
 /* The next candidate of a running attempt: takes its quota, gives back the former one's.
- * MU_E_SATURATED, MU_E_STALE. */
+ * MU_E_SATURATED; MU_E_STALE, also when a stop was accepted meanwhile. */
 struct mu_session_switch {
     struct mu_unit unit;
     struct mu_sessions *sessions;
@@ -262,6 +292,9 @@ struct mu_session_put_back {
 };
 MU_MUST_USE int mu_session_put_back(struct mu_sessions *s, struct mu_session_put_back *op);
 
+/* The message of a session that waits for capacity: this, then the time. */
+#define MU_WAITING_TEXT "Waiting for provider capacity until "
+
 /* Queued: remembers the first saturation (the total wait is counted from it). MU_E_STALE when it
  * moved. */
 struct mu_session_saturate {
@@ -277,7 +310,8 @@ struct mu_session_saturate {
 };
 MU_MUST_USE int mu_session_saturate(struct mu_sessions *s, struct mu_session_saturate *op);
 
-/* Output so far, append-only: `pos` is the offset of `bytes` in the attempt's output. */
+/* Output so far, append-only: `pos` is the offset of `bytes` in the attempt's output. MU_E_STALE:
+ * the attempt lost its lease, nothing was stored or dropped. */
 struct mu_session_chunk {
     struct mu_unit unit;
     struct mu_sessions *sessions;

@@ -13,6 +13,9 @@ static inline int64_t mu_sessions_now(const struct mu_sessions *s)
 {
     return mu_env_wall_ms(s->opts.env);
 }
+/* The tenant's counter of live sessions: one less. A session is counted until its end or, if that
+ * comes first, until a stop is accepted: from then on clients see it as cancelled. Any loop. */
+void mu_sessions_note_stop(struct mu_sessions *s, mu_bytes org_id);
 /* After an end has been committed: the tenant's counter, the metric. Any loop. */
 void mu_sessions_note_end(struct mu_sessions *s, mu_bytes org_id, int outcome);
 /* When the session's row may be purged: now + retention, or 0 (SQL NULL) to keep it. */

@@ -139,7 +139,8 @@ struct mu_buf *mu_call_buf(struct mu_call *c)
 
 static const char *media_of(const struct mu_call *c, int status)
 {
-    return status == 200 && c->route && c->route->media ? c->route->media : "application/json";
+    bool content = status == 200 || status == 206;
+    return content && c->route && c->route->media ? c->route->media : "application/json";
 }
 
 void mu_call_send(struct mu_call *c, int status)
@@ -151,6 +152,12 @@ void mu_call_send_with(struct mu_call *c, int status, const char *header, mu_byt
 {
     const struct mu_http_pair pair = {header, value};
     mu_answer(c, status, media_of(c, status), &pair, 1);
+}
+
+void mu_call_send_headers(struct mu_call *c, int status, const struct mu_http_pair *headers,
+                          size_t n)
+{
+    mu_answer(c, status, media_of(c, status), headers, n);
 }
 
 void mu_call_error(struct mu_call *c, int status, const char *code, const char *field,

@@ -7,7 +7,7 @@
 
 #include "face/api/api_int.h"
 
-enum { OPENAPI_MAX = 8 << 20, ANSWER_MAX = 64 << 20 };
+enum { OPENAPI_MAX = 8 << 20, ANSWER_MAX = 112 << 20 };
 
 /* --- request id and trace --- */
 
@@ -93,7 +93,9 @@ static bool reachable(struct mu_call *c, const struct mu_http_head *h)
         mu_answer(c, 204, NULL, NULL, 0);
         return false;
     }
-    if (origin.ptr && !mu_origin_allowed(o, origin, h->host, h->path)) {
+    /* without CORS an OPTIONS is a method like another: it changes nothing and ends as 405 */
+    bool harmless = h->method == MU_HTTP_OPTIONS;
+    if (origin.ptr && !harmless && !mu_origin_allowed(o, origin, h->host, h->path)) {
         mu_call_error(c, 403, "forbidden", NULL,
                       "The Origin header names an origin that is not allowed; add it to "
                       "OZ_CORS_ORIGIN");
@@ -159,6 +161,11 @@ static bool names_agent_run(mu_bytes path)
 
 static bool routed(struct mu_call *c, const struct mu_http_head *h, const struct mu_node *node)
 {
+    if (h->upgrade && mu_bytes_eq_nocase(mu_http_header(h, "Upgrade"), MU_B("websocket"))) {
+        c->close = true; /* what follows is no HTTP */
+        mu_call_error(c, 404, "not_found", NULL, "Not found: no WebSocket is served here");
+        return false;
+    }
     if (!node) {
         mu_call_error(c, 404, "not_found", NULL, "%s",
                       names_agent_run(h->path)
@@ -212,10 +219,10 @@ static size_t body_limit(const struct mu_call *c)
     return c->route->max_body ? c->route->max_body : MU_DISCARD_MAX;
 }
 
-static bool too_large(struct mu_call *c)
+static bool too_large(struct mu_call *c, size_t limit)
 {
     char text[96];
-    int n = snprintf(text, sizeof text, "Request body too large: at most %zu bytes", body_limit(c));
+    int n = snprintf(text, sizeof text, "Request body too large: at most %zu bytes", limit);
     mu_answer_error(c, 413, "payload_too_large", NULL, "Request body too large",
                     mu_bytes_of(text, (size_t)n), NULL, 0);
     return false;
@@ -242,7 +249,7 @@ static bool gates(struct mu_call *c, const struct mu_http_head *h)
         return false;
     }
     if (h->content_length >= 0 && (uint64_t)h->content_length > body_limit(c)) {
-        return too_large(c);
+        return too_large(c, body_limit(c));
     }
     return true;
 }
@@ -312,6 +319,13 @@ static bool take_query(struct mu_call *c)
     return r < 0 ? field_error(c, r, path, &err) : true;
 }
 
+/* Whether the body may be larger than usual for what it carries. */
+static bool carries_more(const struct mu_call *c)
+{
+    yyjson_val *v = mu_json_get(c->body, c->route->large_member);
+    return v && yyjson_is_arr(v) && yyjson_arr_size(v) > 0;
+}
+
 static bool take_body(struct mu_call *c)
 {
     char path[MU_PATH_TEXT] = "", text[sizeof(struct mu_err)];
@@ -320,9 +334,13 @@ static bool take_body(struct mu_call *c)
     if (!c->route->body) {
         return true;
     }
+    bool large = c->route->usual_body && raw.len > c->route->usual_body;
     if (mu_bytes_trim(raw).len) {
         const struct mu_json_limits limits = {body_limit(c), MU_DEPTH_MAX};
         int r = mu_json_read(mu_call_arena(c), raw, &limits, &c->body, &err);
+        if (large && (r == MU_E_INVALID || (r == 0 && !carries_more(c)))) {
+            return too_large(c, c->route->usual_body);
+        }
         if (r == MU_E_INVALID) {
             int n = snprintf(text, sizeof text, "Invalid JSON: %s", err.text);
             mu_answer_error(c, 400, "invalid_json", NULL, "Invalid JSON",
@@ -383,7 +401,7 @@ static void on_malformed(void *arg, struct mu_http_req *req, int status, const c
     }
     c->close = true;
     if (status == 413 && c->route) {
-        too_large(c);
+        too_large(c, body_limit(c));
     } else if (status == 503) {
         mu_call_retry(c, status, code_of(status), 1000, text);
     } else {

@@ -78,6 +78,8 @@ struct mu_route {
     enum mu_api_auth auth;
     unsigned flags;
     size_t max_body; /* 0 = no body is read (a body up to 64 KiB is discarded) */
+    size_t usual_body;        /* 0, or what is accepted of a body without entries in ... */
+    const char *large_member; /* ... this member of it (images); above it 413 */
     const struct mu_schema
         *query; /* ended by {0}; NULL = no query keys are known (unknown keys are ignored) */
     const struct mu_schema
@@ -154,13 +156,17 @@ mu_bytes mu_call_header(const struct mu_call *c, const char *name);
 void mu_call_note(struct mu_call *c, const char *key, mu_bytes value);
 
 /* --- answers: exactly one --- */
-/* A buffer in the call's keeping for building the body; at most 64 MiB. */
+/* A buffer in the call's keeping for building the body; at most 112 MiB: a run's prompt and twice
+ * its output, each byte escaped. */
 struct mu_buf *mu_call_buf(struct mu_call *c);
-/* Sends mu_call_buf() as application/json (or as the route's `media` when the status is 200); a
- * failed buffer becomes a 503. */
+/* Sends mu_call_buf() as application/json (or as the route's `media` when the status is 200 or
+ * 206); a failed buffer becomes a 503. */
 void mu_call_send(struct mu_call *c, int status);
 /* The same with one further header. */
 void mu_call_send_with(struct mu_call *c, int status, const char *header, mu_bytes value);
+/* The same with up to 8 further headers. */
+void mu_call_send_headers(struct mu_call *c, int status, const struct mu_http_pair *headers,
+                          size_t n);
 /* An error in the face's shape: {"error","message","code","field"?,"request_id"}. `field` may be
  * NULL. */
 void mu_call_error(struct mu_call *c, int status, const char *code, const char *field,

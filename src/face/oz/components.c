@@ -42,6 +42,11 @@ const char *const mu_oz_components[] = {
         REF("Run")) ",\"page_info\":{\"type\":\"object\",\"required\":[\"has_next_page\"],"
                     "\"properties\":{\"has_next_page\":" BOOL ",\"next_cursor\":" STR
                     "}},\"next_cursor\":" STRN ",\"request_id\":" STR "}}",
+    "RunFiles",
+    "{\"type\":\"object\",\"required\":[\"files\"],\"properties\":{\"files\":{\"type\":\"array\",\"items\":"
+    "{\"type\":\"object\",\"required\":[\"name\",\"media_type\",\"bytes\"],\"properties\":{\"name\":" STR
+    ",\"media_type\":" STR ",\"bytes\":" INT ",\"sha256\":" STR ",\"created_at\":" TIME
+    "}}},\"request_id\":" STR "}}",
     "RunId",
     STR,
     "AgentList",
@@ -68,7 +73,8 @@ const char *const mu_oz_components[] = {
     ",\"enabled\":" BOOL ",\"created_at\":" TIME ",\"updated_at\":" TIME
     ",\"agent_config\":{\"type\":\"object\"},\"history\":{\"type\":\"object\",\"properties\":{"
     "\"last_ran\":" TIMEN ",\"next_run\":" TIMEN "}},\"last_spawn_error\":" STRN
-    ",\"scope\":{\"type\":\"object\"},\"request_id\":" STR "}}",
+    ",\"scope\":{\"type\":\"object\"},\"created_by\":{\"type\":\"object\"},"
+    "\"prompt_truncated\":" BOOL ",\"request_id\":" STR "}}",
     "ScheduleList",
     "{\"type\":\"object\",\"required\":[\"schedules\"],\"properties\":{\"schedules\":" LIST(
         REF("Schedule")) ",\"request_id\":" STR "}}",

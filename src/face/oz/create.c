@@ -17,30 +17,40 @@ struct creating {
     struct mu_buf snapshot;
     struct mu_session_get get; /* rerun */
     struct mu_id source_id;
+    mu_bytes source_spec;
     /* images */
     struct mu_job job;
     struct mu_new_file files[MAX_IMAGES];
     struct mu_buf raw[MAX_IMAGES];
     size_t n_files;
-    int job_result;
+    int job_result, result;
 };
 
-static void answer(struct mu_session_create *op, int result)
+static void refused(struct mu_call *c, int result)
 {
-    struct creating *cr = op->ctx;
-    struct mu_call *c = cr->c;
     if (result == MU_E_MISMATCH) {
         mu_call_error(c, 422, "invalid_field", "Idempotency-Key",
                       "Idempotency-Key was used with another body before");
-        return;
-    }
-    if (result < 0) {
+    } else if (result == MU_E_LIMIT) {
+        mu_call_retry(
+            c, 429, "too_many_requests", 5000,
+            "this tenant has as many unfinished runs as it may have (OZ_TENANT_MAX_QUEUED)");
+    } else {
         mu_call_fail(c, result);
+    }
+}
+
+static void answer(struct creating *cr)
+{
+    struct mu_call *c = cr->c;
+    const struct mu_session_create *op = &cr->op;
+    if (cr->result < 0) {
+        refused(c, cr->result);
         return;
     }
     char id[64];
     snprintf(id, sizeof id, "run_%s", op->id.text);
-    mu_call_note(c, "run_id", mu_str(op->id.text));
+    mu_call_note(c, "run_id", mu_str(id));
     struct mu_json_w w = mu_json_w(mu_call_buf(c));
     mu_jw_obj(&w);
     mu_jw_kcstr(&w, "run_id", id);
@@ -52,13 +62,53 @@ static void answer(struct mu_session_create *op, int result)
         mu_call_send_with(c, 200, "Idempotent-Replay", MU_B("true"));
         return;
     }
-    mu_log(MU_LOG_INFO, "agent_run.create", MU_KC("run_id", op->id.text),
-           MU_KS("harness", op->harness), MU_KS("model_id", op->model),
-           MU_KT("has_environment", op->environment_id.len > 0),
+    mu_log(MU_LOG_INFO, "agent_run.create", MU_KC("run_id", id), MU_KS("harness", op->harness),
+           MU_KS("model_id", op->model), MU_KT("has_environment", op->environment_id.len > 0),
            MU_KI("prompt_length", (int64_t)op->prompt.len),
            MU_KC("auth_scope", op->who->admin ? "admin" : "tenant"),
            MU_KS("req_id", mu_call_request_id(c)));
     mu_call_send(c, 200);
+}
+
+/* --- images that were stored for a run that did not come to be --- */
+
+static void remove_images(struct mu_job *job)
+{
+    struct creating *cr = MU_CONTAINER(job, struct creating, job);
+    for (size_t i = 0; i < cr->n_files; i++) {
+        mu_files_remove(mu_oz(cr->c)->files, mu_id_bytes(&cr->files[i].id));
+    }
+}
+
+static void images_removed(struct mu_job *job)
+{
+    answer(MU_CONTAINER(job, struct creating, job));
+}
+
+/* Whether no row names them for sure: a connection that broke at the commit leaves that open. */
+static bool surely_unused(const struct creating *cr)
+{
+    return cr->result >= 0 ? cr->op.replayed || cr->op.duplicate
+                           : cr->result != MU_E_UNAVAILABLE && cr->result != MU_E_CLOSED &&
+                                 cr->result != MU_E_SHUTDOWN;
+}
+
+static void decided(struct creating *cr, int result)
+{
+    cr->result = result;
+    if (cr->n_files && surely_unused(cr)) {
+        cr->job = (struct mu_job){
+            .run = remove_images, .done = images_removed, .loop = mu_call_loop(cr->c)};
+        if (mu_work_submit(mu_oz(cr->c)->work, &cr->job) == 0) {
+            return;
+        }
+    }
+    answer(cr);
+}
+
+static void created(struct mu_session_create *op, int result)
+{
+    decided(op->ctx, result);
 }
 
 static void submit(struct creating *cr)
@@ -70,17 +120,13 @@ static void submit(struct creating *cr)
     cr->op.who = mu_call_principal(c);
     cr->op.files = cr->files;
     cr->op.n_files = cr->n_files;
-    cr->op.done = answer;
+    cr->op.done = created;
     cr->op.ctx = cr;
     if (r == 0) {
         r = mu_dispatch_create(oz->dispatch, &cr->op);
     }
-    if (r == MU_E_LIMIT) {
-        mu_call_retry(
-            c, 429, "too_many_requests", 5000,
-            "this tenant has as many unfinished runs as it may have (OZ_TENANT_MAX_QUEUED)");
-    } else if (r < 0) {
-        mu_call_fail(c, r);
+    if (r < 0) {
+        decided(cr, r);
     }
 }
 
@@ -109,7 +155,7 @@ static void images_stored(struct mu_job *job)
     struct creating *cr = MU_CONTAINER(job, struct creating, job);
     free_images(cr);
     if (!job->ran || cr->job_result < 0) {
-        mu_call_fail(cr->c, job->ran ? cr->job_result : MU_E_SHUTDOWN);
+        decided(cr, job->ran ? cr->job_result : MU_E_SHUTDOWN);
         return;
     }
     submit(cr);
@@ -366,11 +412,16 @@ static int take_source(void *arg, const struct mu_session_view *v)
     cr->rq.prompt = mu_bytes_of(prompt, v->prompt_head.len + v->prompt_rest.len);
     cr->rq.title = title;
     cr->rq.skill = skill;
-    cr->op.body = spec;
+    cr->source_spec = spec;
     if (v->environment_id.ptr) {
         cr->rq.environment_id = mu_arena_dup(a, v->environment_id);
     }
-    return 0;
+    if (v->conversation_id.ptr) {
+        cr->rq.conversation_id = mu_arena_dup(a, v->conversation_id);
+    }
+    bool lost = (v->environment_id.ptr && !cr->rq.environment_id.ptr) ||
+                (v->conversation_id.ptr && !cr->rq.conversation_id.ptr);
+    return lost ? -ENOMEM : 0;
 }
 
 static void source_read(struct mu_session_get *op, int result)
@@ -380,7 +431,7 @@ static void source_read(struct mu_session_get *op, int result)
     yyjson_val *spec = NULL;
     static const struct mu_json_limits limits = {.max_bytes = 2 << 20, .max_depth = 80};
     if (result == 0) {
-        result = mu_json_read(mu_call_arena(c), cr->op.body, &limits, &spec, NULL);
+        result = mu_json_read(mu_call_arena(c), cr->source_spec, &limits, &spec, NULL);
     }
     if (result < 0) {
         mu_call_fail(c, result);
@@ -401,7 +452,8 @@ void mu_oz_rerun(struct mu_call *c)
     if (!cr || !mu_oz_run_id(c, &cr->source_id) || !take_retry_headers(cr)) {
         return;
     }
-    cr->op.check_dup = false; /* asking for it again is the point */
+    cr->op.check_dup = false;                  /* asking for it again is the point */
+    cr->op.body = mu_id_bytes(&cr->source_id); /* what a repetition with a key must equal */
     const struct mu_principal *p = mu_call_principal(c);
     cr->get = (struct mu_session_get){.read = {.loop = mu_call_loop(c)},
                                       .admin = p->admin,

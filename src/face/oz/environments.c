@@ -290,7 +290,7 @@ static int add_row(void *arg, const struct mu_env_view *v)
     if (x->op.list) {
         mu_jw_obj_end(&x->w);
     }
-    return x->w.buf->failed;
+    return x->w.buf->failed ? x->w.buf->failed : x->op.list && x->w.buf->len > MU_OZ_PAGE_BYTES;
 }
 
 static void got(struct mu_env_read *op, int result)

@@ -22,6 +22,7 @@ struct viewer {
     int64_t seq;           /* the last one sent */
     int64_t epoch, offset; /* of the output sent so far */
     bool live, reading, stale, synced, snapshotting, ended, closed;
+    bool over; /* the run had ended when the viewer came */
     struct mu_id id;
     /* only while a page or a snapshot is read */
     struct page *page;
@@ -282,7 +283,7 @@ static void page_read(struct mu_session_events *op, int result)
         v->seq = p->last;
     }
     page_free(v);
-    if (end) {
+    if (end || (v->over && count == 0)) { /* it has seen the end already */
         sent_end(v);
     } else if (mu_http_stream_full(v->stream)) {
         v->stale = true; /* on_writable goes on */
@@ -423,10 +424,13 @@ struct joining {
     struct mu_call *c;
     struct mu_session_get get;
     int64_t after;
+    bool over;
 };
 
-static int known(void *arg MU_UNUSED, const struct mu_session_view *v MU_UNUSED)
+static int known(void *arg, const struct mu_session_view *v)
 {
+    struct joining *j = arg;
+    j->over = v->outcome != MU_OUT_LIVE;
     return 0;
 }
 
@@ -443,6 +447,7 @@ static void join(struct mu_session_get *op, int result)
     v->oz = oz;
     v->id = op->id;
     v->seq = j->after;
+    v->over = j->over;
     v->watch.loop = mu_call_loop(c);
     v->watch.on_event = on_event;
     memcpy(v->watch.stream_id, v->id.text, sizeof v->id.text);
@@ -496,109 +501,10 @@ static void stream_events(struct mu_call *c)
                                      .org_id = mu_str(p->org_id),
                                      .id = id,
                                      .each = known,
+                                     .arg = j,
                                      .done = join,
                                      .ctx = j};
     int r = mu_session_get(mu_oz(c)->sessions, &j->get);
-    if (r < 0) {
-        mu_call_fail(c, r);
-    }
-}
-
-/* --- the output as bytes --- */
-
-struct download {
-    struct mu_call *c;
-    struct mu_session_get get;
-};
-
-static int take_output(void *arg, const struct mu_session_view *v)
-{
-    struct download *d = arg;
-    struct mu_buf *b = mu_call_buf(d->c);
-    mu_buf_add(b, v->output);
-    return b->failed;
-}
-
-/* "bytes=a-b", "bytes=a-", "bytes=-n": one range. 0 = none or not understood (then all of it), -1 =
- * not satisfiable. */
-static int byte_range(mu_bytes header, size_t size, size_t *from, size_t *to)
-{
-    int64_t a = -1, b = -1;
-    if (!mu_bytes_starts(header, MU_B("bytes="))) {
-        return 0;
-    }
-    mu_bytes rest = mu_bytes_from(header, 6), first = mu_bytes_split(&rest, '-');
-    if (!rest.ptr || (first.len && mu_bytes_i64(first, &a) < 0) ||
-        (rest.len && mu_bytes_i64(rest, &b) < 0) || (!first.len && !rest.len) || a < -1 || b < -1) {
-        return 0;
-    }
-    int64_t n = (int64_t)size;
-    if (!first.len) {
-        a = b > n ? 0 : n - b;
-        b = n - 1;
-    } else if (!rest.len || b >= n) {
-        b = n - 1;
-    }
-    if (a >= n || a > b) {
-        return -1;
-    }
-    *from = (size_t)a;
-    *to = (size_t)b;
-    return 1;
-}
-
-static void send_output(struct mu_session_get *op, int result)
-{
-    struct download *d = op->ctx;
-    struct mu_call *c = d->c;
-    if (result < 0) {
-        mu_call_fail(c, result);
-        return;
-    }
-    mu_bytes all = mu_buf_bytes(mu_call_buf(c));
-    size_t from = 0, to = 0;
-    int partial = byte_range(mu_call_header(c, "range"), all.len, &from, &to);
-    mu_bytes part = partial > 0   ? mu_bytes_of(all.ptr + from, to - from + 1)
-                    : partial < 0 ? MU_B("")
-                                  : all;
-    mu_bytes range =
-        partial < 0 ? mu_arena_printf(mu_call_arena(c), "bytes */%zu", all.len)
-                    : mu_arena_printf(mu_call_arena(c), "bytes %zu-%zu/%zu", from, to, all.len);
-    struct mu_http_pair headers[] = {{"Content-Type", MU_B("application/octet-stream")},
-                                     {"X-Content-Type-Options", MU_B("nosniff")},
-                                     {"Cache-Control", MU_B("no-store")},
-                                     {"Accept-Ranges", MU_B("bytes")},
-                                     {"X-Request-Id", mu_call_request_id(c)},
-                                     {"Content-Range", range}};
-    mu_http_respond(mu_call_http(c),
-                    partial > 0   ? 206
-                    : partial < 0 ? 416
-                                  : 200,
-                    headers, MU_ARRAY_LEN(headers) - (partial == 0), part);
-}
-
-static void download_output(struct mu_call *c)
-{
-    const struct mu_principal *p = mu_call_principal(c);
-    struct download *d = mu_arena_calloc(mu_call_arena(c), sizeof *d);
-    struct mu_id id;
-    if (!d) {
-        mu_call_fail(c, -ENOMEM);
-        return;
-    }
-    if (!mu_oz_run_id(c, &id)) {
-        return;
-    }
-    d->c = c;
-    d->get = (struct mu_session_get){.read = {.loop = mu_call_loop(c)},
-                                     .admin = p->admin,
-                                     .org_id = mu_str(p->org_id),
-                                     .id = id,
-                                     .each = take_output,
-                                     .arg = d,
-                                     .done = send_output,
-                                     .ctx = d};
-    int r = mu_session_get(mu_oz(c)->sessions, &d->get);
     if (r < 0) {
         mu_call_fail(c, r);
     }
@@ -620,13 +526,4 @@ const struct mu_route mu_oz_event_routes[] = {
      .summary = "The run's events and its output as they come (server-sent events).",
      .media = "text/event-stream",
      .errors = "404 503"},
-    {.method = MU_HTTP_GET,
-     .path = "/api/v1/agent/runs/{runID}/files/output",
-     .face = MU_FACE_OZ,
-     .auth = MU_AUTH_TENANT,
-     .handler = download_output,
-     .id = "downloadRunOutput",
-     .summary = "The kept output bytes; Range is honoured.",
-     .media = "application/octet-stream",
-     .errors = "206 404 416 503"},
     {.path = NULL}};

@@ -35,6 +35,7 @@ struct mu_oz {
 /* The routes of all files of this folder, each table ended by {.path = NULL}. */
 extern const struct mu_route mu_oz_run_routes[];
 extern const struct mu_route mu_oz_event_routes[];
+extern const struct mu_route mu_oz_file_routes[];
 extern const struct mu_route mu_oz_environment_routes[];
 extern const struct mu_route mu_oz_schedule_routes[];
 extern const struct mu_route mu_oz_provider_routes[];

@@ -12,7 +12,6 @@ static inline struct mu_oz *mu_oz(struct mu_call *c)
 /* States and sources as the SDKs name them. */
 const char *mu_oz_state(int state, int outcome);
 const char *mu_oz_source(int source);
-int mu_oz_source_parse(mu_bytes word); /* 0 = unknown */
 
 /* The run object (oz-api.md 5). `full`: the single get. */
 void mu_oz_run(struct mu_json_w *w, const struct mu_oz *oz, const struct mu_session_view *v,
@@ -24,7 +23,13 @@ bool mu_oz_limit(struct mu_call *c, unsigned *ret);
 bool mu_oz_cursor(struct mu_call *c, const char *prefix, struct mu_id *ret); /* text[0] = 0: none */
 
 /* The image allow-list. */
-bool mu_oz_image_allowed(const struct mu_oz *oz, mu_bytes image);
+static inline bool mu_oz_image_allowed(const struct mu_oz *oz, mu_bytes image)
+{
+    return mu_image_allowed(oz->image_allowlist, image);
+}
+
+/* A list's page ends with the row that passes this: what a row holds is the callers' choice. */
+enum { MU_OZ_PAGE_BYTES = 8 << 20 };
 
 /* Schemas used in two places. */
 extern const struct mu_schema mu_oz_config_members[];

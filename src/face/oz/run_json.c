@@ -1,5 +1,4 @@
 /* The run object as the SDKs read it. Runs on reader threads. */
-#include <fnmatch.h>
 #include <stdio.h>
 
 #include "base/encode.h"
@@ -25,44 +24,10 @@ const char *mu_oz_state(int state, int outcome)
                          : "INPROGRESS";
 }
 
-static const char *const sources[] = {
-    NULL,      "LOCAL",         "API",        "LINEAR", "SLACK", "SCHEDULED_AGENT",
-    "WEB_APP", "GITHUB_ACTION", "CLOUD_MODE", "CLI"};
-
 const char *mu_oz_source(int source)
 {
-    return source > 0 && (size_t)source < MU_ARRAY_LEN(sources) ? sources[source] : "API";
-}
-
-int mu_oz_source_parse(mu_bytes word)
-{
-    for (size_t i = 1; i < MU_ARRAY_LEN(sources); i++) {
-        if (mu_bytes_is(word, sources[i])) {
-            return (int)i;
-        }
-    }
-    return 0;
-}
-
-bool mu_oz_image_allowed(const struct mu_oz *oz, mu_bytes image)
-{
-    if (!oz->image_allowlist || !*oz->image_allowlist) {
-        return true;
-    }
-    char text[512], pattern[256];
-    if (image.len >= sizeof text) {
-        return false;
-    }
-    snprintf(text, sizeof text, "%.*s", MU_ARGS(image));
-    mu_bytes rest = mu_str(oz->image_allowlist);
-    while (rest.ptr) {
-        mu_bytes one = mu_bytes_trim(mu_bytes_split(&rest, ','));
-        snprintf(pattern, sizeof pattern, "%.*s", MU_ARGS(one));
-        if (one.len && one.len < sizeof pattern && fnmatch(pattern, text, 0) == 0) {
-            return true;
-        }
-    }
-    return false;
+    const char *name = mu_source_name(source);
+    return name ? name : "API";
 }
 
 static void prefixed(struct mu_json_w *w, const char *key, const char *prefix, mu_bytes id)
@@ -84,11 +49,11 @@ static mu_bytes message_of(const struct mu_session_view *v, bool full)
     if (v->error_message.len) {
         return full ? v->error_message : v->message_head;
     }
-    if (v->outcome == MU_OUT_LIVE && full && v->output.len) {
-        return v->output;
-    }
     if (v->state == 80) {
         return MU_B("Cancelled");
+    }
+    if (v->outcome == MU_OUT_LIVE && full && v->output.len) {
+        return v->output;
     }
     if (v->message_head.len) {
         return v->message_head;
@@ -130,25 +95,67 @@ static void add_provider(struct mu_json_w *w, const struct mu_session_view *v)
     }
 }
 
+static const struct mu_json_limits stored_limits = {.max_bytes = 2 << 20, .max_depth = 80};
+
+/* The model that answers or answered; "pending" until a provider was picked. */
+static mu_bytes used_model(struct mu_arena *a, const struct mu_session_view *v)
+{
+    yyjson_val *provider = NULL;
+    if (v->attempt_model.len) {
+        return v->attempt_model;
+    }
+    if (!v->provider.ptr || mu_json_read(a, v->provider, &stored_limits, &provider, NULL) < 0) {
+        return MU_B("pending");
+    }
+    return mu_json_get_bytes(provider, "model");
+}
+
+/* `agent_config` as it was sent, and what must be there besides (oz-api.md 5): the model that was
+ * used if none was asked for, the environment as it was understood, a name. */
+static void add_config(struct mu_json_w *w, struct mu_arena *a, const struct mu_session_view *v,
+                       yyjson_val *config)
+{
+    size_t i, n;
+    yyjson_val *key, *value;
+    bool model = false, name = false;
+    mu_jw_key(w, "agent_config");
+    mu_jw_obj(w);
+    yyjson_obj_foreach(config, i, n, key, value)
+    {
+        bool given = !yyjson_is_null(value);
+        mu_bytes k = mu_json_bytes(key);
+        if (mu_bytes_is(k, "environment_id") ||
+            (!given && (mu_bytes_is(k, "model_id") || mu_bytes_is(k, "name")))) {
+            continue;
+        }
+        model = model || mu_bytes_is(k, "model_id");
+        name = name || mu_bytes_is(k, "name");
+        mu_jw_str(w, k);
+        mu_buf_add_char(w->buf, ':');
+        mu_json_add(w->buf, value);
+        w->comma = true;
+    }
+    if (!model) {
+        mu_jw_kstr(w, "model_id", used_model(a, v));
+    }
+    if (!name) {
+        mu_jw_kstr(w, "name", v->title);
+    }
+    mu_jw_kstr_opt(w, "environment_id", v->environment_id);
+    mu_jw_obj_end(w);
+}
+
 /* agent_config, schedule: kept in the stored spec. */
 static void add_spec(struct mu_json_w *w, const struct mu_session_view *v)
 {
     struct mu_arena a;
     mu_arena_init(&a, 8 << 20);
     yyjson_val *spec = NULL;
-    static const struct mu_json_limits limits = {.max_bytes = 2 << 20, .max_depth = 80};
-    if (v->spec.len <= 2 || mu_json_read(&a, v->spec, &limits, &spec, NULL) < 0) {
-        spec = NULL;
+    if (v->spec.len > 2) {
+        int r = mu_json_read(&a, v->spec, &stored_limits, &spec, NULL);
+        w->buf->failed = r < 0 && !w->buf->failed ? r : w->buf->failed;
     }
-    yyjson_val *config = mu_json_get(spec, "agent_config");
-    mu_jw_key(w, "agent_config");
-    if (config) {
-        mu_json_add(w->buf, config);
-        w->comma = true;
-    } else {
-        mu_jw_obj(w);
-        mu_jw_obj_end(w);
-    }
+    add_config(w, &a, v, mu_json_get(spec, "agent_config"));
     yyjson_val *schedule = mu_json_get(spec, "schedule");
     if (schedule) {
         mu_jw_key(w, "schedule");
@@ -187,11 +194,15 @@ static void add_result(struct mu_json_w *w, const struct mu_oz *oz, const struct
     } else {
         mu_jw_knull(w, "status_message");
     }
-    if (v->error_code.ptr) {
+    bool stopping = v->state == 80; /* shown as cancelled from the moment the stop is accepted */
+    if (v->error_code.ptr || stopping) {
         mu_jw_key(w, "error");
         mu_jw_obj(w);
-        mu_jw_kstr(w, "code", v->error_code);
-        mu_jw_kstr(w, "message", full ? v->error_message : mu_utf8_cut(v->error_message, 4096));
+        mu_jw_kstr(w, "code", stopping ? MU_B("cancelled") : v->error_code);
+        mu_jw_kstr(w, "message",
+                   stopping ? MU_B("Cancelled")
+                   : full   ? v->error_message
+                            : mu_utf8_cut(v->error_message, 4096));
         mu_jw_obj_end(w);
     } else {
         mu_jw_knull(w, "error");
@@ -213,6 +224,18 @@ static void add_result(struct mu_json_w *w, const struct mu_oz *oz, const struct
         mu_jw_ki64(w, "input_tokens", v->tokens_in);
         mu_jw_ki64(w, "output_tokens", v->tokens_out);
         mu_jw_obj_end(w);
+    }
+}
+
+/* A run that waits for a provider's capacity says until when. */
+static void add_queued_until(struct mu_json_w *w, const struct mu_session_view *v)
+{
+    mu_bytes text = MU_B(MU_WAITING_TEXT);
+    if (v->outcome == MU_OUT_LIVE && v->state == MU_ST_QUEUED &&
+        mu_bytes_starts(v->message_head, text)) {
+        mu_jw_kstr(w, "queued_until", mu_bytes_from(v->message_head, text.len));
+    } else {
+        mu_jw_knull(w, "queued_until");
     }
 }
 
@@ -238,7 +261,10 @@ void mu_oz_run(struct mu_json_w *w, const struct mu_oz *oz, const struct mu_sess
     mu_jw_ktime(w, "created_at", v->created_ms);
     mu_jw_ktime(w, "updated_at", v->updated_ms);
     mu_jw_ktime_opt(w, "started_at", v->started_ms);
-    mu_jw_ktime_opt(w, "completed_at", v->ended_ms);
+    /* what is cancelled ended when the stop was accepted, however long the winding up takes */
+    bool cancelled = v->outcome == MU_OUT_CANCELLED || v->state == 80;
+    mu_jw_ktime_opt(w, "completed_at", cancelled && v->stop_ms ? v->stop_ms : v->ended_ms);
+    add_queued_until(w, v);
     add_link(w, oz, v);
     mu_jw_kraw(w, "artifacts", v->artifacts.ptr ? v->artifacts : MU_B("[]"));
     mu_jw_kstr(w, "conversation_id", v->conversation_id.ptr ? v->conversation_id : v->id);

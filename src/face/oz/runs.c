@@ -35,7 +35,8 @@ bool mu_oz_cursor(struct mu_call *c, const char *prefix, struct mu_id *ret)
 {
     mu_bytes text = mu_call_query(c, "cursor", 0);
     ret->text[0] = 0;
-    if (text.ptr && text.len && mu_id_parse(text, prefix, ret) < 0) {
+    if (text.ptr && mu_id_parse(text, prefix, ret) < 0) {
+        ret->text[0] = 0;
         mu_call_error(c, 400, "invalid_field", "cursor",
                       "cursor must be an id of the list (%s<uuid>)", prefix);
         return false;
@@ -59,7 +60,7 @@ static int list_row(void *arg, const struct mu_session_view *v)
     mu_jw_obj(&l->w);
     mu_oz_run(&l->w, l->oz, v, false);
     mu_jw_obj_end(&l->w);
-    return l->w.buf->failed;
+    return l->w.buf->failed ? l->w.buf->failed : l->w.buf->len > MU_OZ_PAGE_BYTES;
 }
 
 static void listed(struct mu_session_list *op, int result)
@@ -201,7 +202,7 @@ static bool take_filters(struct listing *l)
         }
     }
     v = text_filter(c, "source");
-    if (v.ptr && !(op->source = mu_oz_source_parse(v))) {
+    if (v.ptr && !(op->source = mu_source_parse(v))) {
         return bad(c, "source",
                    "one of LINEAR, API, SLACK, LOCAL, SCHEDULED_AGENT, WEB_APP, GITHUB_ACTION, "
                    "CLOUD_MODE, CLI");
@@ -216,10 +217,9 @@ static bool take_filters(struct listing *l)
         }
     }
     v = text_filter(c, "schedule_id");
-    if (v.ptr && mu_id_parse(v, NULL, &l->schedule) < 0) {
-        return bad(c, "schedule_id", "the id of a schedule");
-    }
-    op->schedule_id = v.ptr ? mu_id_bytes(&l->schedule) : MU_B_NONE;
+    /* what is no id at all is the id of no run's schedule */
+    op->schedule_id =
+        v.ptr && mu_id_parse(v, NULL, &l->schedule) == 0 ? mu_id_bytes(&l->schedule) : v;
     op->name = text_filter(c, "name");
     op->model = text_filter(c, "model_id");
     op->environment_id = text_filter(c, "environment_id");
@@ -310,26 +310,48 @@ static void cancel_run(struct mu_call *c)
 struct deleting {
     struct mu_session_delete op;
     struct mu_call *c;
+    struct mu_job job;
 };
+
+static void answer_deleted(struct mu_call *c)
+{
+    struct mu_json_w w = mu_json_w(mu_call_buf(c));
+    mu_jw_obj(&w);
+    mu_jw_kbool(&w, "success", true);
+    mu_jw_kstr(&w, "request_id", mu_call_request_id(c));
+    mu_jw_obj_end(&w);
+    mu_call_send(c, 200);
+}
+
+static void remove_objects(struct mu_job *job)
+{
+    struct deleting *x = MU_CONTAINER(job, struct deleting, job);
+    for (unsigned i = 0; i < x->op.n_files; i++) {
+        mu_files_remove(mu_oz(x->c)->files, mu_id_bytes(&x->op.files[i]));
+    }
+}
+
+static void objects_removed(struct mu_job *job)
+{
+    answer_deleted(MU_CONTAINER(job, struct deleting, job)->c);
+}
 
 static void deleted(struct mu_session_delete *op, int result)
 {
     struct deleting *x = op->ctx;
     if (result == MU_E_CONFLICT) {
-        mu_call_error(x->c, 422, "invalid_field", "runID",
-                      "the run has not ended: cancel it first");
+        mu_call_error(x->c, 409, "conflict", "runID", "the run has not ended: cancel it first");
         return;
     }
     if (result < 0) {
         mu_call_fail(x->c, result);
         return;
     }
-    struct mu_json_w w = mu_json_w(mu_call_buf(x->c));
-    mu_jw_obj(&w);
-    mu_jw_kbool(&w, "success", true);
-    mu_jw_kstr(&w, "request_id", mu_call_request_id(x->c));
-    mu_jw_obj_end(&w);
-    mu_call_send(x->c, 200);
+    x->job =
+        (struct mu_job){.run = remove_objects, .done = objects_removed, .loop = mu_call_loop(x->c)};
+    if (op->n_files == 0 || mu_work_submit(mu_oz(x->c)->work, &x->job) < 0) {
+        answer_deleted(x->c);
+    }
 }
 
 static void delete_run(struct mu_call *c)
@@ -488,16 +510,41 @@ static const struct mu_schema list_query[] = {
      .type = MU_S_STRING,
      .words = "LINEAR API SLACK LOCAL SCHEDULED_AGENT WEB_APP GITHUB_ACTION CLOUD_MODE CLI",
      .doc = "Where the run came from."},
-    {.name = "name", .type = MU_S_STRING, .max = 200, .doc = "config.name, exactly."},
-    {.name = "model_id", .type = MU_S_STRING, .max = 200, .doc = "config.model_id, exactly."},
+    {.name = "name",
+     .type = MU_S_STRING,
+     .flags = MU_S_NO_NUL,
+     .max = 200,
+     .doc = "config.name, exactly."},
+    {.name = "model_id",
+     .type = MU_S_STRING,
+     .flags = MU_S_NO_NUL,
+     .max = 200,
+     .doc = "config.model_id, exactly."},
     {.name = "environment_id",
      .type = MU_S_STRING,
+     .flags = MU_S_NO_NUL,
      .max = 200,
      .doc = "config.environment_id, exactly."},
-    {.name = "creator", .type = MU_S_STRING, .max = 200, .doc = "creator.uid, exactly."},
-    {.name = "schedule_id", .type = MU_S_STRING, .max = 200, .doc = "Runs of this schedule."},
-    {.name = "skill", .type = MU_S_STRING, .max = 200, .doc = "The skill, exactly."},
-    {.name = "skill_spec", .type = MU_S_STRING, .max = 200, .doc = "The same as skill."},
+    {.name = "creator",
+     .type = MU_S_STRING,
+     .flags = MU_S_NO_NUL,
+     .max = 200,
+     .doc = "creator.uid, exactly."},
+    {.name = "schedule_id",
+     .type = MU_S_STRING,
+     .flags = MU_S_NO_NUL,
+     .max = 200,
+     .doc = "Runs of this schedule."},
+    {.name = "skill",
+     .type = MU_S_STRING,
+     .flags = MU_S_NO_NUL,
+     .max = 200,
+     .doc = "The skill, exactly."},
+    {.name = "skill_spec",
+     .type = MU_S_STRING,
+     .flags = MU_S_NO_NUL,
+     .max = 200,
+     .doc = "The same as skill."},
     {.name = "artifact_type",
      .type = MU_S_STRING,
      .words = "PLAN PULL_REQUEST",
@@ -525,9 +572,9 @@ static const struct mu_schema agent_query[] = {
 #define CREATE(p, opid)                                                                            \
     {                                                                                              \
         .method = MU_HTTP_POST, .path = p, .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT,             \
-        .flags = MU_ROUTE_WRITES, .max_body = 32 << 20, .body = run_body,                          \
-        .handler = mu_oz_create_run, .id = opid, .summary = "Create a run.",                       \
-        .response = "RunCreated", .errors = "404 422 429 503"                                      \
+        .flags = MU_ROUTE_WRITES, .max_body = 32 << 20, .usual_body = 1000000,                     \
+        .large_member = "images", .body = run_body, .handler = mu_oz_create_run, .id = opid,       \
+        .summary = "Create a run.", .response = "RunCreated", .errors = "404 422 429 503"          \
     }
 const struct mu_route mu_oz_run_routes[] = {
     CREATE("/api/v1/agent/run", "createRun"),
@@ -560,7 +607,7 @@ const struct mu_route mu_oz_run_routes[] = {
      .id = "deleteRun",
      .summary = "Delete an ended run and all that belongs to it.",
      .response = "Success",
-     .errors = "404 422 503"},
+     .errors = "404 409 503"},
     {.method = MU_HTTP_POST,
      .path = "/api/v1/agent/runs/{runID}/cancel",
      .face = MU_FACE_OZ,

@@ -2,29 +2,49 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/encode.h"
 #include "face/oz/oz_int.h"
 
 /* --- the item --- */
 
-static void add_item(struct mu_json_w *w, const struct mu_schedule_view *v)
+/* A list has all of them on one page: what is long is cut there (`prompt`) or left out
+ * (`agent_config`), and whole in the single get. */
+enum { LIST_TEXT = 4096 };
+
+static void add_person(struct mu_json_w *w, const char *key, mu_bytes uid)
+{
+    mu_jw_key(w, key);
+    mu_jw_obj(w);
+    mu_jw_kstr(w, "uid", uid);
+    mu_jw_kcstr(w, "type", "service_account");
+    mu_jw_obj_end(w);
+}
+
+static void add_item(struct mu_json_w *w, const struct mu_schedule_view *v, bool full)
 {
     struct mu_arena a;
     mu_arena_init(&a, 32 << 20);
     static const struct mu_json_limits limits = {.max_bytes = 2 << 20, .max_depth = 80};
     yyjson_val *spec = NULL;
-    if (mu_json_read(&a, v->spec, &limits, &spec, NULL) < 0) {
-        w->buf->failed = -ENOMEM;
+    int r = mu_json_read(&a, v->spec, &limits, &spec, NULL);
+    if (r < 0 && !w->buf->failed) {
+        w->buf->failed = r;
     }
+    mu_bytes prompt = mu_json_get_bytes(spec, "prompt");
+    bool cut = !full && prompt.len > LIST_TEXT;
     mu_jw_obj(w);
     mu_jw_kstr(w, "id", v->id);
     mu_jw_kstr(w, "name", v->name);
-    mu_jw_kstr(w, "prompt", mu_json_get_bytes(spec, "prompt"));
+    mu_jw_kstr(w, "prompt", cut ? mu_utf8_cut(prompt, LIST_TEXT) : prompt);
+    if (cut) {
+        mu_jw_kbool(w, "prompt_truncated", true);
+    }
     mu_jw_kstr(w, "cron_schedule", v->cron);
     mu_jw_kbool(w, "enabled", v->enabled);
     mu_jw_ktime(w, "created_at", v->created_ms);
     mu_jw_ktime(w, "updated_at", v->updated_ms);
     yyjson_val *config = mu_json_get(spec, "agent_config");
-    if (config) {
+    if (config && (full || v->spec.len - prompt.len <= 2 * LIST_TEXT)) {
         mu_jw_key(w, "agent_config");
         mu_json_add(w->buf, config);
         w->comma = true;
@@ -38,8 +58,10 @@ static void add_item(struct mu_json_w *w, const struct mu_schedule_view *v)
     mu_jw_key(w, "scope");
     mu_jw_obj(w);
     mu_jw_kcstr(w, "type", "User");
-    mu_jw_kstr(w, "uid", v->org_id);
+    mu_bytes uid = v->creator.len ? v->creator : v->org_id;
+    mu_jw_kstr(w, "uid", uid);
     mu_jw_obj_end(w);
+    add_person(w, "created_by", uid);
     mu_arena_fini(&a);
 }
 
@@ -57,7 +79,7 @@ static int take_row(void *arg, const struct mu_schedule_view *v)
     struct mu_buf *b = mu_call_buf(x->c);
     mu_buf_clear(b); /* a unit may run twice */
     struct mu_json_w w = mu_json_w(b);
-    add_item(&w, v);
+    add_item(&w, v, true);
     mu_jw_kstr(&w, "request_id", mu_call_request_id(x->c));
     mu_jw_obj_end(&w);
     return b->failed;
@@ -67,6 +89,11 @@ static void written(struct mu_schedule_write *op, int result)
 {
     struct writing *x = op->ctx;
     mu_buf_fini(&x->spec);
+    if (result == MU_E_LIMIT) {
+        mu_call_error(x->c, 422, "invalid_field", "name",
+                      "name: this tenant has %d schedules already; delete one first", MU_SCHED_MAX);
+        return;
+    }
     if (result < 0) {
         mu_call_fail(x->c, result);
         return;
@@ -79,6 +106,28 @@ static void written(struct mu_schedule_write *op, int result)
         mu_jw_obj_end(&w);
     }
     mu_call_send(x->c, 200);
+}
+
+/* What is no environment's id must be an image that may be used (oz-api.md 16.5); whether the
+ * environment exists is a matter of each firing. false: answered. */
+static bool take_environment(struct mu_call *c, mu_bytes id)
+{
+    const struct mu_oz *oz = mu_oz(c);
+    const char *field = "agent_config.environment_id";
+    struct mu_id parsed;
+    if (!id.len || mu_id_parse(id, "env_", &parsed) == 0) {
+        return true;
+    }
+    if (!oz->allow_raw_env_image || mu_bytes_starts(id, MU_B("env_"))) {
+        mu_call_error(c, 400, "invalid_field", field, "%s is not the id of an environment", field);
+        return false;
+    }
+    if (!mu_oz_image_allowed(oz, id)) {
+        mu_call_error(c, 400, "invalid_field", field,
+                      "%s: this image is not on the operator's list (OZ_IMAGE_ALLOWLIST)", field);
+        return false;
+    }
+    return true;
 }
 
 /* false: answered. */
@@ -95,11 +144,20 @@ static bool take_body(struct writing *x)
         mu_call_error(c, 400, "invalid_field", "cron_schedule", "cron_schedule: %s", err.text);
         return false;
     }
+    int64_t next;
+    if (mu_cron_next(&x->op.cron, mu_env_wall_ms(mu_oz(c)->env), &next) < 0) {
+        mu_call_error(c, 400, "invalid_field", "cron_schedule",
+                      "cron_schedule: no day in the calendar matches it");
+        return false;
+    }
     if (mu_json_get_bool(body, "team", false)) {
         mu_call_error(c, 400, "invalid_field", "team", "team: this server has no teams; leave it out or send false");
         return false;
     }
     mu_bytes environment = mu_bytes_trim(mu_json_get_bytes(config, "environment_id"));
+    if (!take_environment(c, environment)) {
+        return false;
+    }
     struct mu_run_request rq = {.prompt = mu_json_get_bytes(body, "prompt"), .config = config, .environment_id = environment};
     const char *field = NULL, *refused = mu_run_request_refuse(&rq, &field);
     if (refused) {
@@ -190,7 +248,7 @@ struct reading {
 static int add_row(void *arg, const struct mu_schedule_view *v)
 {
     struct reading *x = arg;
-    add_item(&x->w, v);
+    add_item(&x->w, v, x->op.id.text[0] != 0);
     if (!x->op.id.text[0]) {
         mu_jw_obj_end(&x->w);
     }
@@ -271,7 +329,7 @@ static const struct mu_schema replace_body[] = {FIELDS(MU_S_REQUIRED)};
 const struct mu_route mu_oz_schedule_routes[] = {
     {.method = MU_HTTP_POST, .path = "/api/v1/agent/schedules", .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT,
      .flags = MU_ROUTE_WRITES, .max_body = 1200000, .body = create_body, .handler = create_schedule, .id = "createSchedule",
-     .summary = "Create a schedule.", .response = "Schedule", .errors = "503"},
+     .summary = "Create a schedule.", .response = "Schedule", .errors = "422 503"},
     {.method = MU_HTTP_GET, .path = "/api/v1/agent/schedules", .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT,
      .handler = list_schedules, .id = "listSchedules", .summary = "All schedules, by name.", .response = "ScheduleList",
      .errors = "503"},

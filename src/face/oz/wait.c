@@ -143,6 +143,7 @@ void mu_oz_get_run(struct mu_call *c)
             return;
         }
         mu_call_set_ctx(c, w);
+        w->reading = true; /* on_gone may run at once: the read below is what ends the call then */
         mu_call_on_gone(c, on_gone);
     }
     read_run(w);
