@@ -29,11 +29,19 @@ static const struct mu_stmt q_get = {
     NULL};
 static const struct mu_stmt q_row = {
     "get_row", "t", "SELECT " VIEW_COLUMNS " FROM sessions s " VIEW_JOINS " WHERE s.id = $1", NULL};
+/* Each engine is led to walk the page's index entries and look the rest up by key: SQLite sorts a
+ * page that comes out of a subquery, PostgreSQL without one might join the tables whole. */
 #define LIST(where)                                                                                \
-    "SELECT " VIEW_COLUMNS " FROM (SELECT * FROM sessions WHERE " where                            \
-    " ORDER BY id DESC LIMIT $3) s " VIEW_JOINS " ORDER BY s.id DESC"
-static const struct mu_stmt q_list = {"list", "tti", LIST("org_id = $1 AND id < $2"), NULL};
-static const struct mu_stmt q_list_all = {"list_all", "tti", LIST("id < $2 AND $1 = ''"), NULL};
+    "SELECT " VIEW_COLUMNS " FROM sessions s CROSS JOIN session_specs p ON p.session_id = s.id "   \
+    "LEFT JOIN session_results x ON x.session_id = s.id WHERE " where                              \
+    " ORDER BY s.id DESC LIMIT $3"
+#define LIST_PG(where)                                                                             \
+    "SELECT " VIEW_COLUMNS " FROM (SELECT * FROM sessions s WHERE " where                          \
+    " ORDER BY s.id DESC LIMIT $3) s " VIEW_JOINS " ORDER BY s.id DESC"
+static const struct mu_stmt q_list = {"list", "tti", LIST("s.org_id = $1 AND s.id < $2"),
+                                      LIST_PG("s.org_id = $1 AND s.id < $2")};
+static const struct mu_stmt q_list_all = {"list_all", "tti", LIST("s.id < $2 AND $1 = ''"),
+                                          LIST_PG("s.id < $2 AND $1 = ''")};
 static const struct mu_stmt q_chunks = {
     "chunks", "t", "SELECT bytes FROM output_chunks WHERE session_id = $1 ORDER BY pos LIMIT 4096",
     NULL};
