@@ -453,34 +453,34 @@ static inline bool power_is_off(void)
     return off;
 }
 
-/* How much of a change gets to the disk although it was not synced. */
-static inline size_t power_kept(const struct power_change *c, enum power_loss how, bool *more)
+static inline size_t power_torn(size_t n)
 {
-    size_t n = (size_t)(c->n < 0 ? 0 : c->n);
-    unsigned dice = power_dice(8);
-    if (how == POWER_DROP_ALL || !*more || (how == POWER_KEEP_SOME && dice < 3)) {
-        return SIZE_MAX;
-    }
-    if (dice != 7) {
-        return n;
-    }
-    *more = how != POWER_KEEP_PREFIX;
     size_t torn = n ? power_dice((unsigned)n) : 0;
     return torn > POWER_SECTOR && power_dice(2) ? torn / POWER_SECTOR * POWER_SECTOR : torn;
 }
 
+static inline long power_pending(const struct power_inode *i)
+{
+    long n = 0;
+    for (const struct power_change *c = i->first; c; c = c->next) {
+        n++;
+    }
+    return n;
+}
+
 static inline void power_lose(struct power_inode *i, enum power_loss how)
 {
-    bool more = true;
-    if (how == POWER_KEEP_PREFIX) {
-        more = power_dice(4) != 0;
-    }
-    for (const struct power_change *c = i->first; c; c = c->next) {
-        size_t n = power_kept(c, how, &more);
+    long n = power_pending(i), keep = power_dice((unsigned)n + 1), at = 0;
+    for (const struct power_change *c = i->first; c; c = c->next, at++) {
+        size_t size = (size_t)(c->n < 0 ? 0 : c->n);
+        bool in_order = how == POWER_KEEP_PREFIX && at <= keep;
+        bool any_order = how == POWER_KEEP_SOME && power_dice(8) > 2;
         power.changes++;
-        power.dropped += n == SIZE_MAX;
-        if (n != SIZE_MAX) {
-            power_apply(i, c, n);
+        if (in_order || any_order) {
+            bool torn = in_order ? at == keep : power_dice(8) == 0;
+            power_apply(i, c, torn ? power_torn(size) : size);
+        } else {
+            power.dropped++;
         }
     }
     power_forget(i);

@@ -231,8 +231,8 @@ static void arm(struct scene *s)
 static bool start(struct scene *s)
 {
     struct mu_err err = {0};
-    if (s->n_units == 0) { /* an empty disk: the migrations write much */
-        power_cut_at(POWER_ANY, 1 + (int)dice(s, 120));
+    if (s->n_units == 0 && dice(s, 2)) { /* an empty disk: the migrations write much */
+        power_cut_at(POWER_ANY, 1 + (int)dice(s, 150));
     } else if (dice(s, 4) == 0) {
         power_cut_at(POWER_ANY, 1 + (int)dice(s, 3));
     }
