@@ -109,6 +109,8 @@ static int collect(struct mu_pg *g, mu_row_fn fn, void *arg)
         return lost(g);
     }
     int last = 0;
+    PGresult *rows = NULL;
+    const struct mu_stmt *stmt = NULL;
     for (unsigned i = 0, n = g->n_wait; i < n; i++) {
         PGresult *res = next_result(g);
         if (!res) {
@@ -116,13 +118,14 @@ static int collect(struct mu_pg *g, mu_row_fn fn, void *arg)
         }
         last = judge(g, &g->wait[i], res);
         if (last >= 0 && i + 1 == n && fn && !g->failed) {
-            int r = give_rows(g, g->wait[i].stmt, res, fn, arg);
-            last = r < 0 ? r : last;
-        } else if (last < 0 && !g->failed) {
-            g->failed = last;
+            rows = res;
+            stmt = g->wait[i].stmt;
+        } else {
+            PQclear(res);
+            g->failed = last < 0 && !g->failed ? last : g->failed;
         }
-        PQclear(res);
         if (g->lost) {
+            PQclear(rows);
             return MU_E_CLOSED;
         }
     }
@@ -130,6 +133,11 @@ static int collect(struct mu_pg *g, mu_row_fn fn, void *arg)
     PGresult *sync = next_result(g);
     bool ok = sync && PQresultStatus(sync) == PGRES_PIPELINE_SYNC;
     PQclear(sync);
+    if (ok && rows) { /* the pipeline is empty again: `fn` may run statements of its own */
+        int r = give_rows(g, stmt, rows, fn, arg);
+        last = r < 0 ? r : last;
+    }
+    PQclear(rows);
     return ok ? last : lost(g);
 }
 
