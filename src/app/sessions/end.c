@@ -67,7 +67,7 @@ static const struct mu_stmt q_requeue_run = {
     "rev = rev + 1 WHERE id = $1 AND epoch = $2 AND state = 60 AND stop_ms IS NULL RETURNING epoch",
     NULL};
 
-enum { STOP_GRACE_MS = 30000 };
+enum { STOP_GRACE_MS = 30000, HEAD_MAX = 4096, ERROR_MAX = 65536 };
 
 /* --- the reported end --- */
 
@@ -79,6 +79,18 @@ static int take_ended(void *arg, struct mu_row *row)
     return 0;
 }
 
+/* As text that both engines keep: valid UTF-8 without NUL, U+FFFD for either. */
+static void add_text(struct mu_buf *dst, mu_bytes raw)
+{
+    mu_bytes rest = raw;
+    while (rest.ptr) {
+        mu_utf8_add_lossy(dst, mu_bytes_split(&rest, 0));
+        if (rest.ptr) {
+            mu_buf_add(dst, MU_B("\xEF\xBF\xBD"));
+        }
+    }
+}
+
 static int store_result(struct mu_session_end *op, struct mu_tx *tx)
 {
     mu_bytes id = mu_id_bytes(&op->id);
@@ -86,19 +98,23 @@ static int store_result(struct mu_session_end *op, struct mu_tx *tx)
     const char *code = cancelled ? "cancelled" : op->error_code;
     mu_bytes message = cancelled ? MU_B("Cancelled") : op->error_message;
     mu_bytes shown = code ? message : op->output;
-    char head_text[4096];
-    struct mu_buf head; /* valid UTF-8 of at most 4 KiB */
-    mu_buf_init(&head, 3 * sizeof head_text);
-    mu_utf8_add_lossy(&head, mu_bytes_head(shown, sizeof head_text));
-    mu_bytes cut = mu_utf8_cut(mu_buf_bytes(&head), sizeof head_text);
-    int r = head.failed;
+    struct mu_buf head, error;
+    mu_buf_init(&head, 3 * HEAD_MAX);
+    mu_buf_init(&error, 3 * ERROR_MAX);
+    add_text(&head, mu_utf8_cut(shown, HEAD_MAX));
+    add_text(&error, mu_bytes_head(message, ERROR_MAX));
+    mu_bytes cut = mu_utf8_cut(mu_buf_bytes(&head), HEAD_MAX);
+    mu_bytes text = mu_buf_bytes(&error);
+    int r = head.failed ? head.failed : error.failed;
     if (r == 0) {
         r = MU_TX_RUN(tx, &q_result, NULL, NULL, MU_VT(id), MU_VT(cut.ptr ? cut : MU_B("")),
-                      MU_VTOPT(mu_str(code)), code ? MU_VT(message) : MU_VNULL, MU_VI(op->now_ms),
-                      MU_VTOPT(op->provider), MU_VTOPT(op->artifacts), MU_VI(op->output_bytes),
-                      MU_VI(op->output_truncated), op->output.ptr ? MU_VB(op->output) : MU_VNULL);
+                      MU_VTOPT(mu_str(code)), code ? MU_VT(text.ptr ? text : MU_B("")) : MU_VNULL,
+                      MU_VI(op->now_ms), MU_VTOPT(op->provider), MU_VTOPT(op->artifacts),
+                      MU_VI(op->output_bytes), MU_VI(op->output_truncated),
+                      op->output.ptr ? MU_VB(op->output) : MU_VNULL);
     }
     mu_buf_fini(&head);
+    mu_buf_fini(&error);
     if (r >= 0 && op->output.ptr) {
         r = MU_TX_SEND(tx, &mu_q_chunks_drop, -1, MU_VT(id));
     }

@@ -217,9 +217,10 @@ static bool take_filters(struct listing *l)
         }
     }
     v = text_filter(c, "schedule_id");
-    /* what is no id at all is the id of no run's schedule */
-    op->schedule_id =
-        v.ptr && mu_id_parse(v, NULL, &l->schedule) == 0 ? mu_id_bytes(&l->schedule) : v;
+    if (v.ptr && mu_id_parse(v, NULL, &l->schedule) < 0) {
+        return bad(c, "schedule_id", "the id of a schedule");
+    }
+    op->schedule_id = v.ptr ? mu_id_bytes(&l->schedule) : MU_B_NONE;
     op->name = text_filter(c, "name");
     op->model = text_filter(c, "model_id");
     op->environment_id = text_filter(c, "environment_id");

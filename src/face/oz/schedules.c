@@ -328,14 +328,14 @@ static const struct mu_schema replace_body[] = {FIELDS(MU_S_REQUIRED)};
      .summary = text, .response = resp, .errors = "404 503"}
 const struct mu_route mu_oz_schedule_routes[] = {
     {.method = MU_HTTP_POST, .path = "/api/v1/agent/schedules", .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT,
-     .flags = MU_ROUTE_WRITES, .max_body = 1200000, .body = create_body, .handler = create_schedule, .id = "createSchedule",
+     .flags = MU_ROUTE_WRITES, .max_body = 1000000, .body = create_body, .handler = create_schedule, .id = "createSchedule",
      .summary = "Create a schedule.", .response = "Schedule", .errors = "422 503"},
     {.method = MU_HTTP_GET, .path = "/api/v1/agent/schedules", .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT,
      .handler = list_schedules, .id = "listSchedules", .summary = "All schedules, by name.", .response = "ScheduleList",
      .errors = "503"},
     ITEM(MU_HTTP_GET, "", get_schedule, "getSchedule", "One schedule.", "Schedule"),
     {.method = MU_HTTP_PUT, .path = "/api/v1/agent/schedules/{id}", .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT,
-     .flags = MU_ROUTE_WRITES, .max_body = 1200000, .body = replace_body, .handler = replace_schedule, .id = "replaceSchedule",
+     .flags = MU_ROUTE_WRITES, .max_body = 1000000, .body = replace_body, .handler = replace_schedule, .id = "replaceSchedule",
      .summary = "Replace a schedule.", .response = "Schedule", .errors = "404 503"},
     ITEM(MU_HTTP_DELETE, "", delete_schedule, "deleteSchedule", "Delete a schedule; its runs stay.", "Success"),
     ITEM(MU_HTTP_POST, "/pause", pause_schedule, "pauseSchedule", "Stop it from firing.", "Schedule"),
