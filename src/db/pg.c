@@ -120,12 +120,13 @@ static int collect(struct mu_pg *g, mu_row_fn fn, void *arg)
         if (last >= 0 && i + 1 == n && fn && !g->failed) {
             rows = res;
             stmt = g->wait[i].stmt;
-        } else {
-            PQclear(res);
-            g->failed = last < 0 && !g->failed ? last : g->failed;
+            continue;
         }
+        if (last < 0 && !g->failed) {
+            g->failed = last;
+        }
+        PQclear(res);
         if (g->lost) {
-            PQclear(rows);
             return MU_E_CLOSED;
         }
     }
@@ -133,12 +134,14 @@ static int collect(struct mu_pg *g, mu_row_fn fn, void *arg)
     PGresult *sync = next_result(g);
     bool ok = sync && PQresultStatus(sync) == PGRES_PIPELINE_SYNC;
     PQclear(sync);
-    if (ok && rows) { /* the pipeline is empty again: `fn` may run statements of its own */
+    if (!ok) {
+        last = lost(g);
+    } else if (rows) { /* now, because the callback may run other statements */
         int r = give_rows(g, stmt, rows, fn, arg);
         last = r < 0 ? r : last;
     }
     PQclear(rows);
-    return ok ? last : lost(g);
+    return last;
 }
 
 static int take_failed(struct mu_pg *g)

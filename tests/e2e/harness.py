@@ -142,6 +142,7 @@ class Server:
             for path in (self.tmp, *self.tmp.rglob("*")):
                 os.chown(path, uid, gid)
         self.process = self.port = None
+        self.prefix = []
         self.log, self.not_json, self.err = [], [], ""
         self.changed = threading.Condition()
         self.expected_death = False
@@ -152,6 +153,13 @@ class Server:
         Server._all.append(self)
 
     # --- the process ---
+    def as_nobody(self):
+        """Where the tests run as root: the server as an ordinary user, in its own temporary folder."""
+        if os.getuid() == 0:
+            for path in (self.tmp, *self.tmp.rglob("*")):
+                os.chown(path, 65534, 65534)
+            self.prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
     def environment(self):
         env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8", "USER": "tester",
                "OZ_DATA_DIR": str(self.data), "OZ_CONTROL_PLANE_PORT": "0",
@@ -171,7 +179,7 @@ class Server:
         self.expected_death, self.port = False, None
         with self.changed:
             self.log, self.not_json, self.err = [], [], ""
-        self.process = subprocess.Popen([str(BINARY), "serve", *self.args], env=self.environment(), cwd=self.cwd,
+        self.process = subprocess.Popen([*self.prefix, str(BINARY), "serve", *self.args], env=self.environment(), cwd=self.cwd,
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                         start_new_session=True, preexec_fn=die_with_parent, **self.user)
         self.threads = [threading.Thread(target=self._read_log, args=(self.process.stdout,), daemon=True),
@@ -373,6 +381,7 @@ class Events:
     def __init__(self, client, run_id, headers=None, timeout=30.0, **query):
         self.client, self.path, self.query = client, f"{API}/agent/runs/{run_id}/events", query
         self.headers, self.timeout, self.comments, self.response = headers or {}, timeout, 0, None
+        self.lines = None
         self.generator = self._events()
 
     def __enter__(self):
@@ -390,7 +399,8 @@ class Events:
 
     def _events(self):
         event, ident, data = None, None, []
-        for line in self.response.iter_lines():
+        self.lines = self.lines or self.response.iter_lines()  # a second loop goes on where the first ended
+        for line in self.lines:
             if line == "":
                 if data:
                     yield {"event": event or "message", "id": ident, "data": json.loads("\n".join(data)),

@@ -14,7 +14,7 @@ static const struct mu_stmt q_complete = {
     "THEN end_reason ELSE CAST($4 AS "
     "BIGINT) END, exit_code = $5, ended_ms = $6, updated_ms = $6, purge_ms = $7, tokens_in = $9, "
     "tokens_out = $10, rev = rev + 1 "
-    "WHERE id = $1 AND epoch = $2 AND state BETWEEN 20 AND 89 RETURNING state, outcome",
+    "WHERE id = $1 AND epoch = $2 AND state IN (20, 60, 80) RETURNING state, outcome",
     NULL};
 static const struct mu_stmt q_result = {
     "result", "ttttittiib",
@@ -67,7 +67,7 @@ static const struct mu_stmt q_requeue_run = {
     "rev = rev + 1 WHERE id = $1 AND epoch = $2 AND state = 60 AND stop_ms IS NULL RETURNING epoch",
     NULL};
 
-enum { STOP_GRACE_MS = 30000, HEAD_MAX = 4096, ERROR_MAX = 65536 };
+enum { STOP_GRACE_MS = 30000, HEAD_MAX = 4096, MESSAGE_MAX = 65536 };
 
 /* --- the reported end --- */
 
@@ -79,16 +79,16 @@ static int take_ended(void *arg, struct mu_row *row)
     return 0;
 }
 
-/* As text that both engines keep: valid UTF-8 without NUL, U+FFFD for either. */
-static void add_text(struct mu_buf *dst, mu_bytes raw)
+/* Text that a column takes on both engines: valid UTF-8 without zero bytes, at most `max` bytes. */
+static mu_bytes clean_text(struct mu_buf *b, mu_bytes raw, size_t max)
 {
-    mu_bytes rest = raw;
-    while (rest.ptr) {
-        mu_utf8_add_lossy(dst, mu_bytes_split(&rest, 0));
-        if (rest.ptr) {
-            mu_buf_add(dst, MU_B("\xEF\xBF\xBD"));
-        }
+    mu_buf_init(b, 3 * max);
+    mu_utf8_add_lossy(b, mu_bytes_head(raw, max));
+    for (size_t i = 0; i < b->len; i++) {
+        b->ptr[i] = b->ptr[i] ? b->ptr[i] : ' ';
     }
+    mu_bytes cut = mu_utf8_cut(mu_buf_bytes(b), max);
+    return cut.ptr ? cut : MU_B("");
 }
 
 static int store_result(struct mu_session_end *op, struct mu_tx *tx)
@@ -96,25 +96,19 @@ static int store_result(struct mu_session_end *op, struct mu_tx *tx)
     mu_bytes id = mu_id_bytes(&op->id);
     bool cancelled = op->got_outcome == MU_OUT_CANCELLED;
     const char *code = cancelled ? "cancelled" : op->error_code;
-    mu_bytes message = cancelled ? MU_B("Cancelled") : op->error_message;
-    mu_bytes shown = code ? message : op->output;
-    struct mu_buf head, error;
-    mu_buf_init(&head, 3 * HEAD_MAX);
-    mu_buf_init(&error, 3 * ERROR_MAX);
-    add_text(&head, mu_utf8_cut(shown, HEAD_MAX));
-    add_text(&error, mu_bytes_head(message, ERROR_MAX));
-    mu_bytes cut = mu_utf8_cut(mu_buf_bytes(&head), HEAD_MAX);
-    mu_bytes text = mu_buf_bytes(&error);
-    int r = head.failed ? head.failed : error.failed;
+    struct mu_buf message_buf, head_buf;
+    mu_bytes message =
+        clean_text(&message_buf, cancelled ? MU_B("Cancelled") : op->error_message, MESSAGE_MAX);
+    mu_bytes head = clean_text(&head_buf, code ? message : op->output, HEAD_MAX);
+    int r = message_buf.failed ? message_buf.failed : head_buf.failed;
     if (r == 0) {
-        r = MU_TX_RUN(tx, &q_result, NULL, NULL, MU_VT(id), MU_VT(cut.ptr ? cut : MU_B("")),
-                      MU_VTOPT(mu_str(code)), code ? MU_VT(text.ptr ? text : MU_B("")) : MU_VNULL,
-                      MU_VI(op->now_ms), MU_VTOPT(op->provider), MU_VTOPT(op->artifacts),
-                      MU_VI(op->output_bytes), MU_VI(op->output_truncated),
+        r = MU_TX_RUN(tx, &q_result, NULL, NULL, MU_VT(id), MU_VT(head), MU_VTOPT(mu_str(code)),
+                      code ? MU_VT(message) : MU_VNULL, MU_VI(op->now_ms), MU_VTOPT(op->provider),
+                      MU_VTOPT(op->artifacts), MU_VI(op->output_bytes), MU_VI(op->output_truncated),
                       op->output.ptr ? MU_VB(op->output) : MU_VNULL);
     }
-    mu_buf_fini(&head);
-    mu_buf_fini(&error);
+    mu_buf_fini(&message_buf);
+    mu_buf_fini(&head_buf);
     if (r >= 0 && op->output.ptr) {
         r = MU_TX_SEND(tx, &mu_q_chunks_drop, -1, MU_VT(id));
     }

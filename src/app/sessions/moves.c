@@ -20,7 +20,7 @@ static const struct mu_stmt q_attempt = {
 static const struct mu_stmt q_attempt_provider = {
     "attempt_provider", "titt",
     "UPDATE attempts SET provider = $3, model = $4 WHERE session_id = $1 AND epoch = $2 AND "
-    "ended_ms IS NULL",
+    "ended_ms IS NULL AND EXISTS (SELECT 1 FROM sessions s WHERE s.id = $1 AND s.state = 60)",
     NULL};
 static const struct mu_stmt q_prompt = {
     "prompt", "t",
@@ -48,11 +48,13 @@ const struct mu_stmt mu_q_attempt_end = {
     "= $1 AND epoch = $2 AND "
     "ended_ms IS NULL",
     NULL};
+static const struct mu_stmt q_holds = {
+    "holds", "ti",
+    "SELECT 1 FROM sessions WHERE id = $1 AND epoch = $2 AND state BETWEEN 30 AND 89", NULL};
 static const struct mu_stmt q_chunk = {
-    "chunk", "tiib",
-    "INSERT INTO output_chunks (session_id, pos, bytes) SELECT s.id, $3, $4 FROM sessions s WHERE "
-    "s.id = $1 AND s.epoch = $2 AND "
-    "s.state BETWEEN 30 AND 89 ON CONFLICT (session_id, pos) DO NOTHING",
+    "chunk", "tib",
+    "INSERT INTO output_chunks (session_id, pos, bytes) VALUES ($1, $2, $3) ON CONFLICT "
+    "(session_id, pos) DO NOTHING",
     NULL};
 static const struct mu_stmt q_chunk_trim = {
     "chunk_trim", "ti",
@@ -67,6 +69,10 @@ static const struct mu_stmt q_head = {
     "excluded.message_head, "
     "updated_ms = excluded.updated_ms",
     NULL};
+
+static const struct mu_stmt q_head_clear = {
+    "head_clear", "ti",
+    "UPDATE session_results SET message_head = '', updated_ms = $2 WHERE session_id = $1", NULL};
 
 static void note_stale(struct mu_sessions *s, int result)
 {
@@ -121,6 +127,9 @@ static int run_claim(struct mu_unit *u, struct mu_tx *tx)
     r = MU_TX_SEND(tx, &q_attempt, 1, MU_VT(id), MU_VI(epoch),
                    MU_VT(mu_id_bytes(&op->execution_id)), MU_VI(op->lease_ms), MU_VI(op->now_ms),
                    MU_VT(mu_str(op->provider)), MU_VT(op->model));
+    if (r >= 0 && op->waited) {
+        r = MU_TX_SEND(tx, &q_head_clear, -1, MU_VT(id), MU_VI(op->now_ms));
+    }
     if (r >= 0) {
         r = mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""), mu_str(op->event));
     }
@@ -327,23 +336,27 @@ static int run_chunk(struct mu_unit *u, struct mu_tx *tx)
     struct mu_session_chunk *op = MU_CONTAINER(u, struct mu_session_chunk, unit);
     mu_bytes id = mu_id_bytes(&op->id);
     int r = mu_tx_stream(tx, id, 0);
+    if (r >= 0) {
+        r = MU_TX_RUN(tx, &q_holds, NULL, NULL, MU_VT(id), MU_VI(op->epoch));
+        r = r == 0 ? MU_E_STALE : r;
+    }
     if (r >= 0 && op->discard) {
         r = MU_TX_SEND(tx, &mu_q_chunks_drop, -1, MU_VT(id));
     }
     if (r >= 0 && op->bytes.len) {
-        r = MU_TX_SEND(tx, &q_chunk, -1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->pos),
-                       MU_VB(op->bytes));
+        r = MU_TX_SEND(tx, &q_chunk, -1, MU_VT(id), MU_VI(op->pos), MU_VB(op->bytes));
     }
     int64_t keep = op->pos + (int64_t)op->bytes.len - (MU_OUTPUT_MAX - MU_OUTPUT_HEAD);
     if (r >= 0 && keep > MU_OUTPUT_HEAD) {
         r = MU_TX_SEND(tx, &q_chunk_trim, -1, MU_VT(id), MU_VI(keep));
     }
-    return r;
+    return r < 0 ? r : 0;
 }
 
 static void chunk_done(struct mu_unit *u, int result)
 {
     struct mu_session_chunk *op = MU_CONTAINER(u, struct mu_session_chunk, unit);
+    note_stale(op->sessions, result);
     op->done(op, result);
 }
 

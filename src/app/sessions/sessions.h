@@ -70,7 +70,7 @@ struct mu_session_create {
     mu_bytes prompt_head, prompt_rest, search;
     struct mu_buf search_buf;
     bool over_limit; /* refused unless it is a repetition */
-    void *after; /* for app/dispatch */
+    void *after;     /* for app/dispatch */
     void (*after_done)(struct mu_session_create *op, int result);
 };
 /* 0 = done() will run; else it will not: MU_E_LIMIT (too many live sessions; of a request that may
@@ -239,6 +239,7 @@ struct mu_session_claim {
     int64_t epoch; /* in: the one known; out: the new one */
     const char *provider;
     mu_bytes model;
+    bool waited; /* its row shows that it waits: forget that */
     struct mu_quota_take quota;
     int64_t now_ms, deadline_ms, lease_ms;
     struct mu_id execution_id;
@@ -259,7 +260,7 @@ struct mu_quota_settle {
 };
 
 /* The next candidate of a running attempt: takes its quota, gives back the former one's.
- * MU_E_SATURATED, MU_E_STALE. */
+ * MU_E_SATURATED; MU_E_STALE, also when a stop was accepted meanwhile. */
 struct mu_session_switch {
     struct mu_unit unit;
     struct mu_sessions *sessions;
@@ -291,6 +292,9 @@ struct mu_session_put_back {
 };
 MU_MUST_USE int mu_session_put_back(struct mu_sessions *s, struct mu_session_put_back *op);
 
+/* The message of a session that waits for capacity: this, then the time. */
+#define MU_WAITING_TEXT "Waiting for provider capacity until "
+
 /* Queued: remembers the first saturation (the total wait is counted from it). MU_E_STALE when it
  * moved. */
 struct mu_session_saturate {
@@ -306,7 +310,8 @@ struct mu_session_saturate {
 };
 MU_MUST_USE int mu_session_saturate(struct mu_sessions *s, struct mu_session_saturate *op);
 
-/* Output so far, append-only: `pos` is the offset of `bytes` in the attempt's output. */
+/* Output so far, append-only: `pos` is the offset of `bytes` in the attempt's output. MU_E_STALE:
+ * the attempt lost its lease, nothing was stored or dropped. */
 struct mu_session_chunk {
     struct mu_unit unit;
     struct mu_sessions *sessions;
