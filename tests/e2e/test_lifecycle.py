@@ -373,7 +373,8 @@ def test_retention_removes_old_ended_runs_only(make_server, model):
     old, young = (client.finish(name)["run_id"] for name in ("old", "young"))
     live = client.create("live", config={"environment_id": "debian:12"})["run_id"]
     server.stop()
-    back = f"UPDATE sessions SET ended_ms = ended_ms - {40 * 86400 * 1000} WHERE id = '{old.removeprefix('run_')}'"
+    days = 40 * 86400 * 1000  # purge_ms is reckoned at the end of a run
+    back = f"UPDATE sessions SET ended_ms = ended_ms - {days}, purge_ms = purge_ms - {days} WHERE id = '{old.removeprefix('run_')}'"
     if server.postgres:
         server.postgres.sql(back, server.database_url.split("///")[1].split("?")[0])
     else:
