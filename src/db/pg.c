@@ -109,6 +109,8 @@ static int collect(struct mu_pg *g, mu_row_fn fn, void *arg)
         return lost(g);
     }
     int last = 0;
+    PGresult *rows = NULL;
+    const struct mu_stmt *stmt = NULL;
     for (unsigned i = 0, n = g->n_wait; i < n; i++) {
         PGresult *res = next_result(g);
         if (!res) {
@@ -116,9 +118,11 @@ static int collect(struct mu_pg *g, mu_row_fn fn, void *arg)
         }
         last = judge(g, &g->wait[i], res);
         if (last >= 0 && i + 1 == n && fn && !g->failed) {
-            int r = give_rows(g, g->wait[i].stmt, res, fn, arg);
-            last = r < 0 ? r : last;
-        } else if (last < 0 && !g->failed) {
+            rows = res;
+            stmt = g->wait[i].stmt;
+            continue;
+        }
+        if (last < 0 && !g->failed) {
             g->failed = last;
         }
         PQclear(res);
@@ -130,7 +134,14 @@ static int collect(struct mu_pg *g, mu_row_fn fn, void *arg)
     PGresult *sync = next_result(g);
     bool ok = sync && PQresultStatus(sync) == PGRES_PIPELINE_SYNC;
     PQclear(sync);
-    return ok ? last : lost(g);
+    if (!ok) {
+        last = lost(g);
+    } else if (rows) { /* now, because the callback may run other statements */
+        int r = give_rows(g, stmt, rows, fn, arg);
+        last = r < 0 ? r : last;
+    }
+    PQclear(rows);
+    return last;
 }
 
 static int take_failed(struct mu_pg *g)

@@ -15,7 +15,7 @@ import time
 
 import httpx
 import pytest
-from harness import ADMIN_KEY, API, BINARY, TERMINAL, assert_dense, assert_error, eventually, ok, provider_env
+from harness import ADMIN_KEY, API, BINARY, assert_dense, assert_error, eventually, ok, provider_env
 
 
 def all_text(server):
@@ -93,7 +93,7 @@ def test_root_is_warned_about(make_server):
         assert not [x for x in make_server().log if x["level"] == "warn" and "root" in json.dumps(x)]
         return
     server = make_server()
-    assert [x for x in server.log if x["level"] == "warn" and "root" in json.dumps(x)], server.tail()
+    eventually(lambda: [x for x in server.log if x["level"] == "warn" and "root" in json.dumps(x)], 5, "the warning")
 
 
 # --- settings ---
@@ -373,8 +373,9 @@ def test_retention_removes_old_ended_runs_only(make_server, model):
     old, young = (client.finish(name)["run_id"] for name in ("old", "young"))
     live = client.create("live", config={"environment_id": "debian:12"})["run_id"]
     server.stop()
-    days = 40 * 86400 * 1000  # purge_ms is reckoned at the end of a run
-    back = f"UPDATE sessions SET ended_ms = ended_ms - {days}, purge_ms = purge_ms - {days} WHERE id = '{old.removeprefix('run_')}'"
+    days = 40 * 86400 * 1000
+    back = f"UPDATE sessions SET ended_ms = ended_ms - {days}, purge_ms = purge_ms - {days} " \
+           f"WHERE id = '{old.removeprefix('run_')}'"
     if server.postgres:
         server.postgres.sql(back, server.database_url.split("///")[1].split("?")[0])
     else:

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "app/sessions/query_int.h"
+#include "app/sessions/statements_int.h"
 
 /* The columns of a view, in the order of mu_session_view_read(). */
 #define VIEW_COLUMNS                                                                               \
@@ -28,11 +29,19 @@ static const struct mu_stmt q_get = {
     NULL};
 static const struct mu_stmt q_row = {
     "get_row", "t", "SELECT " VIEW_COLUMNS " FROM sessions s " VIEW_JOINS " WHERE s.id = $1", NULL};
+/* Each engine is led to walk the page's index entries and look the rest up by key: SQLite sorts a
+ * page that comes out of a subquery, PostgreSQL without one might join the tables whole. */
 #define LIST(where)                                                                                \
-    "SELECT " VIEW_COLUMNS " FROM (SELECT * FROM sessions WHERE " where                            \
-    " ORDER BY id DESC LIMIT $3) s " VIEW_JOINS " ORDER BY s.id DESC"
-static const struct mu_stmt q_list = {"list", "tti", LIST("org_id = $1 AND id < $2"), NULL};
-static const struct mu_stmt q_list_all = {"list_all", "tti", LIST("id < $2 AND $1 = ''"), NULL};
+    "SELECT " VIEW_COLUMNS " FROM sessions s CROSS JOIN session_specs p ON p.session_id = s.id "   \
+    "LEFT JOIN session_results x ON x.session_id = s.id WHERE " where                              \
+    " ORDER BY s.id DESC LIMIT $3"
+#define LIST_PG(where)                                                                             \
+    "SELECT " VIEW_COLUMNS " FROM (SELECT * FROM sessions s WHERE " where                          \
+    " ORDER BY s.id DESC LIMIT $3) s " VIEW_JOINS " ORDER BY s.id DESC"
+static const struct mu_stmt q_list = {"list", "tti", LIST("s.org_id = $1 AND s.id < $2"),
+                                      LIST_PG("s.org_id = $1 AND s.id < $2")};
+static const struct mu_stmt q_list_all = {"list_all", "tti", LIST("s.id < $2 AND $1 = ''"),
+                                          LIST_PG("s.id < $2 AND $1 = ''")};
 static const struct mu_stmt q_chunks = {
     "chunks", "t", "SELECT bytes FROM output_chunks WHERE session_id = $1 ORDER BY pos LIMIT 4096",
     NULL};
@@ -296,15 +305,16 @@ static int take_live(void *arg, struct mu_row *r)
     return l->each(l->arg, &row);
 }
 
+static const struct mu_stmt q_live_all = {
+    "live_all", "it",
+    "SELECT id, org_id, harness, model, state, route, tries, queued_ms, epoch, deadline_ms, "
+    "saturated_ms FROM sessions WHERE "
+    "ended_ms IS NULL AND (deadline_ms, id) > ($1, $2) ORDER BY deadline_ms, id LIMIT 1000",
+    NULL};
+
 int mu_sessions_each_live(struct mu_db *db, int (*each)(void *arg, const struct mu_live_row *row),
                           void *arg)
 {
-    static const struct mu_stmt q_live_all = {
-        "live_all", "it",
-        "SELECT id, org_id, harness, model, state, route, tries, queued_ms, epoch, deadline_ms, "
-        "saturated_ms FROM sessions WHERE "
-        "ended_ms IS NULL AND (deadline_ms, id) > ($1, $2) ORDER BY deadline_ms, id LIMIT 1000",
-        NULL};
     struct live l = {each, arg, INT64_MIN, ""};
     for (;;) {
         char after[MU_ID_LEN + 1];
@@ -316,3 +326,10 @@ int mu_sessions_each_live(struct mu_db *db, int (*each)(void *arg, const struct 
         }
     }
 }
+
+const struct mu_planned mu_query_planned[] = {
+    {&q_list, "sessions_org"},
+    {&q_live_all, "sessions_due"},
+    {&q_files, "files_session"},
+    {NULL, NULL},
+};

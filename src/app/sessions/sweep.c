@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "app/sessions/sessions_int.h"
+#include "app/sessions/statements_int.h"
 #include "base/log.h"
 
 enum {
@@ -412,3 +413,11 @@ struct mu_sweeper *mu_sweeper_free(struct mu_sweeper *w)
     }
     return NULL;
 }
+
+const struct mu_planned mu_sweep_planned[] = {
+    {&q_due, "sessions_due"},
+    {&q_purge_due, "sessions_purge"},
+    {&q_purge_files, "files_session"},
+    {&q_purge_keys, "idempotency_expire"},
+    {NULL, NULL},
+};

@@ -33,8 +33,11 @@ const char *mu_oz_source(int source)
 static void prefixed(struct mu_json_w *w, const char *key, const char *prefix, mu_bytes id)
 {
     char text[80];
-    snprintf(text, sizeof text, "%s%.*s", prefix, MU_ARGS(id));
-    mu_jw_kcstr(w, key, text);
+    size_t n = strlen(prefix);
+    MU_CHECK(n + id.len <= sizeof text);
+    memcpy(text, prefix, n);
+    memcpy(text + n, id.ptr, id.len);
+    mu_jw_kstr(w, key, mu_bytes_of(text, n + id.len));
 }
 
 /* What `status_message.message` shows; ptr NULL = nothing. */

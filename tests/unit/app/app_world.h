@@ -366,7 +366,7 @@ static void run_in(void **state, void (*test)(struct world *w))
     }
 #define ON(test, k)                                                                                \
     {                                                                                              \
-        #test, test##_in, set_up, tear_down, (void *)&kinds[k]                                     \
+#test, test##_in, set_up, tear_down, (void *)&kinds[k]                                     \
     }
 #define ON_ALL(test)  ON(test, 0), ON(test, 1), ON(test, 2), ON(test, 3)
 #define ON_BOTH(test) ON(test, 0), ON(test, 2)
@@ -516,8 +516,7 @@ static int end_with(struct world *w, const struct mu_id *id, int64_t epoch, int 
 static int cancel(struct world *w, const struct mu_principal *who, const struct mu_id *id,
                   bool *ret_changed)
 {
-    struct mu_session_cancel op = {
-        .id = *id, .admin = who->admin, .org_id = mu_str(who->org_id)};
+    struct mu_session_cancel op = {.id = *id, .admin = who->admin, .org_id = mu_str(who->org_id)};
     int r = do_cancel(w, &op);
     if (ret_changed) {
         *ret_changed = op.changed;
