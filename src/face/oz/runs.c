@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "face/oz/oz_int.h"
 
 /* --- small parsers shared by the face --- */
@@ -280,6 +281,12 @@ static void cancelled(struct mu_session_cancel *op, int result)
     if (result < 0) {
         mu_call_fail(x->c, result);
         return;
+    }
+    if (op->changed) {
+        char id[64];
+        snprintf(id, sizeof id, "run_%s", op->id.text);
+        mu_log(MU_LOG_INFO, "agent_run.cancelled", MU_KC("run_id", id),
+               MU_KJ("worker_id", MU_B("null")), MU_KS("req_id", mu_call_request_id(x->c)));
     }
     mu_buf_printf(mu_call_buf(x->c), "\"run_%s\"", op->id.text);
     mu_call_send(x->c, 200);
