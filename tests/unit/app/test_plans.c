@@ -8,18 +8,18 @@
 static void fill(struct world *w)
 {
     static char sql[4096];
-    const char *numbers = w->pg ? "WITH n AS (SELECT generate_series(1, 6000) AS i)"
+    const char *numbers = w->pg ? "WITH n AS (SELECT generate_series(1, 30000) AS i)"
                                 : "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM "
-                                  "n WHERE i < 6000)";
+                                  "n WHERE i < 30000)";
     snprintf(
         sql, sizeof sql,
         "INSERT INTO sessions (id, org_id, creator, view, mode, source, state, outcome, route, "
         "harness, model, name, title, skill, queued_ms, deadline_ms, created_ms, updated_ms, "
         "ended_ms, purge_ms, schedule_id) %s SELECT 'id-' || CAST(100000 + i AS TEXT), 'org-' "
-        "|| CAST(i %% 50 AS TEXT), 'c', 1, 1, 2, CASE WHEN i %% 20 = 0 THEN 20 ELSE 90 END, "
+        "|| CAST(i %% 300 AS TEXT), 'c', 1, 1, 2, CASE WHEN i %% 20 = 0 THEN 20 ELSE 90 END, "
         "CASE WHEN i %% 20 = 0 THEN 0 ELSE 1 + i %% 2 END, 1, 'h', 'm', '', '', '', 1, i, 1, "
         "1, CASE WHEN i %% 20 = 0 THEN NULL ELSE 7 END, CASE WHEN i %% 20 = 0 THEN NULL ELSE "
-        "i END, 'sched-' || CAST(i %% 300 AS TEXT) FROM n",
+        "i END, 'sched-' || CAST(i %% 1500 AS TEXT) FROM n",
         numbers);
     with_db(w, sql, NULL, NULL);
     snprintf(sql, sizeof sql,
@@ -27,6 +27,8 @@ static void fill(struct world *w)
              "spec) SELECT id, %s, 1, '', '', '{}' FROM sessions",
              w->pg ? "'\\x00'::bytea" : "x'00'");
     with_db(w, sql, NULL, NULL);
+    with_db(w, "INSERT INTO session_results (session_id, updated_ms) SELECT id, 1 FROM sessions",
+            NULL, NULL);
     with_db(w,
             "INSERT INTO artifacts (id, session_id, org_id, kind, dedupe, data, created_ms) SELECT "
             "'a-' || id, id, org_id, 1 + CAST(deadline_ms AS INTEGER) % 2, 'd', '{}', 1 FROM "
