@@ -84,6 +84,17 @@ static mu_bytes escape_next(mu_bytes *in, char tmp[8])
     return mu_bytes_of(tmp, len);
 }
 
+/* Whether the bytes stand inside a JSON string as they are; nearly all values do. */
+static bool is_plain(mu_bytes b)
+{
+    bool plain = true;
+    for (size_t i = 0; i < b.len; i++) {
+        unsigned char c = (unsigned char)b.ptr[i];
+        plain = plain && c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+    }
+    return plain;
+}
+
 static size_t escaped_len(mu_bytes b)
 {
     char tmp[8];
@@ -99,6 +110,11 @@ static void put_string(struct line *l, mu_bytes b, size_t max)
 {
     char tmp[8];
     put(l, MU_B("\""));
+    if (b.len <= max && is_plain(b)) {
+        put(l, b);
+        put(l, MU_B("\""));
+        return;
+    }
     bool cut = escaped_len(b) > max;
     size_t room = cut && max > 3 ? max - 3 : max, n = 0;
     while (b.len) {
@@ -148,11 +164,25 @@ static void put_value(struct line *l, const struct mu_kv *kv, size_t max)
     }
 }
 
+/* No byte becomes more than six: short lines, which nearly all are, need no exact count. */
+static bool fits_whole(mu_bytes msg, const struct mu_kv *kv, size_t n)
+{
+    size_t most = 128 + 6 * msg.len;
+    for (size_t i = 0; i < n && most <= LINE_MAX_BYTES; i++) {
+        bool text = kv[i].kind == MU_KV_BYTES || kv[i].kind == MU_KV_JSON;
+        most += strlen(kv[i].key) + 32 + (text ? 6 * kv[i].b.len : 0);
+    }
+    return most <= LINE_MAX_BYTES;
+}
+
 /* The largest cut that lets every value stay within the line together: short values are never cut
  * because of a long one. */
 static size_t fair_cut(mu_bytes msg, const struct mu_kv *kv, size_t n)
 {
     size_t lens[MAX_FIELDS + 1], fixed = 128;
+    if (fits_whole(msg, kv, n)) {
+        return LINE_MAX_BYTES;
+    }
     lens[n] = escaped_len(msg);
     for (size_t i = 0; i < n; i++) {
         bool text = kv[i].kind == MU_KV_BYTES || kv[i].kind == MU_KV_JSON;

@@ -37,8 +37,9 @@ struct mu_config {
     /* log */
     const char *log_level, *log_format;
     /* runs */
-    int64_t run_concurrency, run_max_attempts, run_max_seconds, pending_max_seconds, retention_days,
+    int64_t run_concurrency, run_max_attempts, run_max_seconds, pending_max_seconds,
         retention_sweep_ms, list_message_bytes;
+    double retention_days;
     bool list_legacy_items, allow_raw_env_image;
     const char *image_allowlist, *run_source_default;
     /* providers that are not per key */

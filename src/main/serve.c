@@ -1,5 +1,6 @@
 /* muster serve */
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
@@ -10,6 +11,8 @@
 #include "main/server.h"
 
 extern char **environ;
+
+enum { MAPPED_FROM = 256 << 10 };
 
 static enum mu_log_level level_of(const char *word)
 {
@@ -44,6 +47,15 @@ static void raise_limits(void)
         r.rlim_cur = r.rlim_max;
         setrlimit(RLIMIT_NOFILE, &r);
     }
+}
+
+/* Left alone, glibc raises the size from which a block is mapped by itself to 32 MiB as blocks come
+ * and go, and what a thousand slow viewers once had waiting would stay with the process for good.
+ */
+static void give_memory_back(void)
+{
+    mallopt(M_MMAP_THRESHOLD, MAPPED_FROM);
+    mallopt(M_TRIM_THRESHOLD, 4 * MAPPED_FROM);
 }
 
 static int configure(struct mu_server *s, struct mu_buf *warnings, struct mu_err *err)
@@ -95,6 +107,7 @@ int mu_cmd_serve(int argc, char **argv)
     umask(077);
     signal(SIGPIPE, SIG_IGN);
     raise_limits();
+    give_memory_back();
     mu_buf_init(&warnings, 1 << 20);
     s->env = &mu_env_real;
     s->args = &args;

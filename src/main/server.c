@@ -71,6 +71,12 @@ static int build_vault(struct mu_server *s, struct mu_err *err)
     return r < 0 ? mu_err_set(err, r, "ENCRYPTION_KEY is not usable: %s", mu_err_text(r)) : 0;
 }
 
+/* Fractions of a day count; whatever is above 0 is at least a millisecond, as 0 means for ever. */
+static int64_t retention_ms(double days)
+{
+    return days > 0 ? MU_MAX((int64_t)(days * 86400000.0), 1) : 0;
+}
+
 static int build_domain(struct mu_server *s, struct mu_db *db, struct mu_err *err)
 {
     const struct mu_config *c = s->conf;
@@ -98,7 +104,7 @@ static int build_domain(struct mu_server *s, struct mu_db *db, struct mu_err *er
                                         .identity = s->identity,
                                         .pending_max_ms = c->pending_max_seconds * 1000,
                                         .run_max_ms = c->run_max_seconds * 1000,
-                                        .retention_ms = c->retention_days * INT64_C(86400000),
+                                        .retention_ms = retention_ms(c->retention_days),
                                         .max_queued = c->tenant_max_queued};
     r = mu_sessions_new(&so, &s->sessions);
     if (r == 0) {
@@ -239,10 +245,9 @@ static int build_faces(struct mu_server *s, struct mu_err *err)
 {
     const struct mu_config *c = s->conf;
     static const struct mu_route *const tables[] = {
-        mu_oz_run_routes,      mu_oz_event_routes,    mu_oz_environment_routes,
-        mu_oz_file_routes,
-        mu_oz_schedule_routes, mu_oz_provider_routes, mu_meta_routes,
-        mu_key_routes,         mu_server_routes};
+        mu_oz_run_routes,  mu_oz_event_routes,    mu_oz_environment_routes,
+        mu_oz_file_routes, mu_oz_schedule_routes, mu_oz_provider_routes,
+        mu_meta_routes,    mu_key_routes,         mu_server_routes};
     fill_faces(s);
     const struct mu_api_opts ao = {.env = s->env,
                                    .identity = s->identity,
@@ -325,6 +330,11 @@ void mu_server_free(struct mu_server *s)
     }
     mu_feed_free(s->feed);
     mu_metrics_free(s->metrics);
-    mu_config_free(s->conf);
-    mu_config_free(s->old_conf);
+    if (s->conf != s->first_conf) {
+        mu_config_free(s->conf);
+    }
+    mu_config_free(s->first_conf);
+    for (size_t i = 0; i < s->n_retired; i++) {
+        mu_config_free(s->retired[i].conf);
+    }
 }

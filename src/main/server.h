@@ -8,13 +8,18 @@
 #include "face/oz/oz.h"
 #include "main/config.h"
 
-enum { MU_MAX_LOOPS = 64, MU_MAX_INHERITED = 8 };
+enum { MU_MAX_LOOPS = 64, MU_MAX_INHERITED = 8, MU_MAX_RETIRED = 64 };
 
 struct mu_server {
     const struct mu_env *env;
     const struct mu_config_args *args; /* for a reload */
     struct mu_config *conf;            /* replaced whole by a reload */
-    struct mu_config *old_conf;        /* texts that are still referred to; freed at the end */
+    struct mu_config *first_conf;      /* what everything was built from: kept to the end */
+    struct mu_retired_config { /* of former reloads: requests and units may still use them */
+        struct mu_config *conf;
+        int64_t at_ms;
+    } retired[MU_MAX_RETIRED];
+    size_t n_retired;
 
     struct mu_loop *loops[MU_MAX_LOOPS]; /* own all connections; loops[0] is also the core loop */
     size_t n_loops;

@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "main/server.h"
 
-enum { DISK_MS = 5000, HARD_LIMIT_MS = 25000, DRAIN_MS = 1000 };
+enum { DISK_MS = 5000, HARD_LIMIT_MS = 25000, DRAIN_MS = 1000, RETIRED_MS = 3600000 };
 
 /* --- the disk --- */
 
@@ -100,8 +100,36 @@ static enum mu_log_level level_of(const char *word)
                                         : MU_LOG_INFO;
 }
 
+/* Frees the configurations that were replaced so long ago that nothing can refer to them any more:
+ * a call copies what it needs, a request or a unit of work is over much sooner. */
+static void free_retired(struct mu_server *s, int64_t now_ms)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s->n_retired; i++) {
+        if (now_ms - s->retired[i].at_ms >= RETIRED_MS) {
+            mu_config_free(s->retired[i].conf);
+        } else {
+            s->retired[n++] = s->retired[i];
+        }
+    }
+    s->n_retired = n;
+}
+
+static void replace_conf(struct mu_server *s, struct mu_config *next, int64_t now_ms)
+{
+    if (s->conf != s->first_conf) {
+        s->retired[s->n_retired++] = (struct mu_retired_config){s->conf, now_ms};
+    }
+    s->conf = next;
+}
+
 static int reload(struct mu_server *s, struct mu_err *err)
 {
+    int64_t now = mu_env_mono_ms(s->env);
+    free_retired(s, now);
+    if (s->n_retired == MU_MAX_RETIRED) {
+        return mu_err_set(err, MU_E_LIMIT, "more than %d reloads within an hour", MU_MAX_RETIRED);
+    }
     struct mu_config *next = NULL;
     struct mu_buf warnings;
     bool made = false;
@@ -134,10 +162,7 @@ static int reload(struct mu_server *s, struct mu_err *err)
     mu_schedules_reload(s->schedules, &next->providers);
     atomic_store(&s->oz.settings, &next->providers);
     mu_log_setup(s->env, level_of(next->log_level), strcmp(next->log_format, "text") == 0);
-    /* Requests under way may still look at the one before: it is kept until the next reload. */
-    mu_config_free(s->old_conf);
-    s->old_conf = s->conf;
-    s->conf = next;
+    replace_conf(s, next, now);
     return 0;
 }
 
@@ -256,6 +281,9 @@ static void recovered(void *arg)
 {
     struct mu_server *s = arg;
     struct mu_err err = {0};
+    if (s->signals) { /* told to stop before it was ready */
+        return;
+    }
     const struct mu_sweeper_opts so = {.sessions = s->sessions,
                                        .core = s->loops[0],
                                        .retention_interval_ms = s->conf->retention_sweep_ms,
@@ -287,7 +315,9 @@ static void recovered(void *arg)
            MU_KC("backend", s->meta.backend), MU_KC("data_dir", s->conf->data_dir),
            MU_KC("version", MU_VERSION));
     if (s->conf->retention_days > 0) {
-        mu_log(MU_LOG_INFO, "retention.enabled", MU_KI("days", s->conf->retention_days),
+        char days[40];
+        snprintf(days, sizeof days, "%.9g", s->conf->retention_days);
+        mu_log(MU_LOG_INFO, "retention.enabled", MU_KJ("days", mu_str(days)),
                MU_KI("intervalMs", s->conf->retention_sweep_ms));
     }
     mu_notify("READY=1");
@@ -302,6 +332,7 @@ static void begin(struct mu_post *post)
 
 int mu_server_run(struct mu_server *s)
 {
+    s->first_conf = s->conf;
     s->begin_post.fn = begin;
     int r = mu_loop_signal(s->loops[0], SIGTERM, on_stop, s);
     if (r == 0) {
@@ -330,10 +361,8 @@ int mu_server_run(struct mu_server *s)
     s->readers = mu_readers_free(s->readers);
     s->work = mu_work_free(s->work);
     s->watchdog = mu_watchdog_free(s->watchdog);
-    for (size_t i = 0; i < started; i++) {
+    for (size_t i = started; i-- > 0;) { /* the core last: the others post to it */
         mu_loop_stop(s->loops[i]);
-    }
-    for (size_t i = 0; i < started; i++) {
         mu_loop_join(s->loops[i]);
     }
     return s->exit_code;

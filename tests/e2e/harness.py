@@ -32,7 +32,7 @@ ADMIN_KEY = "the-admin-key-of-these-tests"
 UPSTREAM_KEY = "the-upstream-key-of-these-tests"
 
 
-def unprivileged():
+def plain_user():
     """Prefix of a command that must not run as root."""
     if os.getuid() != 0:
         return [], os.getuid(), os.getgid()
@@ -58,7 +58,7 @@ class Postgres:
         assert found, "PostgreSQL is not installed: script/bootstrap test"
         self.bin = pathlib.Path(found).parent
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="muster-pg-", dir="/tmp"))
-        self.prefix, uid, gid = unprivileged()
+        self.prefix, uid, gid = plain_user()
         os.chown(self.dir, uid, gid)
         self.numbers = itertools.count(1)
         self._run("initdb", "-D", self.dir / "data", "-U", "muster", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8",
@@ -124,7 +124,7 @@ class Server:
     _all = []
 
     def __init__(self, env=None, data=None, admin_key=ADMIN_KEY, postgres=None, database_url=None, args=(),
-                 name="server", files=None):
+                 name="server", files=None, unprivileged=False):
         self.tmp = pathlib.Path(tempfile.mkdtemp(prefix="muster-e2e-"))
         self.cwd, self.home = self.tmp / "cwd", self.tmp / "home"
         self.cwd.mkdir()
@@ -135,7 +135,14 @@ class Server:
         self.admin_key, self.args, self.name, self.postgres = admin_key, list(args), name, postgres
         self.database_url = database_url or (postgres.new_database() if postgres else None)
         self.extra = dict(env or {})
+        self.user = {}
+        if unprivileged and os.getuid() == 0:
+            _, uid, gid = plain_user()
+            self.user = {"user": uid, "group": gid, "extra_groups": []}
+            for path in (self.tmp, *self.tmp.rglob("*")):
+                os.chown(path, uid, gid)
         self.process = self.port = None
+        self.prefix = []
         self.log, self.not_json, self.err = [], [], ""
         self.changed = threading.Condition()
         self.expected_death = False
@@ -146,6 +153,13 @@ class Server:
         Server._all.append(self)
 
     # --- the process ---
+    def as_nobody(self):
+        """Where the tests run as root: the server as an ordinary user, in its own temporary folder."""
+        if os.getuid() == 0:
+            for path in (self.tmp, *self.tmp.rglob("*")):
+                os.chown(path, 65534, 65534)
+            self.prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
     def environment(self):
         env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8", "USER": "tester",
                "OZ_DATA_DIR": str(self.data), "OZ_CONTROL_PLANE_PORT": "0",
@@ -165,9 +179,9 @@ class Server:
         self.expected_death, self.port = False, None
         with self.changed:
             self.log, self.not_json, self.err = [], [], ""
-        self.process = subprocess.Popen([str(BINARY), "serve", *self.args], env=self.environment(), cwd=self.cwd,
+        self.process = subprocess.Popen([*self.prefix, str(BINARY), "serve", *self.args], env=self.environment(), cwd=self.cwd,
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        start_new_session=True, preexec_fn=die_with_parent)
+                                        start_new_session=True, preexec_fn=die_with_parent, **self.user)
         self.threads = [threading.Thread(target=self._read_log, args=(self.process.stdout,), daemon=True),
                         threading.Thread(target=self._read_err, args=(self.process.stderr,), daemon=True)]
         for t in self.threads:
@@ -367,6 +381,7 @@ class Events:
     def __init__(self, client, run_id, headers=None, timeout=30.0, **query):
         self.client, self.path, self.query = client, f"{API}/agent/runs/{run_id}/events", query
         self.headers, self.timeout, self.comments, self.response = headers or {}, timeout, 0, None
+        self.lines = None
         self.generator = self._events()
 
     def __enter__(self):
@@ -384,7 +399,8 @@ class Events:
 
     def _events(self):
         event, ident, data = None, None, []
-        for line in self.response.iter_lines():
+        self.lines = self.lines or self.response.iter_lines()  # a second loop goes on where the first ended
+        for line in self.lines:
             if line == "":
                 if data:
                     yield {"event": event or "message", "id": ident, "data": json.loads("\n".join(data)),
@@ -469,7 +485,7 @@ def assert_run(run, single=True):
     assert run["state"] in STATES
     assert "session_link" in run and "status_message" in run and "conversation_id" in run
     assert isinstance(run["artifacts"], list) and isinstance(run["agent_config"], dict)
-    assert "environment_id" in run["agent_config"] and isinstance(run["agent_config"]["model_id"], str)
+    assert run["updated_at"] >= run["created_at"], run["updated_at"]
     if run["status_message"] is not None:
         assert isinstance(run["status_message"]["message"], str)
     if single:

@@ -217,3 +217,10 @@ def test_list_query_errors(tenant, query):
 def test_secret_that_does_not_exist_is_refused(tenant):
     r = post(tenant, secrets=["NO_SUCH_SECRET"])
     assert_error(r, 400, "invalid_field", "secrets")
+
+
+def test_deleted_environment_keeps_its_place_for_cursors(tenant):
+    made = [tenant.environment(name=f"e{i}")["id"] for i in range(3)]
+    assert ok(tenant.api("DELETE", f"/environments/{made[1]}"))["success"] is True
+    page = ok(tenant.api("GET", "/environments", params={"cursor": made[1]}))
+    assert [e["id"] for e in page["items"]] == [made[0]]

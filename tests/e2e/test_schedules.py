@@ -57,7 +57,7 @@ def test_wrong_types(tenant, field, value):
 
 @pytest.mark.parametrize("cron", [
     "* * * *", "* * * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * 32 * *", "* * * 0 *", "* * * 13 *",
-    "* * * * 8", "a * * * *", "*/0 * * * *", "5-1 * * * *", "1,,2 * * * *", "@daily", "@reboot", "-1 * * * *",
+    "* * * * 8", "a * * * *", "*/0 * * * *", "5-1 * * * *", "1,,2 * * * *", "@reboot", "@", "-1 * * * *",
     "1- * * * *", "*/ * * * *", "1.5 * * * *", "0 0 30 2 *", "0 0 31 4 *", "x" * 10_000, "* * * * *; rm -rf /",
     "99999999999999999999 * * * *", "0 9 * * MON-", "０ ９ * * *"])
 def test_cron_nonsense(tenant, cron):
@@ -158,3 +158,37 @@ def test_a_tick_missed_while_down_fires_once(make_server, model, word):
     client = server.client("t")
     minutes = {r["created_at"][:16] for r in client.list(schedule_id=item["id"])["runs"]}
     assert len(client.list(schedule_id=item["id"])["runs"]) <= len(minutes) + 1, "a tick fired twice"
+
+
+def test_created_by_is_the_tenant(tenant):
+    item = tenant.schedule()
+    me = tenant.run(tenant.create()["run_id"])["creator"]["uid"]
+    assert item["created_by"]["uid"] == me and item["scope"] == {"type": "User", "uid": me}
+
+
+def test_images_of_schedules_follow_the_rules_of_runs(make_server):
+    def plan(client, image):
+        return client.api("POST", "/agent/schedules", json={**PLAN, "agent_config": {"environment_id": image}})
+
+    off = make_server({"OZ_ALLOW_RAW_ENV_IMAGE": "false"}).client("t")
+    assert_error(plan(off, "debian:12"), 400, "invalid_field", "agent_config.environment_id")
+    listed = make_server({"OZ_IMAGE_ALLOWLIST": "debian:*"}).client("t")
+    assert_error(plan(listed, "alpine:3"), 400, "invalid_field", "agent_config.environment_id")
+    ok(plan(listed, "debian:12"))
+
+
+@pytest.mark.timeout(150)
+def test_a_tick_over_the_limit_is_told_on_the_schedule(make_server, model):
+    client = make_server(provider_env(model, OZ_TENANT_MAX_QUEUED="1")).client("t")
+    client.create("[[stall]]")
+    item = client.schedule(cron_schedule="* * * * *")
+    after = eventually(lambda: (s := ok(client.api("GET", path(item["id"]))))["last_spawn_error"] and s, 75, "the refusal")
+    assert after["history"]["next_run"] > item["history"]["next_run"] and len(client.list()["runs"]) == 1
+
+
+def test_long_schedules_are_cut_in_the_list(tenant):
+    long = tenant.schedule(prompt="ü" * 3000, agent_config={"base_prompt": "b" * 50_000})
+    (item,) = ok(tenant.api("GET", "/agent/schedules"))["schedules"]
+    assert item["prompt"] == "ü" * 2048 and item["prompt_truncated"] is True and "agent_config" not in item
+    whole = ok(tenant.api("GET", path(long["id"])))
+    assert whole["prompt"] == "ü" * 3000 and len(whole["agent_config"]["base_prompt"]) == 50_000

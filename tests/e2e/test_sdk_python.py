@@ -77,7 +77,7 @@ def test_every_filter(sdk):
             ({"state": ["SUCCEEDED"]}, {first}), ({"state": ["SUCCEEDED", "PENDING"]}, both), ({"state": ["FAILED"]}, set()),
             ({"source": "API"}, both), ({"source": "SLACK"}, set()), ({"name": "night"}, {first}),
             ({"model_id": "mm"}, {first}), ({"environment_id": "debian:12"}, {second}), ({"creator": run.creator.uid}, both),
-            ({"creator": "0" * 64}, set()), ({"schedule_id": "none"}, set()), ({"skill": "a/b:c"}, set()),
+            ({"creator": "0" * 64}, set()), ({"schedule_id": "01a1fe8d-55d1-7039-b28e-c5679de1958e"}, set()), ({"skill": "a/b:c"}, set()),
             ({"skill_spec": "a/b:c"}, set()), ({"artifact_type": "PLAN"}, set()), ({"artifact_type": "PULL_REQUEST"}, set()),
             ({"created_after": earlier}, both), ({"created_after": later}, set()), ({"created_before": later}, both),
             ({"created_before": earlier}, set()), ({"updated_after": earlier}, both), ({"updated_after": later}, set()),
@@ -141,7 +141,8 @@ def test_error_413_is_not_retried(oz, token):
     seen = []
     hook = httpx.Client(event_hooks={"request": [lambda r: seen.append(r)]})
     with OzAPI(api_key=token, base_url=oz.url + API, http_client=hook) as sdk:
-        error = raised(oz_agent_sdk.APIStatusError, lambda: sdk.agent.run(prompt="x" * 1_100_000), 413)
+        error = raised(oz_agent_sdk.APIStatusError, lambda: sdk.agent.schedules.create(
+            cron_schedule="0 9 * * *", name="n", prompt="x" * 1_300_000), 413)
     assert len(seen) == 1 and error.body["code"] == "payload_too_large"
 
 

@@ -60,7 +60,7 @@ const cases = {
       [{ state: ['SUCCEEDED'] }, [first]], [{ state: ['SUCCEEDED', 'PENDING'] }, [second, first]], [{ state: ['FAILED'] }, []],
       [{ source: 'API' }, [second, first]], [{ source: 'SLACK' }, []], [{ name: 'night' }, [first]], [{ model_id: 'mm' }, [first]],
       [{ environment_id: 'debian:12' }, [second]], [{ creator: run.creator.uid }, [second, first]], [{ creator: '0'.repeat(64) }, []],
-      [{ schedule_id: 'none' }, []], [{ skill: 'a/b:c' }, []], [{ skill_spec: 'a/b:c' }, []], [{ artifact_type: 'PLAN' }, []],
+      [{ schedule_id: '01a1fe8d-55d1-7039-b28e-c5679de1958e' }, []], [{ skill: 'a/b:c' }, []], [{ skill_spec: 'a/b:c' }, []], [{ artifact_type: 'PLAN' }, []],
       [{ artifact_type: 'PULL_REQUEST' }, []], [{ created_after: earlier }, [second, first]], [{ created_after: later }, []],
       [{ created_before: later }, [second, first]], [{ created_before: earlier }, []], [{ updated_after: earlier }, [second, first]],
       [{ updated_after: later }, []], [{ q: 'needle' }, [first]], [{ q: 'nothing of the kind' }, []],
@@ -102,7 +102,7 @@ const cases = {
       auth: await thrown(() => make({ apiKey: 'sk_' + '0'.repeat(64) }).agent.runs.list()),
       missing: await thrown(() => client.agent.runs.retrieve(unknown)),
       missingCancel: await thrown(() => client.agent.runs.cancel(unknown)),
-      large: await thrown(() => client.agent.run({ prompt: 'x'.repeat(1_100_000) })),
+      large: await thrown(() => client.agent.schedules.create({ cron_schedule: '0 9 * * *', name: 'n', prompt: 'x'.repeat(1_300_000) })),
       mismatch: await thrown(() => client.agent.run({ prompt: 'b' }, key)),
     };
   },

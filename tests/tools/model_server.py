@@ -93,8 +93,8 @@ def last_user_text(body):
         after = after or any(isinstance(p, dict) and p.get("type") == "tool_result" for p in last["content"])
     texts = [text_of(i.get("content")) for i in items if isinstance(i, dict) and i.get("role") == "user"]
     texts = [t for t in texts if t]
-    # Agents put their reminders into further user messages: the last one that carries a marker wins.
-    marked = [t for t in texts if "[[" in t]
+    # Agents put their reminders into further user messages: there the last one that carries a marker wins.
+    marked = [t for t in texts if "[[" in t] if body.get("tools") else []
     return (marked or texts or [""])[-1], after
 
 

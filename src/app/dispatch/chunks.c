@@ -31,9 +31,10 @@ static void chunk_done(struct mu_session_chunk *op, int result)
         mu_exec_over(x);
         return;
     }
-    if (result >= 0) {
+    if (result < 0) {
+        x->discard = x->discard || op->discard;
+    } else if (x->chunk_text == x->text_no) { /* else that text was thrown away meanwhile */
         x->persisted = op->pos + (int64_t)op->bytes.len;
-        x->discard = x->discard && !op->discard;
     }
     mu_arena_fini(&x->chunk_arena);
     persist(x);
@@ -70,6 +71,8 @@ static void persist(struct mu_exec *x)
                                          .ctx = x};
     if (mu_session_chunk(x->run->d->opts.sessions, &x->chunk) == 0) {
         x->chunk_busy = true;
+        x->chunk_text = x->text_no;
+        x->discard = false;
         mu_timer_init(&x->chunk_timer, x->run->d->opts.core, on_timer);
         (void)!mu_timer_set(&x->chunk_timer, CHUNK_MS);
     } else {
@@ -77,15 +80,17 @@ static void persist(struct mu_exec *x)
     }
 }
 
-void mu_exec_delta(struct mu_exec *x, mu_bytes text)
+int mu_exec_delta(struct mu_exec *x, mu_bytes text)
 {
     int64_t offset = x->out.total;
-    if (mu_output_add(&x->out, text) < 0) {
-        mu_run_abort(x->run);
-        return;
+    int r = mu_output_add(&x->out, text);
+    if (r < 0) {
+        x->no_memory = true;
+        return r;
     }
     publish(x, MU_EV_DELTA, offset, text);
     persist(x);
+    return 0;
 }
 
 void mu_exec_discard(struct mu_exec *x)
@@ -95,6 +100,7 @@ void mu_exec_discard(struct mu_exec *x)
     }
     mu_output_reset(&x->out);
     x->persisted = 0;
+    x->text_no++;
     x->discard = true;
     publish(x, MU_EV_DELTA_RESET, 0, MU_B(""));
     persist(x);

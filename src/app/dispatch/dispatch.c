@@ -18,7 +18,8 @@ static void on_capacity(void *arg)
     struct mu_dispatch *d = arg;
     MU_LIST_EACH(it, tmp, &d->waiting)
     {
-        MU_CONTAINER(it, struct mu_run, link)->wake_ms = 0;
+        struct mu_run *run = MU_CONTAINER(it, struct mu_run, link);
+        run->wake_ms = run->stubborn ? run->wake_ms : 0;
     }
     mu_dispatch_pump(d);
 }
@@ -61,6 +62,7 @@ struct mu_recovery {
 static void free_recoveries(struct mu_dispatch *d)
 {
     for (size_t i = 0; i < d->n_recoveries; i++) {
+        mu_timer_clear(&d->recoveries[i].again);
         mu_free(d->recoveries[i].harness);
         mu_free(d->recoveries[i].model);
     }
@@ -358,8 +360,9 @@ static void snapshot_here(struct mu_post *post)
         op->epoch = run->epoch;
         op->offset = 0;
         mu_output_write(&run->x->out, false, &op->text);
-        if (mu_output_truncated(
-                &run->x->out)) { /* only the tail is whole: the viewer sees where it begins */
+        op->running = !op->text.failed; /* without memory the viewer has the deltas only */
+        if (op->running && mu_output_truncated(&run->x->out)) {
+            /* only the tail is whole: the viewer sees where it begins */
             mu_buf_consume(&op->text, MU_OUTPUT_HEAD);
             op->offset = run->x->out.total - (MU_OUTPUT_MAX - MU_OUTPUT_HEAD);
         }
@@ -407,6 +410,7 @@ void mu_dispatch_stop(struct mu_dispatch *d, int64_t grace_ms, void (*stopped)(v
         d->stopped = stopped;
         d->stopped_arg = arg;
         mu_timer_init(&d->grace, d->opts.core, cut_off);
+        mu_timer_clear(&d->wake);
     }
     if (d->n_active == 0 || grace_ms <= 0 || mu_timer_set(&d->grace, grace_ms) < 0) {
         cut_off(&d->grace);

@@ -30,9 +30,15 @@ struct mu_run {
     enum mu_run_phase phase;
     int64_t queued_ms, epoch, saturated_ms, wake_ms;
     int tries;
+    int64_t shown_ms;  /* until when the row says that it waits */
+    bool stubborn;     /* waits for the database or for memory: capacity does not help it */
+    bool counted;      /* in its org's `running` */
     bool cancel;       /* stop was accepted, or the session ended behind our back */
     bool release;      /* shutdown: put back instead of going on */
     struct mu_exec *x; /* while active */
+    /* what was tried so far, over all executions: JSON objects, separated by commas */
+    struct mu_buf attempts;
+    unsigned n_attempts;
 };
 
 struct mu_org_queue {
@@ -63,6 +69,11 @@ struct mu_dispatch {
     struct mu_metric *queued_gauge, *running_gauge, *waiting_gauge;
 };
 
+struct mu_run_name {
+    char text[8 + MU_ID_LEN];
+};
+/* "run_<uuid>": how people and programs know it. */
+struct mu_run_name mu_run_name(const struct mu_run *run);
 /* queue.c */
 MU_MUST_USE int mu_run_new(struct mu_dispatch *d, mu_bytes org_id, mu_bytes harness, mu_bytes model,
                            struct mu_run **ret);
@@ -73,13 +84,17 @@ void mu_run_enqueue(struct mu_run *run);
 /* Out of whatever list it is in; frees it. */
 void mu_run_drop(struct mu_run *run);
 void mu_run_wait(struct mu_run *run, int64_t wake_ms);
+/* Half a second, whatever becomes free: the database or memory was not there. */
+void mu_run_wait_retry(struct mu_run *run);
 void mu_run_set_active(struct mu_run *run);
 void mu_run_set_idle(struct mu_run *run);
 /* Starts what may start, at the next turn of the loop. */
 void mu_dispatch_pump(struct mu_dispatch *d);
-/* exec.c: tries to start a run now. false: it went to the waiting list or was ended. */
+/* exec.c: tries to start a run now; else it goes to the waiting list or ends. */
 void mu_run_try(struct mu_run *run);
 void mu_run_abort(struct mu_run *run);
+/* Whether another run is just being claimed for this provider under the same quota: the database is
+ * asked for one at a time, so that the oldest gets what is free. */
 bool mu_dispatch_claiming(struct mu_dispatch *d, const struct mu_provider *pr, const char *org_id);
 void mu_dispatch_check_stopped(struct mu_dispatch *d);
 

@@ -4,8 +4,9 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "proto/json.h"
 
-enum { ARENA_MAX = 96 << 20, DB_RETRY_MS = 500, ROOM_MS = 30000, RETRY_MS = 250 };
+enum { ARENA_MAX = 96 << 20, ROOM_MS = 30000, RETRY_MS = 250 };
 
 static void next_candidate(struct mu_exec *x);
 static void begin_call(struct mu_exec *x);
@@ -30,7 +31,6 @@ static struct mu_exec *exec_new(struct mu_run *run)
     mu_arena_init(&x->claim.arena, ARENA_MAX);
     mu_arena_init(&x->chunk_arena, 1 << 20);
     mu_output_init(&x->out);
-    mu_buf_init(&x->attempts, 64 << 10);
     mu_buf_init(&x->final, MU_OUTPUT_MAX + 4096);
     mu_buf_init(&x->provider_json, 128 << 10);
     mu_timer_init(&x->retry_timer, run->d->opts.core, on_retry);
@@ -47,14 +47,29 @@ static void exec_free(struct mu_exec *x)
     mu_arena_fini(&x->claim.arena);
     mu_arena_fini(&x->chunk_arena);
     mu_output_fini(&x->out);
-    mu_buf_fini(&x->attempts);
     mu_buf_fini(&x->final);
     mu_buf_fini(&x->provider_json);
     mu_free(x);
 }
 
+/* The slot that was promised for the coming call: taken, handed on, given back. */
+static void hold(struct mu_exec *x, struct mu_provider *pr)
+{
+    if (x->held) {
+        mu_provider_release(x->held);
+    }
+    x->held = pr;
+    if (pr) {
+        mu_provider_hold(pr);
+    }
+}
+
 void mu_exec_over(struct mu_exec *x)
 {
+    if (x->held) { /* the call never came */
+        hold(x, NULL);
+        mu_providers_capacity(x->run->d->opts.providers);
+    }
     if (x->chunk_busy) {
         x->over = true;
         x->run->x = NULL;
@@ -78,7 +93,7 @@ bool mu_dispatch_claiming(struct mu_dispatch *d, const struct mu_provider *pr, c
     MU_LIST_EACH(it, tmp, &d->active)
     {
         struct mu_run *other = MU_CONTAINER(it, struct mu_run, link);
-        if (other->phase == MU_RUN_CLAIMING && other->x && other->x->claim.provider == conf->key &&
+        if (other->phase == MU_RUN_CLAIMING && other->x && other->x->held == pr &&
             (conf->quota_global || strcmp(other->org_id, org_id) == 0)) {
             return true;
         }
@@ -109,6 +124,25 @@ static int choose(struct mu_exec *x, unsigned from, bool *ret_busy)
 
 /* --- claim --- */
 
+static void log_start(const struct mu_exec *x)
+{
+    const struct mu_run *run = x->run;
+    struct mu_buf keys;
+    mu_buf_init(&keys, 8192);
+    struct mu_json_w w = mu_json_w(&keys);
+    mu_jw_arr(&w);
+    for (unsigned i = 0; i < x->n_candidates; i++) {
+        mu_jw_str(&w, mu_str(mu_provider_conf(x->candidates[i])->key));
+    }
+    mu_jw_arr_end(&w);
+    mu_log(MU_LOG_INFO, "run.start", MU_KC("subsystem", "local-runner"),
+           MU_KC("run_id", mu_run_name(run).text), MU_KC("harness", run->harness),
+           MU_KJ("candidates", keys.failed ? MU_B("[]") : mu_buf_bytes(&keys)),
+           MU_KC("provider_key", x->claim.provider),
+           MU_KI("prompt_length", (int64_t)x->claim.prompt.len));
+    mu_buf_fini(&keys);
+}
+
 static void claimed(struct mu_session_claim *op, int result)
 {
     struct mu_exec *x = op->ctx;
@@ -117,30 +151,29 @@ static void claimed(struct mu_session_claim *op, int result)
     if (result == 0) {
         run->epoch = op->epoch;
         run->phase = MU_RUN_RUNNING;
+        run->shown_ms = 0;
         if (op->quota.limit > 0) {
             x->quota.provider = op->quota.provider;
             memcpy(x->quota.scope, op->quota.scope, sizeof x->quota.scope);
+            x->quota_of = pr;
         }
-        mu_providers_capacity(run->d->opts.providers);
-        mu_log(MU_LOG_INFO, "run.start", MU_KS("run_id", mu_id_bytes(&run->id)),
-               MU_KC("harness", run->harness), MU_KC("provider_key", op->provider),
-               MU_KI("prompt_length", (int64_t)op->prompt.len));
+        mu_providers_capacity(run->d->opts.providers); /* the next one may be claimed */
+        log_start(x);
         mu_exec_context(x, begin_call);
         return;
     }
+    struct mu_dispatch *d = run->d;
     if (result == MU_E_SATURATED) {
         mu_provider_note_full(pr, run->org_id, op->quota.next_free_ms);
-        mu_exec_over(x);
-        run->phase = MU_RUN_CLAIMING; /* leaves the active list in mu_run_try() */
-        mu_providers_capacity(run->d->opts.providers);
-        mu_run_try(run);
-        return;
     }
     mu_exec_over(x);
+    mu_providers_capacity(d->opts.providers);
     if (result == MU_E_STALE || result == MU_E_NOT_FOUND) {
         mu_run_drop(run); /* cancelled or expired meanwhile: the row says so */
+    } else if (result == MU_E_SATURATED && !d->stopping) {
+        mu_run_try(run); /* it leaves the active list there */
     } else {
-        mu_run_wait(run, mu_env_wall_ms(run->d->opts.env) + DB_RETRY_MS);
+        mu_run_wait_retry(run);
     }
 }
 
@@ -155,15 +188,17 @@ static void start_claim(struct mu_exec *x)
     op->unit.loop = d->opts.core;
     op->id = run->id;
     op->epoch = run->epoch;
-    op->provider = mu_provider_conf(pr)->key;
-    op->model = mu_provider_model(pr, mu_str(run->model));
     mu_provider_quota(pr, run->org_id, now, &op->quota);
+    op->provider = op->quota.provider; /* lives as long as the provider, also over a reload */
+    op->model = mu_provider_model(pr, mu_str(run->model));
+    hold(x, pr);
+    op->waited = run->saturated_ms != 0;
     op->deadline_ms = op->lease_ms = now + d->opts.run_max_ms;
     op->done = claimed;
     op->ctx = x;
     if (mu_session_claim(d->opts.sessions, op) < 0) {
         mu_exec_over(x);
-        mu_run_wait(run, now + DB_RETRY_MS);
+        mu_run_wait_retry(run);
     }
 }
 
@@ -176,13 +211,18 @@ static void saturate_done(struct mu_session_saturate *op, int result)
     int64_t until = x->saturated_until;
     if (result == 0) {
         run->saturated_ms = op->saturated_ms;
+        run->shown_ms = until;
     }
     mu_exec_over(x);
-    if (result == MU_E_STALE || result == MU_E_NOT_FOUND) {
+    if (run->cancel || result == MU_E_STALE || result == MU_E_NOT_FOUND) {
         mu_run_drop(run);
         return;
     }
-    mu_run_wait(run, result == 0 ? until : mu_env_wall_ms(run->d->opts.env) + DB_RETRY_MS);
+    if (result == 0) {
+        mu_run_wait(run, until);
+    } else {
+        mu_run_wait_retry(run);
+    }
 }
 
 /* Every candidate is full: wait for the earliest, remember since when. */
@@ -191,46 +231,38 @@ static void wait_saturated(struct mu_exec *x)
     struct mu_run *run = x->run;
     struct mu_dispatch *d = run->d;
     const struct mu_providers_settings *set = d->opts.settings;
-    int64_t now = now_of(x),
-            max = set->queue_max_wait_s > 0 ? set->queue_max_wait_s * 1000 : INT64_MAX / 2;
+    int64_t now = now_of(x);
     if (!set->queue_on_saturation) {
         mu_run_set_active(run);
         mu_exec_finish(x, MU_ST_FAILED, MU_OUT_FAILED, MU_END_SATURATED, "saturated",
                        "All providers saturated");
         return;
     }
-    if (run->saturated_ms && now - run->saturated_ms >= max) {
-        char text[200];
-        snprintf(text, sizeof text,
-                 "All providers saturated: harness %s waited %lld s for capacity", run->harness,
-                 (long long)((now - run->saturated_ms) / 1000));
+    if (mu_exec_waited_out(x, now)) {
         mu_run_set_active(run);
-        mu_exec_finish(x, MU_ST_FAILED, MU_OUT_FAILED, MU_END_SATURATED, "saturated", text);
+        mu_exec_finish(x, MU_ST_FAILED, MU_OUT_FAILED, MU_END_SATURATED, "saturated", x->text);
         return;
     }
-    int64_t give_up = (run->saturated_ms ? run->saturated_ms : now) + max;
-    x->saturated_until = MU_MIN(x->saturated_until, give_up);
-    if (run->saturated_ms) { /* the row knows already */
-        int64_t until = x->saturated_until;
-        mu_exec_over(x);
+    int64_t until = mu_exec_wait_until(x, now);
+    if (run->saturated_ms && run->shown_ms > now && run->shown_ms - until < 1000) {
+        mu_exec_over(x); /* the row says so; a later end is told when that one is over */
         mu_run_wait(run, until);
         return;
     }
-    char until_text[MU_TIME_LEN + 1];
-    mu_time_format(x->saturated_until, until_text);
-    snprintf(x->text, sizeof x->text, "Waiting for provider capacity until %s", until_text);
-    x->saturate = (struct mu_session_saturate){
-        .unit = {.loop = d->opts.core},
-        .id = run->id,
-        .epoch = run->epoch,
-        .deadline_ms = set->queue_max_wait_s > 0 ? give_up + 5000 : now + d->opts.pending_max_ms,
-        .message = x->text,
-        .done = saturate_done,
-        .ctx = x};
+    x->saturate = (struct mu_session_saturate){.unit = {.loop = d->opts.core},
+                                               .id = run->id,
+                                               .epoch = run->epoch,
+                                               .now_ms = now,
+                                               .deadline_ms = mu_exec_wait_deadline(x, now),
+                                               .message = x->text,
+                                               .done = saturate_done,
+                                               .ctx = x};
+    mu_log(MU_LOG_INFO, "run.queued", MU_KC("run_id", mu_run_name(run).text),
+           MU_KI("wait_ms", until - now));
     mu_run_set_active(run);
     if (mu_session_saturate(d->opts.sessions, &x->saturate) < 0) {
         mu_exec_over(x);
-        mu_run_wait(run, now + DB_RETRY_MS);
+        mu_run_wait_retry(run);
     }
 }
 
@@ -243,7 +275,7 @@ void mu_run_try(struct mu_run *run)
     }
     struct mu_exec *x = exec_new(run);
     if (!x) {
-        mu_run_wait(run, mu_env_wall_ms(d->opts.env) + DB_RETRY_MS);
+        mu_run_wait_retry(run);
         return;
     }
     x->n_candidates = mu_providers_candidates(d->opts.providers, mu_str(run->harness), run->admin,
@@ -282,15 +314,17 @@ static int on_delta(void *arg, mu_bytes text)
     if (x->run->cancel || x->run->release) {
         return MU_E_CANCELLED;
     }
-    mu_exec_delta(x, text);
-    return 0;
+    return mu_exec_delta(x, text);
 }
 
-/* What becomes of the reservation of the call that just ended. */
+/* What becomes of the reservation of the call that just ended: it stays when any try of it counted.
+ */
 static void settle(struct mu_exec *x, const struct mu_call_result *result)
 {
     const struct mu_provider_conf *conf = mu_provider_conf(x->candidates[x->at]);
-    x->quota.free_ms = result->counted ? now_of(x) + conf->window_seconds * 1000 : 0;
+    if (result->counted) {
+        x->quota.free_ms = now_of(x) + conf->window_seconds * 1000;
+    }
 }
 
 static void stopped(struct mu_exec *x)
@@ -318,8 +352,13 @@ static void call_done(void *arg, const struct mu_call_result *result)
     settle(x, result);
     mu_exec_record(x, result);
     mu_provider_learn(pr, run->org_id, result);
-    if (run->cancel || run->release) {
+    if (run->cancel || (run->release && result->cls != MU_CALL_OK)) {
         stopped(x);
+        return;
+    }
+    if (x->no_memory) {
+        mu_exec_finish(x, MU_ST_FAILED, MU_OUT_FAILED, MU_END_INTERNAL, "internal",
+                       "There was not enough memory for the output");
         return;
     }
     if (result->cls == MU_CALL_OK) {
@@ -339,6 +378,7 @@ static void call_done(void *arg, const struct mu_call_result *result)
         run->d->opts.env->random(run->d->opts.env, &jitter, 1);
         delay += delay * jitter / 512;
         if (mu_timer_set(&x->retry_timer, delay) == 0) {
+            hold(x, pr);
             return;
         }
     }
@@ -368,8 +408,9 @@ static void begin_call(struct mu_exec *x)
         return;
     }
     struct mu_provider *pr = x->candidates[x->at];
+    const struct mu_run_name name = mu_run_name(run);
     struct mu_call_request req = {.provider = pr,
-                                  .run_id = run->id.text,
+                                  .run_id = name.text,
                                   .org_id = run->org_id,
                                   .model = mu_provider_model(pr, mu_str(run->model)),
                                   .model_given = mu_provider_conf(pr)->model_given,
@@ -382,10 +423,12 @@ static void begin_call(struct mu_exec *x)
                                   .on_delta = on_delta,
                                   .done = call_done,
                                   .arg = x};
+    hold(x, NULL);
     int r = mu_provider_call(run->d->opts.providers, &req, &x->call);
-    if (r < 0) {
-        struct mu_call_result failed = {
-            .cls = MU_CALL_UNAVAILABLE, .text = mu_err_text(r)};
+    if (r == MU_E_BUSY) { /* fewer slots since a reload, or the work pool is full */
+        mu_exec_put_back(x, false);
+    } else if (r < 0) {
+        struct mu_call_result failed = {.cls = MU_CALL_UNAVAILABLE, .text = mu_err_text(r)};
         call_done(x, &failed);
     }
 }
@@ -397,7 +440,10 @@ static void changed(struct mu_session_switch *op, int result)
     struct mu_exec *x = op->ctx;
     struct mu_run *run = x->run;
     if (result == 0) {
-        x->quota.provider = op->quota.limit > 0 ? op->quota.provider : NULL;
+        mu_exec_settled(x);
+        x->quota_of = op->quota.limit > 0 ? x->candidates[x->at] : NULL;
+        x->quota =
+            (struct mu_quota_settle){.provider = op->quota.limit > 0 ? op->quota.provider : NULL};
         memcpy(x->quota.scope, op->quota.scope, sizeof x->quota.scope);
         x->retries = 0;
         begin_call(x);
@@ -421,15 +467,21 @@ static void next_candidate(struct mu_exec *x)
 {
     struct mu_run *run = x->run;
     bool busy;
+    hold(x, NULL);
     if (x->cls == MU_CALL_RATE_LIMITED) {
         int64_t until = 0;
         (void)mu_provider_gate(x->candidates[x->at], run->org_id, now_of(x), &until);
         x->saturated_until = x->saturated ? MU_MIN(x->saturated_until, until) : until;
         x->saturated = true;
+        mu_log(MU_LOG_INFO, "run.rate_limited", MU_KC("run_id", mu_run_name(run).text),
+               MU_KC("provider_key", mu_provider_conf(x->candidates[x->at])->key),
+               MU_KC("message", x->text));
     }
     int at = choose(x, x->at + 1, &busy);
     if (at < 0) {
-        if (x->saturated && run->d->opts.settings->queue_on_saturation) {
+        if (busy) { /* a candidate is there, only not at this moment */
+            mu_exec_put_back(x, false);
+        } else if (x->saturated && run->d->opts.settings->queue_on_saturation) {
             mu_exec_put_back(x, true);
         } else {
             fail(x);
@@ -442,12 +494,13 @@ static void next_candidate(struct mu_exec *x)
     x->change = (struct mu_session_switch){.unit = {.loop = run->d->opts.core},
                                            .id = run->id,
                                            .epoch = run->epoch,
-                                           .provider = mu_provider_conf(pr)->key,
                                            .model = mu_provider_model(pr, mu_str(run->model)),
                                            .former = x->quota,
                                            .done = changed,
                                            .ctx = x};
     mu_provider_quota(pr, run->org_id, now_of(x), &x->change.quota);
+    x->change.provider = x->change.quota.provider;
+    hold(x, pr);
     if (mu_session_switch(run->d->opts.sessions, &x->change) < 0) {
         fail(x);
     }

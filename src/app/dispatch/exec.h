@@ -20,9 +20,11 @@ struct mu_exec {
     /* candidates */
     struct mu_provider *candidates[MU_CANDIDATES_MAX];
     unsigned n_candidates, at;
-    bool saturated;          /* a candidate was full or answered 429 */
-    int64_t saturated_until; /* the earliest time that one may be free again */
+    struct mu_provider *held; /* its slot is ours until the call begins */
+    bool saturated;           /* a candidate was full or answered 429 */
+    int64_t saturated_until;  /* the earliest time that one may be free again */
     struct mu_quota_settle quota;
+    struct mu_provider *quota_of; /* whose it is; NULL = nothing is reserved */
     /* the call */
     struct mu_provider_call *call;
     unsigned retries;
@@ -30,7 +32,10 @@ struct mu_exec {
     struct mu_output out;
     int64_t persisted;
     struct mu_arena chunk_arena;
-    bool discard;
+    bool discard;     /* what is stored belongs to a text that was thrown away */
+    unsigned text_no; /* counts the texts thrown away; chunk_text: the one that the chunk is of */
+    unsigned chunk_text;
+    bool put_back_saturated;
     /* context, in claim.arena */
     mu_bytes system;
     struct mu_model_turn *turns;
@@ -41,12 +46,10 @@ struct mu_exec {
     void *context; /* context.c */
     int context_result;
     /* record */
-    struct mu_buf attempts; /* JSON objects, separated by commas */
-    unsigned n_attempts;
     enum mu_call_class cls;
     char text[600];
     int status;
-    bool is_exit_code, truncated;
+    bool is_exit_code, has_status, truncated, no_memory;
     int64_t tokens_in, tokens_out;
     struct mu_buf final, provider_json;
 };
@@ -56,13 +59,21 @@ struct mu_exec {
 void mu_exec_context(struct mu_exec *x, void (*then)(struct mu_exec *x));
 /* finish.c */
 void mu_exec_record(struct mu_exec *x, const struct mu_call_result *result);
+/* x->quota was settled by a unit that is committed. */
+void mu_exec_settled(struct mu_exec *x);
+/* What "waiting until …" says, and when the wait ends: not before now, at most the total wait. */
+int64_t mu_exec_wait_until(struct mu_exec *x, int64_t now_ms);
+int64_t mu_exec_wait_deadline(const struct mu_exec *x, int64_t now_ms);
+/* Whether the run has waited as long as it may; x->text says so then. */
+bool mu_exec_waited_out(struct mu_exec *x, int64_t now_ms);
 void mu_exec_finish(struct mu_exec *x, int state, enum mu_outcome outcome,
                     enum mu_end_reason reason, const char *code, const char *text);
 void mu_exec_put_back(struct mu_exec *x, bool saturated);
 /* exec.c */
 void mu_exec_over(struct mu_exec *x);
 /* chunks.c */
-void mu_exec_delta(struct mu_exec *x, mu_bytes text);
+/* -ENOMEM. */
+MU_MUST_USE int mu_exec_delta(struct mu_exec *x, mu_bytes text);
 void mu_exec_discard(struct mu_exec *x);
 
 #endif

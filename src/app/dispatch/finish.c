@@ -5,13 +5,19 @@
 #include "base/log.h"
 #include "proto/json.h"
 
-enum { DB_RETRY_MS = 500, MAX_ATTEMPTS_SHOWN = 64 };
+enum {
+    DB_RETRY_MS = 500,
+    MAX_ATTEMPTS_SHOWN = 64,
+    LATE_MS = 5000, /* the sweeper ends a run that overslept its total wait */
+};
 
 void mu_exec_record(struct mu_exec *x, const struct mu_call_result *result)
 {
+    struct mu_run *run = x->run;
     const struct mu_provider_conf *conf = mu_provider_conf(x->candidates[x->at]);
     x->cls = result->cls;
     x->status = result->status;
+    x->has_status = result->status != 0 || result->is_exit_code;
     x->is_exit_code = result->is_exit_code;
     x->truncated = result->truncated;
     x->tokens_in += result->tokens_in;
@@ -21,18 +27,20 @@ void mu_exec_record(struct mu_exec *x, const struct mu_call_result *result)
            : result->cls == MU_CALL_AUTH ? MU_LOG_ERROR
                                          : MU_LOG_WARN,
            result->cls == MU_CALL_OK ? "provider.attempt" : "provider.error",
-           MU_KS("run_id", mu_id_bytes(&x->run->id)), MU_KC("provider_key", conf->key),
+           MU_KC("run_id", mu_run_name(run).text), MU_KC("provider_key", conf->key),
            MU_KC("provider_type", mu_provider_type_name(conf->type)),
+           MU_KS("model", mu_provider_model(x->candidates[x->at], mu_str(run->model))),
            MU_KC("class", mu_call_class_name(result->cls)), MU_KI("status", result->status),
            MU_KI("duration_ms", result->ms), MU_KC("err_message", x->text));
-    if (x->n_attempts >= MAX_ATTEMPTS_SHOWN) {
+    if (run->n_attempts >= MAX_ATTEMPTS_SHOWN) {
         return;
     }
-    struct mu_json_w w = {&x->attempts, x->n_attempts++ > 0};
+    size_t len = run->attempts.len;
+    struct mu_json_w w = {&run->attempts, run->n_attempts > 0};
     mu_jw_obj(&w);
     mu_jw_kcstr(&w, "key", conf->key);
     mu_jw_kcstr(&w, "class", mu_call_class_name(result->cls));
-    if (result->status) {
+    if (x->has_status) {
         mu_jw_ki64(&w, result->is_exit_code ? "exit_code" : "status", result->status);
     }
     mu_jw_ki64(&w, "ms", result->ms);
@@ -40,12 +48,18 @@ void mu_exec_record(struct mu_exec *x, const struct mu_call_result *result)
         mu_jw_kstr(&w, "error", mu_str(x->text));
     }
     mu_jw_obj_end(&w);
+    if (run->attempts.failed) { /* no room: this one is not shown, the others stay whole */
+        run->attempts.failed = 0;
+        run->attempts.len = len;
+    } else {
+        run->n_attempts++;
+    }
 }
 
 static void provider_json(struct mu_exec *x)
 {
     mu_buf_clear(&x->provider_json);
-    if (!x->n_attempts) {
+    if (!x->run->n_attempts) {
         return;
     }
     struct mu_provider *pr = x->candidates[x->at];
@@ -61,9 +75,17 @@ static void provider_json(struct mu_exec *x)
     mu_jw_kbool(&w, "truncated", x->truncated);
     mu_jw_key(&w, "attempts");
     mu_jw_arr(&w);
-    mu_jw_raw(&w, mu_buf_bytes(&x->attempts));
+    mu_jw_raw(&w, mu_buf_bytes(&x->run->attempts));
     mu_jw_arr_end(&w);
     mu_jw_obj_end(&w);
+}
+
+void mu_exec_settled(struct mu_exec *x)
+{
+    if (x->quota_of) {
+        mu_provider_note_free(x->quota_of, x->run->org_id, x->quota.free_ms);
+        x->quota_of = NULL;
+    }
 }
 
 static void submit_end(struct mu_exec *x);
@@ -83,10 +105,11 @@ static void ended(struct mu_session_end *op, int result)
             return; /* the result is kept in memory until the database takes it */
         }
     }
-    if (result == 0 || result > 0) {
+    if (result >= 0) {
         mu_log(MU_LOG_INFO, op->got_outcome == MU_OUT_FINISHED ? "run.succeeded" : "run.ended",
-               MU_KS("run_id", mu_id_bytes(&run->id)), MU_KI("outcome", op->got_outcome),
+               MU_KC("run_id", mu_run_name(run).text), MU_KI("outcome", op->got_outcome),
                MU_KI("output_length", (int64_t)op->output.len));
+        mu_exec_settled(x);
     }
     mu_exec_over(x);
     mu_run_drop(run);
@@ -96,7 +119,7 @@ static void submit_end(struct mu_exec *x)
 {
     struct mu_session_end *op = &x->end;
     if (mu_session_end(x->run->d->opts.sessions, op) < 0) {
-        mu_buf_fini(&op->event);
+        mu_buf_fini(&op->event); /* it was not taken */
         mu_timer_init(&x->end_timer, x->run->d->opts.core, end_again);
         if (mu_timer_set(&x->end_timer, DB_RETRY_MS) < 0) {
             struct mu_run *run = x->run; /* recovery at the next start finds the session */
@@ -120,27 +143,27 @@ void mu_exec_finish(struct mu_exec *x, int state, enum mu_outcome outcome,
     }
     provider_json(x);
     struct mu_session_end *op = &x->end;
-    *op = (struct mu_session_end){.unit = {.loop = run->d->opts.core},
-                                  .id = run->id,
-                                  .epoch = run->epoch,
-                                  .state = state,
-                                  .outcome = outcome,
-                                  .reason = reason,
-                                  .has_exit_code = x->is_exit_code,
-                                  .exit_code = x->status,
-                                  .tokens_in = x->tokens_in,
-                                  .tokens_out = x->tokens_out,
-                                  .error_code = code,
-                                  .error_message = code ? mu_str(x->text) : MU_B_NONE,
-                                  .output = mu_buf_bytes(&x->final),
-                                  .output_bytes =
-                                      x->out.total > 0 ? x->out.total : (int64_t)x->final.len,
-                                  .output_truncated = mu_output_truncated(&x->out),
-                                  .quota = x->quota,
-                                  .done = ended,
-                                  .ctx = x};
-    if (!op->output.ptr && outcome == MU_OUT_FINISHED) {
-        op->output = MU_B("");
+    *op = (struct mu_session_end){
+        .unit = {.loop = run->d->opts.core},
+        .id = run->id,
+        .epoch = run->epoch,
+        .state = state,
+        .outcome = outcome,
+        .reason = reason,
+        .has_exit_code = x->is_exit_code,
+        .exit_code = x->status,
+        .tokens_in = x->tokens_in,
+        .tokens_out = x->tokens_out,
+        .error_code = code,
+        .error_message = code ? mu_str(x->text) : MU_B_NONE,
+        .output = mu_buf_bytes(&x->final),
+        .output_bytes = mu_output_truncated(&x->out) ? x->out.total : (int64_t)x->final.len,
+        .output_truncated = mu_output_truncated(&x->out),
+        .quota = x->quota,
+        .done = ended,
+        .ctx = x};
+    if (!op->output.ptr) {
+        op->output = MU_B(""); /* what is stored of a text that was thrown away must go */
     }
     if (x->provider_json.len && !x->provider_json.failed) {
         op->provider = mu_buf_bytes(&x->provider_json);
@@ -159,69 +182,103 @@ void mu_exec_finish(struct mu_exec *x, int state, enum mu_outcome outcome,
 static void put_back_again(struct mu_timer *t)
 {
     struct mu_exec *x = MU_CONTAINER(t, struct mu_exec, end_timer);
-    mu_exec_put_back(x, x->put_back.saturated_ms != 0);
+    mu_exec_put_back(x, x->put_back_saturated);
 }
 
 static void was_put_back(struct mu_session_put_back *op, int result)
 {
     struct mu_exec *x = op->ctx;
     struct mu_run *run = x->run;
-    if (result == MU_E_STALE && (run->cancel || !run->release)) {
-        run->cancel = true; /* a stop came first */
+    if (result == MU_E_STALE) { /* a stop came first */
         mu_exec_finish(x, MU_ST_COMPLETED, MU_OUT_CANCELLED, MU_END_STOPPED, "cancelled",
                        "Cancelled");
         return;
     }
-    if (result < 0 && result != MU_E_STALE && result != MU_E_NOT_FOUND && result != MU_E_SHUTDOWN &&
-        !run->release) {
+    if (result < 0 && result != MU_E_NOT_FOUND && result != MU_E_SHUTDOWN && !run->release) {
         mu_timer_init(&x->end_timer, run->d->opts.core, put_back_again);
         if (mu_timer_set(&x->end_timer, DB_RETRY_MS) == 0) {
             return;
         }
     }
-    int64_t until = x->saturated_until;
+    int64_t until = x->put_back_saturated ? x->saturated_until : op->now_ms + DB_RETRY_MS;
     if (result == 0) {
         run->epoch = op->epoch;
         run->saturated_ms = op->saturated_ms;
+        run->shown_ms = x->put_back_saturated ? until : 0;
+        mu_exec_settled(x);
     }
     mu_exec_over(x);
-    if (result < 0 || run->release) {
+    if (result < 0 || run->release || run->cancel) {
         mu_run_drop(run);
     } else {
         mu_run_wait(run, until);
     }
 }
 
+static int64_t max_wait_ms(const struct mu_exec *x)
+{
+    int64_t s = x->run->d->opts.settings->queue_max_wait_s;
+    return s > 0 ? MU_MIN(s, INT64_MAX / 4000) * 1000 : 0;
+}
+
+/* The total wait is counted from the first saturation. */
+static int64_t give_up_ms(const struct mu_exec *x, int64_t now_ms)
+{
+    int64_t first = x->run->saturated_ms ? x->run->saturated_ms : now_ms;
+    return max_wait_ms(x) ? first + max_wait_ms(x) : INT64_MAX;
+}
+
+bool mu_exec_waited_out(struct mu_exec *x, int64_t now_ms)
+{
+    if (now_ms < give_up_ms(x, now_ms)) {
+        return false;
+    }
+    snprintf(x->text, sizeof x->text,
+             "All providers saturated: harness %s waited %lld s for capacity", x->run->harness,
+             (long long)((now_ms - x->run->saturated_ms) / 1000));
+    return true;
+}
+
+int64_t mu_exec_wait_until(struct mu_exec *x, int64_t now_ms)
+{
+    x->saturated_until = MU_MAX(x->saturated_until, now_ms + 1);
+    x->saturated_until = MU_MIN(x->saturated_until, give_up_ms(x, now_ms));
+    char until[MU_TIME_LEN + 1];
+    mu_time_format(x->saturated_until, until);
+    snprintf(x->text, sizeof x->text, MU_WAITING_TEXT "%s", until);
+    return x->saturated_until;
+}
+
+int64_t mu_exec_wait_deadline(const struct mu_exec *x, int64_t now_ms)
+{
+    return max_wait_ms(x) ? give_up_ms(x, now_ms) + LATE_MS
+                          : now_ms + x->run->d->opts.pending_max_ms;
+}
+
 void mu_exec_put_back(struct mu_exec *x, bool saturated)
 {
     struct mu_run *run = x->run;
     struct mu_dispatch *d = run->d;
-    const struct mu_providers_settings *set = d->opts.settings;
     int64_t now = mu_env_wall_ms(d->opts.env);
-    int64_t max = set->queue_max_wait_s > 0 ? set->queue_max_wait_s * 1000 : 0;
-    int64_t first = run->saturated_ms ? run->saturated_ms : now;
     run->phase = MU_RUN_ENDING;
-    if (saturated && max && now - first >= max) {
-        snprintf(x->text, sizeof x->text,
-                 "All providers saturated: harness %s waited %lld s for capacity", run->harness,
-                 (long long)((now - first) / 1000));
+    if (saturated && mu_exec_waited_out(x, now)) {
         mu_exec_finish(x, MU_ST_FAILED, MU_OUT_FAILED, MU_END_SATURATED, "saturated", x->text);
         return;
     }
     if (saturated) {
-        mu_exec_discard(x);
-        x->saturated_until = max ? MU_MIN(x->saturated_until, first + max) : x->saturated_until;
-        char until[MU_TIME_LEN + 1];
-        mu_time_format(x->saturated_until, until);
-        snprintf(x->text, sizeof x->text, "Waiting for provider capacity until %s", until);
+        int64_t until = mu_exec_wait_until(x, now);
+        mu_log(MU_LOG_INFO, "run.queued", MU_KC("run_id", mu_run_name(run).text),
+               MU_KI("wait_ms", until - now));
     }
+    mu_exec_discard(x); /* viewers see that it begins anew */
+    x->put_back_saturated = saturated;
     x->put_back = (struct mu_session_put_back){
         .unit = {.loop = d->opts.core},
         .id = run->id,
         .epoch = run->epoch,
         .saturated_ms = saturated ? now : 0,
         .now_ms = now,
-        .deadline_ms = saturated && max ? first + max + 5000 : now + d->opts.pending_max_ms,
+        .deadline_ms = saturated ? mu_exec_wait_deadline(x, now) : now + d->opts.pending_max_ms,
         .quota = x->quota,
         .message = saturated ? x->text : NULL,
         .done = was_put_back,

@@ -30,17 +30,39 @@ static void ring_add(struct mu_output *o, mu_bytes text)
     if (text.len > RING) {
         text = mu_bytes_from(text, text.len - RING);
     }
+    if (!text.len) {
+        return;
+    }
     size_t first = MU_MIN(text.len, (size_t)RING - o->ring_at);
     memcpy(o->ring + o->ring_at, text.ptr, first);
     memcpy(o->ring, text.ptr + first, text.len - first);
     o->ring_at = (o->ring_at + text.len) % RING;
 }
 
+/* From now on only the beginning and the end are kept. */
+static int begin_ring(struct mu_output *o, mu_bytes *text)
+{
+    size_t more = o->head.len < MU_OUTPUT_HEAD ? MU_OUTPUT_HEAD - o->head.len : 0;
+    char *ring = mu_alloc(RING);
+    if (ring && more) {
+        mu_buf_add(&o->head, mu_bytes_head(*text, more));
+    }
+    if (!ring || o->head.failed) {
+        o->head.failed = 0;
+        mu_free(ring);
+        return -ENOMEM;
+    }
+    *text = mu_bytes_from(*text, more);
+    o->ring = ring;
+    o->ring_at = 0;
+    ring_add(o, mu_bytes_from(mu_buf_bytes(&o->head), MU_OUTPUT_HEAD));
+    o->head.len = MU_OUTPUT_HEAD;
+    return 0;
+}
+
 int mu_output_add(struct mu_output *o, mu_bytes text)
 {
-    if (!text.len) {
-        return 0;
-    }
+    int64_t len = (int64_t)text.len;
     if (!o->ring && o->head.len + text.len <= MU_OUTPUT_MAX) {
         mu_buf_add(&o->head, text);
         if (o->head.failed) {
@@ -48,20 +70,33 @@ int mu_output_add(struct mu_output *o, mu_bytes text)
             return -ENOMEM;
         }
     } else {
-        if (!o->ring) {
-            o->ring = mu_alloc(RING);
-            if (!o->ring) {
-                return -ENOMEM;
-            }
-            o->ring_at = 0;
-            mu_bytes all = mu_buf_bytes(&o->head);
-            ring_add(o, mu_bytes_from(all, MU_MIN(all.len, (size_t)MU_OUTPUT_HEAD)));
-            o->head.len = MU_MIN(o->head.len, (size_t)MU_OUTPUT_HEAD);
+        int r = o->ring ? 0 : begin_ring(o, &text);
+        if (r < 0) {
+            return r;
         }
         ring_add(o, text);
     }
-    o->total += (int64_t)text.len;
+    o->total += len;
     return 0;
+}
+
+static bool blank(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+static void trim_start(mu_bytes *b)
+{
+    while (b->len && blank(b->ptr[0])) {
+        *b = mu_bytes_from(*b, 1);
+    }
+}
+
+static void trim_end(mu_bytes *b)
+{
+    while (b->len && blank(b->ptr[b->len - 1])) {
+        b->len--;
+    }
 }
 
 void mu_output_write(const struct mu_output *o, bool trim, struct mu_buf *dst)
@@ -71,9 +106,24 @@ void mu_output_write(const struct mu_output *o, bool trim, struct mu_buf *dst)
         mu_buf_add(dst, trim ? mu_bytes_trim(head) : head);
         return;
     }
-    mu_buf_add(dst, mu_bytes_head(head, MU_OUTPUT_HEAD));
-    mu_buf_add(dst, mu_bytes_of(o->ring + o->ring_at, (size_t)RING - o->ring_at));
-    mu_buf_add(dst, mu_bytes_of(o->ring, o->ring_at));
+    mu_bytes parts[] = {mu_bytes_head(head, MU_OUTPUT_HEAD),
+                        mu_bytes_of(o->ring + o->ring_at, (size_t)RING - o->ring_at),
+                        mu_bytes_of(o->ring, o->ring_at)};
+    for (size_t i = 0; trim && i < MU_ARRAY_LEN(parts); i++) {
+        trim_start(&parts[i]);
+        if (parts[i].len) {
+            break;
+        }
+    }
+    for (size_t i = MU_ARRAY_LEN(parts); trim && i-- > 0;) {
+        trim_end(&parts[i]);
+        if (parts[i].len) {
+            break;
+        }
+    }
+    for (size_t i = 0; i < MU_ARRAY_LEN(parts); i++) {
+        mu_buf_add(dst, parts[i]);
+    }
 }
 
 mu_bytes mu_output_from(const struct mu_output *o, int64_t from)

@@ -5,7 +5,7 @@
 
 #include "app/dispatch/dispatch_int.h"
 
-enum { LOOK_MAX = 4096 };
+enum { LOOK_MAX = 4096, RETRY_MS = 500, LOOK_MS = 60000 };
 
 static bool before(const struct mu_run *a, const struct mu_run *b)
 {
@@ -27,6 +27,7 @@ int mu_run_new(struct mu_dispatch *d, mu_bytes org_id, mu_bytes harness, mu_byte
     }
     run->d = d;
     mu_list_init(&run->link);
+    mu_buf_init(&run->attempts, 64 << 10);
     snprintf(run->org_id, sizeof run->org_id, "%.*s", MU_ARGS(org_id));
     run->harness = mu_bytes_dup(harness);
     run->model = mu_bytes_dup(model);
@@ -43,9 +44,17 @@ struct mu_run *mu_run_free(struct mu_run *run)
     if (run) {
         mu_free(run->harness);
         mu_free(run->model);
+        mu_buf_fini(&run->attempts);
         mu_free(run);
     }
     return NULL;
+}
+
+struct mu_run_name mu_run_name(const struct mu_run *run)
+{
+    struct mu_run_name name;
+    snprintf(name.text, sizeof name.text, "run_%s", run->id.text);
+    return name;
 }
 
 static struct mu_org_queue *org_of(struct mu_dispatch *d, const char *org_id)
@@ -91,8 +100,10 @@ void mu_run_enqueue(struct mu_run *run)
     struct mu_org_queue *q = org_of(d, run->org_id);
     run->phase = MU_RUN_QUEUED;
     if (!q || mu_heap_push(&q->heap, &run->node) < 0) {
-        mu_run_wait(run, mu_env_wall_ms(d->opts.env) +
-                             1000); /* a list needs no memory: it comes back in a second */
+        if (q) {
+            org_drop_if_idle(d, q);
+        }
+        mu_run_wait_retry(run); /* a list needs no memory */
         return;
     }
     d->n_queued++;
@@ -140,24 +151,55 @@ void mu_run_drop(struct mu_run *run)
     mu_dispatch_pump(d);
 }
 
-void mu_run_wait(struct mu_run *run, int64_t wake_ms)
+/* The waiting are kept in order of age. */
+static void join_waiting(struct mu_run *run)
 {
     struct mu_dispatch *d = run->d;
-    leave(run);
     run->phase = MU_RUN_WAITING;
-    run->wake_ms = wake_ms;
-    struct mu_list *at = d->waiting.prev; /* kept in order of age: usually the newest comes last */
+    d->n_waiting++;
+    if (!mu_list_empty(&d->waiting) &&
+        before(run, MU_CONTAINER(d->waiting.next, struct mu_run, link))) {
+        mu_list_insert_(&run->link, &d->waiting, d->waiting.next); /* it was the first in line */
+        return;
+    }
+    struct mu_list *at = d->waiting.prev; /* usually the newest comes last */
     while (at != &d->waiting && before(run, MU_CONTAINER(at, struct mu_run, link))) {
         at = at->prev;
     }
     mu_list_insert_(&run->link, at, at->next);
-    d->n_waiting++;
-    show(d);
-    int64_t delay = wake_ms - mu_env_wall_ms(d->opts.env);
-    delay = MU_MAX(delay, 0);
+}
+
+/* The timer looks at least once a minute: the wall clock may be set. */
+static void wake_by(struct mu_dispatch *d, int64_t wake_ms)
+{
+    int64_t delay = MU_MIN(MU_MAX(wake_ms - mu_env_wall_ms(d->opts.env), 1), LOOK_MS);
     if (!mu_timer_is_set(&d->wake) || d->wake.due_ms > mu_loop_now_ms(d->opts.core) + delay) {
-        (void)!mu_timer_set(&d->wake, MU_MIN(delay, 60000));
+        (void)!mu_timer_set(&d->wake, delay);
     }
+}
+
+void mu_run_wait(struct mu_run *run, int64_t wake_ms)
+{
+    struct mu_dispatch *d = run->d;
+    bool was_active = run->phase >= MU_RUN_CLAIMING;
+    run->wake_ms = wake_ms;
+    run->stubborn = false;
+    if (run->phase != MU_RUN_WAITING) { /* else it keeps its place */
+        leave(run);
+        join_waiting(run);
+        show(d);
+    }
+    wake_by(d, wake_ms);
+    if (was_active) { /* its place is free for another */
+        mu_dispatch_pump(d);
+        mu_dispatch_check_stopped(d);
+    }
+}
+
+void mu_run_wait_retry(struct mu_run *run)
+{
+    mu_run_wait(run, mu_env_wall_ms(run->d->opts.env) + RETRY_MS);
+    run->stubborn = true;
 }
 
 void mu_run_set_active(struct mu_run *run)
@@ -168,6 +210,7 @@ void mu_run_set_active(struct mu_run *run)
     mu_list_push(&d->active, &run->link);
     d->n_active++;
     struct mu_org_queue *q = org_of(d, run->org_id);
+    run->counted = q != NULL;
     if (q) {
         q->running++;
     }
@@ -181,7 +224,8 @@ void mu_run_set_idle(struct mu_run *run)
     d->n_active--;
     run->phase = MU_RUN_QUEUED;
     struct mu_org_queue *q = mu_map_get(&d->orgs, mu_str(run->org_id));
-    if (q && q->running > 0) {
+    if (q && run->counted) {
+        run->counted = false;
         q->running--;
         org_drop_if_idle(d, q);
     }
@@ -189,6 +233,13 @@ void mu_run_set_idle(struct mu_run *run)
 }
 
 /* --- starting --- */
+
+static bool org_is_busy(struct mu_dispatch *d, const char *org_id)
+{
+    const struct mu_org_queue *q =
+        d->opts.tenant_max_running > 0 ? mu_map_get(&d->orgs, mu_str(org_id)) : NULL;
+    return q && q->running >= d->opts.tenant_max_running;
+}
 
 static void try_waiting(struct mu_dispatch *d)
 {
@@ -204,6 +255,9 @@ static void try_waiting(struct mu_dispatch *d)
             next = MU_MIN(next, now + 1000);
             break;
         }
+        if (run->wake_ms <= now && org_is_busy(d, run->org_id)) {
+            continue; /* the end of one of its runs is the next occasion */
+        }
         if (run->wake_ms <= now) {
             mu_run_try(run);
         } else {
@@ -211,7 +265,7 @@ static void try_waiting(struct mu_dispatch *d)
         }
     }
     if (next != INT64_MAX) {
-        (void)!mu_timer_set(&d->wake, MU_MIN(MU_MAX(next - now, 1), 60000));
+        wake_by(d, next);
     }
 }
 
@@ -222,7 +276,7 @@ static void try_queued(struct mu_dispatch *d)
            skipped < orgs) {
         struct mu_org_queue *q = MU_CONTAINER(mu_list_pop(&d->ring), struct mu_org_queue, ring);
         mu_list_push(&d->ring, &q->ring); /* the next turn is another org's */
-        if (d->opts.tenant_max_running > 0 && q->running >= d->opts.tenant_max_running) {
+        if (org_is_busy(d, q->org_id)) {
             skipped++;
             continue;
         }

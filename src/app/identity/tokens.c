@@ -66,7 +66,7 @@ int mu_tokens_read(const char *path, struct mu_digest **ret, size_t *ret_n, stru
     char line[256];
     if (!f) {
         int code = errno;
-        return mu_err_set(err, -code, "tenant tokens file %s: %s", path, mu_err_text(-code));
+        return mu_err_set(err, -code, "OZ_TENANT_TOKENS_FILE: %s: %s", path, mu_err_text(-code));
     }
     while (fgets(line, sizeof line, f)) {
         struct mu_digest d;
@@ -76,21 +76,22 @@ int mu_tokens_read(const char *path, struct mu_digest **ret, size_t *ret_n, stru
             continue;
         }
         if (!parse(text, &d)) {
-            return mu_err_set(err, MU_E_INVALID,
-                              "tenant tokens file %s: line %zu is not the SHA-256 of a token (64 "
-                              "hexadecimal characters)",
-                              path, number);
+            return mu_err_set(
+                err, MU_E_INVALID,
+                "OZ_TENANT_TOKENS_FILE: %s: line %zu is not the SHA-256 of a token (64 "
+                "hexadecimal characters)",
+                path, number);
         }
         if (n == TOKENS_MAX) {
-            return mu_err_set(err, MU_E_TOO_LARGE, "tenant tokens file %s: more than %d lines",
+            return mu_err_set(err, MU_E_TOO_LARGE, "OZ_TENANT_TOKENS_FILE: %s: more than %d lines",
                               path, TOKENS_MAX);
         }
         if (push(&list, &n, &cap, &d) < 0) {
-            return mu_err_set(err, -ENOMEM, "tenant tokens file %s: out of memory", path);
+            return mu_err_set(err, -ENOMEM, "OZ_TENANT_TOKENS_FILE: %s: out of memory", path);
         }
     }
     if (ferror(f)) {
-        return mu_err_set(err, MU_E_IO, "tenant tokens file %s: cannot be read", path);
+        return mu_err_set(err, MU_E_IO, "OZ_TENANT_TOKENS_FILE: %s: cannot be read", path);
     }
     if (n) {
         qsort(list, n, sizeof *list, compare);

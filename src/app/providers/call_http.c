@@ -68,8 +68,6 @@ static void judge_answer(struct mu_provider_call *c, const struct mu_fetch_resul
     }
     if (cls == MU_CALL_BAD_RESPONSE && !error_status && broke && !c->had_delta) {
         cls = MU_CALL_UNAVAILABLE; /* nothing was heard yet: another try may do */
-    } else if (cls == MU_CALL_UNAVAILABLE && c->had_delta) {
-        cls = MU_CALL_BAD_RESPONSE; /* no second try behind words that were shown */
     }
     mu_provider_call_fail(c, cls, "", mu_str(a.err.text));
 }
@@ -97,7 +95,8 @@ static void judge(struct mu_provider_call *c, const struct mu_fetch_result *res,
         break;
     case MU_FETCH_TOO_LARGE:
         if (status >= 200 && status <= 299) {
-            mu_provider_call_fail(c, MU_CALL_BAD_RESPONSE, prefix(c), MU_B("the answer is too long"));
+            mu_provider_call_fail(c, MU_CALL_BAD_RESPONSE, prefix(c),
+                                  MU_B("the answer is too long"));
             return;
         }
         break;

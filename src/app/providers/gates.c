@@ -148,6 +148,15 @@ void mu_provider_note_full(struct mu_provider *pr, const char *org_id, int64_t u
     }
 }
 
+void mu_provider_note_free(struct mu_provider *pr, const char *org_id, int64_t free_ms)
+{
+    struct mu_scope *s = mu_scope_find(pr, org_id);
+    if (s) {
+        s->full_until_ms = MU_MIN(s->full_until_ms, free_ms);
+    }
+    mu_providers_capacity(pr->all);
+}
+
 /* --- blocks in the database: best effort, memory is what counts while the server lives --- */
 
 struct block_write {
@@ -265,10 +274,21 @@ enum mu_provider_gate mu_provider_gate(struct mu_provider *pr, const char *org_i
         *ret_until_ms = now_ms + TRIAL_POLL_MS; /* its outcome also tells the waiters */
         return MU_P_BROKEN;
     }
-    if (mu_provider_is_child(pr->conf) && pr->running >= mu_provider_slots(pr->conf)) {
+    if (mu_provider_is_child(pr->conf) && pr->running + pr->held >= mu_provider_slots(pr->conf)) {
         return MU_P_BUSY;
     }
     return MU_P_OK;
+}
+
+void mu_provider_hold(struct mu_provider *pr)
+{
+    pr->held++;
+}
+
+void mu_provider_release(struct mu_provider *pr)
+{
+    MU_CHECK(pr->held > 0);
+    pr->held--;
 }
 
 /* --- learning --- */

@@ -65,11 +65,18 @@ mu_bytes mu_provider_model(const struct mu_provider *pr, mu_bytes requested);
 enum mu_provider_gate { MU_P_OK, MU_P_BLOCKED, MU_P_BROKEN, MU_P_BUSY };
 enum mu_provider_gate mu_provider_gate(struct mu_provider *pr, const char *org_id, int64_t now_ms,
                                        int64_t *ret_until_ms);
+/* A call of it is about to come: until the release, the gate counts it as one that runs. */
+void mu_provider_hold(struct mu_provider *pr);
+void mu_provider_release(struct mu_provider *pr);
 /* Fills the quota part of a claim (limit 0 when the provider has none). */
 void mu_provider_quota(const struct mu_provider *pr, const char *org_id, int64_t now_ms,
                        struct mu_quota_take *ret);
 /* Memory of what the database said: no slot free before `until_ms` for that org. */
 void mu_provider_note_full(struct mu_provider *pr, const char *org_id, int64_t until_ms);
+
+/* A reservation was settled in the database: a slot is free again from `free_ms` on. Tells waiters.
+ */
+void mu_provider_note_free(struct mu_provider *pr, const char *org_id, int64_t free_ms);
 
 struct mu_call_result;
 

@@ -70,6 +70,10 @@ static const struct mu_stmt q_head = {
     "updated_ms = excluded.updated_ms",
     NULL};
 
+static const struct mu_stmt q_head_clear = {
+    "head_clear", "ti",
+    "UPDATE session_results SET message_head = '', updated_ms = $2 WHERE session_id = $1", NULL};
+
 static void note_stale(struct mu_sessions *s, int result)
 {
     if (result == MU_E_STALE || result == MU_E_NOT_FOUND) {
@@ -123,6 +127,9 @@ static int run_claim(struct mu_unit *u, struct mu_tx *tx)
     r = MU_TX_SEND(tx, &q_attempt, 1, MU_VT(id), MU_VI(epoch),
                    MU_VT(mu_id_bytes(&op->execution_id)), MU_VI(op->lease_ms), MU_VI(op->now_ms),
                    MU_VT(mu_str(op->provider)), MU_VT(op->model));
+    if (r >= 0 && op->waited) {
+        r = MU_TX_SEND(tx, &q_head_clear, -1, MU_VT(id), MU_VI(op->now_ms));
+    }
     if (r >= 0) {
         r = mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""), mu_str(op->event));
     }

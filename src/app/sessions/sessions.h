@@ -239,6 +239,7 @@ struct mu_session_claim {
     int64_t epoch; /* in: the one known; out: the new one */
     const char *provider;
     mu_bytes model;
+    bool waited; /* its row shows that it waits: forget that */
     struct mu_quota_take quota;
     int64_t now_ms, deadline_ms, lease_ms;
     struct mu_id execution_id;
@@ -290,6 +291,9 @@ struct mu_session_put_back {
     char event[512];
 };
 MU_MUST_USE int mu_session_put_back(struct mu_sessions *s, struct mu_session_put_back *op);
+
+/* The message of a session that waits for capacity: this, then the time. */
+#define MU_WAITING_TEXT "Waiting for provider capacity until "
 
 /* Queued: remembers the first saturation (the total wait is counted from it). MU_E_STALE when it
  * moved. */

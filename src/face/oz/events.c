@@ -22,6 +22,7 @@ struct viewer {
     int64_t seq;           /* the last one sent */
     int64_t epoch, offset; /* of the output sent so far */
     bool live, reading, stale, synced, snapshotting, ended, closed;
+    bool over; /* the run had ended when the viewer came */
     struct mu_id id;
     /* only while a page or a snapshot is read */
     struct page *page;
@@ -282,7 +283,7 @@ static void page_read(struct mu_session_events *op, int result)
         v->seq = p->last;
     }
     page_free(v);
-    if (end) {
+    if (end || (v->over && count == 0)) { /* it has seen the end already */
         sent_end(v);
     } else if (mu_http_stream_full(v->stream)) {
         v->stale = true; /* on_writable goes on */
@@ -423,10 +424,13 @@ struct joining {
     struct mu_call *c;
     struct mu_session_get get;
     int64_t after;
+    bool over;
 };
 
-static int known(void *arg MU_UNUSED, const struct mu_session_view *v MU_UNUSED)
+static int known(void *arg, const struct mu_session_view *v)
 {
+    struct joining *j = arg;
+    j->over = v->outcome != MU_OUT_LIVE;
     return 0;
 }
 
@@ -443,6 +447,7 @@ static void join(struct mu_session_get *op, int result)
     v->oz = oz;
     v->id = op->id;
     v->seq = j->after;
+    v->over = j->over;
     v->watch.loop = mu_call_loop(c);
     v->watch.on_event = on_event;
     memcpy(v->watch.stream_id, v->id.text, sizeof v->id.text);
@@ -496,6 +501,7 @@ static void stream_events(struct mu_call *c)
                                      .org_id = mu_str(p->org_id),
                                      .id = id,
                                      .each = known,
+                                     .arg = j,
                                      .done = join,
                                      .ctx = j};
     int r = mu_session_get(mu_oz(c)->sessions, &j->get);

@@ -33,8 +33,11 @@ const char *mu_oz_source(int source)
 static void prefixed(struct mu_json_w *w, const char *key, const char *prefix, mu_bytes id)
 {
     char text[80];
-    snprintf(text, sizeof text, "%s%.*s", prefix, MU_ARGS(id));
-    mu_jw_kcstr(w, key, text);
+    size_t n = strlen(prefix);
+    MU_CHECK(n + id.len <= sizeof text);
+    memcpy(text, prefix, n);
+    memcpy(text + n, id.ptr, id.len);
+    mu_jw_kstr(w, key, mu_bytes_of(text, n + id.len));
 }
 
 /* What `status_message.message` shows; ptr NULL = nothing. */
@@ -224,6 +227,18 @@ static void add_result(struct mu_json_w *w, const struct mu_oz *oz, const struct
     }
 }
 
+/* A run that waits for a provider's capacity says until when. */
+static void add_queued_until(struct mu_json_w *w, const struct mu_session_view *v)
+{
+    mu_bytes text = MU_B(MU_WAITING_TEXT);
+    if (v->outcome == MU_OUT_LIVE && v->state == MU_ST_QUEUED &&
+        mu_bytes_starts(v->message_head, text)) {
+        mu_jw_kstr(w, "queued_until", mu_bytes_from(v->message_head, text.len));
+    } else {
+        mu_jw_knull(w, "queued_until");
+    }
+}
+
 static void add_link(struct mu_json_w *w, const struct mu_oz *oz, const struct mu_session_view *v)
 {
     if (v->session_link.ptr || !oz->public_url || !v->started_ms) {
@@ -249,6 +264,7 @@ void mu_oz_run(struct mu_json_w *w, const struct mu_oz *oz, const struct mu_sess
     /* what is cancelled ended when the stop was accepted, however long the winding up takes */
     bool cancelled = v->outcome == MU_OUT_CANCELLED || v->state == 80;
     mu_jw_ktime_opt(w, "completed_at", cancelled && v->stop_ms ? v->stop_ms : v->ended_ms);
+    add_queued_until(w, v);
     add_link(w, oz, v);
     mu_jw_kraw(w, "artifacts", v->artifacts.ptr ? v->artifacts : MU_B("[]"));
     mu_jw_kstr(w, "conversation_id", v->conversation_id.ptr ? v->conversation_id : v->id);

@@ -156,14 +156,14 @@ static void the_log_is_emptied_when_idle(void **state)
     struct mu_db *db = NULL;
     assert_int_equal(mu_db_open(&(struct mu_db_opts){.url = dir.db}, &db, NULL), 0);
     assert_int_equal(mu_db_script(db, "CREATE TABLE t (b BLOB)"), 0);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 2; i++) { /* less than what makes a busy writer checkpoint by itself */
         assert_int_equal(mu_db_script(db, "INSERT INTO t VALUES (randomblob(3000000))"), 0);
     }
     struct stat before, after;
     assert_int_equal(stat(dir.db, &before), 0);
     mu_db_checkpoint(db);
     assert_int_equal(stat(dir.db, &after), 0);
-    assert_true(after.st_size > before.st_size + 6000000);
+    assert_true(after.st_size > before.st_size + 5000000);
     mu_db_close(db);
     tmp_drop(&dir);
 }
