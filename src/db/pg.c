@@ -99,7 +99,36 @@ static int judge(struct mu_pg *g, const struct mu_pg_wait *w, PGresult *res)
     return n;
 }
 
-/* Asks for everything outstanding. Returns what the last statement gave; its rows go to `fn`. */
+/* The results up to the Sync. *ret_rows gets the last one when it is good. */
+static int take_results(struct mu_pg *g, PGresult **ret_rows)
+{
+    int last = 0;
+    for (unsigned i = 0, n = g->n_wait; i < n; i++) {
+        PGresult *res = next_result(g);
+        if (!res) {
+            return lost(g);
+        }
+        last = judge(g, &g->wait[i], res);
+        if (last >= 0 && i + 1 == n && !g->failed) {
+            *ret_rows = res;
+        } else {
+            PQclear(res);
+        }
+        if (last < 0 && !g->failed) {
+            g->failed = last;
+        }
+        if (g->lost) {
+            return MU_E_CLOSED;
+        }
+    }
+    PGresult *sync = next_result(g);
+    bool ok = sync && PQresultStatus(sync) == PGRES_PIPELINE_SYNC;
+    PQclear(sync);
+    return ok ? last : lost(g);
+}
+
+/* Asks for everything outstanding. Returns what the last statement gave; its rows go to `fn`, when
+ * the pipeline is empty again: `fn` may run another statement. */
 static int collect(struct mu_pg *g, mu_row_fn fn, void *arg)
 {
     if (g->lost) {
@@ -108,29 +137,16 @@ static int collect(struct mu_pg *g, mu_row_fn fn, void *arg)
     if (!PQpipelineSync(g->conn)) {
         return lost(g);
     }
-    int last = 0;
-    for (unsigned i = 0, n = g->n_wait; i < n; i++) {
-        PGresult *res = next_result(g);
-        if (!res) {
-            return lost(g);
-        }
-        last = judge(g, &g->wait[i], res);
-        if (last >= 0 && i + 1 == n && fn && !g->failed) {
-            int r = give_rows(g, g->wait[i].stmt, res, fn, arg);
-            last = r < 0 ? r : last;
-        } else if (last < 0 && !g->failed) {
-            g->failed = last;
-        }
-        PQclear(res);
-        if (g->lost) {
-            return MU_E_CLOSED;
-        }
-    }
+    const struct mu_stmt *stmt = g->n_wait ? g->wait[g->n_wait - 1].stmt : NULL;
+    PGresult *rows = NULL;
+    int last = take_results(g, &rows);
     g->n_wait = 0;
-    PGresult *sync = next_result(g);
-    bool ok = sync && PQresultStatus(sync) == PGRES_PIPELINE_SYNC;
-    PQclear(sync);
-    return ok ? last : lost(g);
+    if (rows && fn && !g->lost) {
+        int r = give_rows(g, stmt, rows, fn, arg);
+        last = r < 0 ? r : last;
+    }
+    PQclear(rows);
+    return last;
 }
 
 static int take_failed(struct mu_pg *g)
