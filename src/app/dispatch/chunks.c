@@ -49,7 +49,8 @@ static void on_timer(struct mu_timer *t)
 
 static void persist(struct mu_exec *x)
 {
-    if (x->chunk_busy || x->unwanted || x->run->phase != MU_RUN_RUNNING || mu_timer_is_set(&x->chunk_timer)) {
+    if (x->chunk_busy || x->unwanted || x->run->phase != MU_RUN_RUNNING ||
+        mu_timer_is_set(&x->chunk_timer)) {
         return;
     }
     mu_bytes rest = mu_output_from(&x->out, x->persisted);
