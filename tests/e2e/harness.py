@@ -488,6 +488,7 @@ def assert_run(run, single=True):
     assert run["state"] in STATES
     assert "session_link" in run and "status_message" in run and "conversation_id" in run
     assert isinstance(run["artifacts"], list) and isinstance(run["agent_config"], dict)
+    assert "environment_id" in run["agent_config"] and isinstance(run["agent_config"]["model_id"], str)
     assert run["updated_at"] >= run["created_at"], run["updated_at"]
     if run["status_message"] is not None:
         assert isinstance(run["status_message"]["message"], str)

@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "app/sessions/sessions_int.h"
+#include "app/sessions/statements_int.h"
 
 static const struct mu_stmt q_claim_one = {
     "claim_one", "tiii",
@@ -368,3 +369,8 @@ int mu_session_chunk(struct mu_sessions *s, struct mu_session_chunk *op)
     op->unit.stream_id = mu_id_bytes(&op->id);
     return mu_writer_submit(s->opts.writer, &op->unit);
 }
+
+const struct mu_planned mu_moves_planned[] = {
+    {&q_claim_one, ""}, {&q_attempt_provider, ""}, {&q_put_back, ""},       {&q_saturate, ""},
+    {&q_holds, ""},     {&q_chunk_trim, ""},       {&mu_q_attempt_end, ""}, {NULL, NULL},
+};

@@ -30,14 +30,17 @@ static const struct mu_stmt q_get = {
 static const struct mu_stmt q_row = {
     "get_row", "t", "SELECT " VIEW_COLUMNS " FROM sessions s " VIEW_JOINS " WHERE s.id = $1", NULL};
 /* Each engine is led to walk the page's index entries and look the rest up by key: SQLite sorts a
- * page that comes out of a subquery, PostgreSQL without one might join the tables whole. */
+ * page that comes out of a subquery; PostgreSQL's generic plan does not know how short the page is
+ * and would hash the whole table of results. */
 #define LIST(where)                                                                                \
     "SELECT " VIEW_COLUMNS " FROM sessions s CROSS JOIN session_specs p ON p.session_id = s.id "   \
     "LEFT JOIN session_results x ON x.session_id = s.id WHERE " where                              \
     " ORDER BY s.id DESC LIMIT $3"
 #define LIST_PG(where)                                                                             \
     "SELECT " VIEW_COLUMNS " FROM (SELECT * FROM sessions s WHERE " where                          \
-    " ORDER BY s.id DESC LIMIT $3) s " VIEW_JOINS " ORDER BY s.id DESC"
+    " ORDER BY id DESC LIMIT $3) s JOIN LATERAL (SELECT * FROM session_specs sp WHERE "            \
+    "sp.session_id = s.id LIMIT 1) p ON TRUE LEFT JOIN LATERAL (SELECT * FROM session_results sr " \
+    "WHERE sr.session_id = s.id LIMIT 1) x ON TRUE ORDER BY s.id DESC"
 static const struct mu_stmt q_list = {"list", "tti", LIST("s.org_id = $1 AND s.id < $2"),
                                       LIST_PG("s.org_id = $1 AND s.id < $2")};
 static const struct mu_stmt q_list_all = {"list_all", "tti", LIST("s.id < $2 AND $1 = ''"),

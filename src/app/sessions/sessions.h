@@ -366,7 +366,6 @@ struct mu_live_row {
     mu_bytes id, org_id, harness, model;
     int state, route, tries;
     int64_t queued_ms, epoch, deadline_ms, saturated_ms;
-    bool has_attempt, stopping;
 };
 /* Every live session in order of deadline, blocking (start-up, before the threads serve). */
 MU_MUST_USE int mu_sessions_each_live(struct mu_db *db,

@@ -7,9 +7,10 @@
 
 struct mu_planned {
     const struct mu_stmt *stmt;
-    const char *index;
+    const char *index; /* "" = a primary key, whose name is the engine's */
 };
 
-extern const struct mu_planned mu_list_planned[], mu_query_planned[], mu_sweep_planned[];
+extern const struct mu_planned mu_list_planned[], mu_query_planned[], mu_sweep_planned[],
+    mu_moves_planned[], mu_quota_planned[];
 
 #endif

@@ -428,21 +428,21 @@ static int wait_for(struct world *w, int submitted)
         op->loop_field.loop = w->loop;                                                             \
         op->done = verb##_over;                                                                    \
         op->ctx = w;                                                                               \
-        return wait_for(w, call(w->owner, op));                                                    \
+        return wait_for(w, call(owner, op));                                                       \
     }
-OPERATION(mu_session_create, do_create, mu_session_create, sessions, unit)
-OPERATION(mu_session_claim, do_claim, mu_session_claim, sessions, unit)
-OPERATION(mu_session_switch, do_switch, mu_session_switch, sessions, unit)
-OPERATION(mu_session_put_back, do_put_back, mu_session_put_back, sessions, unit)
-OPERATION(mu_session_saturate, do_saturate, mu_session_saturate, sessions, unit)
-OPERATION(mu_session_chunk, do_chunk, mu_session_chunk, sessions, unit)
-OPERATION(mu_session_end, do_end, mu_session_end, sessions, unit)
-OPERATION(mu_session_cancel, do_cancel, mu_session_cancel, sessions, unit)
-OPERATION(mu_session_delete, do_delete, mu_session_delete, sessions, unit)
-OPERATION(mu_session_recover, do_recover, mu_session_recover, sessions, unit)
-OPERATION(mu_session_get, do_get, mu_session_get, sessions, read)
-OPERATION(mu_session_list, do_list, mu_session_list, sessions, read)
-OPERATION(mu_session_events, do_events, mu_session_events, sessions, read)
+OPERATION(mu_session_create, do_create, mu_session_create, w->sessions, unit)
+OPERATION(mu_session_claim, do_claim, mu_session_claim, w->sessions, unit)
+OPERATION(mu_session_switch, do_switch, mu_session_switch, w->sessions, unit)
+OPERATION(mu_session_put_back, do_put_back, mu_session_put_back, w->sessions, unit)
+OPERATION(mu_session_saturate, do_saturate, mu_session_saturate, w->sessions, unit)
+OPERATION(mu_session_chunk, do_chunk, mu_session_chunk, w->sessions, unit)
+OPERATION(mu_session_end, do_end, mu_session_end, w->sessions, unit)
+OPERATION(mu_session_cancel, do_cancel, mu_session_cancel, w->sessions, unit)
+OPERATION(mu_session_delete, do_delete, mu_session_delete, w->sessions, unit)
+OPERATION(mu_session_recover, do_recover, mu_session_recover, w->sessions, unit)
+OPERATION(mu_session_get, do_get, mu_session_get, w->sessions, read)
+OPERATION(mu_session_list, do_list, mu_session_list, w->sessions, read)
+OPERATION(mu_session_events, do_events, mu_session_events, w->sessions, read)
 
 static struct mu_session_create new_run(const struct mu_principal *who)
 {

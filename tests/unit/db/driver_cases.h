@@ -57,6 +57,31 @@ static int64_t rows_in_t(struct mu_db *db)
     return n;
 }
 
+/* Reads t again for each row of t. */
+static int ask_again(void *arg, struct mu_row *row)
+{
+    struct mu_db *db = arg;
+    char id[8];
+    snprintf(id, sizeof id, "%.*s", MU_ARGS(mu_row_bytes(row, 0)));
+    assert_int_equal(rows_in_t(db), 3);
+    assert_int_equal(MU_DB_RUN(db, &get, NULL, NULL, MU_VT(mu_str(id))), 1);
+    assert_true(mu_bytes_is(mu_row_bytes(row, 0), id)); /* the row outlives what it asked for */
+    return 0;
+}
+
+static void a_row_may_run_another_statement(void **state)
+{
+    struct mu_db *db = fresh();
+    put(db, "a", 1);
+    put(db, "b", 2);
+    put(db, "c", 3);
+    assert_int_equal(mu_db_begin(db, false), 0);
+    assert_int_equal(mu_db_run(db, &all, NULL, 0, ask_again, db), 3);
+    assert_int_equal(mu_db_commit(db), 0);
+    assert_int_equal(rows_in_t(db), 3);
+    mu_db_close(db);
+}
+
 static void a_changing_statement_tells_how_many_rows(void **state)
 {
     struct mu_db *db = fresh();
@@ -406,7 +431,8 @@ static int open_without_memory(void *arg)
 }
 
 #define DRIVER_CASES                                                                               \
-    cmocka_unit_test(a_changing_statement_tells_how_many_rows),                                    \
+    cmocka_unit_test(a_row_may_run_another_statement),                                             \
+        cmocka_unit_test(a_changing_statement_tells_how_many_rows),                                \
         cmocka_unit_test(values_come_back_as_they_went_in),                                        \
         cmocka_unit_test(null_and_empty_are_different),                                            \
         cmocka_unit_test(placeholders_are_numbers_whatever_their_order),                           \
