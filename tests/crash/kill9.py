@@ -195,6 +195,8 @@ class Crash:
         with self.lock:
             open_runs = [e for e in self.entries if e.tenant == tenant and e.run_id and not e.ended and not e.pending]
         for entry in open_runs[:20]:
+            if self.stop.is_set() or not self.up.is_set():
+                return
             self.wait(client, entry)
 
     # --- the killing ---
