@@ -11,6 +11,9 @@ enum {
     RECONNECT_MS = 2000, /* nothing was committed: the units may as well be told soon */
     UNSURE_MS = 10000, /* the answer "unavailable" for something that did happen is worth a wait */
     PAUSE_MS = 100,
+    /* The session of a server that was killed holds the lock until PostgreSQL has ended what it was
+     * executing, and a restart is quicker than that. */
+    DYING_MS = 5000,
     PROBE_BYTES = 65536, /* what a full disk must have room for before writes are let in again */
 };
 
@@ -99,9 +102,22 @@ static int open_locked(struct mu_writer *w, struct mu_err *err)
     return r;
 }
 
+static int open_first(struct mu_writer *w, struct mu_err *err)
+{
+    const struct mu_env *env = w->opts.env;
+    int64_t give_up = mu_env_mono_ms(env) + DYING_MS;
+    int r = open_locked(w, err);
+    while (r == MU_E_BUSY && is_pg(w) && mu_env_mono_ms(env) < give_up) {
+        w->db = mu_db_close(w->db);
+        mu_writer_sleep(PAUSE_MS);
+        r = open_locked(w, err);
+    }
+    return r;
+}
+
 int mu_writer_connect(struct mu_writer *w, bool first, struct mu_err *err)
 {
-    int r = open_locked(w, err);
+    int r = first ? open_first(w, err) : open_locked(w, err);
     if (r == 0 && first) {
         r = mu_db_check(w->db, err);
         if (r == 0) {

@@ -1,5 +1,6 @@
 #include "writer_world.h"
 
+#include "db/migrate.h"
 #include "pg_server.h"
 
 static struct pg_server server;
@@ -77,6 +78,33 @@ static void a_second_server_is_refused(void **state)
     assert_non_null(strstr(err.text, "another server"));
     world_end(&b);
     world_end(&a);
+}
+
+static void *end_slowly(void *arg)
+{
+    nanosleep(&(struct timespec){0, 700000000}, NULL);
+    mu_db_close(arg);
+    return NULL;
+}
+
+/* A killed server's session goes on until PostgreSQL has ended its statement. */
+static void a_dead_servers_session_is_waited_for(void **state)
+{
+    struct world w;
+    struct mu_db *dying = NULL;
+    struct mu_err err = {0};
+    pthread_t thread;
+    int fd = -1;
+    if (!present) {
+        skip();
+    }
+    assert_int_equal(mu_db_open(&(struct mu_db_opts){.url = server.url}, &dying, &err), 0);
+    assert_int_equal(mu_db_lock(dying, server.url, &fd, &err), 0);
+    pthread_create(&thread, NULL, end_slowly, dying);
+    world_new(&w, options());
+    pthread_join(thread, NULL);
+    assert_int_equal(do_op(&w, OP_NEW, "s", 1), 0);
+    world_end(&w);
 }
 
 static void a_connection_lost_while_idle_costs_nothing(void **state)
@@ -279,6 +307,7 @@ int main(void)
         T(units_write_and_subscribers_hear_of_it),
         T(numbers_stay_dense_whatever_is_rolled_back),
         T(a_second_server_is_refused),
+        T(a_dead_servers_session_is_waited_for),
         T(a_connection_lost_while_idle_costs_nothing),
         T(a_connection_lost_inside_a_batch_runs_it_again),
         T(transient_failures_run_unit_by_unit),
