@@ -66,7 +66,10 @@ def shared(model, postgres):
     """One server for the tests that need no settings of their own; checked when the session ends."""
     server = harness.Server(harness.provider_env(model), postgres=postgres, name="shared").start()
     yield server
-    server.stop()
+    try:
+        server.stop()
+    finally:
+        server.remove()
 
 
 @pytest.fixture

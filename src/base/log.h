@@ -22,9 +22,10 @@ struct mu_kv {
     int64_t i;
     mu_bytes b;
 };
-#define MU_KS(k, v) ((struct mu_kv){.key = (k), .kind = MU_KV_BYTES, .b = (v)})       /* mu_bytes */
-#define MU_KC(k, v) ((struct mu_kv){.key = (k), .kind = MU_KV_BYTES, .b = mu_str(v)}) /* C string  \
-                                                                                       */
+#define MU_KS(k, v) ((struct mu_kv){.key = (k), .kind = MU_KV_BYTES, .b = (v)}) /* mu_bytes */
+#define MU_KC(k, v)                                                                                \
+    ((struct mu_kv){.key = (k), .kind = MU_KV_BYTES, .b = mu_str(v)}) /* C string                  \
+                                                                       */
 #define MU_KI(k, v) ((struct mu_kv){.key = (k), .kind = MU_KV_I64, .i = (v)})
 #define MU_KT(k, v) ((struct mu_kv){.key = (k), .kind = MU_KV_BOOL, .i = (v)})
 #define MU_KJ(k, v)                                                                                \

@@ -37,7 +37,7 @@ struct mu_db;  /* one connection; one thread at a time */
 struct mu_row; /* the current row inside a row callback */
 
 /* Called for each row; return < 0 to stop with that code. Column values are valid until it returns.
- */
+ * It may run other statements on the connection. */
 typedef int (*mu_row_fn)(void *arg, struct mu_row *row);
 
 /* A column that is read as what it is not (text as a number) makes the statement end with

@@ -99,36 +99,7 @@ static int judge(struct mu_pg *g, const struct mu_pg_wait *w, PGresult *res)
     return n;
 }
 
-/* The results up to the Sync. *ret_rows gets the last one when it is good. */
-static int take_results(struct mu_pg *g, PGresult **ret_rows)
-{
-    int last = 0;
-    for (unsigned i = 0, n = g->n_wait; i < n; i++) {
-        PGresult *res = next_result(g);
-        if (!res) {
-            return lost(g);
-        }
-        last = judge(g, &g->wait[i], res);
-        if (last >= 0 && i + 1 == n && !g->failed) {
-            *ret_rows = res;
-        } else {
-            PQclear(res);
-        }
-        if (last < 0 && !g->failed) {
-            g->failed = last;
-        }
-        if (g->lost) {
-            return MU_E_CLOSED;
-        }
-    }
-    PGresult *sync = next_result(g);
-    bool ok = sync && PQresultStatus(sync) == PGRES_PIPELINE_SYNC;
-    PQclear(sync);
-    return ok ? last : lost(g);
-}
-
-/* Asks for everything outstanding. Returns what the last statement gave; its rows go to `fn`, when
- * the pipeline is empty again: `fn` may run another statement. */
+/* Asks for everything outstanding. Returns what the last statement gave; its rows go to `fn`. */
 static int collect(struct mu_pg *g, mu_row_fn fn, void *arg)
 {
     if (g->lost) {
@@ -137,11 +108,35 @@ static int collect(struct mu_pg *g, mu_row_fn fn, void *arg)
     if (!PQpipelineSync(g->conn)) {
         return lost(g);
     }
-    const struct mu_stmt *stmt = g->n_wait ? g->wait[g->n_wait - 1].stmt : NULL;
+    int last = 0;
     PGresult *rows = NULL;
-    int last = take_results(g, &rows);
+    const struct mu_stmt *stmt = NULL;
+    for (unsigned i = 0, n = g->n_wait; i < n; i++) {
+        PGresult *res = next_result(g);
+        if (!res) {
+            return lost(g);
+        }
+        last = judge(g, &g->wait[i], res);
+        if (last >= 0 && i + 1 == n && fn && !g->failed) {
+            rows = res;
+            stmt = g->wait[i].stmt;
+            continue;
+        }
+        if (last < 0 && !g->failed) {
+            g->failed = last;
+        }
+        PQclear(res);
+        if (g->lost) {
+            return MU_E_CLOSED;
+        }
+    }
     g->n_wait = 0;
-    if (rows && fn && !g->lost) {
+    PGresult *sync = next_result(g);
+    bool ok = sync && PQresultStatus(sync) == PGRES_PIPELINE_SYNC;
+    PQclear(sync);
+    if (!ok) {
+        last = lost(g);
+    } else if (rows) { /* now, because the callback may run other statements */
         int r = give_rows(g, stmt, rows, fn, arg);
         last = r < 0 ? r : last;
     }

@@ -291,10 +291,10 @@ void mu_config_default_data_dir(const char *const *environ_, bool root, char *ds
 {
     mu_bytes state = pair_value(environ_, "XDG_STATE_HOME"), home = pair_value(environ_, "HOME");
     int n = 0;
-    if (state.len && state.ptr[0] == '/') { /* relative ones are to be ignored (XDG) */
-        n = snprintf(dst, size, "%.*s/muster", MU_ARGS(state));
-    } else if (root) {
+    if (root) {
         n = snprintf(dst, size, "/var/lib/muster");
+    } else if (state.len && state.ptr[0] == '/') { /* relative ones are to be ignored (XDG) */
+        n = snprintf(dst, size, "%.*s/muster", MU_ARGS(state));
     } else if (home.len) {
         n = snprintf(dst, size, "%.*s/.local/state/muster", MU_ARGS(home));
     }

@@ -15,7 +15,7 @@ struct mu_server {
     const struct mu_config_args *args; /* for a reload */
     struct mu_config *conf;            /* replaced whole by a reload */
     struct mu_config *first_conf;      /* what everything was built from: kept to the end */
-    struct mu_retired_config {         /* of former reloads: requests and units may still use them */
+    struct mu_retired_config { /* of former reloads: requests and units may still use them */
         struct mu_config *conf;
         int64_t at_ms;
     } retired[MU_MAX_RETIRED];

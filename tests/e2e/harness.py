@@ -142,6 +142,7 @@ class Server:
             for path in (self.tmp, *self.tmp.rglob("*")):
                 os.chown(path, uid, gid)
         self.process = self.port = None
+        self.prefix = []
         self.log, self.not_json, self.err = [], [], ""
         self.changed = threading.Condition()
         self.expected_death = False
@@ -152,6 +153,13 @@ class Server:
         Server._all.append(self)
 
     # --- the process ---
+    def as_nobody(self):
+        """Where the tests run as root: the server as an ordinary user, in its own temporary folder."""
+        if os.getuid() == 0:
+            for path in (self.tmp, *self.tmp.rglob("*")):
+                os.chown(path, 65534, 65534)
+            self.prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
     def environment(self):
         env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8", "USER": "tester",
                "OZ_DATA_DIR": str(self.data), "OZ_CONTROL_PLANE_PORT": "0",
@@ -171,7 +179,7 @@ class Server:
         self.expected_death, self.port = False, None
         with self.changed:
             self.log, self.not_json, self.err = [], [], ""
-        self.process = subprocess.Popen([str(BINARY), "serve", *self.args], env=self.environment(), cwd=self.cwd,
+        self.process = subprocess.Popen([*self.prefix, str(BINARY), "serve", *self.args], env=self.environment(), cwd=self.cwd,
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                         start_new_session=True, preexec_fn=die_with_parent, **self.user)
         self.threads = [threading.Thread(target=self._read_log, args=(self.process.stdout,), daemon=True),
@@ -477,6 +485,7 @@ def assert_run(run, single=True):
     assert run["state"] in STATES
     assert "session_link" in run and "status_message" in run and "conversation_id" in run
     assert isinstance(run["artifacts"], list) and isinstance(run["agent_config"], dict)
+    assert "environment_id" in run["agent_config"] and isinstance(run["agent_config"]["model_id"], str)
     assert run["updated_at"] >= run["created_at"], run["updated_at"]
     if run["status_message"] is not None:
         assert isinstance(run["status_message"]["message"], str)

@@ -69,7 +69,7 @@ def test_limit_that_is_no_integer(tenant, limit):
     assert_error(tenant.api("GET", "/agent/runs", params={"limit": limit}), 400, "invalid_field", "limit")
 
 
-@pytest.mark.parametrize("cursor", ["x", "run_", "run_123", "run_zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz",
+@pytest.mark.parametrize("cursor", ["", "x", "run_", "run_123", "run_zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz",
                                     "env_01a1fe54-d629-7f11-a622-99764d56b3dc", "../../etc", "%00", "' OR 1=1 --",
                                     "run_01a1fe54-d629-7f11-a622-99764d56b3dcx"])
 def test_malformed_cursor(tenant, cursor):
@@ -254,7 +254,7 @@ def test_updated_after_follows_changes(tenant):
 @pytest.mark.parametrize("query", [
     {"state": "NOPE"}, {"state": "succeeded"}, {"state": ""}, {"source": "nope"}, {"artifact_type": "X"},
     {"created_after": "yesterday"}, {"created_before": "2026-13-01T00:00:00Z"}, {"updated_after": "1700000000"},
-    {"created_after": "2026-01-01"}, {"updated_after": "2026-01-01T00:00:00"}, {"schedule_id": "nope"}])
+    {"created_after": "2026-01-01"}, {"updated_after": "2026-01-01T00:00:00"}, {"schedule_id": "nope"}, {"created_after": ""}])
 def test_filters_out_of_range_are_named(tenant, query):
     field = next(iter(query))
     assert_error(tenant.api("GET", "/agent/runs", params=query), 400, "invalid_field", field)
@@ -314,5 +314,5 @@ def test_page_of_large_rows_is_short(tenant):
     made = [tenant.create(config={"base_prompt": "é" * 99_999})["run_id"] for _ in range(60)][::-1]
     for query in ({}, {"state": ["QUEUED", "INPROGRESS", "SUCCEEDED", "FAILED"]}):
         first = tenant.list(limit=200, **query)
-        assert (1 if query else 30) < len(first["runs"]) < 60 and first["page_info"]["has_next_page"] is True
+        assert (0 if query else 30) < len(first["runs"]) < 60 and first["page_info"]["has_next_page"] is True
         assert walk(tenant, limit=200, **query) == made

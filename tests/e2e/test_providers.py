@@ -168,6 +168,7 @@ def test_failure_classes(lab, marker, code, tries):
     if tries:
         assert len(lab.calls("custom")) == tries, [c["outcome"] for c in lab.calls("custom")]
     assert not run["output"] or marker in ("cut", "error-event"), "only these came after a piece of text, which is kept"
+    assert "Hello from the scripted model.".startswith(run["output"]), "something else than the partial text is kept"
     lab.behave("custom", "")
     if not marker.startswith("status:429"):  # blocked until Retry-After
         assert client.finish("works again", states="SUCCEEDED")

@@ -141,9 +141,10 @@ def test_error_413_is_not_retried(oz, token):
     seen = []
     hook = httpx.Client(event_hooks={"request": [lambda r: seen.append(r)]})
     with OzAPI(api_key=token, base_url=oz.url + API, http_client=hook) as sdk:
-        error = raised(oz_agent_sdk.APIStatusError, lambda: sdk.agent.schedules.create(
+        raised(oz_agent_sdk.APIStatusError, lambda: sdk.agent.schedules.create(
             cron_schedule="0 9 * * *", name="n", prompt="x" * 1_100_000), 413)
-    assert len(seen) == 1 and error.body["code"] == "payload_too_large"
+        error = raised(oz_agent_sdk.APIStatusError, lambda: sdk.agent.run(prompt="x" * 1_100_000), 413)
+    assert len(seen) == 2 and error.body["code"] == "payload_too_large"
 
 
 def test_error_422(sdk):

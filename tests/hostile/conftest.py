@@ -22,7 +22,10 @@ def secure(model, postgres, certificate):
     env = harness.provider_env(model, OZ_TLS_CERT_FILE=str(cert), OZ_TLS_KEY_FILE=str(key))
     server = harness.Server(env, postgres=postgres, name="secure").start()
     yield server
-    server.stop()
+    try:
+        server.stop()
+    finally:
+        server.remove()
 
 
 class Line:

@@ -102,7 +102,7 @@ const cases = {
       auth: await thrown(() => make({ apiKey: 'sk_' + '0'.repeat(64) }).agent.runs.list()),
       missing: await thrown(() => client.agent.runs.retrieve(unknown)),
       missingCancel: await thrown(() => client.agent.runs.cancel(unknown)),
-      large: await thrown(() => client.agent.schedules.create({ cron_schedule: '0 9 * * *', name: 'n', prompt: 'x'.repeat(1_100_000) })),
+      large: await thrown(() => client.agent.run({ prompt: 'x'.repeat(1_100_000) })),
       mismatch: await thrown(() => client.agent.run({ prompt: 'b' }, key)),
     };
   },

@@ -31,7 +31,9 @@ static void chunk_done(struct mu_session_chunk *op, int result)
         mu_exec_over(x);
         return;
     }
-    if (result < 0) {
+    if (result == MU_E_STALE) {
+        x->unwanted = true; /* the session ended without us; the abort is on its way */
+    } else if (result < 0) {
         x->discard = x->discard || op->discard;
     } else if (x->chunk_text == x->text_no) { /* else that text was thrown away meanwhile */
         x->persisted = op->pos + (int64_t)op->bytes.len;
@@ -47,7 +49,8 @@ static void on_timer(struct mu_timer *t)
 
 static void persist(struct mu_exec *x)
 {
-    if (x->chunk_busy || x->run->phase != MU_RUN_RUNNING || mu_timer_is_set(&x->chunk_timer)) {
+    if (x->chunk_busy || x->unwanted || x->run->phase != MU_RUN_RUNNING ||
+        mu_timer_is_set(&x->chunk_timer)) {
         return;
     }
     mu_bytes rest = mu_output_from(&x->out, x->persisted);

@@ -32,6 +32,7 @@ struct mu_exec {
     struct mu_output out;
     int64_t persisted;
     struct mu_arena chunk_arena;
+    bool unwanted;    /* chunks: the attempt no longer holds the lease */
     bool discard;     /* what is stored belongs to a text that was thrown away */
     unsigned text_no; /* counts the texts thrown away; chunk_text: the one that the chunk is of */
     unsigned chunk_text;

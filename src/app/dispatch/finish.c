@@ -95,6 +95,21 @@ static void end_again(struct mu_timer *t)
     submit_end(MU_CONTAINER(t, struct mu_exec, end_timer));
 }
 
+static void log_end(const struct mu_session_end *op, const struct mu_run *run)
+{
+    const struct mu_run_name name = mu_run_name(run);
+    if (op->got_outcome == MU_OUT_FINISHED) {
+        mu_log(MU_LOG_INFO, "run.succeeded", MU_KC("run_id", name.text),
+               MU_KI("output_length", (int64_t)op->output.len));
+    } else if (op->got_outcome == MU_OUT_FAILED) {
+        mu_log(MU_LOG_WARN, "agent_run.local_exec_failed", MU_KC("run_id", name.text),
+               MU_KC("err_name", op->error_code), MU_KS("err_message", op->error_message));
+    } else {
+        mu_log(MU_LOG_INFO, "run.ended", MU_KC("run_id", name.text),
+               MU_KI("outcome", op->got_outcome), MU_KI("output_length", (int64_t)op->output.len));
+    }
+}
+
 static void ended(struct mu_session_end *op, int result)
 {
     struct mu_exec *x = op->ctx;
@@ -106,9 +121,7 @@ static void ended(struct mu_session_end *op, int result)
         }
     }
     if (result >= 0) {
-        mu_log(MU_LOG_INFO, op->got_outcome == MU_OUT_FINISHED ? "run.succeeded" : "run.ended",
-               MU_KC("run_id", mu_run_name(run).text), MU_KI("outcome", op->got_outcome),
-               MU_KI("output_length", (int64_t)op->output.len));
+        log_end(op, run);
         mu_exec_settled(x);
     }
     mu_exec_over(x);

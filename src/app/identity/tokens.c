@@ -76,10 +76,11 @@ int mu_tokens_read(const char *path, struct mu_digest **ret, size_t *ret_n, stru
             continue;
         }
         if (!parse(text, &d)) {
-            return mu_err_set(err, MU_E_INVALID,
-                              "OZ_TENANT_TOKENS_FILE: %s: line %zu is not the SHA-256 of a token (64 "
-                              "hexadecimal characters)",
-                              path, number);
+            return mu_err_set(
+                err, MU_E_INVALID,
+                "OZ_TENANT_TOKENS_FILE: %s: line %zu is not the SHA-256 of a token (64 "
+                "hexadecimal characters)",
+                path, number);
         }
         if (n == TOKENS_MAX) {
             return mu_err_set(err, MU_E_TOO_LARGE, "OZ_TENANT_TOKENS_FILE: %s: more than %d lines",

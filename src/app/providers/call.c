@@ -158,7 +158,7 @@ static void set_text(struct mu_provider_call *c, mu_bytes text)
 }
 
 void mu_provider_call_fail(struct mu_provider_call *c, enum mu_call_class cls, const char *prefix,
-                  mu_bytes words)
+                           mu_bytes words)
 {
     c->result.cls = cls;
     c->result.text = c->text;

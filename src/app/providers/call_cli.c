@@ -324,8 +324,8 @@ static void judge_failed(struct mu_provider_call *c, const struct mu_process_res
                  exited ? res->code : res->signal);
         said = mu_str(words);
     }
-    mu_provider_call_fail(c, limit ? MU_CALL_RATE_LIMITED : MU_CALL_CLI_FAILED, limit ? limited : failed,
-                 said);
+    mu_provider_call_fail(c, limit ? MU_CALL_RATE_LIMITED : MU_CALL_CLI_FAILED,
+                          limit ? limited : failed, said);
 }
 
 static void judge_ended(struct mu_provider_call *c, const struct mu_process_result *res)
@@ -340,7 +340,8 @@ static void judge_ended(struct mu_provider_call *c, const struct mu_process_resu
     if (c->refused) {
         mu_provider_call_fail(c, MU_CALL_CANCELLED, "", MU_B("Cancelled"));
     } else if (r == MU_E_TOO_LARGE) {
-        mu_provider_call_fail(c, MU_CALL_CLI_OUTPUT_LIMIT, failed, MU_B("a line of its output is too long"));
+        mu_provider_call_fail(c, MU_CALL_CLI_OUTPUT_LIMIT, failed,
+                              MU_B("a line of its output is too long"));
     } else if (r < 0) {
         mu_provider_call_fail(c, MU_CALL_BAD_RESPONSE, failed, mu_str(mu_err_text(r)));
     } else if (res->end != MU_PROCESS_EXITED || res->code != 0 || v.failed) {

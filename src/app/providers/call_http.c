@@ -95,7 +95,8 @@ static void judge(struct mu_provider_call *c, const struct mu_fetch_result *res,
         break;
     case MU_FETCH_TOO_LARGE:
         if (status >= 200 && status <= 299) {
-            mu_provider_call_fail(c, MU_CALL_BAD_RESPONSE, prefix(c), MU_B("the answer is too long"));
+            mu_provider_call_fail(c, MU_CALL_BAD_RESPONSE, prefix(c),
+                                  MU_B("the answer is too long"));
             return;
         }
         break;

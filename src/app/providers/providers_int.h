@@ -154,7 +154,7 @@ int mu_call_delta(void *arg, mu_bytes text);
 /* Class and text: prefix and words without secrets and control characters, at most 500 characters
  * (beginning and end of what is longer). */
 void mu_provider_call_fail(struct mu_provider_call *c, enum mu_call_class cls, const char *prefix,
-                  mu_bytes words);
+                           mu_bytes words);
 /* The same, and done() from the loop's next turn. */
 void mu_call_fail_soon(struct mu_provider_call *c, enum mu_call_class cls, const char *prefix,
                        mu_bytes words);

@@ -9,12 +9,13 @@
 
 enum { TICK_MS = 1000, CATCH_UP_MS = 3600 * 1000, ARENA_MAX = 8 << 20 };
 
-static const struct mu_stmt q_due = {"sched_due", "ii",
-                                     "SELECT id, org_id, name, cron, spec, next_ms, admin, creator "
-                                     "FROM schedules WHERE enabled = 1 AND "
-                                     "next_ms <= $1 ORDER BY next_ms LIMIT "
-                                     "$2",
-                                     NULL};
+const struct mu_stmt mu_q_sched_due = {
+    "sched_due", "ii",
+    "SELECT id, org_id, name, cron, spec, next_ms, admin, creator "
+    "FROM schedules WHERE enabled = 1 AND "
+    "next_ms <= $1 ORDER BY next_ms LIMIT "
+    "$2",
+    NULL};
 static const struct mu_stmt q_skip = {
     "sched_skip", "tii",
     "UPDATE schedules SET next_ms = $3 WHERE id = $1 AND enabled = 1 AND next_ms = $2", NULL};
@@ -72,8 +73,8 @@ static int take_due(void *arg, struct mu_row *row)
 static int run_due(struct mu_read *read, struct mu_db *db)
 {
     struct mu_schedules *s = MU_CONTAINER(read, struct mu_schedules, read);
-    int r =
-        MU_DB_RUN(db, &q_due, take_due, s->firing, MU_VI(s->firing->now_ms), MU_VI(MU_SCHED_BATCH));
+    int r = MU_DB_RUN(db, &mu_q_sched_due, take_due, s->firing, MU_VI(s->firing->now_ms),
+                      MU_VI(MU_SCHED_BATCH));
     return r < 0 ? r : 0;
 }
 

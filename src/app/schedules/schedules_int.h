@@ -7,6 +7,8 @@ enum { MU_SCHED_BATCH = 64 };
 
 struct mu_firing;
 
+extern const struct mu_stmt mu_q_sched_due;
+
 struct mu_schedules {
     struct mu_schedules_opts opts;
     struct mu_timer timer;

@@ -104,8 +104,8 @@ static int store_result(struct mu_session_end *op, struct mu_tx *tx)
     if (r == 0) {
         r = MU_TX_RUN(tx, &q_result, NULL, NULL, MU_VT(id), MU_VT(head), MU_VTOPT(mu_str(code)),
                       code ? MU_VT(message) : MU_VNULL, MU_VI(op->now_ms), MU_VTOPT(op->provider),
-                      MU_VTOPT(op->artifacts), MU_VI(op->output_bytes),
-                      MU_VI(op->output_truncated), op->output.ptr ? MU_VB(op->output) : MU_VNULL);
+                      MU_VTOPT(op->artifacts), MU_VI(op->output_bytes), MU_VI(op->output_truncated),
+                      op->output.ptr ? MU_VB(op->output) : MU_VNULL);
     }
     mu_buf_fini(&message_buf);
     mu_buf_fini(&head_buf);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "app/sessions/query_int.h"
+#include "app/sessions/statements_int.h"
 
 enum { CANDIDATES = 200, BUDGET_MS = 50, MAX_PATHS = 2 * MU_LIST_STATES };
 
@@ -146,6 +147,20 @@ static void add_path(struct scan *s, const struct mu_stmt *pair, bool has_extra,
              MU_ARGS(s->op->before.ptr ? s->op->before : MU_B("~")));
 }
 
+/* One path a number; one that is named twice would give its rows twice. */
+static void add_each(struct scan *s, const struct mu_stmt *pair, const int *numbers, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        bool before = false;
+        for (unsigned k = 0; k < i; k++) {
+            before = before || numbers[k] == numbers[i];
+        }
+        if (!before) {
+            add_path(s, pair, true, MU_VI(numbers[i]));
+        }
+    }
+}
+
 static void choose_paths(struct scan *s)
 {
     struct mu_session_list *op = s->op;
@@ -158,12 +173,8 @@ static void choose_paths(struct scan *s)
         add_path(s, q_art, true, MU_VI(op->artifact_kind));
     } else if (s->test_state && !op->admin) {
         s->test_state = false;
-        for (unsigned i = 0; i < op->n_states; i++) {
-            add_path(s, q_live, true, MU_VI(op->states[i]));
-        }
-        for (unsigned i = 0; i < op->n_outcomes; i++) {
-            add_path(s, q_done, true, MU_VI(op->outcomes[i]));
-        }
+        add_each(s, q_live, op->states, op->n_states);
+        add_each(s, q_done, op->outcomes, op->n_outcomes);
     } else {
         add_path(s, op->admin ? q_all : q_org, false, MU_VNULL);
     }
@@ -231,16 +242,14 @@ static void stop_at(struct mu_session_list *op, const char *id)
     snprintf(op->next, sizeof op->next, "%s", id);
 }
 
-static int deliver(struct scan *s, const struct candidate *c)
+/* Whether a candidate passes the last test, which has a statement of its own: 1, 0, or a code. */
+static int is_hit(struct scan *s, const struct candidate *c)
 {
-    if (s->test_artifact) {
-        int r = MU_DB_RUN(s->db, &q_has_art, NULL, NULL, MU_VT(mu_str(c->id)),
-                          MU_VI(s->op->artifact_kind));
-        if (r <= 0) {
-            return r;
-        }
+    if (!c->hit || !s->test_artifact) {
+        return c->hit;
     }
-    return mu_session_view_by_id(s->db, mu_str(c->id), take_hit, s->op);
+    return MU_DB_RUN(s->db, &q_has_art, NULL, NULL, MU_VT(mu_str(c->id)),
+                     MU_VI(s->op->artifact_kind));
 }
 
 static int run_scan(struct mu_session_list *op, struct mu_db *db)
@@ -265,16 +274,16 @@ static int run_scan(struct mu_session_list *op, struct mu_db *db)
         if (r < 0 || !c) {
             break;
         }
-        if (op->count == op->limit) {
-            if (c->hit) {
-                stop_at(op, last);
-                break;
-            }
-        } else if (c->hit) {
-            r = deliver(s, c);
-            if (r < 0) {
-                break;
-            }
+        r = is_hit(s, c);
+        if (r > 0 && op->count == op->limit) {
+            stop_at(op, last);
+            break;
+        }
+        if (r > 0) {
+            r = mu_session_view_by_id(db, mu_str(c->id), take_hit, op);
+        }
+        if (r < 0) {
+            break;
         }
         memcpy(last, c->id, sizeof last);
         if (mu_env_mono_ms(env) > until) {
@@ -345,3 +354,17 @@ int mu_session_list(struct mu_sessions *s, struct mu_session_list *op)
     op->read.done = list_done;
     return mu_readers_submit(s->opts.readers, &op->read);
 }
+
+const struct mu_planned mu_list_planned[] = {
+    {&q_org[0], "sessions_org"},
+    {&q_org[1], "sessions_org"},
+    {&q_live[0], "sessions_live"},
+    {&q_live[1], "sessions_live"},
+    {&q_done[0], "sessions_done"},
+    {&q_done[1], "sessions_done"},
+    {&q_sched[0], "sessions_schedule"},
+    {&q_sched[1], "sessions_schedule"},
+    {&q_art[0], "artifacts_kind"},
+    {&q_art[1], "artifacts_kind"},
+    {NULL, NULL},
+};

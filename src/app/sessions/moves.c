@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "app/sessions/sessions_int.h"
+#include "app/sessions/statements_int.h"
 
 static const struct mu_stmt q_claim_one = {
     "claim_one", "tiii",
@@ -49,8 +50,8 @@ const struct mu_stmt mu_q_attempt_end = {
     "ended_ms IS NULL",
     NULL};
 static const struct mu_stmt q_holds = {
-    "holds", "ti", "SELECT 1 FROM sessions WHERE id = $1 AND epoch = $2 AND state BETWEEN 30 AND 89",
-    NULL};
+    "holds", "ti",
+    "SELECT 1 FROM sessions WHERE id = $1 AND epoch = $2 AND state BETWEEN 30 AND 89", NULL};
 static const struct mu_stmt q_chunk = {
     "chunk", "tib",
     "INSERT INTO output_chunks (session_id, pos, bytes) VALUES ($1, $2, $3) ON CONFLICT "
@@ -368,3 +369,8 @@ int mu_session_chunk(struct mu_sessions *s, struct mu_session_chunk *op)
     op->unit.stream_id = mu_id_bytes(&op->id);
     return mu_writer_submit(s->opts.writer, &op->unit);
 }
+
+const struct mu_planned mu_moves_planned[] = {
+    {&q_claim_one, ""}, {&q_attempt_provider, ""}, {&q_put_back, ""},       {&q_saturate, ""},
+    {&q_holds, ""},     {&q_chunk_trim, ""},       {&mu_q_attempt_end, ""}, {NULL, NULL},
+};

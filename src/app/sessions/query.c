@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "app/sessions/query_int.h"
+#include "app/sessions/statements_int.h"
 
 /* The columns of a view, in the order of mu_session_view_read(). */
 #define VIEW_COLUMNS                                                                               \
@@ -108,7 +109,7 @@ void mu_session_view_read(struct mu_row *r, struct mu_session_view *v)
 
 struct got {
     struct mu_session_get *op;
-    struct mu_db *db;
+    struct mu_buf chunks; /* read first: a row callback may not ask the connection anything */
     bool foreign;
 };
 
@@ -132,28 +133,26 @@ static int take_view(void *arg, struct mu_row *row)
     v.output = mu_row_bytes(row, MU_VIEW_COLUMN_COUNT + 1);
     v.attempt_provider = mu_row_bytes(row, MU_VIEW_COLUMN_COUNT + 2);
     v.attempt_model = mu_row_bytes(row, MU_VIEW_COLUMN_COUNT + 3);
-    struct mu_buf chunks;
-    mu_buf_init(&chunks, MU_OUTPUT_MAX + (1 << 20));
-    int r = 0;
     if (!v.output.ptr && v.state >= MU_ST_RUNNING) {
-        r = MU_DB_RUN(g->db, &q_chunks, add_chunk, &chunks, MU_VT(v.id));
-        v.output = mu_buf_bytes(&chunks);
-        if (chunks.len && v.output_bytes == 0) {
-            v.output_bytes = (int64_t)chunks.len;
+        v.output = mu_buf_bytes(&g->chunks);
+        if (g->chunks.len && v.output_bytes == 0) {
+            v.output_bytes = (int64_t)g->chunks.len;
         }
     }
-    if (r >= 0) {
-        r = g->op->each(g->op->arg, &v);
-    }
-    mu_buf_fini(&chunks);
+    int r = g->op->each(g->op->arg, &v);
     return r < 0 ? r : 0;
 }
 
 static int run_get(struct mu_read *read, struct mu_db *db)
 {
     struct mu_session_get *op = MU_CONTAINER(read, struct mu_session_get, read);
-    struct got g = {op, db, false};
-    int r = MU_DB_RUN(db, &q_get, take_view, &g, MU_VT(mu_id_bytes(&op->id)));
+    struct got g = {.op = op};
+    mu_buf_init(&g.chunks, MU_OUTPUT_MAX + (1 << 20));
+    int r = MU_DB_RUN(db, &q_chunks, add_chunk, &g.chunks, MU_VT(mu_id_bytes(&op->id)));
+    if (r >= 0) {
+        r = MU_DB_RUN(db, &q_get, take_view, &g, MU_VT(mu_id_bytes(&op->id)));
+    }
+    mu_buf_fini(&g.chunks);
     return r < 0 ? r : r == 0 || g.foreign ? MU_E_NOT_FOUND : 0;
 }
 
@@ -309,15 +308,16 @@ static int take_live(void *arg, struct mu_row *r)
     return l->each(l->arg, &row);
 }
 
+static const struct mu_stmt q_live_all = {
+    "live_all", "it",
+    "SELECT id, org_id, harness, model, state, route, tries, queued_ms, epoch, deadline_ms, "
+    "saturated_ms FROM sessions WHERE "
+    "ended_ms IS NULL AND (deadline_ms, id) > ($1, $2) ORDER BY deadline_ms, id LIMIT 1000",
+    NULL};
+
 int mu_sessions_each_live(struct mu_db *db, int (*each)(void *arg, const struct mu_live_row *row),
                           void *arg)
 {
-    static const struct mu_stmt q_live_all = {
-        "live_all", "it",
-        "SELECT id, org_id, harness, model, state, route, tries, queued_ms, epoch, deadline_ms, "
-        "saturated_ms FROM sessions WHERE "
-        "ended_ms IS NULL AND (deadline_ms, id) > ($1, $2) ORDER BY deadline_ms, id LIMIT 1000",
-        NULL};
     struct live l = {each, arg, INT64_MIN, ""};
     for (;;) {
         char after[MU_ID_LEN + 1];
@@ -329,3 +329,10 @@ int mu_sessions_each_live(struct mu_db *db, int (*each)(void *arg, const struct 
         }
     }
 }
+
+const struct mu_planned mu_query_planned[] = {
+    {&q_list, "sessions_org"},
+    {&q_live_all, "sessions_due"},
+    {&q_files, "files_session"},
+    {NULL, NULL},
+};

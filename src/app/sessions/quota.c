@@ -1,6 +1,7 @@
 /* Quota slots (data-model.md 3.7, 5.7): n messages per window are n slots, each free again at its
  * own time. */
 #include "app/sessions/sessions_int.h"
+#include "app/sessions/statements_int.h"
 
 static const struct mu_stmt q_take = {
     "quota_take", "ttiiit",
@@ -55,3 +56,5 @@ int mu_quota_settle(struct mu_tx *tx, const struct mu_quota_settle *q, mu_bytes 
     return MU_TX_SEND(tx, &q_settle, -1, MU_VT(mu_str(q->scope)), MU_VT(mu_str(q->provider)),
                       MU_VT(holder), MU_VI(q->free_ms));
 }
+
+const struct mu_planned mu_quota_planned[] = {{&q_take, "quota_free"}, {NULL, NULL}};

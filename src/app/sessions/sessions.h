@@ -70,7 +70,7 @@ struct mu_session_create {
     mu_bytes prompt_head, prompt_rest, search;
     struct mu_buf search_buf;
     bool over_limit; /* refused unless it is a repetition */
-    void *after; /* for app/dispatch */
+    void *after;     /* for app/dispatch */
     void (*after_done)(struct mu_session_create *op, int result);
 };
 /* 0 = done() will run; else it will not: MU_E_LIMIT (too many live sessions; of a request that may
@@ -366,7 +366,6 @@ struct mu_live_row {
     mu_bytes id, org_id, harness, model;
     int state, route, tries;
     int64_t queued_ms, epoch, deadline_ms, saturated_ms;
-    bool has_attempt, stopping;
 };
 /* Every live session in order of deadline, blocking (start-up, before the threads serve). */
 MU_MUST_USE int mu_sessions_each_live(struct mu_db *db,

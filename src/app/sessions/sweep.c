@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "app/sessions/sessions_int.h"
+#include "app/sessions/statements_int.h"
 #include "base/log.h"
 
 enum {
@@ -118,32 +119,33 @@ static int take_purge(void *arg, struct mu_row *row)
     return 0;
 }
 
-/* Counts what must not exist (data-model.md 8); each statement returns one number. */
+/* What must not exist (data-model.md 8); each statement returns one number. */
+static const struct mu_stmt orphan_checks[] = {
+    {"orphan_deadline", "i",
+     "SELECT count(*) FROM sessions WHERE ended_ms IS NULL AND deadline_ms < $1 - 10000", NULL},
+    {"orphan_attempt", "i",
+     "SELECT count(*) FROM sessions s WHERE s.ended_ms IS NULL AND s.worker_id IS NOT NULL AND "
+     "s.updated_ms < $1 - 10000 AND NOT "
+     "EXISTS (SELECT 1 FROM attempts a WHERE a.session_id = s.id AND a.ended_ms IS NULL)",
+     NULL},
+    {"orphan_lease", "i",
+     "SELECT count(*) FROM attempts a JOIN sessions s ON s.id = a.session_id WHERE a.ended_ms "
+     "IS NULL AND a.lease_ms < $1 AND "
+     "s.ended_ms IS NOT NULL",
+     NULL},
+    {"orphan_stream", "i",
+     "SELECT count(*) FROM sessions s WHERE s.ended_ms IS NULL AND s.updated_ms < $1 AND NOT "
+     "EXISTS (SELECT 1 FROM streams t "
+     "WHERE t.id = s.id)",
+     NULL},
+};
+
 static int count_orphans(struct mu_sweeper *w, struct mu_db *db)
 {
-    static const struct mu_stmt checks[] = {
-        {"orphan_deadline", "i",
-         "SELECT count(*) FROM sessions WHERE ended_ms IS NULL AND deadline_ms < $1 - 10000", NULL},
-        {"orphan_attempt", "i",
-         "SELECT count(*) FROM sessions s WHERE s.ended_ms IS NULL AND s.worker_id IS NOT NULL AND "
-         "s.updated_ms < $1 - 10000 AND NOT "
-         "EXISTS (SELECT 1 FROM attempts a WHERE a.session_id = s.id AND a.ended_ms IS NULL)",
-         NULL},
-        {"orphan_lease", "i",
-         "SELECT count(*) FROM attempts a JOIN sessions s ON s.id = a.session_id WHERE a.ended_ms "
-         "IS NULL AND a.lease_ms < $1 AND "
-         "s.ended_ms IS NOT NULL",
-         NULL},
-        {"orphan_stream", "i",
-         "SELECT count(*) FROM sessions s WHERE s.ended_ms IS NULL AND s.updated_ms < $1 AND NOT "
-         "EXISTS (SELECT 1 FROM streams t "
-         "WHERE t.id = s.id)",
-         NULL},
-    };
     w->orphans = 0;
-    for (size_t i = 0; i < MU_ARRAY_LEN(checks); i++) {
+    for (size_t i = 0; i < MU_ARRAY_LEN(orphan_checks); i++) {
         int64_t n = 0;
-        int r = MU_DB_RUN(db, &checks[i], mu_row_take_i64, &n, MU_VI(w->now_ms));
+        int r = MU_DB_RUN(db, &orphan_checks[i], mu_row_take_i64, &n, MU_VI(w->now_ms));
         if (r < 0) {
             return r;
         }
@@ -412,3 +414,13 @@ struct mu_sweeper *mu_sweeper_free(struct mu_sweeper *w)
     }
     return NULL;
 }
+
+const struct mu_planned mu_sweep_planned[] = {
+    {&q_due, "sessions_due"},
+    {&q_purge_due, "sessions_purge"},
+    {&q_purge_files, "files_session"},
+    {&q_purge_keys, "idempotency_expire"},
+    {&orphan_checks[0], "sessions_due"},
+    {&orphan_checks[2], "attempts_one_live"},
+    {NULL, NULL},
+};

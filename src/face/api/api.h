@@ -77,7 +77,7 @@ struct mu_route {
     enum mu_api_face face;
     enum mu_api_auth auth;
     unsigned flags;
-    size_t max_body; /* 0 = no body is read (a body up to 64 KiB is discarded) */
+    size_t max_body;          /* 0 = no body is read (a body up to 64 KiB is discarded) */
     size_t usual_body;        /* 0, or what is accepted of a body without entries in ... */
     const char *large_member; /* ... this member of it (images); above it 413 */
     const struct mu_schema

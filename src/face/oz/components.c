@@ -43,10 +43,11 @@ const char *const mu_oz_components[] = {
                     "\"properties\":{\"has_next_page\":" BOOL ",\"next_cursor\":" STR
                     "}},\"next_cursor\":" STRN ",\"request_id\":" STR "}}",
     "RunFiles",
-    "{\"type\":\"object\",\"required\":[\"files\"],\"properties\":{\"files\":{\"type\":\"array\",\"items\":"
-    "{\"type\":\"object\",\"required\":[\"name\",\"media_type\",\"bytes\"],\"properties\":{\"name\":" STR
-    ",\"media_type\":" STR ",\"bytes\":" INT ",\"sha256\":" STR ",\"created_at\":" TIME
-    "}}},\"request_id\":" STR "}}",
+    "{\"type\":\"object\",\"required\":[\"files\"],\"properties\":{\"files\":{\"type\":\"array\","
+    "\"items\":"
+    "{\"type\":\"object\",\"required\":[\"name\",\"media_type\",\"bytes\"],\"properties\":{"
+    "\"name\":" STR ",\"media_type\":" STR ",\"bytes\":" INT ",\"sha256\":" STR
+    ",\"created_at\":" TIME "}}},\"request_id\":" STR "}}",
     "RunId",
     STR,
     "AgentList",

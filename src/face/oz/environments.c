@@ -72,11 +72,13 @@ static void written(struct mu_env_write *op, int result)
     if (result == MU_E_INVALID && op->missing.ptr) {
         char field[300];
         snprintf(field, sizeof field, "env_vars.%.*s", MU_ARGS(op->missing));
-        mu_call_error(c, 400, "invalid_field", field, "%s: there is no stored value to keep for \"<redacted>\"", field);
+        mu_call_error(c, 400, "invalid_field", field,
+                      "%s: there is no stored value to keep for \"<redacted>\"", field);
         return;
     }
     if (result == MU_E_CONFLICT) {
-        mu_call_error(c, 400, "invalid_field", "env_vars", "a global environment may not carry env_vars");
+        mu_call_error(c, 400, "invalid_field", "env_vars",
+                      "a global environment may not carry env_vars");
         return;
     }
     if (result < 0 || !spec.ptr) {
@@ -122,10 +124,13 @@ static bool take_vars(struct writing *x, yyjson_val *vars)
     {
         mu_bytes name = mu_json_bytes(key), text = mu_json_bytes(value);
         char field[300];
-        snprintf(field, sizeof field, "env_vars.%.*s", (int)MU_MIN(name.len, (size_t)200), name.ptr ? name.ptr : "");
+        snprintf(field, sizeof field, "env_vars.%.*s", (int)MU_MIN(name.len, (size_t)200),
+                 name.ptr ? name.ptr : "");
         if (!var_name_ok(name)) {
             mu_call_error(c, 400, "invalid_field", field,
-                          "%s: a variable's name must match [A-Za-z_][A-Za-z0-9_]* and have at most 200 characters", field);
+                          "%s: a variable's name must match [A-Za-z_][A-Za-z0-9_]* and have at "
+                          "most 200 characters",
+                          field);
             return false;
         }
         if (memchr(text.ptr ? text.ptr : "", 0, text.len)) {
@@ -134,7 +139,8 @@ static bool take_vars(struct writing *x, yyjson_val *vars)
         }
         bool keep = mu_bytes_is(text, "<redacted>");
         if (keep && !x->replace) {
-            mu_call_error(c, 400, "invalid_field", field, "%s: there is no stored value to keep for \"<redacted>\"", field);
+            mu_call_error(c, 400, "invalid_field", field,
+                          "%s: there is no stored value to keep for \"<redacted>\"", field);
             return false;
         }
         x->vars[x->op.n_vars++] = (struct mu_env_var){name, text, keep};
@@ -191,20 +197,23 @@ static void write_environment(struct mu_call *c, bool replace)
                    (mu_json_get_bool(body, "global", false) ||
                     mu_bytes_eq_nocase(mu_json_get_bytes(body, "scope"), MU_B("GLOBAL")));
     if (!mu_oz_image_allowed(oz, x->op.image)) {
-        mu_call_error(c, 400, "invalid_field", "docker_image",
-                      "docker_image: this image is not on the operator's list (OZ_IMAGE_ALLOWLIST)");
+        mu_call_error(
+            c, 400, "invalid_field", "docker_image",
+            "docker_image: this image is not on the operator's list (OZ_IMAGE_ALLOWLIST)");
         return;
     }
     yyjson_val *secrets = mu_json_get(body, "secrets");
     if (secrets && yyjson_is_arr(secrets) && yyjson_arr_size(secrets) > 0) {
-        mu_call_error(c, 400, "invalid_field", "secrets", "secrets: stored secrets are not available in this version");
+        mu_call_error(c, 400, "invalid_field", "secrets",
+                      "secrets: stored secrets are not available in this version");
         return;
     }
     if (!take_vars(x, mu_json_get(body, "env_vars"))) {
         return;
     }
     if (x->op.global && x->op.n_vars) {
-        mu_call_error(c, 400, "invalid_field", "env_vars", "a global environment may not carry env_vars");
+        mu_call_error(c, 400, "invalid_field", "env_vars",
+                      "a global environment may not carry env_vars");
         return;
     }
     mu_buf_init(&x->spec, 2 << 20);
@@ -267,8 +276,9 @@ static void delete_environment(struct mu_call *c)
                                   .arena = mu_call_arena(c),
                                   .done = removed,
                                   .ctx = x};
-    int r = mu_id_parse(mu_call_param(c, "id"), "env_", &x->op.id) < 0 ? MU_E_NOT_FOUND
-                                                                      : mu_environment_delete(mu_oz(c)->environments, &x->op);
+    int r = mu_id_parse(mu_call_param(c, "id"), "env_", &x->op.id) < 0
+                ? MU_E_NOT_FOUND
+                : mu_environment_delete(mu_oz(c)->environments, &x->op);
     if (r < 0) {
         mu_call_fail(c, r);
     }
@@ -386,34 +396,106 @@ static void list_environments(struct mu_call *c)
 
 static const struct mu_schema var_value = {.type = MU_S_STRING, .max = 65536};
 static const struct mu_schema body[] = {
-    {.name = "name", .type = MU_S_STRING, .flags = MU_S_REQUIRED | MU_S_NOT_BLANK | MU_S_NO_NUL, .max = 200, .doc = "Name for people."},
-    {.name = "docker_image", .type = MU_S_STRING, .flags = MU_S_REQUIRED | MU_S_NOT_BLANK | MU_S_NO_NUL, .max = 500, .doc = "Image to run in."},
-    {.name = "repos", .type = MU_S_STRING_OR_LIST, .flags = MU_S_NULLABLE | MU_S_NO_NUL, .max = 100, .doc = "owner/name or git URLs to clone."},
-    {.name = "setup_commands", .type = MU_S_STRING_OR_LIST, .flags = MU_S_NULLABLE | MU_S_NO_NUL, .max = 100, .doc = "Commands run before the agent."},
-    {.name = "env_vars", .type = MU_S_MAP, .flags = MU_S_NULLABLE, .max = MU_ENV_VARS_MAX, .items = &var_value, .doc = "Variables, encrypted at rest; a value <redacted> keeps the stored one (PUT)."},
-    {.name = "secrets", .type = MU_S_ARRAY, .flags = MU_S_NULLABLE, .max = 100, .items = &var_value, .doc = "Names of stored secrets; none exist in this version."},
-    {.name = "global", .type = MU_S_BOOL, .flags = MU_S_NULLABLE, .doc = "Admin: visible to every tenant."},
-    {.name = "scope", .type = MU_S_STRING, .flags = MU_S_NULLABLE, .max = 20, .doc = "Admin: GLOBAL is the same as global: true."},
+    {.name = "name",
+     .type = MU_S_STRING,
+     .flags = MU_S_REQUIRED | MU_S_NOT_BLANK | MU_S_NO_NUL,
+     .max = 200,
+     .doc = "Name for people."},
+    {.name = "docker_image",
+     .type = MU_S_STRING,
+     .flags = MU_S_REQUIRED | MU_S_NOT_BLANK | MU_S_NO_NUL,
+     .max = 500,
+     .doc = "Image to run in."},
+    {.name = "repos",
+     .type = MU_S_STRING_OR_LIST,
+     .flags = MU_S_NULLABLE | MU_S_NO_NUL,
+     .max = 100,
+     .doc = "owner/name or git URLs to clone."},
+    {.name = "setup_commands",
+     .type = MU_S_STRING_OR_LIST,
+     .flags = MU_S_NULLABLE | MU_S_NO_NUL,
+     .max = 100,
+     .doc = "Commands run before the agent."},
+    {.name = "env_vars",
+     .type = MU_S_MAP,
+     .flags = MU_S_NULLABLE,
+     .max = MU_ENV_VARS_MAX,
+     .items = &var_value,
+     .doc = "Variables, encrypted at rest; a value <redacted> keeps the stored one (PUT)."},
+    {.name = "secrets",
+     .type = MU_S_ARRAY,
+     .flags = MU_S_NULLABLE,
+     .max = 100,
+     .items = &var_value,
+     .doc = "Names of stored secrets; none exist in this version."},
+    {.name = "global",
+     .type = MU_S_BOOL,
+     .flags = MU_S_NULLABLE,
+     .doc = "Admin: visible to every tenant."},
+    {.name = "scope",
+     .type = MU_S_STRING,
+     .flags = MU_S_NULLABLE,
+     .max = 20,
+     .doc = "Admin: GLOBAL is the same as global: true."},
     {0}};
 static const struct mu_schema list_query[] = {
     {.name = "limit", .type = MU_S_INT, .doc = "Entries per page, 200; clamped to 1..200."},
-    {.name = "cursor", .type = MU_S_STRING, .doc = "Id of an environment: the page begins after it."},
+    {.name = "cursor",
+     .type = MU_S_STRING,
+     .doc = "Id of an environment: the page begins after it."},
     {0}};
 
 const struct mu_route mu_oz_environment_routes[] = {
-    {.method = MU_HTTP_POST, .path = "/api/v1/environments", .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT,
-     .flags = MU_ROUTE_WRITES, .max_body = 1000000, .body = body, .handler = create_environment, .id = "createEnvironment",
-     .summary = "Create an environment.", .response = "Environment", .errors = "503"},
-    {.method = MU_HTTP_GET, .path = "/api/v1/environments", .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT, .query = list_query,
-     .handler = list_environments, .id = "listEnvironments", .summary = "Own and global environments, latest change first.",
-     .response = "EnvironmentList", .errors = "503"},
-    {.method = MU_HTTP_GET, .path = "/api/v1/environments/{id}", .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT,
-     .handler = get_environment, .id = "getEnvironment", .summary = "One environment; values are shown to its owner.",
-     .response = "Environment", .errors = "404 503"},
-    {.method = MU_HTTP_PUT, .path = "/api/v1/environments/{id}", .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT,
-     .flags = MU_ROUTE_WRITES, .max_body = 1000000, .body = body, .handler = replace_environment, .id = "replaceEnvironment",
-     .summary = "Replace an environment whole.", .response = "Environment", .errors = "404 503"},
-    {.method = MU_HTTP_DELETE, .path = "/api/v1/environments/{id}", .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT,
-     .handler = delete_environment, .id = "deleteEnvironment", .summary = "Delete an environment; runs keep what they began with.",
-     .response = "Success", .errors = "404 503"},
+    {.method = MU_HTTP_POST,
+     .path = "/api/v1/environments",
+     .face = MU_FACE_OZ,
+     .auth = MU_AUTH_TENANT,
+     .flags = MU_ROUTE_WRITES,
+     .max_body = 1000000,
+     .body = body,
+     .handler = create_environment,
+     .id = "createEnvironment",
+     .summary = "Create an environment.",
+     .response = "Environment",
+     .errors = "503"},
+    {.method = MU_HTTP_GET,
+     .path = "/api/v1/environments",
+     .face = MU_FACE_OZ,
+     .auth = MU_AUTH_TENANT,
+     .query = list_query,
+     .handler = list_environments,
+     .id = "listEnvironments",
+     .summary = "Own and global environments, latest change first.",
+     .response = "EnvironmentList",
+     .errors = "503"},
+    {.method = MU_HTTP_GET,
+     .path = "/api/v1/environments/{id}",
+     .face = MU_FACE_OZ,
+     .auth = MU_AUTH_TENANT,
+     .handler = get_environment,
+     .id = "getEnvironment",
+     .summary = "One environment; values are shown to its owner.",
+     .response = "Environment",
+     .errors = "404 503"},
+    {.method = MU_HTTP_PUT,
+     .path = "/api/v1/environments/{id}",
+     .face = MU_FACE_OZ,
+     .auth = MU_AUTH_TENANT,
+     .flags = MU_ROUTE_WRITES,
+     .max_body = 1000000,
+     .body = body,
+     .handler = replace_environment,
+     .id = "replaceEnvironment",
+     .summary = "Replace an environment whole.",
+     .response = "Environment",
+     .errors = "404 503"},
+    {.method = MU_HTTP_DELETE,
+     .path = "/api/v1/environments/{id}",
+     .face = MU_FACE_OZ,
+     .auth = MU_AUTH_TENANT,
+     .handler = delete_environment,
+     .id = "deleteEnvironment",
+     .summary = "Delete an environment; runs keep what they began with.",
+     .response = "Success",
+     .errors = "404 503"},
     {.path = NULL}};

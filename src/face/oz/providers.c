@@ -1,4 +1,5 @@
-/* GET /providers (oz-providers.md 9.21): what is configured, what is used, when it is free again; never keys or URLs. */
+/* GET /providers (oz-providers.md 9.21): what is configured, what is used, when it is free again;
+ * never keys or URLs. */
 #include <errno.h>
 
 #include "face/oz/oz_int.h"
@@ -7,7 +8,9 @@ enum { MAX_PROVIDERS = 256 };
 
 static const struct mu_stmt q_used = {
     "quota_used", "ttii",
-    "SELECT count(*), min(free_ms) FROM quota_slots WHERE scope_id = $1 AND provider = $2 AND slot < $3 AND free_ms > $4", NULL};
+    "SELECT count(*), min(free_ms) FROM quota_slots WHERE scope_id = $1 AND provider = $2 AND slot "
+    "< $3 AND free_ms > $4",
+    NULL};
 
 struct row {
     struct mu_provider_status s;
@@ -52,7 +55,8 @@ static void answer(struct mu_read *read, int result)
         } else {
             mu_jw_knull(&w, "limit");
         }
-        mu_jw_ktime_opt(&w, "blocked_until", r->s.blocked_until_ms > l->now_ms ? r->s.blocked_until_ms : 0);
+        mu_jw_ktime_opt(&w, "blocked_until",
+                        r->s.blocked_until_ms > l->now_ms ? r->s.blocked_until_ms : 0);
         mu_jw_kcstr(&w, "breaker", r->s.breaker);
         mu_jw_ki64(&w, "running", r->s.running);
         if (r->s.max_parallel > 0) {
@@ -82,8 +86,9 @@ static int run_used(struct mu_read *read, struct mu_db *db)
     for (size_t i = 0; r >= 0 && i < l->n; i++) {
         struct row *row = &l->rows[i];
         if (row->s.limit > 0) {
-            r = MU_DB_RUN(db, &q_used, take_used, row, MU_VT(mu_str(row->s.quota_global ? "*" : org)),
-                          MU_VT(mu_str(row->s.key)), MU_VI(row->s.limit), MU_VI(l->now_ms));
+            r = MU_DB_RUN(db, &q_used, take_used, row,
+                          MU_VT(mu_str(row->s.quota_global ? "*" : org)), MU_VT(mu_str(row->s.key)),
+                          MU_VI(row->s.limit), MU_VI(l->now_ms));
         }
     }
     return r < 0 ? r : 0;
@@ -144,7 +149,13 @@ static void list_providers(struct mu_call *c)
 }
 
 const struct mu_route mu_oz_provider_routes[] = {
-    {.method = MU_HTTP_GET, .path = "/api/v1/providers", .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT, .handler = list_providers,
-     .id = "listProviders", .summary = "Providers, their quota and their state, as the caller may use them.",
-     .response = "ProviderList", .errors = "503"},
+    {.method = MU_HTTP_GET,
+     .path = "/api/v1/providers",
+     .face = MU_FACE_OZ,
+     .auth = MU_AUTH_TENANT,
+     .handler = list_providers,
+     .id = "listProviders",
+     .summary = "Providers, their quota and their state, as the caller may use them.",
+     .response = "ProviderList",
+     .errors = "503"},
     {.path = NULL}};

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "face/oz/oz_int.h"
 
 /* --- small parsers shared by the face --- */
@@ -217,9 +218,10 @@ static bool take_filters(struct listing *l)
         }
     }
     v = text_filter(c, "schedule_id");
-    /* what is no id at all is the id of no run's schedule */
-    op->schedule_id =
-        v.ptr && mu_id_parse(v, NULL, &l->schedule) == 0 ? mu_id_bytes(&l->schedule) : v;
+    if (v.ptr && mu_id_parse(v, NULL, &l->schedule) < 0) {
+        return bad(c, "schedule_id", "the id of a schedule");
+    }
+    op->schedule_id = v.ptr ? mu_id_bytes(&l->schedule) : MU_B_NONE;
     op->name = text_filter(c, "name");
     op->model = text_filter(c, "model_id");
     op->environment_id = text_filter(c, "environment_id");
@@ -279,6 +281,12 @@ static void cancelled(struct mu_session_cancel *op, int result)
     if (result < 0) {
         mu_call_fail(x->c, result);
         return;
+    }
+    if (op->changed) {
+        char id[64];
+        snprintf(id, sizeof id, "run_%s", op->id.text);
+        mu_log(MU_LOG_INFO, "agent_run.cancelled", MU_KC("run_id", id),
+               MU_KJ("worker_id", MU_B("null")), MU_KS("req_id", mu_call_request_id(x->c)));
     }
     mu_buf_printf(mu_call_buf(x->c), "\"run_%s\"", op->id.text);
     mu_call_send(x->c, 200);

@@ -151,14 +151,17 @@ static bool take_body(struct writing *x)
         return false;
     }
     if (mu_json_get_bool(body, "team", false)) {
-        mu_call_error(c, 400, "invalid_field", "team", "team: this server has no teams; leave it out or send false");
+        mu_call_error(c, 400, "invalid_field", "team",
+                      "team: this server has no teams; leave it out or send false");
         return false;
     }
     mu_bytes environment = mu_bytes_trim(mu_json_get_bytes(config, "environment_id"));
     if (!take_environment(c, environment)) {
         return false;
     }
-    struct mu_run_request rq = {.prompt = mu_json_get_bytes(body, "prompt"), .config = config, .environment_id = environment};
+    struct mu_run_request rq = {.prompt = mu_json_get_bytes(body, "prompt"),
+                                .config = config,
+                                .environment_id = environment};
     const char *field = NULL, *refused = mu_run_request_refuse(&rq, &field);
     if (refused) {
         char path[80];
@@ -312,32 +315,87 @@ static void list_schedules(struct mu_call *c)
 
 /* --- schemas and routes --- */
 
-#define FIELDS(enabled_flags)                                                                                          \
-    {.name = "cron_schedule", .type = MU_S_STRING, .flags = MU_S_REQUIRED | MU_S_NOT_BLANK, .max = 200, .doc = "Five fields, in UTC."},  \
-        {.name = "name", .type = MU_S_STRING, .flags = MU_S_REQUIRED | MU_S_NOT_BLANK | MU_S_NO_NUL, .max = 200, .doc = "Need not be unique."}, \
-        {.name = "prompt", .type = MU_S_STRING, .flags = MU_S_REQUIRED | MU_S_NOT_BLANK | MU_S_NO_NUL, .max = 1000000, .doc = "What each run is asked."}, \
-        {.name = "enabled", .type = MU_S_BOOL, .flags = (enabled_flags), .doc = "Whether it fires."},                          \
-        {.name = "agent_config", .type = MU_S_OBJECT, .flags = MU_S_NULLABLE, .items = mu_oz_config_members, .doc = "As config of a run."}, \
-        {.name = "team", .type = MU_S_BOOL, .flags = MU_S_NULLABLE, .doc = "Only false: this server has no teams."}, {0}
+#define FIELDS(enabled_flags)                                                                      \
+    {.name = "cron_schedule",                                                                      \
+     .type = MU_S_STRING,                                                                          \
+     .flags = MU_S_REQUIRED | MU_S_NOT_BLANK,                                                      \
+     .max = 200,                                                                                   \
+     .doc = "Five fields, in UTC."},                                                               \
+        {.name = "name",                                                                           \
+         .type = MU_S_STRING,                                                                      \
+         .flags = MU_S_REQUIRED | MU_S_NOT_BLANK | MU_S_NO_NUL,                                    \
+         .max = 200,                                                                               \
+         .doc = "Need not be unique."},                                                            \
+        {.name = "prompt",                                                                         \
+         .type = MU_S_STRING,                                                                      \
+         .flags = MU_S_REQUIRED | MU_S_NOT_BLANK | MU_S_NO_NUL,                                    \
+         .max = 1000000,                                                                           \
+         .doc = "What each run is asked."},                                                        \
+        {.name = "enabled",                                                                        \
+         .type = MU_S_BOOL,                                                                        \
+         .flags = (enabled_flags),                                                                 \
+         .doc = "Whether it fires."},                                                              \
+        {.name = "agent_config",                                                                   \
+         .type = MU_S_OBJECT,                                                                      \
+         .flags = MU_S_NULLABLE,                                                                   \
+         .items = mu_oz_config_members,                                                            \
+         .doc = "As config of a run."},                                                            \
+        {.name = "team",                                                                           \
+         .type = MU_S_BOOL,                                                                        \
+         .flags = MU_S_NULLABLE,                                                                   \
+         .doc = "Only false: this server has no teams."},                                          \
+    {                                                                                              \
+        0                                                                                          \
+    }
 
 static const struct mu_schema create_body[] = {FIELDS(MU_S_NULLABLE)};
 static const struct mu_schema replace_body[] = {FIELDS(MU_S_REQUIRED)};
 
-#define ITEM(m, p, fn, opid, text, resp)                                                                               \
-    {.method = m, .path = "/api/v1/agent/schedules/{id}" p, .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT, .handler = fn, .id = opid, \
-     .summary = text, .response = resp, .errors = "404 503"}
+#define ITEM(m, p, fn, opid, text, resp)                                                           \
+    {                                                                                              \
+        .method = m, .path = "/api/v1/agent/schedules/{id}" p, .face = MU_FACE_OZ,                 \
+        .auth = MU_AUTH_TENANT, .handler = fn, .id = opid, .summary = text, .response = resp,      \
+        .errors = "404 503"                                                                        \
+    }
 const struct mu_route mu_oz_schedule_routes[] = {
-    {.method = MU_HTTP_POST, .path = "/api/v1/agent/schedules", .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT,
-     .flags = MU_ROUTE_WRITES, .max_body = 1200000, .body = create_body, .handler = create_schedule, .id = "createSchedule",
-     .summary = "Create a schedule.", .response = "Schedule", .errors = "422 503"},
-    {.method = MU_HTTP_GET, .path = "/api/v1/agent/schedules", .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT,
-     .handler = list_schedules, .id = "listSchedules", .summary = "All schedules, by name.", .response = "ScheduleList",
+    {.method = MU_HTTP_POST,
+     .path = "/api/v1/agent/schedules",
+     .face = MU_FACE_OZ,
+     .auth = MU_AUTH_TENANT,
+     .flags = MU_ROUTE_WRITES,
+     .max_body = 1000000,
+     .body = create_body,
+     .handler = create_schedule,
+     .id = "createSchedule",
+     .summary = "Create a schedule.",
+     .response = "Schedule",
+     .errors = "422 503"},
+    {.method = MU_HTTP_GET,
+     .path = "/api/v1/agent/schedules",
+     .face = MU_FACE_OZ,
+     .auth = MU_AUTH_TENANT,
+     .handler = list_schedules,
+     .id = "listSchedules",
+     .summary = "All schedules, by name.",
+     .response = "ScheduleList",
      .errors = "503"},
     ITEM(MU_HTTP_GET, "", get_schedule, "getSchedule", "One schedule.", "Schedule"),
-    {.method = MU_HTTP_PUT, .path = "/api/v1/agent/schedules/{id}", .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT,
-     .flags = MU_ROUTE_WRITES, .max_body = 1200000, .body = replace_body, .handler = replace_schedule, .id = "replaceSchedule",
-     .summary = "Replace a schedule.", .response = "Schedule", .errors = "404 503"},
-    ITEM(MU_HTTP_DELETE, "", delete_schedule, "deleteSchedule", "Delete a schedule; its runs stay.", "Success"),
-    ITEM(MU_HTTP_POST, "/pause", pause_schedule, "pauseSchedule", "Stop it from firing.", "Schedule"),
-    ITEM(MU_HTTP_POST, "/resume", resume_schedule, "resumeSchedule", "Let it fire again.", "Schedule"),
+    {.method = MU_HTTP_PUT,
+     .path = "/api/v1/agent/schedules/{id}",
+     .face = MU_FACE_OZ,
+     .auth = MU_AUTH_TENANT,
+     .flags = MU_ROUTE_WRITES,
+     .max_body = 1000000,
+     .body = replace_body,
+     .handler = replace_schedule,
+     .id = "replaceSchedule",
+     .summary = "Replace a schedule.",
+     .response = "Schedule",
+     .errors = "404 503"},
+    ITEM(MU_HTTP_DELETE, "", delete_schedule, "deleteSchedule", "Delete a schedule; its runs stay.",
+         "Success"),
+    ITEM(MU_HTTP_POST, "/pause", pause_schedule, "pauseSchedule", "Stop it from firing.",
+         "Schedule"),
+    ITEM(MU_HTTP_POST, "/resume", resume_schedule, "resumeSchedule", "Let it fire again.",
+         "Schedule"),
     {.path = NULL}};

@@ -366,7 +366,7 @@ static void run_in(void **state, void (*test)(struct world *w))
     }
 #define ON(test, k)                                                                                \
     {                                                                                              \
-        #test, test##_in, set_up, tear_down, (void *)&kinds[k]                                     \
+#test, test##_in, set_up, tear_down, (void *)&kinds[k]                                     \
     }
 #define ON_ALL(test)  ON(test, 0), ON(test, 1), ON(test, 2), ON(test, 3)
 #define ON_BOTH(test) ON(test, 0), ON(test, 2)
@@ -428,21 +428,21 @@ static int wait_for(struct world *w, int submitted)
         op->loop_field.loop = w->loop;                                                             \
         op->done = verb##_over;                                                                    \
         op->ctx = w;                                                                               \
-        return wait_for(w, call(w->owner, op));                                                    \
+        return wait_for(w, call(owner, op));                                                       \
     }
-OPERATION(mu_session_create, do_create, mu_session_create, sessions, unit)
-OPERATION(mu_session_claim, do_claim, mu_session_claim, sessions, unit)
-OPERATION(mu_session_switch, do_switch, mu_session_switch, sessions, unit)
-OPERATION(mu_session_put_back, do_put_back, mu_session_put_back, sessions, unit)
-OPERATION(mu_session_saturate, do_saturate, mu_session_saturate, sessions, unit)
-OPERATION(mu_session_chunk, do_chunk, mu_session_chunk, sessions, unit)
-OPERATION(mu_session_end, do_end, mu_session_end, sessions, unit)
-OPERATION(mu_session_cancel, do_cancel, mu_session_cancel, sessions, unit)
-OPERATION(mu_session_delete, do_delete, mu_session_delete, sessions, unit)
-OPERATION(mu_session_recover, do_recover, mu_session_recover, sessions, unit)
-OPERATION(mu_session_get, do_get, mu_session_get, sessions, read)
-OPERATION(mu_session_list, do_list, mu_session_list, sessions, read)
-OPERATION(mu_session_events, do_events, mu_session_events, sessions, read)
+OPERATION(mu_session_create, do_create, mu_session_create, w->sessions, unit)
+OPERATION(mu_session_claim, do_claim, mu_session_claim, w->sessions, unit)
+OPERATION(mu_session_switch, do_switch, mu_session_switch, w->sessions, unit)
+OPERATION(mu_session_put_back, do_put_back, mu_session_put_back, w->sessions, unit)
+OPERATION(mu_session_saturate, do_saturate, mu_session_saturate, w->sessions, unit)
+OPERATION(mu_session_chunk, do_chunk, mu_session_chunk, w->sessions, unit)
+OPERATION(mu_session_end, do_end, mu_session_end, w->sessions, unit)
+OPERATION(mu_session_cancel, do_cancel, mu_session_cancel, w->sessions, unit)
+OPERATION(mu_session_delete, do_delete, mu_session_delete, w->sessions, unit)
+OPERATION(mu_session_recover, do_recover, mu_session_recover, w->sessions, unit)
+OPERATION(mu_session_get, do_get, mu_session_get, w->sessions, read)
+OPERATION(mu_session_list, do_list, mu_session_list, w->sessions, read)
+OPERATION(mu_session_events, do_events, mu_session_events, w->sessions, read)
 
 static struct mu_session_create new_run(const struct mu_principal *who)
 {
@@ -516,8 +516,7 @@ static int end_with(struct world *w, const struct mu_id *id, int64_t epoch, int 
 static int cancel(struct world *w, const struct mu_principal *who, const struct mu_id *id,
                   bool *ret_changed)
 {
-    struct mu_session_cancel op = {
-        .id = *id, .admin = who->admin, .org_id = mu_str(who->org_id)};
+    struct mu_session_cancel op = {.id = *id, .admin = who->admin, .org_id = mu_str(who->org_id)};
     int r = do_cancel(w, &op);
     if (ret_changed) {
         *ret_changed = op.changed;

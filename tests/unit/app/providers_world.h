@@ -185,7 +185,7 @@ static void world_begin(struct world *w)
                                          .settings = &w->settings};
 }
 
-static void world_start(struct world *w)
+MU_UNUSED static void world_start(struct world *w)
 {
     assert_int_equal(mu_providers_new(&w->opts, NULL, &w->p), 0);
     mu_providers_on_capacity(w->p, take_capacity, w);
@@ -222,7 +222,7 @@ static struct mu_provider *provider(struct world *w, const char *key)
     return NULL;
 }
 
-static struct mu_call_request request(struct world *w, const char *key, const char *prompt)
+MU_UNUSED static struct mu_call_request request(struct world *w, const char *key, const char *prompt)
 {
     struct mu_provider *pr = provider(w, key);
     w->out_len = 0;
@@ -284,13 +284,13 @@ static void assert_has(const char *text, const char *part)
         fail_msg("\"%s\" is not in: %s", part, text);
     }
 }
-static void assert_has_not(const char *text, const char *part)
+MU_UNUSED static void assert_has_not(const char *text, const char *part)
 {
     if (strstr(text, part)) {
         fail_msg("\"%s\" is in: %s", part, text);
     }
 }
-static void assert_class(const struct world *w, enum mu_call_class cls)
+MU_UNUSED static void assert_class(const struct world *w, enum mu_call_class cls)
 {
     if (w->result.cls != cls) {
         fail_msg("class %s instead of %s: %s", mu_call_class_name(w->result.cls),

@@ -159,7 +159,7 @@ static void every_failure_has_its_class(void **state)
          MU_CALL_UNAVAILABLE, true},
         {MU_FETCH_ABORTED, 200,
          OPENAI_DELTA("half") "data: {\"error\":{\"type\":\"overloaded_error\"}}\n\n",
-         MU_CALL_BAD_RESPONSE, true},
+         MU_CALL_UNAVAILABLE, true},
         {MU_FETCH_ABORTED, 200, "data: {\"error\":{\"type\":\"rate_limit_error\"}}\n\n",
          MU_CALL_RATE_LIMITED, false},
     };

@@ -1,0 +1,16 @@
+/* The statements that must be answered from an index, each with the index's name, for the test that
+ * asks both engines for their plans. The arrays end with a NULL statement. */
+#ifndef MU_APP_SESSIONS_STATEMENTS_INT_H
+#define MU_APP_SESSIONS_STATEMENTS_INT_H
+
+#include "db/driver.h"
+
+struct mu_planned {
+    const struct mu_stmt *stmt;
+    const char *index; /* "" = a primary key, whose name is the engine's */
+};
+
+extern const struct mu_planned mu_list_planned[], mu_query_planned[], mu_sweep_planned[],
+    mu_moves_planned[], mu_quota_planned[];
+
+#endif
