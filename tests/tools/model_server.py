@@ -27,7 +27,8 @@ POST /__behave {"upstream": NAME, "marker": "status:503"} sets a marker for ever
     [[key:WORD]]                    the call is counted under WORD (GET /__counts) and not listed
 
 Control: GET /__calls[?upstream=NAME][&contains=TEXT]  what was asked: upstream, path, headers, body, prompt, times, outcome
-         GET /__counts  {WORD: {"started": n, "finished": n, "last_started": t}} · POST /__reset · GET /__health
+         GET /__counts  {WORD: {"started": n, "finished": n, "last_arrived": t}} · POST /__reset · GET /__health
+         (last_arrived: when the kernel had the last byte of the request, however late this program came to read it)
 """
 import argparse
 import asyncio
@@ -36,6 +37,8 @@ import json
 import os
 import re
 import signal
+import socket
+import struct
 import sys
 import time
 import urllib.parse
@@ -46,6 +49,16 @@ COMMAND = "echo edited-by-the-agent >> agent-was-here.txt"
 SHELL_TOOLS = ("exec_command", "shell_command", "local_shell", "shell", "bash", "Bash", "run_shell_command")
 MAX_CALLS = 50_000
 MARKER = re.compile(r"\[\[(?:([A-Za-z0-9_-]+)@)?([a-z0-9-]+)(?::((?:[^\]]|\](?!\]))*))?\]\]")
+
+
+TCP_INFO_LAST_DATA_RECV = 8 + 11 * 4  # struct tcp_info, tcpi_last_data_recv: milliseconds, to a tick of the kernel
+
+
+def arrival(transport):
+    """When the last bytes of a connection reached this machine's kernel: this process may be late to accept and read."""
+    now = time.time()
+    info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    return now - struct.unpack_from("=I", info, TCP_INFO_LAST_DATA_RECV)[0] / 1000
 
 
 class Call:
@@ -134,7 +147,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, server):
         self.server, self.data, self.transport = server, bytearray(), None
         self.arrived, self.task, self.call, self.gone = asyncio.Event(), None, None, False
-        self.can_write = asyncio.Event()
+        self.can_write, self.last_arrived = asyncio.Event(), 0.0
         self.can_write.set()
 
     def connection_made(self, transport):
@@ -199,6 +212,7 @@ class Connection(asyncio.Protocol):
         if headers.get("expect", "").lower() == "100-continue":
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await self.read_body(headers)
+        self.last_arrived = arrival(self.transport)
         await self.server.handle(self, method, target, headers, body)
         return headers.get("connection", "").lower() != "close" and not self.transport.is_closing()
 
@@ -485,7 +499,7 @@ class ModelServer:
         if key:
             count = self.counts.setdefault(key, {"started": 0, "finished": 0})
             count["started"] += 1
-            count["last_started"] = call.started
+            count["last_arrived"] = max(count.get("last_arrived", 0.0), conn.last_arrived)
         conn.call = call
         await self.route(conn, call, path)
         conn.finish_call("answered")
