@@ -107,7 +107,7 @@ int mu_cmd_serve(int argc, char **argv)
     umask(077);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGCHLD,
-           SIG_DFL); /* ignored by a parent, it would take the exit codes of our children */
+           SIG_DFL); /* ignored by whoever started us, it would take our children's codes */
     raise_limits();
     give_memory_back();
     mu_buf_init(&warnings, 1 << 20);

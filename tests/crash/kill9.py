@@ -72,7 +72,7 @@ class Crash:
         self.lock = threading.Lock()
         self.entries, self.environments, self.unexpected = [], [], []
         self.up, self.stop = threading.Event(), threading.Event()
-        self.in_flight, self.at_kill, self.requests = 0, [], 0
+        self.in_flight, self.at_kill, self.requests, self.repeated = 0, [], 0, 0
         self.generation = 0
         self.lost = collections.defaultdict(list)
         self.errors, self.clients = [], threading.local()
@@ -114,6 +114,7 @@ class Crash:
         with self.lock:
             # A request whose answer was lost is repeated, with its key, before anything new is asked.
             entry = self.lost[tenant].pop() if self.lost[tenant] else None
+            self.repeated += entry is not None
             open_runs = sum(1 for e in self.entries[-4 * MAX_OPEN:] if e.run_id and not e.ended and not e.pending)
         if entry is None and open_runs > MAX_OPEN:
             return self.watch(client, tenant)
@@ -195,6 +196,8 @@ class Crash:
         with self.lock:
             open_runs = [e for e in self.entries if e.tenant == tenant and e.run_id and not e.ended and not e.pending]
         for entry in open_runs[:20]:
+            if self.stop.is_set() or not self.up.is_set():
+                return
             self.wait(client, entry)
 
     # --- the killing ---
@@ -307,6 +310,7 @@ class Crash:
         """Requests whose answer was lost are repeated with their key, as a client would."""
         for entry in self.entries:
             if entry.run_id is None:
+                self.repeated += 1
                 self.create(self.client(entry.tenant), entry)
                 assert entry.run_id, f"{entry.key} cannot be created"
 
@@ -324,7 +328,6 @@ class Crash:
 
     def judge(self):
         self.errors += self.unexpected[:10]
-        acknowledged = sum(1 for e in self.entries if e.run_id)
         self.resolve_unknown()
         self.settle()
         counts = self.model.counts()
@@ -338,8 +341,8 @@ class Crash:
         if not orphans or any(float(x.split()[-1]) for x in orphans):
             self.errors.append(f"orphans metric: {orphans}")
         again = sum(1 for c in counts.values() if c["started"] > 1)
-        self.summary = (f"{self.kills} kills, {self.requests} requests, {len(self.entries)} runs ({acknowledged} acknowledged "
-                        f"at once), {len(self.environments)} environments, {sum(c['started'] for c in counts.values())} "
+        self.summary = (f"{self.kills} kills, {self.requests} requests, {len(self.entries)} runs ({self.repeated} "
+                        f"creates repeated after a lost answer), {len(self.environments)} environments, {sum(c['started'] for c in counts.values())} "
                         f"upstream calls, {again} runs asked their provider again after a crash, {streamed} event logs read")
 
     def check_stored(self):

@@ -64,23 +64,24 @@ class Spoilt(kill9.Crash):
     def verdict(self):
         """Here: the judgement of the judge."""
         text = "\n".join(self.errors)
-        known = set()
+        known, told = set(), []
         for what, (ids, words) in self.spoilt.items():
             assert ids, f"{what}: no kill met such a run"
             found = {i for i in ids if re.search(f"{i}.*({words})|({words}).*{i}", text)}
             known |= ids
             # A run that was not recovered may have been cancelled or deleted since, which is an end.
             assert found == ids or (what == "not recovered" and found), f"{what}: {len(found)} of {len(ids)} found\n{text[:3000]}"
-            self.out(f"{what}: {len(found)} of {len(ids)} found")
+            told.append(f"{what} {len(found)} of {len(ids)}")
         wrong = [e for e in self.errors if not any(i in e for i in known)]
         assert not wrong, "blamed without a cause:\n" + "\n".join(wrong[:20])
+        self.out("found: " + ", ".join(told))
 
 
 @pytest.mark.timeout(300)
 def test_the_judge_sees_what_went_wrong(request, capsys):
     def out(text):
         with capsys.disabled():
-            print(text, flush=True)
+            print(f"teeth: {text}" if text else "", flush=True)
 
     out("")
     Spoilt(3, request.config.getoption("--engine"), out=out).run()

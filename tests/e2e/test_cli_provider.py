@@ -65,6 +65,14 @@ def test_program_on_the_path(program):
     assert server.client("t").finish(states="SUCCEEDED")["output"] == "found"
 
 
+def test_started_by_a_program_that_ignores_its_children(program):
+    server = program.make_server({"OZ_PROVIDER_CUSTOM_TYPE": "cli", "OZ_PROVIDER_CUSTOM_CLI_CMD": "printf",
+                                  "OZ_PROVIDER_CUSTOM_CLI_ARGS": "found"}, start=False)
+    server.prefix = ["env", "--ignore-signal=CHLD"]
+    run = server.start().client("t").finish(states="SUCCEEDED")
+    assert run["output"] == "found" and run["exit_code"] == 0
+
+
 def test_missing_program(program):
     server = program.make_server({"OZ_PROVIDER_CUSTOM_TYPE": "cli", "OZ_PROVIDER_CUSTOM_CLI_CMD": "/no/such/program"})
     run = server.client("t").finish(states="FAILED")

@@ -429,8 +429,10 @@ static void killing_what_did_not_start_changes_nothing(void **state MU_UNUSED)
 static void a_child_that_somebody_else_reaps_ends_too(void **state MU_UNUSED)
 {
     struct child c = {0};
-    signal(SIGCHLD, SIG_IGN);                          /* the kernel reaps */
-    run_sh(&c, "echo hello; sleep 0.3; exit 3", NULL); /* alive until it is watched */
+    /* It waits for its input, so that it cannot be gone before it is watched. */
+    struct mu_process_request req = {.input = MU_B("go\n")};
+    signal(SIGCHLD, SIG_IGN); /* the kernel reaps */
+    run_sh(&c, "read word; echo hello; exit 3", &req);
     signal(SIGCHLD, SIG_DFL);
     assert_int_equal(c.result.end, MU_PROCESS_EXITED);
     assert_int_equal(c.result.code, -1);
