@@ -196,7 +196,7 @@ static uint64_t read_rows(sqlite3_stmt *s)
     return rows;
 }
 
-#define VIEW(from) "SELECT * FROM " from " s JOIN session_specs p ON p.session_id = s.id LEFT JOIN session_results x ON x.session_id = s.id "
+#define VIEW "SELECT * FROM sessions s CROSS JOIN session_specs p ON p.session_id = s.id LEFT JOIN session_results x ON x.session_id = s.id "
 
 static void reads(const char *path, double seconds, int list)
 {
@@ -212,8 +212,7 @@ static void reads(const char *path, double seconds, int list)
         die(path, "no rows");
     }
     sqlite3_stmt *s = prepare(
-        db, list ? VIEW("(SELECT * FROM sessions WHERE org_id = ?1 ORDER BY id DESC LIMIT 51)") "ORDER BY s.id DESC"
-                 : VIEW("sessions") "WHERE s.id = ?1");
+        db, list ? VIEW "WHERE s.org_id = ?1 ORDER BY s.id DESC LIMIT 51" : VIEW "WHERE s.id = ?1");
     int64_t start = now_ns();
     double cpu = cpu_us();
     uint64_t n = 0;

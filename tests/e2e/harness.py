@@ -62,6 +62,7 @@ class Postgres:
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="muster-pg-", dir="/tmp"))
         self.prefix, uid, gid = plain_user()
         os.chown(self.dir, uid, gid)
+        self.dir.chmod(0o755)  # servers of other users reach its socket; the data folder below stays closed
         self.numbers = itertools.count(1)
         self._run("initdb", "-D", self.dir / "data", "-U", "muster", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8",
                   "--no-sync")

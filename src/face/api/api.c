@@ -221,6 +221,7 @@ static size_t body_limit(const struct mu_call *c)
 
 static bool too_large(struct mu_call *c, size_t limit)
 {
+    c->close = true; /* oz-api.md 17.7: what is still on its way is read away, then it ends */
     char text[96];
     int n = snprintf(text, sizeof text, "Request body too large: at most %zu bytes", limit);
     mu_answer_error(c, 413, "payload_too_large", NULL, "Request body too large",
