@@ -34,6 +34,7 @@ import model as model_tool  # noqa: E402
 THREADS = 48
 IN_FLIGHT = 32
 CALM = 2.6  # seconds
+ATTEMPTS = 10
 MAX_OPEN = 500  # runs that nobody saw ended: beyond it the load only watches
 SSE_SAMPLE = 400  # event logs read over SSE; the stored ones are all judged
 
@@ -62,6 +63,7 @@ class Entry:
         self.ended = None      # (state, completed_at, output) as first seen, and when
         self.ended_seen = 0.0
         self.over = False      # as the judge finds it
+        self.interrupted = False
 
 
 class Crash:
@@ -271,7 +273,7 @@ class Crash:
         self.out(f"seed {self.seed}, engine {self.engine}")
         self.model = model_tool.Model()
         self.postgres = harness.Postgres() if self.engine == "postgres" else None
-        env = harness.provider_env(self.model, OZ_RUN_MAX_ATTEMPTS="10")
+        env = harness.provider_env(self.model, OZ_RUN_MAX_ATTEMPTS=str(ATTEMPTS))
         self.server = harness.Server(env, postgres=self.postgres, name="crash")
         threads = [threading.Thread(target=self.worker, args=(i,), daemon=True) for i in range(THREADS)]
         try:
@@ -350,18 +352,24 @@ class Crash:
         finds = (("orphan, stored as live", "SELECT id FROM sessions WHERE ended_ms IS NULL AND state <> 22"),
                  ("a live attempt of an ended run", "SELECT session_id FROM attempts a WHERE a.ended_ms IS NULL AND NOT EXISTS "
                   "(SELECT 1 FROM sessions s WHERE s.id = a.session_id AND s.ended_ms IS NULL)"),
+                 # tries: the interruptions that were followed by another execution
+                 (f"interrupted, yet not {ATTEMPTS} times", "SELECT s.id FROM sessions s JOIN session_results r ON "
+                  f"r.session_id = s.id WHERE r.error_code = 'interrupted' AND s.tries <> {ATTEMPTS - 1}"),
                  ("no event log", "SELECT id FROM sessions s WHERE NOT EXISTS (SELECT 1 FROM streams t WHERE t.id = s.id)"),
                  ("no spec", "SELECT id FROM sessions s WHERE NOT EXISTS "
                   "(SELECT 1 FROM session_specs t WHERE t.session_id = s.id)"),
                  ("event log not dense", "SELECT t.id FROM streams t LEFT JOIN (SELECT stream_id, count(*) AS n, min(seq) AS a, "
                   "max(seq) AS b FROM events GROUP BY stream_id) e ON e.stream_id = t.id WHERE t.last_seq <> coalesce(e.b, 0) OR "
                   "coalesce(e.n, 0) <> t.last_seq - t.first_seq + 1 OR coalesce(e.a, t.first_seq) <> t.first_seq"))
+        interrupted = [e for e in self.entries if e.interrupted]
+        if len(interrupted) > len(self.entries) // 500:
+            self.errors.append(f"{len(interrupted)} runs failed as interrupted: too many for chance")
         for what, query in finds:
             self.errors += [f"run_{row[0]}: {what}" for row in self.sql(query)[:50]]
         ((streams, events),) = self.sql("SELECT (SELECT count(*) FROM streams), (SELECT count(*) FROM events)")
         if int(streams) < len([e for e in self.entries if not e.delete_tried]) or int(events) < int(streams):
             self.errors.append(f"only {streams} stored event logs with {events} events")
-        self.summary += f", {streams} stored logs with {events} events judged"
+        self.summary += f", {len(interrupted)} interrupted {ATTEMPTS} times, {streams} stored logs with {events} events judged"
 
     def verdict(self):
         total = collections.Counter()
@@ -397,6 +405,8 @@ class Crash:
                 errors.append(f"{entry.run_id}: cancel acknowledged, yet {run['state']} {run['error']}")
         elif entry.cancel_tried and run["state"] == "CANCELLED":
             pass  # done, and only its answer was lost
+        elif run["state"] == "FAILED" and run["error"]["code"] == "interrupted":
+            entry.interrupted = True  # right after ATTEMPTS executions, see check_stored
         elif run["state"] != "SUCCEEDED":
             errors.append(f"{entry.run_id}: {run['state']} {run['error']} after {started} calls")
         if run["state"] == "SUCCEEDED" and (not started or "scripted model" not in run["output"]):
