@@ -22,6 +22,11 @@ static enum mu_log_level level_of(const char *word)
                                         : MU_LOG_INFO;
 }
 
+void mu_server_log_setup(const struct mu_env *env, const struct mu_config *conf)
+{
+    mu_log_setup(env, level_of(conf->log_level), strcmp(conf->log_format, "text") == 0);
+}
+
 static int fatal(const char *text)
 {
     mu_log(MU_LOG_ERROR, "startup.fatal", MU_KC("err_message", text));
@@ -64,7 +69,7 @@ static int configure(struct mu_server *s, struct mu_buf *warnings, struct mu_err
     if (r < 0) {
         return r;
     }
-    mu_log_setup(s->env, level_of(s->conf->log_level), strcmp(s->conf->log_format, "text") == 0);
+    mu_server_log_setup(s->env, s->conf);
     log_warnings(warnings);
     bool had_admin_key = s->conf->admin_key != NULL;
     r = mu_config_first_start(s->conf, s->env, &s->new_admin_key, err);

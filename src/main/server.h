@@ -73,6 +73,8 @@ void mu_server_free(struct mu_server *s);
 /* server_run.c: starts the loops, recovers, listens; returns when the server has stopped. The exit
  * code. */
 int mu_server_run(struct mu_server *s);
+/* serve.c: level and format of the log as configured; at start and on reload. */
+void mu_server_log_setup(const struct mu_env *env, const struct mu_config *conf);
 /* notify.c: sd_notify and socket activation. */
 void mu_notify(const char *state);
 unsigned mu_inherited_sockets(int *fds, unsigned max);

@@ -92,14 +92,6 @@ static void on_stop(void *arg, int signum)
 
 /* --- reload --- */
 
-static enum mu_log_level level_of(const char *word)
-{
-    return strcmp(word, "debug") == 0   ? MU_LOG_DEBUG
-           : strcmp(word, "warn") == 0  ? MU_LOG_WARN
-           : strcmp(word, "error") == 0 ? MU_LOG_ERROR
-                                        : MU_LOG_INFO;
-}
-
 /* Frees the configurations that were replaced so long ago that nothing can refer to them any more:
  * a call copies what it needs, a request or a unit of work is over much sooner. */
 static void free_retired(struct mu_server *s, int64_t now_ms)
@@ -161,7 +153,7 @@ static int reload(struct mu_server *s, struct mu_err *err)
     mu_dispatch_reload(s->dispatch, &next->providers);
     mu_schedules_reload(s->schedules, &next->providers);
     atomic_store(&s->oz.settings, &next->providers);
-    mu_log_setup(s->env, level_of(next->log_level), strcmp(next->log_format, "text") == 0);
+    mu_server_log_setup(s->env, next);
     replace_conf(s, next, now);
     return 0;
 }
