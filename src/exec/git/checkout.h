@@ -6,6 +6,7 @@
 #ifndef MU_EXEC_GIT_CHECKOUT_H
 #define MU_EXEC_GIT_CHECKOUT_H
 
+#include "base/arena.h"
 #include "exec/process.h"
 
 struct mu_git_cache;
