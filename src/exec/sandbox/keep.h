@@ -6,8 +6,5 @@
  * 3 is the first worker's control socket. keep --empty <session folder>: empties what a range of ids
  * left, from inside that range. Returns the exit status. */
 int mu_keep_main(int argc, char **argv);
-/* self-test: runs inside a sandbox as its PID 1 and tries what must not work; prints
- * "name|stopped or open|detail" lines (sandbox.md 3). */
-int mu_selftest_main(int argc, char **argv);
 
 #endif
