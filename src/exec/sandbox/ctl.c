@@ -39,19 +39,18 @@ int mu_ctl_send(int sock, const struct mu_ctl_msg *m, int fd)
 static int take_fd(struct msghdr *msg)
 {
     int found = -1;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) {
-            continue;
-        }
-        size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < n; i++) {
-            int fd;
-            memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
-            if (found < 0) {
-                found = fd;
-            } else {
-                close(fd);
-            }
+    const struct cmsghdr *c = CMSG_FIRSTHDR(msg);
+    if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) {
+        return -1;
+    }
+    size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); /* the padding has room for a second */
+    for (size_t i = 0; i < n; i++) {
+        int fd;
+        memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+        if (found < 0) {
+            found = fd;
+        } else {
+            close(fd);
         }
     }
     return found;

@@ -119,7 +119,7 @@ static int enter_namespaces(struct mu_launch *l)
         return mu_fail(f, "mounts private", "/");
     }
     if (limit_namespaces(l) < 0 || mu_tree_open(&l->tree, f) < 0 || become_agent(l) < 0 ||
-        mu_tree_build(&l->tree, l->session_fd, f) < 0) {
+        mu_tree_build(&l->tree, f) < 0) {
         return -1;
     }
     bool own_net = box->network != MU_NET_HOST && !mu_box_without(box, MU_WITHOUT_NETNS);

@@ -9,7 +9,7 @@
 
 enum { NICE = 5, LAST_CAPABILITY = 63 };
 
-static int limit(__rlimit_resource_t what, uint64_t soft, uint64_t hard, struct mu_failure *f)
+static int limit(int what, uint64_t soft, uint64_t hard, struct mu_failure *f)
 {
     struct rlimit now;
     if (getrlimit(what, &now) < 0) {

@@ -72,6 +72,9 @@ static int open_folder(const char *path, int *fd, struct mu_failure *f)
 
 int mu_tree_open(struct mu_tree *tree, struct mu_failure *f)
 {
+    if (open_folder(tree->session, &tree->session_fd, f) < 0) {
+        return -1;
+    }
     for (size_t i = 0; i < tree->n; i++) {
         struct mu_step *s = &tree->steps[i];
         if (s->kind == MU_STEP_BIND && open_bind(s, f) < 0) {
@@ -357,9 +360,9 @@ static int mount_root(struct mu_step *s, int session_fd, struct mu_failure *f)
     return fd;
 }
 
-int mu_tree_build(struct mu_tree *tree, int session_fd, struct mu_failure *f)
+int mu_tree_build(struct mu_tree *tree, struct mu_failure *f)
 {
-    MU_AUTO_CLOSE int root = mount_root(&tree->steps[0], session_fd, f);
+    MU_AUTO_CLOSE int root = mount_root(&tree->steps[0], tree->session_fd, f);
     if (root < 0) {
         return -1;
     }

@@ -40,6 +40,7 @@ struct mu_tree {
     size_t n_made, cap_made;
     int failed; /* 0, -ENOMEM … */
     const char *session; /* absolute path of the session's folder */
+    int session_fd; /* the same in the child's mount namespace */
     bool seal;  /* the root becomes read-only */
 };
 
@@ -78,6 +79,6 @@ void mu_tree_plan_etc_(struct mu_tree *t, const struct mu_box *box);
 MU_MUST_USE int mu_tree_open(struct mu_tree *tree, struct mu_failure *f);
 /* Builds it over the session's folder and makes it the root. Afterwards the working folder is "/".
  */
-MU_MUST_USE int mu_tree_build(struct mu_tree *tree, int session_fd, struct mu_failure *f);
+MU_MUST_USE int mu_tree_build(struct mu_tree *tree, struct mu_failure *f);
 
 #endif
