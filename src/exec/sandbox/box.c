@@ -118,6 +118,19 @@ void mu_box_write(const struct mu_box *box, struct mu_buf *b)
     }
 }
 
+void mu_box_write_place(const struct mu_box *box, struct mu_buf *b)
+{
+    put_number(b, "range", box->range);
+    for (size_t i = 0; i < MU_ARRAY_LEN(numbers); i++) {
+        if (strncmp(numbers[i].name, "cg.", 3) == 0) {
+            put_number(b, numbers[i].name, *(int64_t *)field(box, numbers[i].offset));
+        }
+    }
+    for (size_t i = 0; i < MU_ARRAY_LEN(places); i++) {
+        put(b, places[i].name, field(box, places[i].offset));
+    }
+}
+
 /* --- reading --- */
 
 struct reader {

@@ -70,6 +70,8 @@ struct mu_box {
 
 /* buf->failed tells whether it worked. */
 void mu_box_write(const struct mu_box *box, struct mu_buf *buf);
+/* Only range and control groups, which are known last; what comes later in the text wins. */
+void mu_box_write_place(const struct mu_box *box, struct mu_buf *buf);
 /* Everything in *ret is in the arena. -ENOMEM; MU_E_INVALID with the bad record in `err`. */
 MU_MUST_USE int mu_box_read(mu_bytes text, struct mu_arena *arena, struct mu_box *ret,
                             struct mu_err *err);

@@ -21,7 +21,11 @@ enum mu_ctl_kind {
     MU_CTL_FROZEN = 19, /* answer to FREEZE: `value` 0 or a negated errno */
     MU_CTL_ENDED = 20,  /* the file `end` is there */
 };
-enum { MU_CTL_TEXT = 384, MU_KEEPER_FD = 3 /* the first worker's socket */ };
+enum {
+    MU_CTL_TEXT = 384,
+    MU_KEEPER_FD = 3,      /* in the keeper: the first worker's socket */
+    MU_KEEPER_LOCK_FD = 4, /* what keeps its range of ids from others */
+};
 
 struct mu_ctl_msg {
     uint8_t kind, zero;

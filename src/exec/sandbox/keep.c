@@ -30,10 +30,11 @@ int64_t keep_now_ms(void)
 /* --- becoming a keeper --- */
 
 /* 0 to 4 are taken by nothing of ours, so that the child can put its own there; the worker's socket
- * goes up. */
+ * and the lock of the range (which only has to stay open) go up. */
 static int settle_descriptors(struct keep *k)
 {
     k->worker_fd = fcntl(MU_KEEPER_FD, F_DUPFD_CLOEXEC, 10);
+    int lock = fcntl(MU_KEEPER_LOCK_FD, F_DUPFD_CLOEXEC, 10);
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0) {
         return -errno;
@@ -43,13 +44,10 @@ static int settle_descriptors(struct keep *k)
             return -errno;
         }
     }
-    if (null > 4) {
-        close(null);
-    }
     for (int fd = 5; fd < 10; fd++) {
         close(fd);
     }
-    mu_close_range(k->worker_fd < 0 ? 10 : (unsigned)k->worker_fd + 1);
+    mu_close_range((unsigned)MU_MAX(MU_MAX(k->worker_fd, lock), 9) + 1);
     return 0;
 }
 
