@@ -99,8 +99,11 @@ static void read_mount(mu_bytes line, struct mounts *m)
     struct {
         const char *word;
         char *to;
-    } v1[] = {{"memory", m->memory}, {"pids", m->pids},       {"cpu", m->cpu},
-              {"cpuacct", m->cpuacct}, {"freezer", m->freezer}};
+    } v1[] = {{"memory", m->memory},
+              {"pids", m->pids},
+              {"cpu", m->cpu},
+              {"cpuacct", m->cpuacct},
+              {"freezer", m->freezer}};
     if (point.len >= sizeof m->unified) {
         return;
     }
@@ -132,8 +135,8 @@ static void own_path(const char *self, const char *controller, char *ret, size_t
         mu_bytes path = mu_bytes_split(&rest, '\n');
         mu_bytes number = mu_bytes_split(&path, ':');
         mu_bytes names = mu_bytes_split(&path, ':');
-        bool match = *controller ? has_word(names, controller)
-                                 : names.len == 0 && mu_bytes_is(number, "0");
+        bool match =
+            *controller ? has_word(names, controller) : names.len == 0 && mu_bytes_is(number, "0");
         if (match && path.ptr && !mu_bytes_is(path, "/")) {
             snprintf(ret, size, "%.*s", MU_ARGS(path));
         }
@@ -219,8 +222,8 @@ static bool try_v2(const struct mounts *m, const char *self, bool root, struct m
 /* --- v1 and hybrid --- */
 
 /* A folder for our groups below our own group; "" when it cannot be made. */
-static void v1_folder(const char *mount, const char *self, const char *controller,
-                      const char *name, char ret[MU_CGROUP_PATH])
+static void v1_folder(const char *mount, const char *self, const char *controller, const char *name,
+                      char ret[MU_CGROUP_PATH])
 {
     char own[200];
     *ret = 0;
@@ -458,7 +461,8 @@ void mu_cgroup_usage(const struct mu_cgroup *g, struct mu_cgroup_usage *ret)
             ret->peak_bytes = strtoll(text, NULL, 10);
         }
     } else if (p->rung == MU_CGROUP_V1) {
-        if (*p->memory && read_at(p->memory, g->name, "memory.oom_control", text, sizeof text) == 0) {
+        if (*p->memory &&
+            read_at(p->memory, g->name, "memory.oom_control", text, sizeof text) == 0) {
             ret->oom_kills = keyed(text, "oom_kill");
         }
         if (*p->memory &&

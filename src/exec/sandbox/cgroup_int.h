@@ -1,5 +1,5 @@
-/* Control groups of sandboxes (sandbox.md 7): which rung this process has, and one group per sandbox.
- * Blocking, but only on cgroupfs. Part of the static program. */
+/* Control groups of sandboxes (sandbox.md 7): which rung this process has, and one group per
+ * sandbox. Blocking, but only on cgroupfs. Part of the static program. */
 #ifndef MU_EXEC_SANDBOX_CGROUP_INT_H
 #define MU_EXEC_SANDBOX_CGROUP_INT_H
 
@@ -18,21 +18,22 @@ enum { MU_CGROUP_PATH = 512 };
 /* Where groups of sandboxes are made: a folder for each part, "" = there is none. */
 struct mu_cgroup_place {
     int64_t rung;
-    char unified[MU_CGROUP_PATH];  /* v2; in a hybrid tree only freeze and kill */
-    char memory[MU_CGROUP_PATH];   /* v1 */
-    char pids[MU_CGROUP_PATH];     /* v1 */
-    char cpu[MU_CGROUP_PATH];      /* v1 */
-    char cpuacct[MU_CGROUP_PATH];  /* v1 */
-    char freezer[MU_CGROUP_PATH];  /* v1, only without `unified` */
+    char unified[MU_CGROUP_PATH];              /* v2; in a hybrid tree only freeze and kill */
+    char memory[MU_CGROUP_PATH];               /* v1 */
+    char pids[MU_CGROUP_PATH];                 /* v1 */
+    char cpu[MU_CGROUP_PATH];                  /* v1 */
+    char cpuacct[MU_CGROUP_PATH];              /* v1 */
+    char freezer[MU_CGROUP_PATH];              /* v1, only without `unified` */
     int64_t v2_memory, v2_cpu, v2_pids, v2_io; /* controllers that v2 gives to our groups */
-    char cause[96], cure[128];     /* what is missing and why; "" = nothing */
+    char cause[96], cure[128];                 /* what is missing and why; "" = nothing */
 };
 
 /* Finds the place by trying: makes a group and removes it again. In v2 the calling process (all of
  * it) is moved into the leaf `worker` first, since a group with processes cannot give controllers
  * on. `name` is the folder for this worker's groups. */
 void mu_cgroup_probe(const char *name, struct mu_cgroup_place *ret);
-/* Reads where we are mounted; for tests: another root for the tree and another /proc/self/cgroup. */
+/* Reads where we are mounted; for tests: another root for the tree and another /proc/self/cgroup.
+ */
 void mu_cgroup_probe_at(const char *mountinfo, const char *self, const char *name, bool root,
                         struct mu_cgroup_place *ret);
 
@@ -42,8 +43,8 @@ struct mu_cgroup_limits {
 /* One sandbox's group. */
 struct mu_cgroup {
     const struct mu_cgroup_place *place;
-    char name[80];   /* "s-<id>" */
-    int unified_fd;  /* of its v2 folder, for CLONE_INTO_CGROUP; -1 */
+    char name[80];  /* "s-<id>" */
+    int unified_fd; /* of its v2 folder, for CLONE_INTO_CGROUP; -1 */
 };
 /* Makes the folders and sets the limits. Negated errno with words; nothing is left then. */
 MU_MUST_USE int mu_cgroup_make(const struct mu_cgroup_place *place, const char *id,

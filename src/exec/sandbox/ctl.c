@@ -144,8 +144,8 @@ int mu_session_write(int session_fd, const char *name, mu_bytes text)
 {
     char temp[48];
     snprintf(temp, sizeof temp, "%s.new", name);
-    MU_AUTO_CLOSE int fd = openat(session_fd, temp,
-                                  O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    MU_AUTO_CLOSE int fd =
+        openat(session_fd, temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) {
         return -errno;
     }

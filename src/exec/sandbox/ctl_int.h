@@ -36,8 +36,8 @@ struct mu_ctl_msg {
 };
 /* Non-blocking. `fd` -1 = none. 0 or a negated errno. */
 MU_MUST_USE int mu_ctl_send(int sock, const struct mu_ctl_msg *m, int fd);
-/* 1 = a message; 0 = nothing there now; MU_E_CLOSED, MU_E_PROTOCOL, -errno. With `ret_fd` NULL there
- * is no control buffer: a descriptor that came along vanishes. */
+/* 1 = a message; 0 = nothing there now; MU_E_CLOSED, MU_E_PROTOCOL, -errno. With `ret_fd` NULL
+ * there is no control buffer: a descriptor that came along vanishes. */
 MU_MUST_USE int mu_ctl_recv(int sock, struct mu_ctl_msg *ret, int *ret_fd);
 /* A connection to the keeper of a session's folder; -ECONNREFUSED, -ENOENT: there is none. */
 MU_MUST_USE int mu_ctl_connect(int session_fd, int *ret);

@@ -152,7 +152,7 @@ void mu_disk_end(struct mu_disk *d)
 /* --- removing --- */
 
 struct removal {
-    int top;         /* folders that are not empty are moved here and emptied in turn */
+    int top; /* folders that are not empty are moved here and emptied in turn */
     uint64_t moved;
     dev_t device;
     int failed;
@@ -172,8 +172,8 @@ static void remove_entry(struct removal *r, int dir, const char *name)
     if (unlinkat(dir, name, 0) == 0) {
         return;
     }
-    if ((errno != EISDIR && errno != EPERM) ||
-        fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode)) {
+    if ((errno != EISDIR && errno != EPERM) || fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+        !S_ISDIR(st.st_mode)) {
         note(r, errno);
         return;
     }

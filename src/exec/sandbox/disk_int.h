@@ -1,5 +1,5 @@
-/* How much disk a folder uses: a walk by descriptors in small pieces, so that its owner never stands
- * still (sandbox.md 8). Part of the static program. */
+/* How much disk a folder uses: a walk by descriptors in small pieces, so that its owner never
+ * stands still (sandbox.md 8). Part of the static program. */
 #ifndef MU_EXEC_SANDBOX_DISK_INT_H
 #define MU_EXEC_SANDBOX_DISK_INT_H
 

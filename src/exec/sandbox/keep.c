@@ -253,7 +253,8 @@ static int keep(const char *path)
     return finish(k);
 }
 
-/* What the ids of a range left: emptied as the root of that range, which owns it and nothing else. */
+/* What the ids of a range left: emptied as the root of that range, which owns it and nothing else.
+ */
 static int empty_folders(void *arg)
 {
     static const char *const names[] = {"workspace", "home", "tmp", "vartmp", "upper", "work"};

@@ -1,5 +1,5 @@
-/* The keeper, `muster keep <session folder>`: one single-threaded process per sandbox that starts it,
- * holds what it says, and sees to its end, whether a worker is there or not (sandbox.md 10). */
+/* The keeper, `muster keep <session folder>`: one single-threaded process per sandbox that starts
+ * it, holds what it says, and sees to its end, whether a worker is there or not (sandbox.md 10). */
 #ifndef MU_EXEC_SANDBOX_KEEP_INT_H
 #define MU_EXEC_SANDBOX_KEEP_INT_H
 
@@ -33,8 +33,8 @@ struct keep {
 
     int log_fd, pipe_fd; /* the file; the read end of PID 1's output */
     int64_t log_size, log_told, log_max;
-    int64_t drain_at_ms; /* the log is full: the pipe is emptied no faster than this */
-    int link_fd;         /* descriptor 3 of PID 1 is its other end */
+    int64_t drain_at_ms;  /* the log is full: the pipe is emptied no faster than this */
+    int link_fd;          /* descriptor 3 of PID 1 is its other end */
     int64_t link_from_ms; /* messages from inside are not read before: they came too fast */
     int link_count;
     int64_t link_window_ms;
@@ -73,8 +73,8 @@ void keep_dials_expire(struct keep *k, int64_t now);
 void keep_stop(struct keep *k, int64_t grace_ms, const char *reason, const char *message);
 int keep_freeze(struct keep *k, bool on);
 
-/* keep_watch.c: disk, memory, free space, deadline. Called often; returns when it wants to be called
- * again. */
+/* keep_watch.c: disk, memory, free space, deadline. Called often; returns when it wants to be
+ * called again. */
 int64_t keep_watch(struct keep *k, int64_t now);
 
 #endif

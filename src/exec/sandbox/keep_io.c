@@ -9,9 +9,9 @@
 
 enum {
     LOG_PIECE = 64 << 10,
-    LOG_PIECES = 8,       /* of one turn */
-    DRAIN_EVERY_MS = 10,  /* a full log: half a MiB each */
-    LINK_MESSAGES = 64,   /* of one turn */
+    LOG_PIECES = 8,      /* of one turn */
+    DRAIN_EVERY_MS = 10, /* a full log: half a MiB each */
+    LINK_MESSAGES = 64,  /* of one turn */
     LINK_PER_SECOND = 2000,
     LINK_PAUSE_MS = 100,
 };

@@ -36,8 +36,7 @@ static int own_dir(struct keep *k, int parent, const char *name, mode_t mode)
     if (mkdirat(parent, name, 0700) < 0 && errno != EEXIST) {
         return -errno;
     }
-    MU_AUTO_CLOSE int fd =
-        openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    MU_AUTO_CLOSE int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || (k->box.range && fchown(fd, id, id) < 0) || fchmod(fd, mode) < 0) {
         return -errno;
     }
@@ -49,8 +48,8 @@ static int make_folders(struct keep *k)
     static const struct {
         const char *name;
         mode_t mode;
-    } dirs[] = {{"workspace", 0755}, {"home", 0755}, {"tmp", 01777}, {"vartmp", 01777},
-                {"upper", 0700},     {"work", 0700}};
+    } dirs[] = {{"workspace", 0755}, {"home", 0755},  {"tmp", 01777},
+                {"vartmp", 01777},   {"upper", 0700}, {"work", 0700}};
     for (size_t i = 0; i < MU_ARRAY_LEN(dirs); i++) {
         int r = own_dir(k, k->session_fd, dirs[i].name, dirs[i].mode);
         if (r < 0) {
@@ -95,8 +94,7 @@ static int place_prompt(struct keep *k)
     }
     if (renameat(k->session_fd, "prompt", fd, ".oz/prompt.txt") < 0 ||
         fchmodat(fd, ".oz/prompt.txt", 0644, 0) < 0 ||
-        (k->box.range &&
-         fchownat(fd, ".oz/prompt.txt", id, id, AT_SYMLINK_NOFOLLOW) < 0)) {
+        (k->box.range && fchownat(fd, ".oz/prompt.txt", id, id, AT_SYMLINK_NOFOLLOW) < 0)) {
         return -errno;
     }
     return 0;
@@ -128,8 +126,7 @@ static int open_listener(struct keep *k)
         return -errno;
     }
     unlinkat(k->session_fd, "ctl.sock", 0);
-    if (bind(k->listen_fd, (struct sockaddr *)&at, sizeof at) < 0 ||
-        listen(k->listen_fd, 4) < 0) {
+    if (bind(k->listen_fd, (struct sockaddr *)&at, sizeof at) < 0 || listen(k->listen_fd, 4) < 0) {
         return -errno;
     }
     return 0;
@@ -161,12 +158,27 @@ static int born(void *arg, pid_t pid)
 /* What rung D may reach, by the host's names. */
 static void host_paths(struct keep *k, struct mu_arena *arena, struct mu_launch *l)
 {
-    static const char *const readable[] = {
-        "/usr",  "/bin",  "/sbin", "/lib",      "/lib32",    "/lib64",         "/libx32",
-        "/proc", "/etc/ld.so.cache", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf",
-        "/etc/ssl/certs", "/etc/alternatives", "/etc/localtime", "/etc/os-release",
-        "/etc/bash.bashrc", "/etc/profile", "/etc/mime.types", "/etc/terminfo"};
-    static const char *const devices[] = {"/dev/null", "/dev/zero",    "/dev/full",
+    static const char *const readable[] = {"/usr",
+                                           "/bin",
+                                           "/sbin",
+                                           "/lib",
+                                           "/lib32",
+                                           "/lib64",
+                                           "/libx32",
+                                           "/proc",
+                                           "/etc/ld.so.cache",
+                                           "/etc/passwd",
+                                           "/etc/group",
+                                           "/etc/nsswitch.conf",
+                                           "/etc/ssl/certs",
+                                           "/etc/alternatives",
+                                           "/etc/localtime",
+                                           "/etc/os-release",
+                                           "/etc/bash.bashrc",
+                                           "/etc/profile",
+                                           "/etc/mime.types",
+                                           "/etc/terminfo"};
+    static const char *const devices[] = {"/dev/null",   "/dev/zero",    "/dev/full",
                                           "/dev/random", "/dev/urandom", "/dev/tty"};
     static const char *const folders[] = {"workspace", "home", "tmp", "vartmp"};
     struct mu_landlock_path *p = mu_arena_calloc(arena, MU_LAUNCH_PATHS * sizeof *p);

@@ -47,9 +47,9 @@ static uint64_t all_rights(int abi)
 }
 
 static const struct mu_landlock_path tree_paths[] = {
-    {"/", false, false},         {"/workspace", true, false}, {"/home/agent", true, false},
-    {"/tmp", true, false},       {"/var/tmp", true, false},   {"/run", true, false},
-    {"/dev", true, true},        {"/proc", true, false},
+    {"/", false, false},   {"/workspace", true, false}, {"/home/agent", true, false},
+    {"/tmp", true, false}, {"/var/tmp", true, false},   {"/run", true, false},
+    {"/dev", true, true},  {"/proc", true, false},
 };
 const struct mu_landlock_rules mu_landlock_tree = {tree_paths, MU_ARRAY_LEN(tree_paths), false};
 
@@ -60,8 +60,8 @@ static int allow(int ruleset, const struct mu_landlock_path *p, uint64_t all)
     if (fd < 0) {
         return errno == ENOENT || errno == EACCES ? 0 : -1;
     }
-    uint64_t rights = p->writable ? all & ~(uint64_t)(FS_MAKE_CHAR | FS_MAKE_BLOCK | FS_IOCTL_DEV)
-                                  : FS_READ;
+    uint64_t rights =
+        p->writable ? all & ~(uint64_t)(FS_MAKE_CHAR | FS_MAKE_BLOCK | FS_IOCTL_DEV) : FS_READ;
     rights |= p->ioctl ? FS_IOCTL_DEV : 0;
     if (fstat(fd, &st) < 0) {
         return -1;

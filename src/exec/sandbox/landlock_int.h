@@ -1,5 +1,5 @@
-/* Landlock (sandbox.md 6): a second lock on files, the last one on abstract sockets and signals. Part
- * of the static program; system calls only. */
+/* Landlock (sandbox.md 6): a second lock on files, the last one on abstract sockets and signals.
+ * Part of the static program; system calls only. */
 #ifndef MU_EXEC_SANDBOX_LANDLOCK_INT_H
 #define MU_EXEC_SANDBOX_LANDLOCK_INT_H
 

@@ -75,7 +75,8 @@ static int put_text(const char *path, const char *text)
 
 /* --- namespaces --- */
 
-/* The limit belongs to the new user namespace, whichever instance of /proc it is written through. */
+/* The limit belongs to the new user namespace, whichever instance of /proc it is written through.
+ */
 static int limit_namespaces(struct mu_launch *l)
 {
     if (mu_box_without(l->box, MU_WITHOUT_USERNS_LIMIT)) {
@@ -134,8 +135,8 @@ static int enter_namespaces(struct mu_launch *l)
 
 /* --- descriptors --- */
 
-/* 0 = /dev/null, 1 and 2 = the log, 3 = the keeper, 4 = the status until execve. All else is closed:
- * a folder of the host that stayed open was CVE-2024-21626. */
+/* 0 = /dev/null, 1 and 2 = the log, 3 = the keeper, 4 = the status until execve. All else is
+ * closed: a folder of the host that stayed open was CVE-2024-21626. */
 static int place_descriptors(struct mu_launch *l)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -193,8 +194,7 @@ static int lock_up(struct mu_launch *l)
         if (landlock_host(l) < 0) {
             return -1;
         }
-    } else if (!box->nested && mu_landlock_abi() > 0 &&
-               !mu_box_without(box, MU_WITHOUT_LANDLOCK) &&
+    } else if (!box->nested && mu_landlock_abi() > 0 && !mu_box_without(box, MU_WITHOUT_LANDLOCK) &&
                mu_landlock_apply(&mu_landlock_tree, f) < 0) {
         return -1;
     }

@@ -16,13 +16,14 @@ struct mu_launch {
     const struct mu_box *box;
     struct mu_tree tree;
     int session_fd;
-    int out_fd;    /* stdout and stderr of PID 1 */
-    int link_fd;   /* its descriptor 3 */
+    int out_fd;  /* stdout and stderr of PID 1 */
+    int link_fd; /* its descriptor 3 */
     const char *program;
     const char *const *argv;
     const struct mu_landlock_path *host_paths; /* rung D: what it may reach; ends with path NULL */
-    int cgroup_fd; /* v2 group it is born into; -1 = none */
-    /* Called between birth and "go", when it is already limited to nothing: 0 or a negated errno. */
+    int cgroup_fd;                             /* v2 group it is born into; -1 = none */
+    /* Called between birth and "go", when it is already limited to nothing: 0 or a negated errno.
+     */
     int (*born)(void *arg, pid_t pid);
     void *arg;
     /* Out. */

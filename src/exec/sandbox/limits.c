@@ -28,8 +28,7 @@ int mu_limits_apply(const struct mu_box *box, struct mu_failure *f)
     /* CORE 1 and not 0: 0 does not keep a crash from the host's piped core handler, which runs
      * outside on data of the sandbox; at 1 the kernel gives up. */
     if (limit(RLIMIT_CORE, 1, 1, f) < 0 || limit(RLIMIT_NOFILE, 1024, 16384, f) < 0 ||
-        limit(RLIMIT_NPROC, pids, pids, f) < 0 ||
-        limit(RLIMIT_MEMLOCK, 1 << 20, 1 << 20, f) < 0 ||
+        limit(RLIMIT_NPROC, pids, pids, f) < 0 || limit(RLIMIT_MEMLOCK, 1 << 20, 1 << 20, f) < 0 ||
         limit(RLIMIT_SIGPENDING, 256, 256, f) < 0 ||
         limit(RLIMIT_MSGQUEUE, 800 << 10, 800 << 10, f) < 0 ||
         limit(RLIMIT_FSIZE, file, file, f) < 0 || limit(RLIMIT_RTPRIO, 0, 0, f) < 0) {

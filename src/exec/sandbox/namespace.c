@@ -17,8 +17,8 @@ enum {
     POOL_THREADS = 4,
     POOL_QUEUE = 8192,
     LOG_PIECE = 64 << 10,
-    LOG_PIECES = 4,      /* of one turn */
-    CTL_MESSAGES = 64,   /* of one turn */
+    LOG_PIECES = 4,    /* of one turn */
+    CTL_MESSAGES = 64, /* of one turn */
     DEFAULT_GRACE_MS = 10000,
 };
 
@@ -103,7 +103,9 @@ static void tell_end(struct mu_sandbox *s)
         .exit_code = (int)e->exit_code,
         .oom = e->oom != 0,
         .failure_reason = e->reason[0] ? e->reason : NULL,
-        .message = e->message[0] ? e->message : e->reason[0] ? e->reason : NULL,
+        .message = e->message[0]  ? e->message
+                   : e->reason[0] ? e->reason
+                                  : NULL,
         .cpu_ms = e->cpu_ms,
         .peak_bytes = e->peak_bytes,
     };
@@ -445,8 +447,7 @@ static int ns_open(struct mu_loop *loop, const struct mu_sandbox_settings *setti
                    struct mu_sandbox_driver **ret, struct mu_err *err)
 {
     char path[PATH_MAX];
-    if (!settings->state_dir || !settings->bundle_dir ||
-        !realpath(settings->bundle_dir, path)) {
+    if (!settings->state_dir || !settings->bundle_dir || !realpath(settings->bundle_dir, path)) {
         return mu_err_set(err, MU_E_INVALID, "sandbox: the /agent tree is not at %.200s",
                           settings->bundle_dir ? settings->bundle_dir : "(nowhere)");
     }
@@ -487,6 +488,14 @@ static struct mu_sandbox_driver *ns_close(struct mu_sandbox_driver *d)
 {
     if (d) {
         mu_work_free(d->work);
+        /* Those that were let go, whose handles close in a later turn. */
+        MU_LIST_EACH(it, tmp, &d->boxes)
+        {
+            struct mu_sandbox *s = MU_CONTAINER(it, struct mu_sandbox, node);
+            MU_CHECK(s->detached);
+            mu_list_remove(it);
+            s->d = NULL;
+        }
         close_fd(&d->state_fd);
         pthread_mutex_destroy(&d->lock);
         mu_free(d);

@@ -45,29 +45,36 @@ static int depth_of(const char *path)
     return depth - 1;
 }
 
+/* First as a mere name, which opens nothing: a device, FIFO or socket is never opened at all. */
 static int open_beneath(int top, const char *path)
 {
-    int fd = mu_openat2(top, path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY,
-                        MU_RESOLVE_BENEATH | MU_RESOLVE_NO_SYMLINKS | MU_RESOLVE_NO_MAGICLINKS |
-                            MU_RESOLVE_NO_XDEV);
-    if (fd >= 0) {
-        return fd;
+    char name[40];
+    struct stat st;
+    MU_AUTO_CLOSE int fd = mu_openat2(top, path, O_PATH | O_NOFOLLOW,
+                                      MU_RESOLVE_BENEATH | MU_RESOLVE_NO_SYMLINKS |
+                                          MU_RESOLVE_NO_MAGICLINKS | MU_RESOLVE_NO_XDEV);
+    if (fd < 0) {
+        /* ELOOP: a link; EXDEV: out of the folder, or onto another device. */
+        return errno == ENOENT || errno == ENOTDIR ? MU_E_NOT_FOUND
+               : errno == ELOOP || errno == EXDEV  ? MU_E_INVALID
+                                                   : -errno;
     }
-    switch (errno) {
-    case ENOENT:
-    case ENOTDIR:
-        return MU_E_NOT_FOUND;
-    case ELOOP: /* a link */
-    case EXDEV: /* out of the folder, or onto another device */
-    case ENXIO: /* a socket */
-        return MU_E_INVALID;
-    default:
+    if (fstat(fd, &st) < 0) {
         return -errno;
     }
+    if (S_ISCHR(st.st_mode) && st.st_rdev == 0) { /* an overlay's sign for "removed" */
+        return MU_E_NOT_FOUND;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        return MU_E_INVALID;
+    }
+    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    int r = open(name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    return r < 0 ? -errno : r;
 }
 
-/* Whether the upper layer hides what a lower one has at `path`: a whiteout at one of its parts, or a
- * folder that was made anew. */
+/* Whether the upper layer hides what a lower one has at `path`: a whiteout at one of its parts, or
+ * a folder that was made anew. */
 static bool hidden(int upper, const char *path)
 {
     char part[PATH_LIMIT];
@@ -83,7 +90,7 @@ static bool hidden(int upper, const char *path)
         MU_AUTO_CLOSE int fd = mu_openat2(upper, part, O_PATH | O_NOFOLLOW,
                                           MU_RESOLVE_BENEATH | MU_RESOLVE_NO_SYMLINKS);
         if (fd < 0) {
-            return errno != ENOENT; /* not in this layer: nothing of it is hidden from here on */
+            return errno != ENOENT; /* not in this layer, so nothing below is hidden by it */
         }
         if (fstat(fd, &st) < 0 || !S_ISDIR(st.st_mode)) {
             return true; /* a whiteout, or something else in its place */
@@ -161,8 +168,8 @@ static int judge(int fd, bool from_base, int64_t range)
     if (!from_base && st.st_nlink != 1) {
         return MU_E_INVALID;
     }
-    bool owner = range ? st.st_uid >= range && st.st_uid < range + MU_BOX_RANGE
-                       : st.st_uid == geteuid();
+    bool owner =
+        range ? st.st_uid >= range && st.st_uid < range + MU_BOX_RANGE : st.st_uid == geteuid();
     return owner || from_base ? 0 : MU_E_INVALID;
 }
 
@@ -171,7 +178,8 @@ static int read_up_to(int fd, size_t max, char **ret, size_t *ret_len)
 {
     struct mu_buf b;
     struct stat st;
-    /* No more than a piece at a time is allotted: a sparse file of 9 GiB is no reason for memory. */
+    /* No more than a piece at a time is allotted: a sparse file of 9 GiB is no reason for memory.
+     */
     mu_buf_init(&b, max + PIECE);
     int r = fstat(fd, &st) < 0 ? -errno : st.st_size > (int64_t)max ? MU_E_TOO_LARGE : 0;
     while (r >= 0 || r == MU_E_TOO_LARGE) {
@@ -250,8 +258,7 @@ void mu_ns_read_file(struct mu_sandbox *s, const char *path, size_t max,
     int r = j && (j->path = mu_bytes_dup(mu_str(path))) ? 0 : -ENOMEM;
     if (r == 0) {
         j->job = (struct mu_job){.run = run_read, .done = read_done, .loop = s->d->loop};
-        j->session_fd =
-            s->session_fd < 0 ? -1 : fcntl(s->session_fd, F_DUPFD_CLOEXEC, 3);
+        j->session_fd = s->session_fd < 0 ? -1 : fcntl(s->session_fd, F_DUPFD_CLOEXEC, 3);
         j->max = max;
         j->range = s->range;
         j->done = done;

@@ -1,5 +1,5 @@
-/* The driver of kind namespace: the worker's side. What blocks runs on a small pool; the keepers and
- * their sandboxes live on when this process ends. */
+/* The driver of kind namespace: the worker's side. What blocks runs on a small pool; the keepers
+ * and their sandboxes live on when this process ends. */
 #ifndef MU_EXEC_SANDBOX_NAMESPACE_INT_H
 #define MU_EXEC_SANDBOX_NAMESPACE_INT_H
 
@@ -46,9 +46,9 @@ struct mu_sandbox {
     void *arg;
     char id[MU_BOX_ID_MAX + 1];
     enum mu_ns_phase phase;
-    bool detached;     /* nobody wants to hear of it */
-    int64_t range;     /* first id; 0 = none */
-    int session_fd;    /* -1 = there is no folder */
+    bool detached;  /* nobody wants to hear of it */
+    int64_t range;  /* first id; 0 = none */
+    int session_fd; /* -1 = there is no folder */
 
     struct mu_ns_prepare *prepare; /* runs on the pool */
     unsigned handles;              /* open libuv handles */

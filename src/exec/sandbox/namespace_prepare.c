@@ -226,8 +226,7 @@ static int adopt(struct mu_ns_prepare *p)
     struct mu_box box;
     mu_bytes text;
     struct stat st;
-    p->session_fd =
-        openat(d->state_fd, p->s->id, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    p->session_fd = openat(d->state_fd, p->s->id, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (p->session_fd < 0) {
         return mu_err_set(&p->err, -errno, "nothing is left of it");
     }
@@ -254,8 +253,8 @@ static int adopt(struct mu_ns_prepare *p)
         p->ended = true;
         return 0;
     }
-    return mu_err_set(&p->err, MU_E_NOT_FOUND,
-                      "its keeper died and the sandbox with it (%s)", mu_err_text(r));
+    return mu_err_set(&p->err, MU_E_NOT_FOUND, "its keeper died and the sandbox with it (%s)",
+                      mu_err_text(r));
 }
 
 void mu_ns_prepare_run(struct mu_job *job)

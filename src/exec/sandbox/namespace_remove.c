@@ -69,8 +69,7 @@ static int remove_session(struct mu_sandbox_driver *d, const char *id, bool keep
     struct mu_arena arena;
     struct mu_box box;
     mu_bytes text;
-    MU_AUTO_CLOSE int fd =
-        openat(d->state_fd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    MU_AUTO_CLOSE int fd = openat(d->state_fd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) {
         return errno == ENOENT ? 0 : -errno;
     }
@@ -121,8 +120,7 @@ void mu_ns_release(struct mu_sandbox *s, void (*done)(void *arg), void *arg)
     s->removed = done;
     s->removed_arg = arg;
     s->removing = true;
-    s->remove_job =
-        (struct mu_job){.run = run_release, .done = release_done, .loop = s->d->loop};
+    s->remove_job = (struct mu_job){.run = run_release, .done = release_done, .loop = s->d->loop};
     if (mu_work_submit(s->d->work, &s->remove_job) < 0) {
         s->remove_job.post.fn = NULL;
         release_done(&s->remove_job);
@@ -184,7 +182,8 @@ void mu_ns_sweep(struct mu_sandbox_driver *d, const char *const *keep, size_t n_
     MU_CHECK(mu_loop_here(d->loop));
     size_t n = n_keep;
     struct sweep *w = mu_calloc(1, sizeof *w);
-    MU_LIST_EACH (it, tmp, &d->boxes) {
+    MU_LIST_EACH(it, tmp, &d->boxes)
+    {
         n++;
     }
     if (!w || !(w->keep = mu_calloc(n + 1, sizeof *w->keep))) {
@@ -195,7 +194,8 @@ void mu_ns_sweep(struct mu_sandbox_driver *d, const char *const *keep, size_t n_
     for (size_t i = 0; i < n_keep; i++) {
         snprintf(w->keep[w->n_keep++], sizeof *w->keep, "%s", keep[i]);
     }
-    MU_LIST_EACH (it, tmp, &d->boxes) {
+    MU_LIST_EACH(it, tmp, &d->boxes)
+    {
         snprintf(w->keep[w->n_keep++], sizeof *w->keep, "%s",
                  MU_CONTAINER(it, struct mu_sandbox, node)->id);
     }

@@ -79,8 +79,7 @@ static int fixed_errno(const struct mu_seccomp_rules *r, size_t call)
 static void put(struct mu_seccomp_program *p, unsigned code, uint32_t k, unsigned jt, unsigned jf)
 {
     MU_CHECK(p->len < MU_SECCOMP_MAX && jt < 256 && jf < 256);
-    p->code[p->len++] =
-        (struct sock_filter){(uint16_t)code, (uint8_t)jt, (uint8_t)jf, k};
+    p->code[p->len++] = (struct sock_filter){(uint16_t)code, (uint8_t)jt, (uint8_t)jf, k};
 }
 
 static void load(struct mu_seccomp_program *p, unsigned offset)
@@ -133,7 +132,8 @@ static void refuse_if_bits(struct mu_seccomp_program *p, uint32_t k, int why)
     refuse(p, why);
 }
 
-/* --- calls judged by an argument; every path of a judge returns, for A is no longer the number --- */
+/* --- calls judged by an argument; every path of a judge returns, for A is no longer the number ---
+ */
 
 static void judge_socket(const struct mu_seccomp_rules *r, struct mu_seccomp_program *p)
 {

@@ -1,5 +1,5 @@
-/* The system call filter (sandbox.md 5): a deny list with a ceiling, made by a generator of our own.
- * Pure: builds a program, installs nothing. Part of the static program. */
+/* The system call filter (sandbox.md 5): a deny list with a ceiling, made by a generator of our
+ * own. Pure: builds a program, installs nothing. Part of the static program. */
 #ifndef MU_EXEC_SANDBOX_SECCOMP_H
 #define MU_EXEC_SANDBOX_SECCOMP_H
 
@@ -22,11 +22,11 @@ enum {
 #endif
 
 struct mu_seccomp_rules {
-    int arch;      /* 0 = this machine's */
-    int ceiling;   /* 0 = MU_SECCOMP_CEILING; tests lower it */
-    bool nested;   /* namespaces and mounts are allowed */
+    int arch;       /* 0 = this machine's */
+    int ceiling;    /* 0 = MU_SECCOMP_CEILING; tests lower it */
+    bool nested;    /* namespaces and mounts are allowed */
     bool fake_root; /* packages may set the set-uid bit */
-    bool one_id;   /* with fake_root: the chown and setuid families succeed without effect */
+    bool one_id;    /* with fake_root: the chown and setuid families succeed without effect */
     bool only_unix; /* no sockets but unix ones (there is no network namespace) */
 };
 

@@ -80,10 +80,9 @@ int mu_tree_open(struct mu_tree *tree, struct mu_failure *f)
         if (s->kind == MU_STEP_BIND && open_bind(s, f) < 0) {
             return -1;
         }
-        if (s->kind == MU_STEP_OVERLAY &&
-            ((s->fd < 0 && open_folder(s->text, &s->fd, f) < 0) ||
-             open_folder(s->upper, &s->upper_fd, f) < 0 ||
-             open_folder(s->work, &s->work_fd, f) < 0)) {
+        if (s->kind == MU_STEP_OVERLAY && ((s->fd < 0 && open_folder(s->text, &s->fd, f) < 0) ||
+                                           open_folder(s->upper, &s->upper_fd, f) < 0 ||
+                                           open_folder(s->work, &s->work_fd, f) < 0)) {
             return -1;
         }
     }
@@ -206,8 +205,12 @@ static int put_mount(int root, int mount_fd, const char *path)
 
 static int tmpfs_mount(const struct mu_step *s)
 {
-    char mode[8] = {'0', (char)('0' + (s->mode >> 9 & 7)), (char)('0' + (s->mode >> 6 & 7)),
-                    (char)('0' + (s->mode >> 3 & 7)), (char)('0' + (s->mode & 7)), 0};
+    char mode[8] = {'0',
+                    (char)('0' + (s->mode >> 9 & 7)),
+                    (char)('0' + (s->mode >> 6 & 7)),
+                    (char)('0' + (s->mode >> 3 & 7)),
+                    (char)('0' + (s->mode & 7)),
+                    0};
     const char *const options[] = {"size", s->size, "nr_inodes", s->inodes, "mode", mode, NULL};
     return new_mount("tmpfs", options, s->attr);
 }
@@ -217,8 +220,8 @@ static int tmpfs_mount(const struct mu_step *s)
 static int overlay_mount(int root, const struct mu_step *s)
 {
     struct fd_path lower = path_of(s->fd), upper = path_of(s->upper_fd), work = path_of(s->work_fd);
-    const char *const options[] = {"lowerdir", lower.text, "upperdir", upper.text, "workdir",
-                                   work.text,  "userxattr", NULL,      NULL};
+    const char *const options[] = {"lowerdir", lower.text,  "upperdir", upper.text, "workdir",
+                                   work.text,  "userxattr", NULL,       NULL};
     if (s->idmap && mu_move_mount(s->fd, root, "") < 0) {
         return -1;
     }
@@ -240,8 +243,8 @@ static int mask_with(int proc, const char *name, int source, unsigned attr_set)
         return errno == ENOENT ? 0 : -1;
     }
     struct mu_mount_attr attr = {.set = attr_set};
-    MU_AUTO_CLOSE int fd = mu_open_tree(source < 0 ? at : source, "",
-                                        OPEN_TREE_CLONE | AT_EMPTY_PATH);
+    MU_AUTO_CLOSE int fd =
+        mu_open_tree(source < 0 ? at : source, "", OPEN_TREE_CLONE | AT_EMPTY_PATH);
     if (fd < 0 || mu_mount_setattr(fd, "", AT_EMPTY_PATH, &attr) < 0) {
         return -1;
     }
@@ -251,9 +254,9 @@ static int mask_with(int proc, const char *name, int source, unsigned attr_set)
 static const char *const proc_readonly[] = {"sys", "bus", "fs", "irq"};
 static const char *const proc_empty[] = {"acpi", "asound", "scsi", "driver"};
 static const char *const proc_null[] = {
-    "kcore",         "keys",        "key-users",    "kmsg",        "kallsyms",   "modules",
-    "timer_list",    "sched_debug", "latency_stats", "interrupts", "vmallocinfo", "kpagecount",
-    "kpageflags",    "kpagecgroup", "sysrq-trigger", "config.gz",
+    "kcore",      "keys",        "key-users",     "kmsg",       "kallsyms",    "modules",
+    "timer_list", "sched_debug", "latency_stats", "interrupts", "vmallocinfo", "kpagecount",
+    "kpageflags", "kpagecgroup", "sysrq-trigger", "config.gz",
 };
 
 static int mask_proc(int proc, int empty, int null, struct mu_failure *f)
@@ -304,8 +307,8 @@ static int seal(int root, const char *path)
 
 static int build_step(int root, struct mu_step *s, struct mu_failure *f)
 {
-    static const char *const pts_options[] = {"newinstance", NULL, "ptmxmode", "0666", "mode",
-                                              "0620",        NULL};
+    static const char *const pts_options[] = {"newinstance", NULL,   "ptmxmode", "0666",
+                                              "mode",        "0620", NULL};
     static const char *const names[] = {"mkdir", "write",  "symlink", "bind", "mount tmpfs",
                                         "proc",  "devpts", "overlay", "seal"};
     int fd = -1, r = -1;

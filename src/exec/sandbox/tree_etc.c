@@ -17,21 +17,21 @@ enum {
 };
 
 static const char *const copied[] = {
-    "ld.so.cache",      "ld.so.conf",   "localtime",           "timezone",
-    "os-release",       "debian_version", "mime.types",        "services",
-    "protocols",        "bash.bashrc",  "profile",             "inputrc",
-    "magic",            "ca-certificates.conf", "ssl/openssl.cnf", "locale.alias",
+    "ld.so.cache", "ld.so.conf",           "localtime",       "timezone",
+    "os-release",  "debian_version",       "mime.types",      "services",
+    "protocols",   "bash.bashrc",          "profile",         "inputrc",
+    "magic",       "ca-certificates.conf", "ssl/openssl.cnf", "locale.alias",
 };
 /* Patterns: with a star they are matched against what is there. */
 static const char *const shown[] = {
-    "ssl/certs", "alternatives", "ca-certificates", "pki",     "ld.so.conf.d", "fonts", "perl",
-    "python3*",  "terminfo",     "java-*",          "maven",   "profile.d",    "X11",   "xdg",
-    "gtk-3.0",   "chromium",     "vim",             "skel",
+    "ssl/certs", "alternatives", "ca-certificates", "pki",      "ld.so.conf.d", "fonts",
+    "perl",      "python3*",     "terminfo",        "java-*",   "maven",        "profile.d",
+    "X11",       "xdg",          "gtk-3.0",         "chromium", "vim",          "skel",
 };
 static const char *const never[] = {
-    "shadow*",    "gshadow*", "sudoers*", "ssh",           "ssl/private", "environment", "default",
-    "cron*",      "*.keytab", "rancher",  "kubernetes",    "docker",      "npmrc",       "muster",
-    "apt/auth.conf*", "pip.conf",
+    "shadow*", "gshadow*", "sudoers*",       "ssh",      "ssl/private", "environment",
+    "default", "cron*",    "*.keytab",       "rancher",  "kubernetes",  "docker",
+    "npmrc",   "muster",   "apt/auth.conf*", "pip.conf",
 };
 
 bool mu_tree_etc_forbidden(const char *name)

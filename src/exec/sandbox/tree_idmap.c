@@ -1,4 +1,5 @@
-/* Id-mapped sources: folders of the worker (bases, mirrors) that a range of ids shall own inside. */
+/* Id-mapped sources: folders of the worker (bases, mirrors) that a range of ids shall own inside.
+ */
 #include <errno.h>
 #include <fcntl.h>
 

@@ -8,11 +8,11 @@
 
 enum mu_step_kind {
     MU_STEP_DIR,
-    MU_STEP_FILE,    /* `text` of `len` bytes is its content */
-    MU_STEP_LINK,    /* `text` is where it points */
-    MU_STEP_BIND,    /* host path `text`; mounted with all that is below it */
-    MU_STEP_TMPFS,   /* `size`, `inodes` as text */
-    MU_STEP_PROC,    /* a new instance; with its masks when `size` is set */
+    MU_STEP_FILE,  /* `text` of `len` bytes is its content */
+    MU_STEP_LINK,  /* `text` is where it points */
+    MU_STEP_BIND,  /* host path `text`; mounted with all that is below it */
+    MU_STEP_TMPFS, /* `size`, `inodes` as text */
+    MU_STEP_PROC,  /* a new instance; with its masks when `size` is set */
     MU_STEP_PTS,
     MU_STEP_OVERLAY, /* lower, upper and work folder */
     MU_STEP_SEAL,    /* the mount at `path` becomes read-only */
@@ -20,15 +20,15 @@ enum mu_step_kind {
 
 struct mu_step {
     enum mu_step_kind kind;
-    bool is_dir;    /* BIND: of a folder */
-    bool idmap;     /* BIND, OVERLAY: what the worker owns is the agent's inside (ranges only) */
+    bool is_dir; /* BIND: of a folder */
+    bool idmap;  /* BIND, OVERLAY: what the worker owns is the agent's inside (ranges only) */
     mode_t mode;
-    unsigned attr;  /* MOUNT_ATTR_* */
+    unsigned attr;    /* MOUNT_ATTR_* */
     const char *path; /* inside, without the leading slash; "" = the root */
     const char *text;
     size_t len;
     const char *size, *inodes;
-    const char *upper, *work; /* OVERLAY; `text` is the lower folder */
+    const char *upper, *work;  /* OVERLAY; `text` is the lower folder */
     int fd, upper_fd, work_fd; /* opened before the identity changes */
 };
 
@@ -38,10 +38,10 @@ struct mu_tree {
     size_t n, cap;
     const char **made; /* folders that exist or will */
     size_t n_made, cap_made;
-    int failed; /* 0, -ENOMEM … */
+    int failed;          /* 0, -ENOMEM … */
     const char *session; /* absolute path of the session's folder */
-    int session_fd; /* the same in the child's mount namespace */
-    bool seal;  /* the root becomes read-only */
+    int session_fd;      /* the same in the child's mount namespace */
+    bool seal;           /* the root becomes read-only */
 };
 
 /* Which step of the launch failed, and how: what exit 125 is explained with. */

@@ -225,8 +225,7 @@ static void plan_sys(struct mu_tree *t, const struct mu_box *box)
     bind_if_there(t, "/sys/devices/system/node", RO | MOUNT_ATTR_NOEXEC);
     /* Runtimes read their limits there. Only of v2: v1 controllers are never shown. */
     if (box->cgroup.rung == MU_CGROUP_DELEGATED || box->cgroup.rung == MU_CGROUP_ROOT) {
-        const char *own =
-            mu_arena_printf(t->arena, "%s/s-%s", box->cgroup.unified, box->id).ptr;
+        const char *own = mu_arena_printf(t->arena, "%s/s-%s", box->cgroup.unified, box->id).ptr;
         t->failed = own ? t->failed : -ENOMEM;
         mu_tree_bind_(t, own, "sys/fs/cgroup", true, RO | MOUNT_ATTR_NOEXEC);
     }
@@ -362,11 +361,11 @@ static bool is_plain_path(const char *path)
 int mu_tree_mount_allowed(const struct mu_box_mount *m, const char *session, struct mu_err *err)
 {
     static const char *const sources[] = {"/proc", "/sys", "/dev"};
-    static const char *const targets[] = {"/proc", "/sys",  "/dev",  "/usr",  "/bin",
-                                          "/sbin", "/lib",  "/etc",  "/agent", "/lib32",
+    static const char *const targets[] = {"/proc",  "/sys",    "/dev", "/usr",   "/bin",
+                                          "/sbin",  "/lib",    "/etc", "/agent", "/lib32",
                                           "/lib64", "/libx32", "/run"};
-    static const char *const whole[] = {"/workspace", "/tmp", "/var/tmp", "/var", "/home",
-                                        "/home/agent", "/opt", "/opt/harness"};
+    static const char *const whole[] = {"/workspace", "/tmp",        "/var/tmp", "/var",
+                                        "/home",      "/home/agent", "/opt",     "/opt/harness"};
     char real[PATH_MAX];
     struct stat st;
     if (!is_plain_path(m->target)) {
