@@ -201,8 +201,8 @@ static bool try_v2(const struct mounts *m, const char *self, bool root, struct m
         own[n - 7] = 0; /* we are in our leaf already */
     }
     snprintf(ret->unified, sizeof ret->unified, "%s%s", m->unified, own);
-    if (read_at(ret->unified, "", "cgroup.controllers", text, sizeof text) < 0 || !strlen(text) ||
-        text[0] == '\n') {
+    if (read_at(ret->unified, "", "cgroup.controllers", text, sizeof text) < 0 ||
+        !(strstr(text, "memory") || strstr(text, "pids"))) {
         ret->unified[0] = 0;
         return false;
     }

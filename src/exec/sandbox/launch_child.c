@@ -181,7 +181,7 @@ static int lock_up(struct mu_launch *l)
     if (!mu_box_without(box, MU_WITHOUT_LIMITS) && mu_limits_apply(box, f) < 0) {
         return -1;
     }
-    if (has_tree && !mu_box_without(box, MU_WITHOUT_CAPS) &&
+    if (!mu_box_without(box, MU_WITHOUT_CAPS) &&
         mu_limits_capabilities(box->fake_root, f) < 0) {
         return -1;
     }

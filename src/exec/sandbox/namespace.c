@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 
 #include "exec/sandbox/namespace_int.h"
+#include "exec/sandbox/namespace_test.h"
 
 #ifndef P_PIDFD
 #define P_PIDFD ((idtype_t)3)
@@ -387,6 +388,7 @@ int mu_ns_start_as(struct mu_sandbox_driver *d, const struct mu_sandbox_spec *sp
     }
     struct mu_ns_prepare *p = s->prepare;
     s->grace_ms = spec->stop_grace_ms > 0 ? spec->stop_grace_ms : DEFAULT_GRACE_MS;
+    p->rung = rung;
     int r = mu_ns_spec(d, spec, rung, &p->spec, &p->err);
     p->prompt_len = spec->prompt.len;
     if (r == 0 && spec->prompt.ptr && !(p->prompt = mu_bytes_dup(spec->prompt))) {
@@ -501,6 +503,11 @@ static struct mu_sandbox_driver *ns_close(struct mu_sandbox_driver *d)
         mu_free(d);
     }
     return NULL;
+}
+
+void mu_sandbox_namespace_rung(struct mu_sandbox_driver *d, int rung)
+{
+    d->rung = rung;
 }
 
 const struct mu_sandbox_ops mu_sandbox_namespace = {

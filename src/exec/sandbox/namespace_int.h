@@ -82,6 +82,7 @@ struct mu_ns_prepare {
     struct mu_job job;
     struct mu_sandbox *s;
     bool adopt;
+    int64_t rung;
     struct mu_buf spec; /* the file `spec`; empty when adopting */
     char *prompt, *policy;
     size_t prompt_len;

@@ -193,7 +193,7 @@ static int start(struct mu_ns_prepare *p)
     if (r < 0) {
         return r;
     }
-    if (geteuid() == 0) {
+    if (p->rung == MU_RUNG_ROOT) {
         p->range = place.range = mu_ns_take_range(d, &lock);
         if (!place.range) {
             return mu_err_set(&p->err, -EAGAIN, "every range of ids is taken");

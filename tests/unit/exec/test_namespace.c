@@ -10,6 +10,7 @@
 
 #include "base/buf.h"
 #include "base/env.h"
+#include "exec/sandbox/namespace_test.h"
 #include "exec/sandbox/sandbox.h"
 
 /* The driver with the real static program: each test starts real sandboxes. */
@@ -519,6 +520,58 @@ static void the_memory_limit_is_told_from_the_counter(void **state MU_UNUSED)
     close_world(&w);
 }
 
+/* --- what protects --- */
+
+static struct mu_sandbox_report report;
+
+static void on_checked(void *arg, const struct mu_sandbox_report *r)
+{
+    report = *r;
+    mu_loop_stop(((struct world *)arg)->loop);
+}
+
+static void the_check_says_what_really_protects(void **state MU_UNUSED)
+{
+    struct world w;
+    open_world(&w);
+    assert_int_equal(mu_sandbox_namespace.check(w.d, on_checked, &w), 0);
+    mu_loop_run(w.loop);
+    print_message("%s: %s\n", report.strength, report.summary);
+    bool all = true;
+    for (size_t i = 0; i < report.n_layers; i++) {
+        const struct mu_sandbox_layer *l = &report.layers[i];
+        print_message("  %-14s %-3s %s%s%s%s%s\n", l->name, l->active ? "yes" : "no", l->detail,
+                      l->cause[0] ? " ! " : "", l->cause, l->cure[0] ? " -> " : "", l->cure);
+        all = all && (l->active || strcmp(l->name, "cgroup") == 0 || strcmp(l->name, "memory") == 0);
+    }
+    assert_true(report.usable);
+    assert_true(all);
+    assert_string_equal(report.strength, geteuid() == 0 ? "full (root worker)" : "full");
+    close_world(&w);
+}
+
+static void without_namespaces_landlock_and_the_filter_still_hold(void **state MU_UNUSED)
+{
+    struct world w;
+    struct run r;
+    open_world(&w);
+    mu_sandbox_namespace_rung(w.d, 'D');
+    run_script(&w, &r,
+               "echo here; cat /etc/shadow; ls /root /home; cat /proc/1/environ\n"
+               "perl -MSocket -e 'socket(S, AF_INET, SOCK_STREAM, 0) or print \"$!\\n\"'\n"
+               "perl -MSocket -e 'socket(S, AF_UNIX, SOCK_STREAM, 0) and print \"unix\\n\"'\n"
+               "kill -0 1; (setsid sleep 3 &); echo x > out; exit 3",
+               NULL);
+    expect_said(&r, "here\n");
+    expect_said(&r, "/etc/shadow: Permission denied");
+    expect_said(&r, "'/root': Permission denied");
+    expect_said(&r, "Address family not supported by protocol\nunix\n");
+    assert_int_equal(r.result.exit_code, 3);
+    expect_read(&r, "/workspace/out", 10, 0, "x\n");
+    release(&r);
+    close_world(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -538,6 +591,8 @@ int main(void)
         cmocka_unit_test(deep_and_closed_folders_are_removed_too),
         cmocka_unit_test(a_disk_limit_ends_the_task),
         cmocka_unit_test(the_memory_limit_is_told_from_the_counter),
+        cmocka_unit_test(the_check_says_what_really_protects),
+        cmocka_unit_test(without_namespaces_landlock_and_the_filter_still_hold),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
