@@ -332,18 +332,18 @@ int mu_schema_query(const struct mu_schema *schema, struct mu_arena *a, mu_bytes
     struct at at = {ret_path, path_size, 0};
     size_t n = 0;
     at_cut(&at, 0);
-    bool undecodable = false;
     mu_bytes rest = query, key, value;
-    while (rest.len && mu_url_query_next(a, &rest, &key, &value, &undecodable)) {
-        const struct mu_schema *s = undecodable ? NULL : query_key(schema, key);
+    int more;
+    while ((more = mu_url_query_next(a, &rest, &key, &value)) > 0) {
+        const struct mu_schema *s = query_key(schema, key);
         int r = s ? query_pair(&at, s, value, values, &n, err) : 0;
-        if (r < 0 || undecodable) {
-            return undecodable ? mu_err_set(err, MU_E_PROTOCOL, "the query string does not decode")
-                               : r;
+        if (r < 0) {
+            return r;
         }
     }
-    if (undecodable) {
-        return mu_err_set(err, MU_E_PROTOCOL, "the query string does not decode");
+    if (more < 0) {
+        return more == -ENOMEM ? mu_err_set(err, more, "out of memory")
+                               : mu_err_set(err, MU_E_PROTOCOL, "the query string does not decode");
     }
     for (const struct mu_schema *s = schema; s->name; s++) {
         if (s->flags & MU_S_REQUIRED && !seen(values, n, s)) {
