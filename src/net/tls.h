@@ -27,8 +27,8 @@ MU_MUST_USE ptrdiff_t mu_tls_read(struct mu_tls *t, char *dst, size_t size);
 /* Encrypts all of `plain` into mu_tls_out(). MU_E_PROTOCOL (also before the handshake is done),
  * -ENOMEM. */
 MU_MUST_USE int mu_tls_write(struct mu_tls *t, mu_bytes plain);
-bool mu_tls_ready(const struct mu_tls *t); /* the handshake is done */
-void mu_tls_bye(struct mu_tls *t);         /* puts a close_notify into mu_tls_out() */
+/* Puts a close_notify into mu_tls_out(). */
+void mu_tls_bye(struct mu_tls *t);
 /* Ciphertext for the peer; the caller consumes it. */
 struct mu_buf *mu_tls_out(struct mu_tls *t);
 
