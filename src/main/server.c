@@ -48,7 +48,7 @@ static int build_db(struct mu_server *s, struct mu_err *err)
 {
     const struct mu_config *c = s->conf;
     struct mu_db_opts db = {.url = c->database_url,
-                            .sync_full = strcmp(c->sqlite_sync, "normal") != 0};
+                            .sync_normal = strcmp(c->sqlite_sync, "normal") == 0};
     const struct mu_writer_opts wo = {
         .db = db, .env = s->env, .feed = s->feed, .metrics = s->metrics};
     int r = mu_writer_new(&wo, &s->writer, err);
@@ -57,7 +57,7 @@ static int build_db(struct mu_server *s, struct mu_err *err)
     }
     bool pg = mu_db_engine_of(c->database_url) == MU_DB_PG;
     db.reader = true;
-    const struct mu_readers_opts ro = {.db = db, .threads = pg ? 4 : 2};
+    const struct mu_readers_opts ro = {.db = db, .env = s->env, .threads = pg ? 4 : 2};
     return mu_readers_new(&ro, &s->readers, err);
 }
 

@@ -44,7 +44,8 @@ static int set_up(void **state)
     world_begin(&w);
     snprintf(url, sizeof url, "file:%s/test.db", w.dir);
     assert_int_equal(mu_feed_new(&w.loop, 1, &bus), 0);
-    const struct mu_writer_opts wo = {.db = {.url = url}, .env = &w.env, .feed = bus};
+    const struct mu_writer_opts wo = {
+        .db = {.url = url, .sync_normal = true}, .env = &w.env, .feed = bus};
     assert_int_equal(mu_writer_new(&wo, &writer, &err), 0);
     const struct mu_readers_opts ro = {.db = {.url = url, .reader = true}, .threads = 1};
     assert_int_equal(mu_readers_new(&ro, &readers, &err), 0);

@@ -259,7 +259,8 @@ static void open_world(struct world *w)
     tmp_make(&w->dir);
     w->url = pg_url ? pg_url : w->dir.db;
     assert_int_equal(mu_loop_new(&mu_env_real, "test", &w->loop), 0);
-    const struct mu_writer_opts wo = {.db = {.url = w->url}, .env = &mu_env_real};
+    const struct mu_writer_opts wo = {.db = {.url = w->url, .sync_normal = true},
+                                      .env = &mu_env_real};
     /* a PostgreSQL backend gives up its locks a moment after its client is gone */
     int r = mu_writer_new(&wo, &w->writer, &err);
     for (int i = 0; r == MU_E_BUSY && i < 100; i++) {
