@@ -72,7 +72,33 @@ static void drain_answers_what_is_due(void **state)
     world_stop(&w);
 }
 
+/* On two loops: what one posts to the other while it drains is looked at by the thread sanitizer.
+ */
 static void drain_cuts_after_its_grace(void **state)
+{
+    (void)state;
+    struct world w;
+    int fds[8];
+    world_start(&w, &mu_http_default_limits, 2, NULL, NULL);
+    for (size_t i = 0; i < MU_ARRAY_LEN(fds); i++) {
+        fds[i] = dial(&w);
+        put(fds[i], "GET /hold HTTP/1.1\r\n" H "\r\n");
+        wait_event(&w);
+    }
+    int64_t grace = 50;
+    on_loop(&w, drain, &grace);
+    for (size_t i = 0; i < MU_ARRAY_LEN(fds) + 1; i++) { /* all are gone, and it is drained */
+        wait_event(&w);
+    }
+    assert_int_equal(w.gone, MU_ARRAY_LEN(fds));
+    assert_int_equal(w.drained, 1);
+    for (size_t i = 0; i < MU_ARRAY_LEN(fds); i++) {
+        close(fds[i]);
+    }
+    world_stop(&w);
+}
+
+static void drain_cuts_streams_too(void **state)
 {
     (void)state;
     struct world w;
@@ -250,6 +276,7 @@ int main(void)
         cmocka_unit_test(connections_have_a_maximum),
         cmocka_unit_test(drain_answers_what_is_due),
         cmocka_unit_test(drain_cuts_after_its_grace),
+        cmocka_unit_test(drain_cuts_streams_too),
         cmocka_unit_test(listening_twice_is_refused_with_words),
         cmocka_unit_test(server_may_outlive_its_loops),
         cmocka_unit_test(inherited_sockets_are_served),
