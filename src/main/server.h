@@ -54,6 +54,7 @@ struct mu_server {
     char scratch[1100]; /* private folders of CLI runs */
     struct mu_timer disk_timer;
     atomic_bool disk_low, ready;
+    bool db_down; /* loop 0: its trouble was logged */
     bool new_admin_key, admin_key_in_file;
 
     /* stop: the main thread waits for `over` */

@@ -12,9 +12,24 @@ enum { DISK_MS = 5000, HARD_LIMIT_MS = 25000, DRAIN_MS = 1000, RETIRED_MS = 3600
 
 /* --- the disk --- */
 
+/* The writer does not log: what it says of its trouble is told here, once when it begins. */
+static void check_database(struct mu_server *s)
+{
+    struct mu_err err;
+    mu_writer_trouble(s->writer, &err);
+    bool down = err.code != 0;
+    if (down && !s->db_down) {
+        mu_log(MU_LOG_ERROR, "database.unavailable", MU_KC("err_message", err.text));
+    } else if (!down && s->db_down) {
+        mu_log(MU_LOG_INFO, "database.recovered");
+    }
+    s->db_down = down;
+}
+
 static void check_disk(struct mu_timer *t)
 {
     struct mu_server *s = MU_CONTAINER(t, struct mu_server, disk_timer);
+    check_database(s);
     struct statvfs v;
     if (s->conf->disk_min_free_mb > 0 && statvfs(s->conf->data_dir, &v) == 0) {
         uint64_t free_mb = (uint64_t)v.f_bavail * v.f_frsize >> 20;

@@ -435,6 +435,7 @@ def test_vanished_postgres_gives_503_and_recovers(make_server, postgres, model):
             assert int(r.headers["retry-after"]) >= 1
             assert client.get("/health").status_code == 503
             assert client.get("/livez").status_code == 200 and client.get("/readyz").status_code == 503
+            assert server.wait_log("database.unavailable")["err_message"]
         finally:
             postgres.start()
     else:
@@ -447,6 +448,7 @@ def test_vanished_postgres_gives_503_and_recovers(make_server, postgres, model):
             assert_error(r, 503, "unavailable")
             assert int(r.headers["retry-after"]) >= 1
             assert client.run(kept)["state"] == "SUCCEEDED", "reading does not wait for the writer"
+            assert "busy" in server.wait_log("database.unavailable")["err_message"]
         finally:
             other.execute("ROLLBACK")
             other.close()
@@ -458,6 +460,7 @@ def test_vanished_postgres_gives_503_and_recovers(make_server, postgres, model):
     time.sleep(1)
     assert client.run(kept)["state"] == "SUCCEEDED"
     assert not [r for r in client.list()["runs"] if r["prompt"].startswith("while it is")], "refused, yet stored"
+    server.wait_log("database.recovered")
 
 
 def test_full_disk_gives_503_and_recovers(make_server, model, tmp_path):
