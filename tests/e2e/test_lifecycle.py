@@ -600,6 +600,7 @@ def test_socket_activation(make_server):
     server = make_server(start=False)
     env = server.environment()
     env["LISTEN_FDS"] = "1"
+    env["OZ_CONTROL_PLANE_HOST"] = "127.0.0.9"
     # LISTEN_PID must be the pid after exec: a shell sets it and becomes the server.
     process = subprocess.Popen(["/bin/bash", "-c", f"LISTEN_PID=$$ exec {BINARY} serve 3<&{listener.fileno()}"],
                                env=env, cwd=server.cwd, pass_fds=[listener.fileno()], stdout=subprocess.DEVNULL,
@@ -607,6 +608,9 @@ def test_socket_activation(make_server):
     try:
         answer = httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False, timeout=20)
         assert answer.json()["ok"] is True
+        # The command line is told of the socket, not of the settings, which do not count here.
+        eventually((server.data / "server.json").exists, 5, "the address")
+        assert json.loads((server.data / "server.json").read_text())["url"] == f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         assert process.wait(20) == 0
