@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 
 #include "base/log.h"
 #include "db/migrate.h"
@@ -323,7 +322,8 @@ void mu_server_free(struct mu_server *s)
     mu_files_free(s->files);
     mu_identity_free(s->identity);
     mu_vault_free(s->vault);
-    mu_timer_clear(&s->disk_timer);
+    mu_timer_clear(&s->disk.timer);
+    mu_timer_clear(&s->reload.again);
     mu_timer_clear(&s->hard_limit);
     for (size_t i = 0; i < s->n_loops; i++) {
         mu_loop_free(s->loops[i]);

@@ -68,9 +68,11 @@ MU_MUST_USE int mu_http_server_new(struct mu_loop **loops, size_t n_loops,
  * the address). */
 MU_MUST_USE int mu_http_server_listen(struct mu_http_server *s, const struct mu_http_listen *l,
                                       unsigned *ret_port, struct mu_err *err);
-/* Reads the certificate files again; the old ones stay in use when they are bad. Any thread, when
- * the last mu_http_server_listen() has returned. */
-MU_MUST_USE int mu_http_server_reload_tls(struct mu_http_server *s, struct mu_err *err);
+/* Reads the certificate files of all listeners again, without using them yet. Blocking; any thread,
+ * one at a time, once all listeners are there. When it fails nothing stays prepared. */
+MU_MUST_USE int mu_http_server_prepare_tls(struct mu_http_server *s, struct mu_err *err);
+/* Puts what was prepared into use for new connections, or (`use` false) forgets it. Any thread. */
+void mu_http_server_commit_tls(struct mu_http_server *s, bool use);
 /* Stops accepting; idle connections are closed, others answer what they have and close. Loop 0.
  * `drained` is called on loop 0 when no connection is left or after `grace_ms` (then the rest is
  * cut). */

@@ -262,17 +262,31 @@ int mu_http_server_new(struct mu_loop **loops, size_t n_loops, const struct mu_h
     return 0;
 }
 
-int mu_http_server_reload_tls(struct mu_http_server *s, struct mu_err *err)
+int mu_http_server_prepare_tls(struct mu_http_server *s, struct mu_err *err)
 {
     int r = 0;
     MU_LIST_EACH(it, tmp, &s->listeners)
     {
         struct mu_http_listener *lis = MU_CONTAINER(it, struct mu_http_listener, link);
         if (lis->tls && r == 0) {
-            r = mu_tls_conf_reload(lis->tls, err);
+            r = mu_tls_conf_prepare(lis->tls, err);
         }
     }
+    if (r < 0) {
+        mu_http_server_commit_tls(s, false);
+    }
     return r;
+}
+
+void mu_http_server_commit_tls(struct mu_http_server *s, bool use)
+{
+    MU_LIST_EACH(it, tmp, &s->listeners)
+    {
+        struct mu_http_listener *lis = MU_CONTAINER(it, struct mu_http_listener, link);
+        if (lis->tls) {
+            mu_tls_conf_commit(lis->tls, use);
+        }
+    }
 }
 
 int64_t mu_http_server_connections(const struct mu_http_server *s)

@@ -196,6 +196,37 @@ static int check_string(struct at *at, const struct mu_schema *s, yyjson_val *v,
                                 : check_text(at, s, mu_json_bytes(v), err);
 }
 
+/* The text form has as many entries as lines that are not blank; entries that are no strings are
+ * dropped by the face (oz-api.md 4.7). */
+static int check_lines(struct at *at, const struct mu_schema *s, yyjson_val *v, struct mu_err *err)
+{
+    bool no_nul = s->flags & MU_S_NO_NUL;
+    size_t len = at->len, entries = 0, i, n;
+    yyjson_val *item;
+    if (yyjson_is_arr(v)) {
+        yyjson_arr_foreach(v, i, n, item)
+        {
+            if (no_nul && mu_bytes_find_char(mu_json_bytes(item), 0) >= 0) {
+                at_index(at, i);
+                return bad(at, err, "must not contain NUL characters");
+            }
+        }
+        at_cut(at, len);
+        return in_range(at, s, (int64_t)yyjson_arr_size(v), " entries", err);
+    }
+    if (!yyjson_is_str(v)) {
+        return bad(at, err, "must be a string or an array of strings");
+    }
+    mu_bytes rest = mu_json_bytes(v);
+    if (no_nul && mu_bytes_find_char(rest, 0) >= 0) {
+        return bad(at, err, "must not contain NUL characters");
+    }
+    while (rest.ptr) {
+        entries += mu_bytes_trim(mu_bytes_split(&rest, '\n')).len > 0;
+    }
+    return in_range(at, s, (int64_t)entries, " entries", err);
+}
+
 static int check_value(struct at *at, const struct mu_schema *s, yyjson_val *v, struct mu_err *err)
 {
     if (yyjson_is_null(v) && s->flags & MU_S_NULLABLE) {
@@ -220,11 +251,7 @@ static int check_value(struct at *at, const struct mu_schema *s, yyjson_val *v, 
     case MU_S_MAP:
         return yyjson_is_obj(v) ? check_map(at, s, v, err) : bad(at, err, "must be an object");
     case MU_S_STRING_OR_LIST:
-        /* entries that are no strings are dropped by the face (oz-api.md 4.7) */
-        if (yyjson_is_arr(v)) {
-            return in_range(at, s, (int64_t)yyjson_arr_size(v), " entries", err);
-        }
-        return yyjson_is_str(v) ? 0 : bad(at, err, "must be a string or an array of strings");
+        return check_lines(at, s, v, err);
     case MU_S_ANY:
         break;
     }

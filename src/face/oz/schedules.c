@@ -99,13 +99,10 @@ static void written(struct mu_schedule_write *op, int result)
         return;
     }
     if (op->what == MU_SCHED_DELETE) {
-        struct mu_json_w w = mu_json_w(mu_call_buf(x->c));
-        mu_jw_obj(&w);
-        mu_jw_kbool(&w, "success", true);
-        mu_jw_kstr(&w, "request_id", mu_call_request_id(x->c));
-        mu_jw_obj_end(&w);
+        mu_call_success(x->c);
+    } else {
+        mu_call_send(x->c, 200);
     }
-    mu_call_send(x->c, 200);
 }
 
 /* What is no environment's id must be an image that may be used (oz-api.md 16.5); whether the

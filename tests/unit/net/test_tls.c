@@ -158,7 +158,7 @@ static void tls_is_served_and_its_certificate_reloaded(void **state)
     FILE *f = fopen(cert, "w");
     fputs("no certificate", f);
     fclose(f);
-    assert_true(mu_http_server_reload_tls(w.server, &err) < 0);
+    assert_true(mu_http_server_prepare_tls(w.server, &err) < 0);
     assert_has(err.text, cert);
     struct tls_client c;
     assert_int_equal(tls_dial(&w, &c, TLS1_3_VERSION, "\x08http/1.1"), 1);
@@ -166,7 +166,15 @@ static void tls_is_served_and_its_certificate_reloaded(void **state)
     assert_string_equal(name, "first");
     tls_hang_up(&c);
     write_pair(cert, key, "second");
-    assert_int_equal(mu_http_server_reload_tls(w.server, &err), 0);
+    assert_int_equal(mu_http_server_prepare_tls(w.server, &err), 0);
+    mu_http_server_commit_tls(w.server, false);
+    mu_http_server_commit_tls(w.server, true); /* nothing is there to be used any more */
+    assert_int_equal(tls_dial(&w, &c, TLS1_3_VERSION, "\x08http/1.1"), 1);
+    peer_name(&c, name, sizeof name);
+    assert_string_equal(name, "first");
+    tls_hang_up(&c);
+    assert_int_equal(mu_http_server_prepare_tls(w.server, &err), 0);
+    mu_http_server_commit_tls(w.server, true);
     assert_int_equal(tls_dial(&w, &c, TLS1_3_VERSION, "\x08http/1.1"), 1);
     peer_name(&c, name, sizeof name);
     assert_string_equal(name, "second");
