@@ -8,19 +8,24 @@
 
 /* --- life --- */
 
+/* The alarm stays set for as long as the dispatcher lives: moving it then needs no memory, so no
+ * wake-up can be lost. */
+static int arm_wake(struct mu_dispatch *d)
+{
+    return mu_timer_set(&d->wake, MU_LOOK_MS);
+}
+
 static void on_wake(struct mu_timer *t)
 {
-    mu_dispatch_pump(MU_CONTAINER(t, struct mu_dispatch, wake));
+    struct mu_dispatch *d = MU_CONTAINER(t, struct mu_dispatch, wake);
+    MU_CHECK(arm_wake(d) == 0); /* its place in the heap has only just become free */
+    mu_dispatch_pump(d);
 }
 
 static void on_capacity(void *arg)
 {
     struct mu_dispatch *d = arg;
-    MU_LIST_EACH(it, tmp, &d->waiting)
-    {
-        struct mu_run *run = MU_CONTAINER(it, struct mu_run, link);
-        run->wake_ms = run->stubborn ? run->wake_ms : 0;
-    }
+    d->look_no++;
     mu_dispatch_pump(d);
 }
 
@@ -38,6 +43,11 @@ int mu_dispatch_new(const struct mu_dispatch_opts *opts, struct mu_dispatch **re
     mu_list_init(&d->active);
     mu_timer_init(&d->wake, opts->core, on_wake);
     mu_timer_init(&d->grace, opts->core, NULL);
+    int r = arm_wake(d);
+    if (r < 0) {
+        mu_free(d);
+        return r;
+    }
     if (opts->metrics) {
         d->queued_gauge = mu_metrics_gauge(opts->metrics, "muster_runs_queued", NULL,
                                            "Runs waiting for a free place.");
@@ -410,7 +420,6 @@ void mu_dispatch_stop(struct mu_dispatch *d, int64_t grace_ms, void (*stopped)(v
         d->stopped = stopped;
         d->stopped_arg = arg;
         mu_timer_init(&d->grace, d->opts.core, cut_off);
-        mu_timer_clear(&d->wake);
     }
     if (d->n_active == 0 || grace_ms <= 0 || mu_timer_set(&d->grace, grace_ms) < 0) {
         cut_off(&d->grace);
