@@ -216,9 +216,9 @@ static int64_t runs(struct world *w)
 /* Lets both fire a few rounds. */
 static void fire(struct world *w, int both)
 {
-    mu_schedules_start(schedules[0]);
+    assert_int_equal(mu_schedules_start(schedules[0]), 0);
     if (both) {
-        mu_schedules_start(schedules[1]);
+        assert_int_equal(mu_schedules_start(schedules[1]), 0);
     }
     run_for(w, 2300);
 }
