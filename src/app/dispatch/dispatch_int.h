@@ -34,6 +34,7 @@ struct mu_run {
     bool stubborn;            /* waits for the database or for memory: capacity does not help it */
     uint64_t look_no;         /* the look (d->look_no) that it was tried in last */
     uint64_t group;           /* of whoever has the same candidates under the same quotas */
+    bool mapped;              /* in d->runs */
     bool counted;             /* in its org's `running` */
     bool cancel;              /* stop was accepted, or the session ended behind our back */
     bool release;             /* shutdown: put back instead of going on */
@@ -86,6 +87,9 @@ struct mu_run_name mu_run_name(const struct mu_run *run);
 MU_MUST_USE int mu_run_new(struct mu_dispatch *d, mu_bytes org_id, mu_bytes harness, mu_bytes model,
                            struct mu_run **ret);
 struct mu_run *mu_run_free(struct mu_run *run);
+/* Into d->runs, where a cancel finds it. A run that is not there yet is tried only once it is.
+ * -ENOMEM. */
+MU_MUST_USE int mu_run_map(struct mu_run *run);
 /* Puts a run into its org's heap (phase QUEUED) and pumps. Ends it in the database when there is no
  * memory. */
 void mu_run_enqueue(struct mu_run *run);

@@ -300,7 +300,7 @@ bool mu_run_try(struct mu_run *run)
         mu_run_drop(run);
         return true;
     }
-    struct mu_exec *x = exec_new(run);
+    struct mu_exec *x = mu_run_map(run) == 0 ? exec_new(run) : NULL;
     if (!x) {
         mu_run_wait_retry(run);
         return false;

@@ -44,6 +44,13 @@ int mu_run_new(struct mu_dispatch *d, mu_bytes org_id, mu_bytes harness, mu_byte
     return 0;
 }
 
+int mu_run_map(struct mu_run *run)
+{
+    int r = run->mapped ? 0 : mu_map_put(&run->d->runs, mu_id_bytes(&run->id), run);
+    run->mapped = r == 0;
+    return r;
+}
+
 struct mu_run *mu_run_free(struct mu_run *run)
 {
     if (run) {
@@ -148,7 +155,7 @@ void mu_run_drop(struct mu_run *run)
     struct mu_dispatch *d = run->d;
     leave(run);
     d->look_no++; /* others may have waited behind it */
-    if (mu_map_get(&d->runs, mu_id_bytes(&run->id)) == run) {
+    if (run->mapped) {
         mu_map_remove(&d->runs, mu_id_bytes(&run->id));
     }
     mu_run_free(run);
