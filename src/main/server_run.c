@@ -283,10 +283,12 @@ static void recovered(void *arg)
                                        .file_gone = file_gone,
                                        .arg = s};
     int r = mu_sweeper_new(&so, &s->sweeper);
-    if (r < 0) {
-        mu_err_set(&err, r, "%s", mu_err_text(r));
-    } else {
+    if (r == 0) {
         r = listen_all(s, &err);
+        r = r < 0 ? r : mu_schedules_start(s->schedules);
+    }
+    if (r < 0 && !err.code) {
+        mu_err_set(&err, r, "%s", mu_err_text(r));
     }
     if (r < 0) {
         mu_log(MU_LOG_ERROR, "startup.fatal", MU_KC("err_message", err.text));
@@ -294,7 +296,6 @@ static void recovered(void *arg)
         mu_dispatch_stop(s->dispatch, 0, give_up, s); /* the queue must not begin to run */
         return;
     }
-    mu_schedules_start(s->schedules);
     mu_timer_init(&s->disk.timer, s->loops[0], check_disk);
     (void)!mu_timer_set(&s->disk.timer, DISK_MS);
     write_address(s);

@@ -172,6 +172,10 @@ void mu_jw_real(struct mu_json_w *w, double v)
         mu_jw_null(w);
         return;
     }
+    if (v == 0 && signbit(v)) {
+        mu_jw_raw(w, MU_B("-0.0")); /* "-0" would be read back as an integer without its sign */
+        return;
+    }
     char text[40];
     int n = 0;
     for (int digits = 15; digits <= 17; digits++) {
