@@ -12,11 +12,19 @@ static void on_alloc(uv_handle_t *h, size_t suggested MU_UNUSED, uv_buf_t *buf)
     *buf = uv_buf_init(c->seat->in, quiet ? MU_HTTP_QUIET_BYTES : MU_HTTP_IN_BYTES);
 }
 
+static void read_stop(struct mu_http_conn *c)
+{
+    if (c->reading) {
+        uv_read_stop((uv_stream_t *)&c->tcp);
+        c->reading = false;
+    }
+}
+
 /* The peer will send no more. It may still read: a whole answer that is due is given. */
 static void on_end(struct mu_http_conn *c)
 {
     c->eof = true;
-    mu_http_read_stop(c);
+    read_stop(c);
     switch (c->state) {
     case MU_CONN_WAIT:
         if (c->req) {
@@ -87,14 +95,6 @@ void mu_http_read_start(struct mu_http_conn *c)
     c->reading = true;
 }
 
-void mu_http_read_stop(struct mu_http_conn *c)
-{
-    if (c->reading) {
-        uv_read_stop((uv_stream_t *)&c->tcp);
-        c->reading = false;
-    }
-}
-
 /* --- from bytes to a request --- */
 
 /* Input that cannot be used yet. Reading stops until it was, so this does not grow. */
@@ -109,7 +109,7 @@ static void keep(struct mu_http_conn *c, mu_bytes in)
     memcpy(more + c->kept_len, in.ptr, in.len);
     c->kept = more;
     c->kept_len += in.len;
-    mu_http_read_stop(c);
+    read_stop(c);
 }
 
 static void discard(struct mu_http_conn *c, size_t n)
@@ -119,7 +119,7 @@ static void discard(struct mu_http_conn *c, size_t n)
         if (c->state == MU_CONN_LINGER) {
             mu_http_conn_cut(c);
         } else {
-            mu_http_read_stop(c);
+            read_stop(c);
             c->eof = true; /* no lingering: this peer does not stop */
         }
     }

@@ -9,6 +9,7 @@
 #include "app/identity/identity.h"
 #include "app/sessions/model.h"
 #include "base/id.h"
+#include "io/work.h"
 
 struct mu_sessions;
 
@@ -60,8 +61,9 @@ struct mu_session_create {
     int state, outcome; /* of it */
     int64_t now_ms, deadline_ms;
     void (*done)(struct mu_session_create *op,
-                 int result); /* MU_E_MISMATCH: the key was used with another body;
-                                 MU_E_STALE: the tick was taken already */
+                 int result); /* MU_E_MISMATCH: the key was used with another body; MU_E_EXISTS:
+                                 the key was used, and its session was deleted since; MU_E_STALE:
+                                 the tick was taken already */
     void *ctx;
     /* own */
     struct mu_id fresh; /* the id if it is made: a unit may run twice, so `id` is only an answer */
@@ -357,7 +359,7 @@ struct mu_session_end {
     void (*done)(struct mu_session_end *op, int result);
     void *ctx;
     struct mu_buf event;
-    char from_event[64];
+    int why_not; /* own: the answer, while the quota of a stale report is settled */
 };
 MU_MUST_USE int mu_session_end(struct mu_sessions *s, struct mu_session_end *op);
 
@@ -394,8 +396,9 @@ struct mu_sweeper_opts {
     struct mu_sessions *sessions;
     struct mu_loop *core;
     int64_t retention_interval_ms;
+    struct mu_work *work; /* file_gone() runs there */
     void (*expired)(void *arg, mu_bytes session_id);
-    void (*file_gone)(void *arg, mu_bytes file_id); /* a purged session's stored object */
+    void (*file_gone)(void *arg, mu_bytes file_id); /* a purged session's stored object; blocking */
     void *arg;
 };
 /* Deadlines every second, the reconciler every minute (metric muster_orphans, always 0), retention
