@@ -84,7 +84,8 @@ static bool utf8_goes_on(struct mu_ws_parser *p, const char *s, size_t len)
 
 /* --- payload --- */
 
-/* The frame's header and what there is of its payload were taken; `piece` is a part of a message. */
+/* The frame's header and what there is of its payload were taken; `piece` is a part of a message.
+ */
 static enum mu_ws_event data_event(struct mu_ws_parser *p, mu_bytes piece)
 {
     if (p->text && !utf8_goes_on(p, piece.ptr, piece.len)) {

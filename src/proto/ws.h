@@ -1,5 +1,5 @@
-/* WebSocket frames (RFC 6455, no extensions): an incremental parser and the parts of a writer. Pure:
- * bytes in, events out. */
+/* WebSocket frames (RFC 6455, no extensions): an incremental parser and the parts of a writer.
+ * Pure: bytes in, events out. */
 #ifndef MU_PROTO_WS_H
 #define MU_PROTO_WS_H
 
@@ -39,7 +39,8 @@ enum mu_ws_event {
 
 /* Read what the event names; the rest is the parser's own. */
 struct mu_ws_parser {
-    mu_bytes piece; /* of a message: in the input; of a control frame: in here, until the next one */
+    mu_bytes
+        piece; /* of a message: in the input; of a control frame: in here, until the next one */
     const char *fault;
     uint64_t max_message, left, total; /* left of the frame; payload of the message so far */
     uint16_t code;

@@ -119,25 +119,29 @@ static const struct row rows[] = {
     {"binary", MU_B("\x82\x03\x01\xff\x80"), "bin(\x01\xff\x80) "},
     {"empty text", MU_B("\x81\x00"), "text() "},
     {"empty binary", MU_B("\x82\x00"), "bin() "},
-    {"two messages", MU_B("\x81\x01"
-                          "a\x82\x01"
-                          "b"),
+    {"two messages",
+     MU_B("\x81\x01"
+          "a\x82\x01"
+          "b"),
      "text(a) bin(b) "},
-    {"fragments", MU_B("\x01\x02"
-                       "ab\x00\x01"
-                       "c\x80\x02"
-                       "de"),
+    {"fragments",
+     MU_B("\x01\x02"
+          "ab\x00\x01"
+          "c\x80\x02"
+          "de"),
      "text(abcde) "},
     {"fragments of nothing", MU_B("\x01\x00\x00\x00\x80\x00"), "text() "},
-    {"ping between fragments", MU_B("\x02\x01"
-                                    "a\x89\x02hi\x80\x01"
-                                    "b"),
+    {"ping between fragments",
+     MU_B("\x02\x01"
+          "a\x89\x02hi\x80\x01"
+          "b"),
      "bin(a<ping hi>b) "},
     {"pong", MU_B("\x8a\x00\x8a\x01x"), "<pong ><pong x>"},
     {"close without a code", MU_B("\x88\x00"), "close 1005 "},
     {"close with a code", MU_B("\x88\x02\x03\xe8"), "close 1000 "},
-    {"close with a reason", MU_B("\x88\x05\x03\xe9"
-                                 "bye"),
+    {"close with a reason",
+     MU_B("\x88\x05\x03\xe9"
+          "bye"),
      "close 1001 bye"},
     {"close between fragments", MU_B("\x88\x02\x0f\xa0"), "close 4000 "},
     {"nothing behind a close", MU_B("\x88\x02\x03\xe8\x81\x01x"), "close 1000 "},
@@ -169,11 +173,13 @@ static const struct row rows[] = {
     {"opcode 11", MU_B("\x8b\x00"), "error 1002"},
     {"opcode 15", MU_B("\x8f\x00"), "error 1002"},
     {"continuation of nothing", MU_B("\x80\x01x"), "error 1002"},
-    {"continuation behind a whole message", MU_B("\x81\x01"
-                                                 "a\x80\x01x"),
+    {"continuation behind a whole message",
+     MU_B("\x81\x01"
+          "a\x80\x01x"),
      "text(a) error 1002"},
-    {"message in a message", MU_B("\x01\x01"
-                                  "a\x81\x01x"),
+    {"message in a message",
+     MU_B("\x01\x01"
+          "a\x81\x01x"),
      "error 1002"},
     {"masked by a server", MU_B("\x81\x81\x01\x02\x03\x04x"), "error 1002"},
     {"length 125 in two bytes", MU_B("\x82\x7e\x00\x7d"), "error 1002"},
@@ -183,12 +189,14 @@ static const struct row rows[] = {
     {"too large", MU_B("\x82\x7f\x00\x00\x00\x00\x00\x01\x11\x71"), "error 1009"},
     {"much too large", MU_B("\x82\x7f\x7f\xff\xff\xff\xff\xff\xff\xff"), "error 1009"},
     {"text that is not UTF-8", MU_B("\x81\x02\xc3\x28"), "error 1007"},
-    {"text that ends inside a character", MU_B("\x81\x03"
-                                               "ab\xc3"),
+    {"text that ends inside a character",
+     MU_B("\x81\x03"
+          "ab\xc3"),
      "error 1007"},
-    {"character over two fragments", MU_B("\x01\x02"
-                                          "a\xe2\x00\x01\x82\x80\x02\xac"
-                                          "b"),
+    {"character over two fragments",
+     MU_B("\x01\x02"
+          "a\xe2\x00\x01\x82\x80\x02\xac"
+          "b"),
      "text(a\xe2\x82\xac"
      "b) "},
     {"character cut by a ping", MU_B("\x01\x01\xc3\x89\x00\x80\x01\xa9"), "text(\xc3<ping >\xa9) "},
@@ -201,7 +209,10 @@ static const struct row rows[] = {
     {"beyond U+10FFFF", MU_B("\x81\x04\xf4\x90\x80\x80"), "error 1007"},
     {"U+10FFFF", MU_B("\x81\x04\xf4\x8f\xbf\xbf"), "text(\xf4\x8f\xbf\xbf) "},
     {"lone continuation byte", MU_B("\x81\x01\x80"), "error 1007"},
-    {"fault behind much ASCII", MU_B("\x81\x12" "0123456789abcdef\xff!"), "error 1007"},
+    {"fault behind much ASCII",
+     MU_B("\x81\x12"
+          "0123456789abcdef\xff!"),
+     "error 1007"},
     {"binary may be anything", MU_B("\x82\x02\xc3\x28"), "bin(\xc3\x28) "},
 };
 
@@ -242,7 +253,8 @@ static void masked_frames_mean_the_same(void **state)
         mask_frames(rows[i].frames, &masked);
         /* only what is made of short frames can be written again so */
         size_t frames = 0;
-        for (mu_bytes in = rows[i].frames; in.len >= 2 && (unsigned char)in.ptr[1] <= 125; frames++) {
+        for (mu_bytes in = rows[i].frames; in.len >= 2 && (unsigned char)in.ptr[1] <= 125;
+             frames++) {
             in = mu_bytes_from(in, 2U + (unsigned char)in.ptr[1]);
         }
         if (masked.len == rows[i].frames.len + 4 * frames) {
@@ -269,14 +281,13 @@ static void every_length_is_written_short_and_read_back(void **state)
     static const struct {
         uint64_t len;
         size_t header;
-    } cases[] = {{0, 2},     {1, 2},     {125, 2},    {126, 4},    {127, 4},
+    } cases[] = {{0, 2},     {1, 2},      {125, 2},    {126, 4},   {127, 4},
                  {65535, 4}, {65536, 10}, {70000, 10}, {70001, 10}};
     for (size_t i = 0; i < MU_ARRAY_LEN(cases); i++) {
         for (int masked = 0; masked < 2; masked++) {
             unsigned char head[MU_WS_HEADER_MAX], mask[4] = {1, 2, 3, 250};
             struct reader r;
-            size_t n =
-                mu_ws_header(head, MU_WS_BINARY, true, cases[i].len, masked ? mask : NULL);
+            size_t n = mu_ws_header(head, MU_WS_BINARY, true, cases[i].len, masked ? mask : NULL);
             assert_int_equal(n, cases[i].header + (masked ? 4 : 0));
             reader_init(&r, masked, MAX_MESSAGE);
             size_t len = (size_t)cases[i].len;
@@ -311,9 +322,22 @@ static void the_limit_counts_all_fragments_of_a_message_and_only_those(void **st
     (void)state;
     struct reader r;
     reader_init(&r, false, 5);
-    assert_true(feed(&r, "\x01\x03" "abc" "\x80\x02" "de", 9));
-    assert_true(feed(&r, "\x82\x05" "12345", 7));
-    assert_false(feed(&r, "\x01\x03" "abc" "\x80\x03" "def", 10));
+    assert_true(feed(&r,
+                     "\x01\x03"
+                     "abc"
+                     "\x80\x02"
+                     "de",
+                     9));
+    assert_true(feed(&r,
+                     "\x82\x05"
+                     "12345",
+                     7));
+    assert_false(feed(&r,
+                      "\x01\x03"
+                      "abc"
+                      "\x80\x03"
+                      "def",
+                      10));
     assert_true(mu_bytes_is(mu_buf_bytes(&r.log), "text(abcde) bin(12345) text(abcerror 1009"));
     mu_buf_fini(&r.log);
 }
@@ -350,8 +374,12 @@ static void text_is_judged_like_the_plain_check_does(void **state)
                                           0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xff};
     enum { N = sizeof edges };
     for (size_t i = 0; i < (size_t)N * N * N * N; i++) {
-        char frame[6] = {(char)0x81, 4, (char)edges[i % N], (char)edges[i / N % N],
-                         (char)edges[i / N / N % N], (char)edges[i / N / N / N]};
+        char frame[6] = {(char)0x81,
+                         4,
+                         (char)edges[i % N],
+                         (char)edges[i / N % N],
+                         (char)edges[i / N / N % N],
+                         (char)edges[i / N / N / N]};
         bool want = mu_utf8_valid(mu_bytes_of(frame + 2, 4));
         struct mu_ws_parser p;
         size_t used = 0, at = 0;
