@@ -154,7 +154,8 @@ static void world_start(struct world *w, const struct mu_http_limits *limits, si
     for (size_t i = 0; i < n_loops; i++) {
         assert_int_equal(mu_loop_new(&mu_env_real, "test", &w->loops[i]), 0);
     }
-    struct mu_http_ops ops = {on_admit, on_request, on_malformed, w};
+    struct mu_http_ops ops = {
+        .admit = on_admit, .request = on_request, .malformed = on_malformed, .arg = w};
     assert_int_equal(mu_http_server_new(w->loops, n_loops, limits, &ops, &w->server), 0);
     struct mu_http_listen l = {.host = "127.0.0.1",
                                .fd = -1,
