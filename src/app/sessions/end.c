@@ -14,19 +14,22 @@ static const struct mu_stmt q_complete = {
     "THEN end_reason ELSE CAST($4 AS "
     "BIGINT) END, exit_code = $5, ended_ms = $6, updated_ms = $6, purge_ms = $7, tokens_in = $9, "
     "tokens_out = $10, rev = rev + 1 "
-    "WHERE id = $1 AND epoch = $2 AND state IN (20, 60, 80) RETURNING state, outcome",
+    "WHERE id = $1 AND epoch = $2 AND state BETWEEN 20 AND 80 RETURNING state, outcome",
     NULL};
 static const struct mu_stmt q_result = {
-    "result", "ttttittiib",
+    "result", "ttttittiibt",
     "INSERT INTO session_results (session_id, message_head, error_code, error_message, updated_ms, "
     "provider, artifacts, "
-    "output_bytes, output_truncated, output) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON "
+    "output_bytes, output_truncated, output, session_link) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, "
+    "$9, $10, $11) ON "
     "CONFLICT (session_id) DO UPDATE "
     "SET message_head = excluded.message_head, error_code = excluded.error_code, error_message = "
     "excluded.error_message, "
     "updated_ms = excluded.updated_ms, provider = excluded.provider, artifacts = "
     "excluded.artifacts, output_bytes = "
-    "excluded.output_bytes, output_truncated = excluded.output_truncated, output = excluded.output",
+    "excluded.output_bytes, output_truncated = excluded.output_truncated, output = "
+    "excluded.output, session_link = coalesce(excluded.session_link, "
+    "session_results.session_link)",
     NULL};
 static const struct mu_stmt q_artifact = {
     "artifact_new", "tttitti",
@@ -55,6 +58,9 @@ static const struct mu_stmt q_stopped_result = {
     "$2, $3) ON CONFLICT (session_id) DO UPDATE SET error_code = excluded.error_code, "
     "error_message = excluded.error_message, "
     "message_head = excluded.message_head, updated_ms = excluded.updated_ms",
+    NULL};
+static const struct mu_stmt q_attempt_reason = {
+    "attempt_reason", "tit", "UPDATE attempts SET reason = $3 WHERE session_id = $1 AND epoch = $2",
     NULL};
 static const struct mu_stmt q_delete = {
     "delete", "t", "DELETE FROM sessions WHERE id = $1 AND ended_ms IS NOT NULL", NULL};
@@ -105,7 +111,7 @@ static int store_result(struct mu_session_end *op, struct mu_tx *tx)
         r = MU_TX_RUN(tx, &q_result, NULL, NULL, MU_VT(id), MU_VT(head), MU_VTOPT(mu_str(code)),
                       code ? MU_VT(message) : MU_VNULL, MU_VI(op->now_ms), MU_VTOPT(op->provider),
                       MU_VTOPT(op->artifacts), MU_VI(op->output_bytes), MU_VI(op->output_truncated),
-                      op->output.ptr ? MU_VB(op->output) : MU_VNULL);
+                      op->output.ptr ? MU_VB(op->output) : MU_VNULL, MU_VTOPT(op->session_link));
     }
     mu_buf_fini(&message_buf);
     mu_buf_fini(&head_buf);
@@ -173,6 +179,10 @@ static int run_end(struct mu_unit *u, struct mu_tx *tx)
                                                        : MU_ATT_FAILED;
     r = MU_TX_SEND(tx, &mu_q_attempt_end, -1, MU_VT(id), MU_VI(op->epoch), MU_VI(outcome),
                    op->has_exit_code ? MU_VI(op->exit_code) : MU_VNULL, MU_VI(op->now_ms));
+    if (r >= 0 && op->attempt_reason.len) {
+        r = MU_TX_SEND(tx, &q_attempt_reason, -1, MU_VT(id), MU_VI(op->epoch),
+                       MU_VT(op->attempt_reason));
+    }
     if (r >= 0) {
         r = mu_quota_settle(tx, &op->quota, id);
     }
@@ -258,7 +268,7 @@ static int run_cancel(struct mu_unit *u, struct mu_tx *tx)
         return 0;
     }
     int64_t purge = mu_sessions_purge_ms(op->sessions, op->now_ms);
-    r = mu_tx_stream(tx, id, who.state == MU_ST_RUNNING ? 1 : 2);
+    r = mu_tx_stream(tx, id, who.state >= MU_ST_CLAIMED ? 1 : 2);
     if (r < 0) {
         return r;
     }
