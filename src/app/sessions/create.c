@@ -239,7 +239,10 @@ int mu_session_create(struct mu_sessions *s, struct mu_session_create *op)
 {
     op->sessions = s;
     op->now_ms = mu_sessions_now(s);
-    op->fresh = op->id = mu_id_new(s->opts.env, &op->now_ms);
+    if (op->fresh.text[0] == 0) {
+        op->fresh = mu_id_new(s->opts.env, &op->now_ms);
+    }
+    op->id = op->fresh;
     op->deadline_ms = op->now_ms + s->opts.pending_max_ms;
     op->prompt_head = mu_utf8_cut(op->prompt, PROMPT_HEAD);
     op->prompt_rest = mu_bytes_from(op->prompt, op->prompt_head.len);

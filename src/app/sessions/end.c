@@ -14,7 +14,8 @@ static const struct mu_stmt q_complete = {
     "THEN end_reason ELSE CAST($4 AS "
     "BIGINT) END, exit_code = $5, ended_ms = $6, updated_ms = $6, purge_ms = $7, tokens_in = $9, "
     "tokens_out = $10, rev = rev + 1 "
-    "WHERE id = $1 AND epoch = $2 AND state BETWEEN 20 AND 80 RETURNING state, outcome",
+    "WHERE id = $1 AND epoch = $2 AND state BETWEEN 20 AND 80 RETURNING state, outcome, CASE "
+    "WHEN stop_ms IS NULL THEN 0 ELSE 1 END",
     NULL};
 static const struct mu_stmt q_result = {
     "result", "ttttittiibt",
@@ -82,6 +83,7 @@ static int take_ended(void *arg, struct mu_row *row)
     struct mu_session_end *op = arg;
     op->got_state = (int)mu_row_i64(row, 0);
     op->got_outcome = (int)mu_row_i64(row, 1);
+    op->got_stop = mu_row_i64(row, 2) != 0;
     return 0;
 }
 
@@ -105,7 +107,8 @@ static int store_result(struct mu_session_end *op, struct mu_tx *tx)
     struct mu_buf message_buf, head_buf;
     mu_bytes message =
         clean_text(&message_buf, cancelled ? MU_B("Cancelled") : op->error_message, MESSAGE_MAX);
-    mu_bytes head = clean_text(&head_buf, code ? message : op->output, HEAD_MAX);
+    mu_bytes head =
+        clean_text(&head_buf, code || !op->output.len ? message : op->output, HEAD_MAX);
     int r = message_buf.failed ? message_buf.failed : head_buf.failed;
     if (r == 0) {
         r = MU_TX_RUN(tx, &q_result, NULL, NULL, MU_VT(id), MU_VT(head), MU_VTOPT(mu_str(code)),
@@ -196,6 +199,9 @@ static void end_done(struct mu_unit *u, int result)
 {
     struct mu_session_end *op = MU_CONTAINER(u, struct mu_session_end, unit);
     mu_buf_fini(&op->event);
+    if (result >= 0 && op->got_outcome == MU_OUT_CANCELLED && !op->got_stop) {
+        mu_sessions_note_stop(op->sessions, mu_str(op->org_id)); /* nobody had asked for it */
+    }
     if (result >= 0) {
         mu_sessions_note_end(op->sessions, mu_str(op->org_id), op->got_outcome);
     } else if (result == MU_E_STALE) {

@@ -65,7 +65,8 @@ struct mu_session_create {
                                  MU_E_STALE: the tick was taken already */
     void *ctx;
     /* own */
-    struct mu_id fresh; /* the id if it is made: a unit may run twice, so `id` is only an answer */
+    struct mu_id fresh; /* the id if it is made (a unit may run twice, so `id` is only an answer);
+                           app/fleet chooses it beforehand */
     struct mu_digest hash;
     char hash_hex[33];
     mu_bytes prompt_head, prompt_rest, search;
@@ -338,7 +339,7 @@ struct mu_session_end {
     bool has_exit_code;
     int64_t exit_code, tokens_in, tokens_out;
     const char *error_code; /* NULL = none */
-    mu_bytes error_message;
+    mu_bytes error_message; /* without a code: shown when there is no output */
     mu_bytes output; /* whole, already cut to 8 MiB; ptr NULL: keep the chunks as they are */
     int64_t output_bytes;
     bool output_truncated;
@@ -357,6 +358,7 @@ struct mu_session_end {
     char org_id[MU_ORG_LEN + 1];
     /* out */
     int got_state, got_outcome;
+    bool got_stop; /* a stop had been accepted */
     void (*done)(struct mu_session_end *op, int result);
     void *ctx;
     struct mu_buf event;
