@@ -283,6 +283,9 @@ static void recovered(void *arg)
                                        .file_gone = file_gone,
                                        .arg = s};
     int r = mu_sweeper_new(&so, &s->sweeper);
+    if (r == 0) {
+        r = mu_schedules_start(s->schedules);
+    }
     if (r < 0) {
         mu_err_set(&err, r, "%s", mu_err_text(r));
     } else {
@@ -293,7 +296,6 @@ static void recovered(void *arg)
         finish(s, 1);
         return;
     }
-    mu_schedules_start(s->schedules);
     mu_timer_init(&s->disk_timer, s->loops[0], check_disk);
     check_disk(&s->disk_timer);
     write_address(s);

@@ -6,21 +6,28 @@
 #include "app/dispatch/exec.h"
 #include "base/log.h"
 
+enum { RECOVER_RETRY_MS = 500 };
+
 /* --- life --- */
+
+/* The alarm stays set for as long as the dispatcher lives: moving it then needs no memory, so no
+ * wake-up can be lost. */
+static int arm_wake(struct mu_dispatch *d)
+{
+    return mu_timer_set(&d->wake, MU_LOOK_MS);
+}
 
 static void on_wake(struct mu_timer *t)
 {
-    mu_dispatch_pump(MU_CONTAINER(t, struct mu_dispatch, wake));
+    struct mu_dispatch *d = MU_CONTAINER(t, struct mu_dispatch, wake);
+    MU_CHECK(arm_wake(d) == 0); /* its place in the heap has only just become free */
+    mu_dispatch_pump(d);
 }
 
 static void on_capacity(void *arg)
 {
     struct mu_dispatch *d = arg;
-    MU_LIST_EACH(it, tmp, &d->waiting)
-    {
-        struct mu_run *run = MU_CONTAINER(it, struct mu_run, link);
-        run->wake_ms = run->stubborn ? run->wake_ms : 0;
-    }
+    d->look_no++;
     mu_dispatch_pump(d);
 }
 
@@ -38,6 +45,11 @@ int mu_dispatch_new(const struct mu_dispatch_opts *opts, struct mu_dispatch **re
     mu_list_init(&d->active);
     mu_timer_init(&d->wake, opts->core, on_wake);
     mu_timer_init(&d->grace, opts->core, NULL);
+    int r = arm_wake(d);
+    if (r < 0) {
+        mu_free(d);
+        return r;
+    }
     if (opts->metrics) {
         d->queued_gauge = mu_metrics_gauge(opts->metrics, "muster_runs_queued", NULL,
                                            "Runs waiting for a free place.");
@@ -76,6 +88,14 @@ struct mu_dispatch *mu_dispatch_free(struct mu_dispatch *d)
     if (!d) {
         return NULL;
     }
+    MU_LIST_EACH(it, tmp, &d->waiting)
+    {
+        struct mu_run *waiter = MU_CONTAINER(it, struct mu_run, link);
+        if (!waiter->mapped) {
+            mu_list_remove(it);
+            mu_run_free(waiter);
+        }
+    }
     size_t at = 0;
     struct mu_run *run;
     while ((run = mu_map_next(&d->runs, &at))) {
@@ -107,10 +127,13 @@ static int add_queued(struct mu_dispatch *d, mu_bytes id, mu_bytes org, mu_bytes
     if (r < 0) {
         return r;
     }
-    if (mu_id_parse(id, NULL, &run->id) < 0 ||
-        mu_map_put(&d->runs, mu_id_bytes(&run->id), run) < 0) {
+    r = mu_id_parse(id, NULL, &run->id);
+    if (r == 0) {
+        r = mu_run_map(run);
+    }
+    if (r < 0) {
         mu_run_free(run);
-        return -ENOMEM;
+        return r;
     }
     run->queued_ms = queued_ms;
     run->epoch = epoch;
@@ -185,20 +208,35 @@ static void recover_again(struct mu_timer *t)
     recover(MU_CONTAINER(t, struct mu_recovery, again));
 }
 
+static void recovered(struct mu_session_recover *op, int result);
+
+static void queue_again(struct mu_timer *t)
+{
+    recovered(&MU_CONTAINER(t, struct mu_recovery, again)->op, 0);
+}
+
+/* False when there is no memory for that either. */
+static bool once_more(struct mu_recovery *rec, void (*fn)(struct mu_timer *t))
+{
+    mu_timer_init(&rec->again, rec->d->opts.core, fn);
+    return mu_timer_set(&rec->again, RECOVER_RETRY_MS) == 0;
+}
+
 static void recovered(struct mu_session_recover *op, int result)
 {
     struct mu_recovery *rec = op->ctx;
     struct mu_dispatch *d = rec->d;
-    if (result < 0 && result != MU_E_STALE && result != MU_E_NOT_FOUND && result != MU_E_SHUTDOWN) {
-        mu_timer_init(&rec->again, d->opts.core, recover_again);
-        if (mu_timer_set(&rec->again, 500) == 0) {
-            return;
-        }
+    if (result < 0 && result != MU_E_STALE && result != MU_E_NOT_FOUND && result != MU_E_SHUTDOWN &&
+        once_more(rec, recover_again)) {
+        return;
     }
     if (result == 0 && op->requeued &&
         add_queued(d, mu_id_bytes(&op->id), mu_str(op->org_id), mu_str(rec->harness),
                    mu_str(rec->model), rec->queued_ms, op->epoch, op->tries,
                    rec->saturated_ms) < 0) {
+        if (once_more(rec, queue_again)) {
+            return;
+        }
         mu_log(MU_LOG_ERROR, "startup.requeue_failed", MU_KS("run_id", mu_id_bytes(&op->id)));
     }
     if (--d->recoveries_open == 0) {
@@ -239,13 +277,11 @@ void mu_dispatch_start(struct mu_dispatch *d, void (*ready)(void *arg), void *ar
 static void enqueue_posted(struct mu_post *post)
 {
     struct mu_run *run = MU_CONTAINER(post, struct mu_run, post);
-    struct mu_dispatch *d = run->d;
-    if (mu_map_put(&d->runs, mu_id_bytes(&run->id), run) < 0) {
-        mu_log(MU_LOG_ERROR, "run.not_queued", MU_KS("run_id", mu_id_bytes(&run->id)));
-        mu_run_free(run); /* durable: the next start queues it */
-        return;
+    if (mu_run_map(run) < 0) { /* it is stored: nothing may lose it here */
+        mu_run_wait_retry(run);
+    } else {
+        mu_run_enqueue(run);
     }
-    mu_run_enqueue(run);
 }
 
 static void created(struct mu_session_create *op, int result)
@@ -410,7 +446,6 @@ void mu_dispatch_stop(struct mu_dispatch *d, int64_t grace_ms, void (*stopped)(v
         d->stopped = stopped;
         d->stopped_arg = arg;
         mu_timer_init(&d->grace, d->opts.core, cut_off);
-        mu_timer_clear(&d->wake);
     }
     if (d->n_active == 0 || grace_ms <= 0 || mu_timer_set(&d->grace, grace_ms) < 0) {
         cut_off(&d->grace);

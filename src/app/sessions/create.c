@@ -69,6 +69,7 @@ static const struct mu_stmt q_tick = {
 struct found {
     char id[MU_ID_LEN + 1], hash[33];
     int state, outcome;
+    bool gone; /* the session was deleted; its key still stands for it */
 };
 
 static int take_found(void *arg, struct mu_row *row)
@@ -76,6 +77,7 @@ static int take_found(void *arg, struct mu_row *row)
     struct found *f = arg;
     snprintf(f->id, sizeof f->id, "%.*s", MU_ARGS(mu_row_bytes(row, 0)));
     snprintf(f->hash, sizeof f->hash, "%.*s", MU_ARGS(mu_row_bytes(row, 1)));
+    f->gone = mu_row_null(row, 2);
     f->state = (int)mu_row_i64(row, 2);
     f->outcome = (int)mu_row_i64(row, 3);
     return 0;
@@ -113,6 +115,9 @@ static int answer_existing(struct mu_session_create *op, struct mu_tx *tx)
         }
         if (strcmp(f.hash, op->hash_hex) != 0) {
             return MU_E_MISMATCH;
+        }
+        if (f.gone) { /* to run it once more is what the key is there to prevent */
+            return MU_E_EXISTS;
         }
         op->replayed = true;
     } else if (op->check_dup) {
@@ -208,7 +213,7 @@ static void created(struct mu_unit *u, int result)
         mu_metric_add(op->sessions->created, 1);
     }
     if (result >= 0) {
-        atomic_store_explicit(&op->who->tenant->stored, true, memory_order_relaxed);
+        mu_identity_org_stored(op->who);
     }
     mu_buf_fini(&op->search_buf);
     if (op->after_done) {

@@ -51,7 +51,12 @@ static const struct mu_stmt q_cancel = {
 static const struct mu_stmt q_cancel_any = {"cancel_any", "tiii",
                                             CANCEL_SET "RETURNING state, route, org_id", NULL};
 static const struct mu_stmt q_who = {
-    "who", "t", "SELECT org_id, state, route, outcome FROM sessions WHERE id = $1", NULL};
+    "who", "t",
+    "SELECT org_id, state, route, CASE WHEN worker_id IS NULL THEN 0 ELSE 1 END FROM sessions "
+    "WHERE id = $1",
+    NULL};
+static const struct mu_stmt q_is_live = {
+    "is_live", "t", "SELECT 1 FROM sessions WHERE id = $1 AND ended_ms IS NULL", NULL};
 static const struct mu_stmt q_stopped_result = {
     "stopped_result", "tti",
     "INSERT INTO session_results (session_id, error_code, error_message, message_head, updated_ms) "
@@ -195,6 +200,36 @@ static int run_end(struct mu_unit *u, struct mu_tx *tx)
     return r < 0 ? r : end_events(op, tx);
 }
 
+static int run_settle(struct mu_unit *u, struct mu_tx *tx)
+{
+    struct mu_session_end *op = MU_CONTAINER(u, struct mu_session_end, unit);
+    mu_bytes id = mu_id_bytes(&op->id);
+    /* what a live session holds belongs to another attempt */
+    int r = MU_TX_RUN(tx, &q_is_live, NULL, NULL, MU_VT(id));
+    return r != 0 ? MU_MIN(r, 0) : mu_quota_settle(tx, &op->quota, id);
+}
+
+static void settle_done(struct mu_unit *u, int result MU_UNUSED)
+{
+    struct mu_session_end *op = MU_CONTAINER(u, struct mu_session_end, unit);
+    op->done(op, op->why_not); /* a hold that was not settled ends by itself */
+}
+
+/* The session ended without this report (its deadline passed), but what the call used of a quota
+ * is known only here: else the hold would give the message back long before the window does. */
+static bool settle_alone(struct mu_session_end *op, int result)
+{
+    bool gone = result == MU_E_STALE || result == MU_E_NOT_FOUND;
+    if (!gone || !op->quota.provider) {
+        return false;
+    }
+    op->why_not = result;
+    op->unit.run = run_settle;
+    op->unit.done = settle_done;
+    op->unit.alone = false;
+    return mu_writer_submit(op->sessions->opts.writer, &op->unit) == 0;
+}
+
 static void end_done(struct mu_unit *u, int result)
 {
     struct mu_session_end *op = MU_CONTAINER(u, struct mu_session_end, unit);
@@ -207,7 +242,9 @@ static void end_done(struct mu_unit *u, int result)
     } else if (result == MU_E_STALE) {
         mu_metric_add(op->sessions->stale, 1);
     }
-    op->done(op, result);
+    if (!settle_alone(op, result)) {
+        op->done(op, result);
+    }
 }
 
 int mu_session_end(struct mu_sessions *s, struct mu_session_end *op)
@@ -226,7 +263,8 @@ int mu_session_end(struct mu_sessions *s, struct mu_session_end *op)
 
 struct who {
     char org[MU_ORG_LEN + 1];
-    int state, route, outcome;
+    int state, route;
+    bool attached; /* something may run it: a stop ends it only when that was told */
 };
 
 static int take_cancelled(void *arg, struct mu_row *row)
@@ -244,7 +282,7 @@ static int take_who(void *arg, struct mu_row *row)
     snprintf(w->org, sizeof w->org, "%.*s", MU_ARGS(mu_row_bytes(row, 0)));
     w->state = (int)mu_row_i64(row, 1);
     w->route = (int)mu_row_i64(row, 2);
-    w->outcome = (int)mu_row_i64(row, 3);
+    w->attached = mu_row_i64(row, 3) != 0;
     return 0;
 }
 
@@ -274,7 +312,7 @@ static int run_cancel(struct mu_unit *u, struct mu_tx *tx)
         return 0;
     }
     int64_t purge = mu_sessions_purge_ms(op->sessions, op->now_ms);
-    r = mu_tx_stream(tx, id, who.state >= MU_ST_CLAIMED ? 1 : 2);
+    r = mu_tx_stream(tx, id, who.attached ? 1 : 2);
     if (r < 0) {
         return r;
     }

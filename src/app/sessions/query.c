@@ -46,8 +46,9 @@ static const struct mu_stmt q_list = {"list", "tti", LIST("s.org_id = $1 AND s.i
 static const struct mu_stmt q_list_all = {"list_all", "tti", LIST("s.id < $2 AND $1 = ''"),
                                           LIST_PG("s.id < $2 AND $1 = ''")};
 static const struct mu_stmt q_chunks = {
-    "chunks", "t", "SELECT bytes FROM output_chunks WHERE session_id = $1 ORDER BY pos LIMIT 4096",
-    NULL};
+    /* one a second at most: a day's are few enough, and their bytes are bounded */
+    "chunks", "t",
+    "SELECT bytes FROM output_chunks WHERE session_id = $1 ORDER BY pos LIMIT 100000", NULL};
 static const struct mu_stmt q_files_of = {
     "files_of", "t",
     "SELECT s.org_id, s.ended_ms, x.output_bytes FROM sessions s LEFT JOIN session_results x ON "
@@ -109,7 +110,7 @@ void mu_session_view_read(struct mu_row *r, struct mu_session_view *v)
 
 struct got {
     struct mu_session_get *op;
-    struct mu_buf chunks; /* read first: a row callback may not ask the connection anything */
+    struct mu_buf chunks; /* read first: the row's own texts must stay valid beside them */
     bool foreign;
 };
 

@@ -61,8 +61,9 @@ struct mu_session_create {
     int state, outcome; /* of it */
     int64_t now_ms, deadline_ms;
     void (*done)(struct mu_session_create *op,
-                 int result); /* MU_E_MISMATCH: the key was used with another body;
-                                 MU_E_STALE: the tick was taken already */
+                 int result); /* MU_E_MISMATCH: the key was used with another body; MU_E_EXISTS:
+                                 the key was used, and its session was deleted since; MU_E_STALE:
+                                 the tick was taken already */
     void *ctx;
     /* own */
     struct mu_id fresh; /* the id if it is made (a unit may run twice, so `id` is only an answer);
@@ -362,7 +363,7 @@ struct mu_session_end {
     void (*done)(struct mu_session_end *op, int result);
     void *ctx;
     struct mu_buf event;
-    char from_event[64];
+    int why_not; /* own: the answer, while the quota of a stale report is settled */
 };
 MU_MUST_USE int mu_session_end(struct mu_sessions *s, struct mu_session_end *op);
 

@@ -12,6 +12,7 @@ enum {
     RECONCILE_MS = 60000,
     FIRST_PURGE_MS = 10000,
     BATCH = 200,
+    KEYS = 2000, /* idempotency keys a unit, and those of the same moment */
     PURGE_PAUSE_MS = 100,
     ROWS = 500
 };
@@ -47,7 +48,10 @@ static const struct mu_stmt q_purge_session = {
 static const struct mu_stmt q_purge_files = {"purge_files", "t",
                                              "SELECT id FROM files WHERE session_id = $1", NULL};
 static const struct mu_stmt q_purge_keys = {
-    "purge_keys", "i", "DELETE FROM idempotency_keys WHERE expires_ms <= $1", NULL};
+    "purge_keys", "ii",
+    "DELETE FROM idempotency_keys WHERE expires_ms <= (SELECT max(x.expires_ms) FROM (SELECT "
+    "expires_ms FROM idempotency_keys WHERE expires_ms <= $1 ORDER BY expires_ms LIMIT $2) x)",
+    NULL};
 static const struct mu_stmt q_purge_ticks = {
     "purge_ticks", "i", "DELETE FROM schedule_ticks WHERE tick_ms <= $1", NULL};
 
@@ -69,7 +73,8 @@ struct mu_sweeper {
     void *stopped_arg;
     int64_t now_ms, next_purge_ms, next_reconcile_ms;
     struct due_row rows[BATCH];
-    unsigned n, at;
+    unsigned n, at, n_expired;
+    bool keys_left;           /* the unit removed as many keys as it may */
     struct mu_id files[ROWS]; /* stored objects of the sessions purged by the unit */
     unsigned n_files;
     int64_t orphans;
@@ -81,6 +86,7 @@ static void next_step(struct mu_sweeper *w, int64_t delay_ms);
 
 static void finish(struct mu_sweeper *w)
 {
+    bool more = w->what == DUE && w->n_expired == BATCH; /* others are overdue meanwhile */
     w->what = IDLE;
     if (w->stopping) {
         mu_timer_clear(&w->timer);
@@ -91,7 +97,7 @@ static void finish(struct mu_sweeper *w)
         }
         return;
     }
-    next_step(w, TICK_MS);
+    next_step(w, more ? 0 : TICK_MS);
 }
 
 /* --- deadlines --- */
@@ -230,6 +236,7 @@ static void expired(struct mu_unit *u, int result)
                              w->ended_state == MU_ST_COMPLETED ? MU_OUT_CANCELLED
                                                                : MU_OUT_TIMED_OUT);
         w->opts.expired(w->opts.arg, mu_id_bytes(&d->id));
+        w->n_expired++;
     }
     w->at++;
     expire_next(w);
@@ -270,6 +277,7 @@ static int run_purge(struct mu_unit *u, struct mu_tx *tx)
     struct mu_sweeper *w = MU_CONTAINER(u, struct mu_sweeper, unit);
     unsigned end = MU_MIN(w->at + PER_UNIT, w->n);
     w->n_files = 0;
+    w->keys_left = false;
     int r = 0;
     for (unsigned i = w->at; r >= 0 && i < end; i++) {
         mu_bytes id = mu_id_bytes(&w->rows[i].id);
@@ -282,7 +290,8 @@ static int run_purge(struct mu_unit *u, struct mu_tx *tx)
         }
     }
     if (r >= 0 && w->n == 0) {
-        r = MU_TX_SEND(tx, &q_purge_keys, -1, MU_VI(w->now_ms));
+        r = MU_TX_RUN(tx, &q_purge_keys, NULL, NULL, MU_VI(w->now_ms), MU_VI(KEYS));
+        w->keys_left = r >= KEYS;
     }
     if (r >= 0 && w->n == 0) {
         r = MU_TX_SEND(tx, &q_purge_ticks, -1, MU_VI(w->now_ms - INT64_C(7) * 86400000));
@@ -306,7 +315,7 @@ static void purged(struct mu_unit *u, int result)
     for (unsigned i = 0; i < w->n_files; i++) {
         w->opts.file_gone(w->opts.arg, mu_id_bytes(&w->files[i]));
     }
-    bool last = w->n == 0;
+    bool last = w->n == 0 && !w->keys_left;
     w->at = end;
     if (last) {
         w->next_purge_ms = w->now_ms + w->opts.retention_interval_ms;
@@ -358,6 +367,11 @@ static void sweep_read_done(struct mu_read *read, int result)
 static void tick(struct mu_timer *t)
 {
     struct mu_sweeper *w = MU_CONTAINER(t, struct mu_sweeper, timer);
+    next_step(w, TICK_MS); /* always set: moving it needs no memory */
+    if (w->what != IDLE) {
+        return;
+    }
+    w->n_expired = 0;
     w->now_ms = mu_sessions_now(w->opts.sessions);
     if (w->now_ms >= w->next_reconcile_ms) {
         w->what = RECONCILE;
@@ -376,8 +390,8 @@ static void tick(struct mu_timer *t)
 
 static void next_step(struct mu_sweeper *w, int64_t delay_ms)
 {
-    MU_CHECK(mu_timer_set(&w->timer, delay_ms) ==
-             0); /* its place in the heap was made when the sweeper was */
+    /* it is in the heap already, or its place there has only just become free */
+    MU_CHECK(mu_timer_set(&w->timer, delay_ms) == 0);
 }
 
 int mu_sweeper_new(const struct mu_sweeper_opts *opts, struct mu_sweeper **ret)
