@@ -178,10 +178,7 @@ static int add_task(struct mu_fleet *f, mu_bytes id, mu_bytes org, mu_bytes pin,
     }
     r = mu_id_parse(id, NULL, &t->id);
     if (r == 0) {
-        r = mu_task_pin(t);
-    }
-    if (r == 0) {
-        r = mu_map_put(&f->tasks, mu_id_bytes(&t->id), t);
+        r = mu_task_map(t);
     }
     if (r < 0) {
         mu_task_free(t);

@@ -59,6 +59,7 @@ struct mu_task {
     bool ahead;  /* memory ran ahead of the create's commit */
     bool unborn; /* its result is not known yet */
     bool born;   /* it was made */
+    bool mapped; /* in f->tasks */
     bool doomed; /* it was not: the offer's answer is awaited */
     bool dead;   /* gone, but for the create's result */
     bool cancel; /* a stop was accepted */
@@ -206,6 +207,8 @@ MU_MUST_USE int mu_task_new(struct mu_fleet *f, mu_bytes org_id, mu_bytes pin,
                             struct mu_task **ret);
 /* Finds the worker that it is pinned to. -ENOMEM, MU_E_LIMIT. */
 MU_MUST_USE int mu_task_pin(struct mu_task *t);
+/* Into f->tasks, once. The same codes. */
+MU_MUST_USE int mu_task_map(struct mu_task *t);
 /* Out of everything it is in, and freed (when its creation is over). */
 void mu_task_drop(struct mu_task *t);
 void mu_task_free(struct mu_task *t);

@@ -61,7 +61,7 @@ void mu_task_park(struct mu_task *t, int64_t retry_ms)
 void mu_task_enqueue(struct mu_task *t)
 {
     struct mu_fleet *f = t->f;
-    if (mu_fairq_push(queue_of(t), t) < 0) {
+    if (mu_task_map(t) < 0 || mu_fairq_push(queue_of(t), t) < 0) {
         mu_task_park(t, MU_FLEET_RETRY_MS); /* a list needs no memory */
         return;
     }

@@ -53,6 +53,16 @@ int mu_task_pin(struct mu_task *t)
     return r;
 }
 
+int mu_task_map(struct mu_task *t)
+{
+    int r = t->mapped ? 0 : mu_task_pin(t);
+    if (r == 0 && !t->mapped) {
+        r = mu_map_put(&t->f->tasks, mu_id_bytes(&t->id), t);
+        t->mapped = r == 0;
+    }
+    return r;
+}
+
 static void free_texts(struct mu_task *t)
 {
     if (t->texts) {
@@ -81,7 +91,8 @@ void mu_task_drop(struct mu_task *t)
     if (t->work) {
         mu_work_release(t);
     }
-    if (mu_map_get(&f->tasks, mu_id_bytes(&t->id)) == t) {
+    if (t->mapped) {
+        t->mapped = false;
         mu_map_remove(&f->tasks, mu_id_bytes(&t->id));
     }
     if (t->unborn) {
@@ -134,7 +145,6 @@ static void keep_texts(struct mu_task *t, const struct mu_session_create *op)
 static void born_here(struct mu_post *post)
 {
     struct mu_task *t = MU_CONTAINER(post, struct mu_task, post);
-    struct mu_fleet *f = t->f;
     t->unborn = false;
     if (t->dead) {
         mu_task_free(t);
@@ -145,12 +155,6 @@ static void born_here(struct mu_post *post)
         if (!t->work || !t->work->busy) { /* else its offer finds no session, and drops it */
             mu_task_drop(t);
         }
-        return;
-    }
-    bool in_map = mu_map_get(&f->tasks, mu_id_bytes(&t->id)) == t;
-    if (!in_map && (mu_task_pin(t) < 0 || mu_map_put(&f->tasks, mu_id_bytes(&t->id), t) < 0)) {
-        mu_log(MU_LOG_ERROR, "run.not_queued", MU_KS("run_id", mu_id_bytes(&t->id)));
-        mu_task_free(t); /* durable: the next start queues it */
         return;
     }
     if (t->phase == MU_TASK_NEW && !t->work) {
@@ -207,7 +211,7 @@ static void create_here(struct mu_post *post)
     t->queued_us = f->opts.env->mono_ns(f->opts.env) / 1000;
     int r = mu_task_pin(t);
     if (r == 0) {
-        r = mu_map_put(&f->tasks, mu_id_bytes(&t->id), t);
+        r = mu_task_map(t);
     }
     if (r == 0) {
         keep_texts(t, op);

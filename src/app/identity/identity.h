@@ -23,6 +23,7 @@ struct mu_tenant {
     char org_id[MU_ORG_LEN + 1];
     atomic_bool stored;     /* the orgs row exists */
     atomic_long live;       /* sessions that have not ended */
+    atomic_long running;    /* of those, held by workers */
     _Atomic int64_t bucket; /* request budget: theoretical arrival time in microseconds (GCRA) */
 };
 

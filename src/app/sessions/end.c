@@ -112,8 +112,7 @@ static int store_result(struct mu_session_end *op, struct mu_tx *tx)
     struct mu_buf message_buf, head_buf;
     mu_bytes message =
         clean_text(&message_buf, cancelled ? MU_B("Cancelled") : op->error_message, MESSAGE_MAX);
-    mu_bytes head =
-        clean_text(&head_buf, code || !op->output.len ? message : op->output, HEAD_MAX);
+    mu_bytes head = clean_text(&head_buf, code || !op->output.len ? message : op->output, HEAD_MAX);
     int r = message_buf.failed ? message_buf.failed : head_buf.failed;
     if (r == 0) {
         r = MU_TX_RUN(tx, &q_result, NULL, NULL, MU_VT(id), MU_VT(head), MU_VTOPT(mu_str(code)),

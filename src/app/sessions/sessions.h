@@ -341,7 +341,7 @@ struct mu_session_end {
     int64_t exit_code, tokens_in, tokens_out;
     const char *error_code; /* NULL = none */
     mu_bytes error_message; /* without a code: shown when there is no output */
-    mu_bytes output; /* whole, already cut to 8 MiB; ptr NULL: keep the chunks as they are */
+    mu_bytes output;        /* whole, already cut to 8 MiB; ptr NULL: keep the chunks as they are */
     int64_t output_bytes;
     bool output_truncated;
     mu_bytes session_link;   /* http(s), or ptr NULL: the stored one stays */
