@@ -47,6 +47,9 @@ struct mu_http_ops {
      * head only for 413 and a body that failed; the connection is closed after the answer. */
     void (*malformed)(void *arg, struct mu_http_req *req, int status, const char *text);
     void *arg;
+    /* Instead of an answer, another protocol takes the connection over (net/ws.h): the last moment
+     * of the request. May be NULL. */
+    void (*taken)(void *arg, struct mu_http_req *req);
 };
 
 struct mu_http_listen {
@@ -68,7 +71,8 @@ MU_MUST_USE int mu_http_server_listen(struct mu_http_server *s, const struct mu_
                                       unsigned *ret_port, struct mu_err *err);
 /* Reads the certificate files again; the old ones stay in use when they are bad. Any thread. */
 MU_MUST_USE int mu_http_server_reload_tls(struct mu_http_server *s, struct mu_err *err);
-/* Stops accepting; idle connections are closed, others answer what they have and close. Loop 0.
+/* Stops accepting; idle connections are closed, others answer what they have and close, WebSockets
+ * are closed with 1001. Loop 0.
  * `drained` is called on loop 0 when no connection is left or after `grace_ms` (then the rest is
  * cut). */
 void mu_http_server_drain(struct mu_http_server *s, int64_t grace_ms, void (*drained)(void *arg),

@@ -31,6 +31,7 @@ static void on_end(struct mu_http_conn *c)
         break;
     case MU_CONN_SEND:
     case MU_CONN_FLUSH:
+    case MU_CONN_TAKEN:
         c->last = true;
         break;
     default:

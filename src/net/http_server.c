@@ -299,12 +299,25 @@ static void close_idle(struct mu_http_seat *seat)
     }
 }
 
+static void drain_taken(struct mu_list *list)
+{
+    MU_LIST_EACH(it, tmp, list)
+    {
+        struct mu_http_conn *c = MU_CONTAINER(it, struct mu_http_conn, link);
+        if (c->state == MU_CONN_TAKEN) {
+            c->taker->drain(c->taker_arg);
+        }
+    }
+}
+
 static void on_drain_post(struct mu_post *post)
 {
     struct mu_http_seat *seat = MU_CONTAINER(post, struct mu_http_seat, drain_post);
     if (!seat->dying) {
         mu_http_socks_close(seat);
         close_idle(seat);
+        drain_taken(&seat->timed);
+        drain_taken(&seat->quiet);
     }
     mu_http_seat_unref(seat);
 }

@@ -13,11 +13,21 @@ MU_MUST_USE int mu_tls_conf_new(const char *cert_file, const char *key_file,
 /* Any thread. The old pair stays when the new one is bad. */
 MU_MUST_USE int mu_tls_conf_reload(struct mu_tls_conf *c, struct mu_err *err);
 struct mu_tls_conf *mu_tls_conf_free(struct mu_tls_conf *c);
+/* What a client trusts: the certificates of a PEM file, or the system's (NULL). Reads files: not
+ * for a loop's thread. Words in `err`. */
+MU_MUST_USE int mu_tls_trust_new(const char *ca_file, struct mu_tls_conf **ret, struct mu_err *err);
 
-/* The server side of one connection. One thread. */
+/* One side of one connection. One thread. */
 struct mu_tls;
 /* Any thread. -ENOMEM */
 MU_MUST_USE int mu_tls_new(struct mu_tls_conf *c, struct mu_tls **ret);
+/* The client's side: the peer must have a chain to what is trusted and a certificate for `host` (a
+ * name or a numeric address). Takes `trust` (sets it NULL). Call mu_tls_read() once to begin.
+ * -ENOMEM, MU_E_INVALID (host). */
+MU_MUST_USE int mu_tls_client_new(struct mu_tls_conf **trust, const char *host,
+                                  struct mu_tls **ret);
+/* Words for what failed; never NULL. */
+const char *mu_tls_fault(const struct mu_tls *t);
 struct mu_tls *mu_tls_free(struct mu_tls *t);
 /* Shows ciphertext to the filter; it must stay until mu_tls_read() returned 0 or an error. */
 void mu_tls_feed(struct mu_tls *t, mu_bytes cipher);

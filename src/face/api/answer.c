@@ -52,6 +52,12 @@ static void account(struct mu_call *c, int status)
     log_access(c, status, us);
 }
 
+void mu_call_taken(struct mu_call *c)
+{
+    account(c, 101);
+    mu_buf_fini(&c->buf);
+}
+
 static size_t common_headers(const struct mu_call *c, struct mu_http_pair *dst)
 {
     dst[0] = (struct mu_http_pair){"X-Request-Id", c->request_id};

@@ -68,6 +68,10 @@ enum {
     MU_ROUTE_STREAM = 8,    /* may answer with a stream */
     MU_ROUTE_NO_DRAIN = 16, /* still served while stopping (health) */
     MU_ROUTE_PROBE = 32,    /* also on the metrics listener, and there without a key */
+    MU_ROUTE_WEBSOCKET =
+        64, /* the handler is called for a proper upgrade request only (after the key was looked at)
+               and calls mu_ws_accept(mu_call_http(c), …), now or later, or answers; the call is
+               gone once it was accepted; no trailing slash is tolerated */
 };
 
 struct mu_route {
