@@ -91,9 +91,12 @@ static int escaped(struct mu_jsoncut *c, unsigned char b)
         int r = at ? drop_high(c) : MU_E_INVALID;
         return r < 0 || !c->cut ? r : put(c, (unsigned char)to[at - from]);
     }
-    unsigned digit = b >= '0' && b <= '9'                     ? b - '0'
-                     : (b | 0x20) >= 'a' && (b | 0x20) <= 'f' ? (b | 0x20) - 'a' + 10U
-                                                              : 16;
+    unsigned digit = 16, lower = b | 0x20U;
+    if (b >= '0' && b <= '9') {
+        digit = b - (unsigned)'0';
+    } else if (lower >= 'a' && lower <= 'f') {
+        digit = lower - 'a' + 10;
+    }
     if (digit == 16) {
         return MU_E_INVALID;
     }

@@ -98,11 +98,9 @@ static void take_output(struct mu_work_item *k, struct mu_session_end *op)
 {
     const struct mu_report *r = told(k);
     if (r && r->has_output) {
-        mu_buf_clear(&k->end_text);
-        mu_output_write(&r->output, false, &k->end_text);
-        op->output = k->end_text.len ? mu_buf_bytes(&k->end_text) : MU_B("");
-        op->output_bytes = MU_MAX(r->output.total, k->total);
-        op->output_truncated = mu_output_truncated(&r->output);
+        op->output = r->output.len ? mu_buf_bytes(&r->output) : MU_B("");
+        op->output_bytes = MU_MAX(r->output_total, k->total);
+        op->output_truncated = r->output_total > (int64_t)r->output.len;
     } else if (k->total == 0) {
         op->output = MU_B("");
     } else { /* what was reported while it ran stays as it is stored */
@@ -119,6 +117,8 @@ static void take_artifacts(struct mu_task *t, struct mu_session_end *op)
         op->artifact_rows = r->artifact_rows;
         op->n_artifacts = r->n_artifacts;
         op->artifacts = r->artifacts;
+    } else if (told(k) && told(k)->searched) {
+        return;
     } else if (mu_artifacts_find(t->f->opts.env, &k->end_arena, op->output, mu_fleet_now(t->f),
                                  &op->artifact_rows, &op->n_artifacts, &op->artifacts) < 0) {
         op->n_artifacts = 0; /* no memory: the text that names them is kept all the same */
@@ -158,11 +158,6 @@ void mu_work_end(struct mu_task *t)
     }
     memcpy(op->org_id, t->org_id, sizeof op->org_id);
     take_output(k, op);
-    if (k->end_text.failed) {
-        k->end_text.failed = 0;
-        mu_work_retry(t);
-        return;
-    }
     take_artifacts(t, op);
     k->busy = true;
     if (mu_session_end(f->opts.sessions, op) < 0) {

@@ -204,9 +204,11 @@ struct mu_report {
     int state;              /* STATE */
     /* ENDED */
     bool failed, cancelled, has_exit_code, has_output;
+    bool searched; /* the output was looked through for artifacts */
     int64_t exit_code, tokens_in, tokens_out;
     mu_bytes message, failure_reason, session_link; /* ptr NULL = none */
-    struct mu_output output;
+    struct mu_buf output; /* what is kept of it */
+    int64_t output_total; /* bytes that it had */
     struct mu_artifact_row *artifact_rows;
     size_t n_artifacts;
     mu_bytes artifacts; /* JSON array */

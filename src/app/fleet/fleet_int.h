@@ -106,7 +106,6 @@ struct mu_work_item {
     struct mu_session_requeue requeue;
     struct mu_session_end ended;
     struct mu_arena end_arena;
-    struct mu_buf end_text;
     struct mu_session_job job;
     struct mu_env_read vars;
     struct mu_arena vars_arena;

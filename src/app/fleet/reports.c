@@ -14,7 +14,7 @@ int mu_report_new(enum mu_report_kind kind, struct mu_report **ret)
     r->kind = kind;
     r->epoch = r->offset = r->capacity = -1;
     mu_arena_init(&r->arena, REPORT_ARENA);
-    mu_output_init(&r->output);
+    mu_buf_init(&r->output, MU_OUTPUT_MAX + 65536);
     *ret = r;
     return 0;
 }
@@ -22,7 +22,7 @@ int mu_report_new(enum mu_report_kind kind, struct mu_report **ret)
 struct mu_report *mu_report_free(struct mu_report *r)
 {
     if (r) {
-        mu_output_fini(&r->output);
+        mu_buf_fini(&r->output);
         mu_arena_fini(&r->arena);
         mu_free(r);
     }

@@ -25,7 +25,6 @@ int mu_work_begin(struct mu_task *t, struct mu_worker *w)
     mu_arena_init(&k->end_arena, END_ARENA);
     mu_arena_init(&k->job.arena, JOB_ARENA);
     mu_arena_init(&k->vars_arena, JOB_ARENA);
-    mu_buf_init(&k->end_text, MU_OUTPUT_MAX + 4096);
     mu_work_output_init(k);
     w->in_flight++;
     atomic_fetch_add(&t->tenant->running, 1);
@@ -42,7 +41,6 @@ void mu_work_fini(struct mu_work_item *k)
     mu_arena_fini(&k->end_arena);
     mu_arena_fini(&k->job.arena);
     mu_arena_fini(&k->vars_arena);
-    mu_buf_fini(&k->end_text);
     mu_buf_fini(&k->tail);
     mu_buf_fini(&k->chunk_bytes);
     mu_report_free(k->end);
