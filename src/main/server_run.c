@@ -42,6 +42,7 @@ static void finish(struct mu_server *s, int code)
 
 static void drained(void *arg)
 {
+    mu_fleet_close(((struct mu_server *)arg)->fleet);
     finish(arg, 0);
 }
 
@@ -298,6 +299,7 @@ static void recovered(void *arg)
     }
     if (r < 0) {
         mu_log(MU_LOG_ERROR, "startup.fatal", MU_KC("err_message", err.text));
+        mu_fleet_close(s->fleet);
         finish(s, 1);
         return;
     }

@@ -43,6 +43,9 @@ void mu_task_no_due(struct mu_task *t)
 static void tick(struct mu_timer *timer)
 {
     struct mu_fleet *f = MU_CONTAINER(timer, struct mu_fleet, tick);
+    if (f->closed) {
+        return;
+    }
     int64_t now = mu_loop_now_ms(f->opts.core);
     struct mu_list due;
     mu_list_init(&due);
@@ -164,6 +167,12 @@ void mu_fleet_start(struct mu_fleet *f)
 void mu_fleet_stop(struct mu_fleet *f)
 {
     f->stopping = true;
+}
+
+void mu_fleet_close(struct mu_fleet *f)
+{
+    f->stopping = f->closed = true;
+    mu_timer_clear(&f->tick);
 }
 
 /* --- start-up --- */

@@ -50,6 +50,8 @@ MU_MUST_USE int mu_fleet_load_queued(struct mu_fleet *f, const struct mu_live_ro
 void mu_fleet_start(struct mu_fleet *f);
 /* Nothing new is given out, workers that leave keep what they hold: the next start adopts it. */
 void mu_fleet_stop(struct mu_fleet *f);
+/* From here on the database is not asked for anything: what is under way ends, nothing follows. */
+void mu_fleet_close(struct mu_fleet *f);
 
 /* --- sessions --- */
 /* mu_session_create() for a session that waits for a worker; a free worker is offered it in the

@@ -163,7 +163,7 @@ struct mu_fleet {
     struct mu_list parked, timed, free, pin_check, timed_workers, dirty;
     struct mu_timer tick;
     struct mu_post pump_post;
-    bool pump_posted, started, stopping, told_sidecar;
+    bool pump_posted, started, stopping, closed, told_sidecar;
     int64_t next_conn;
     size_t cached_bytes, n_connected, n_parked;
     int64_t unpark_ms;

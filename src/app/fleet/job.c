@@ -68,6 +68,9 @@ static void texts_there(struct mu_task *t, mu_bytes environment_id, mu_bytes sna
     struct mu_work_item *k = t->work;
     struct mu_fleet *f = t->f;
     struct mu_id env;
+    if (f->closed) {
+        return;
+    }
     if (!f->opts.environments || !has_vars(snapshot) ||
         mu_id_parse(environment_id, "env_", &env) < 0) {
         k->job_read = true;

@@ -72,6 +72,9 @@ static bool submit(struct mu_work_item *k)
 {
     struct mu_task *t = k->t;
     size_t border = (size_t)(BORDER - k->persisted % BORDER);
+    if (t->f->closed) {
+        return false;
+    }
     mu_buf_add(&k->chunk_bytes,
                mu_bytes_head(mu_buf_bytes(&k->tail), MU_MIN((size_t)CHUNK_BYTES, border)));
     if (k->chunk_bytes.failed) {
@@ -183,7 +186,8 @@ static void read_chunks(struct mu_fleet_snapshot *op)
     op->read.text = op->text;
     op->read.done = chunks_read;
     op->read.ctx = op;
-    if (mu_session_chunks_read(op->fleet->opts.sessions, &op->read) < 0) {
+    if (op->fleet->closed ||
+        mu_session_chunks_read(op->fleet->opts.sessions, &op->read) < 0) {
         op->running = false;
         op->done(op);
     }

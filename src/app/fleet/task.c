@@ -137,7 +137,7 @@ static void keep_texts(struct mu_task *t, const struct mu_session_create *op)
         put(&at, from[i], to[i]);
     }
     x->bytes = bytes;
-    x->created_ms = op->now_ms;
+    x->created_ms = t->queued_ms;
     f->cached_bytes += bytes;
     t->texts = x;
 }

@@ -415,7 +415,7 @@ void mu_task_tick(struct mu_task *t)
 void mu_work_next(struct mu_task *t)
 {
     struct mu_work_item *k = t->work;
-    if (k->busy || !k->offered || k->retry) {
+    if (k->busy || !k->offered || k->retry || t->f->closed) {
         return;
     }
     if (k->want == MU_WANT_DROP) {
