@@ -84,6 +84,7 @@ static void finish(struct mu_server *s, int code)
 
 static void drained(void *arg)
 {
+    mu_fleet_close(((struct mu_server *)arg)->fleet);
     finish(arg, 0);
 }
 
@@ -293,11 +294,16 @@ static void recovered(void *arg)
     if (r < 0) {
         mu_log(MU_LOG_ERROR, "startup.fatal", MU_KC("err_message", err.text));
         s->sweeper = mu_sweeper_free(s->sweeper);
+        mu_fleet_close(s->fleet);
         mu_dispatch_stop(s->dispatch, 0, give_up, s); /* the queue must not begin to run */
         return;
     }
     mu_timer_init(&s->disk.timer, s->loops[0], check_disk);
     (void)!mu_timer_set(&s->disk.timer, DISK_MS);
+    if (!s->workers.opts.server_root_url) { /* this loop gives the work out: nothing was yet */
+        own_url(s, s->root_url, sizeof s->root_url);
+        s->workers.opts.server_root_url = s->root_url;
+    }
     write_address(s);
     atomic_store(&s->ready, true);
     if (s->new_admin_key) {

@@ -12,7 +12,7 @@ static void on_alloc(uv_handle_t *h, size_t suggested MU_UNUSED, uv_buf_t *buf)
     *buf = uv_buf_init(c->seat->in, quiet ? MU_HTTP_QUIET_BYTES : MU_HTTP_IN_BYTES);
 }
 
-static void read_stop(struct mu_http_conn *c)
+void mu_http_read_stop(struct mu_http_conn *c)
 {
     if (c->reading) {
         uv_read_stop((uv_stream_t *)&c->tcp);
@@ -24,7 +24,7 @@ static void read_stop(struct mu_http_conn *c)
 static void on_end(struct mu_http_conn *c)
 {
     c->eof = true;
-    read_stop(c);
+    mu_http_read_stop(c);
     switch (c->state) {
     case MU_CONN_WAIT:
         if (c->req) {
@@ -110,7 +110,7 @@ static void keep(struct mu_http_conn *c, mu_bytes in)
     memcpy(more + c->kept_len, in.ptr, in.len);
     c->kept = more;
     c->kept_len += in.len;
-    read_stop(c);
+    mu_http_read_stop(c);
 }
 
 static void discard(struct mu_http_conn *c, size_t n)
@@ -120,7 +120,7 @@ static void discard(struct mu_http_conn *c, size_t n)
         if (c->state == MU_CONN_LINGER) {
             mu_http_conn_cut(c);
         } else {
-            read_stop(c);
+            mu_http_read_stop(c);
             c->eof = true; /* no lingering: this peer does not stop */
         }
     }

@@ -194,6 +194,7 @@ MU_MUST_USE int mu_http_conn_take(struct mu_http_req *req, const struct mu_http_
 
 /* http_input.c */
 void mu_http_read_start(struct mu_http_conn *c);
+void mu_http_read_stop(struct mu_http_conn *c);
 void mu_http_input(struct mu_http_conn *c, mu_bytes in);
 void mu_http_malformed(struct mu_http_conn *c, int status, const char *text);
 

@@ -377,6 +377,11 @@ int mu_tls_write(struct mu_tls *t, mu_bytes plain)
     return 0;
 }
 
+bool mu_tls_ready(const struct mu_tls *t)
+{
+    return SSL_is_init_finished(t->ssl);
+}
+
 void mu_tls_bye(struct mu_tls *t)
 {
     if (!t->failed && SSL_is_init_finished(t->ssl)) {

@@ -41,6 +41,7 @@ MU_MUST_USE ptrdiff_t mu_tls_read(struct mu_tls *t, char *dst, size_t size);
 /* Encrypts all of `plain` into mu_tls_out(). MU_E_PROTOCOL (also before the handshake is done),
  * -ENOMEM. */
 MU_MUST_USE int mu_tls_write(struct mu_tls *t, mu_bytes plain);
+bool mu_tls_ready(const struct mu_tls *t); /* the handshake is done */
 /* Puts a close_notify into mu_tls_out(). */
 void mu_tls_bye(struct mu_tls *t);
 /* Ciphertext for the peer; the caller consumes it. */

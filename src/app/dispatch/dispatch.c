@@ -176,7 +176,10 @@ static int load_row(void *arg, const struct mu_live_row *row)
         atomic_fetch_add(&t->live, 1);
     }
     if (row->route != MU_ROUTE_PROVIDER) {
-        return 0;
+        /* what a worker held is found by its attempt: mu_fleet_load() */
+        return d->opts.fleet && row->state == MU_ST_QUEUED_WORKER
+                   ? mu_fleet_load_queued(d->opts.fleet, row)
+                   : 0;
     }
     if (row->state == MU_ST_QUEUED) {
         return add_queued(d, row->id, row->org_id, row->harness, row->model, row->queued_ms,
@@ -187,7 +190,8 @@ static int load_row(void *arg, const struct mu_live_row *row)
 
 int mu_dispatch_load(struct mu_dispatch *d, struct mu_db *db)
 {
-    return mu_sessions_each_live(db, load_row, d);
+    int r = d->opts.fleet ? mu_fleet_load(d->opts.fleet, db) : 0;
+    return r < 0 ? r : mu_sessions_each_live(db, load_row, d);
 }
 
 static void all_recovered(struct mu_dispatch *d)
@@ -197,6 +201,9 @@ static void all_recovered(struct mu_dispatch *d)
     }
     free_recoveries(d);
     d->started = true;
+    if (d->opts.fleet) {
+        mu_fleet_start(d->opts.fleet);
+    }
     d->ready(d->ready_arg);
     mu_dispatch_pump(d);
 }
@@ -300,7 +307,8 @@ static void created(struct mu_session_create *op, int result)
 int mu_dispatch_create(struct mu_dispatch *d, struct mu_session_create *op)
 {
     if (op->route != MU_ROUTE_PROVIDER) {
-        return mu_session_create(d->opts.sessions, op);
+        return d->opts.fleet ? mu_fleet_create(d->opts.fleet, op)
+                             : mu_session_create(d->opts.sessions, op);
     }
     struct mu_run *run;
     int r = mu_run_new(d, mu_str(op->who->org_id), op->harness, op->model, &run);
@@ -337,22 +345,28 @@ struct cancel_post {
     struct mu_post post;
     struct mu_dispatch *d;
     struct mu_id id;
+    int route;
 };
 
 static void cancel_posted(struct mu_post *post)
 {
     struct cancel_post *p = MU_CONTAINER(post, struct cancel_post, post);
-    cancel_here(p->d, mu_id_bytes(&p->id));
+    if (p->route == MU_ROUTE_PROVIDER) {
+        cancel_here(p->d, mu_id_bytes(&p->id));
+    } else if (p->d->opts.fleet) {
+        mu_fleet_cancelled(p->d->opts.fleet, mu_id_bytes(&p->id));
+    }
     mu_free(p);
 }
 
 static void cancelled(struct mu_session_cancel *op, int result)
 {
     struct cancel_post *p = op->after;
-    if (result < 0 || !op->changed || op->route != MU_ROUTE_PROVIDER) {
+    if (result < 0 || !op->changed) {
         mu_free(p);
         return;
     }
+    p->route = op->route;
     mu_loop_post(p->d->opts.core, &p->post);
 }
 
@@ -376,6 +390,9 @@ int mu_dispatch_cancel(struct mu_dispatch *d, struct mu_session_cancel *op)
 void mu_dispatch_expired(struct mu_dispatch *d, mu_bytes session_id)
 {
     cancel_here(d, session_id);
+    if (d->opts.fleet) {
+        mu_fleet_expired(d->opts.fleet, session_id);
+    }
 }
 
 /* --- snapshot --- */
@@ -386,10 +403,33 @@ static void snapshot_back(struct mu_post *post)
     op->done(op);
 }
 
+static void held_read(struct mu_fleet_snapshot *held)
+{
+    struct mu_snapshot *op = held->ctx;
+    op->text = held->text;
+    op->running = held->running;
+    op->epoch = held->epoch;
+    op->offset = held->offset;
+    op->post.fn = snapshot_back;
+    mu_loop_post(op->loop, &op->post);
+}
+
+/* Whether a worker holds it: then the answer follows. */
+static bool snapshot_held(struct mu_snapshot *op)
+{
+    struct mu_fleet *fleet = op->dispatch->opts.fleet;
+    op->held = (struct mu_fleet_snapshot){.id = op->id, .done = held_read, .ctx = op};
+    mu_buf_init(&op->held.text, MU_OUTPUT_MAX + (2 << 20));
+    return fleet && mu_fleet_snapshot(fleet, &op->held);
+}
+
 static void snapshot_here(struct mu_post *post)
 {
     struct mu_snapshot *op = MU_CONTAINER(post, struct mu_snapshot, post);
     struct mu_run *run = mu_map_get(&op->dispatch->runs, mu_id_bytes(&op->id));
+    if (!run && snapshot_held(op)) {
+        return;
+    }
     mu_buf_init(&op->text, MU_OUTPUT_MAX + 1);
     op->running = run && run->x && run->phase >= MU_RUN_RUNNING;
     if (op->running) {
@@ -441,6 +481,9 @@ static void cut_off(struct mu_timer *t)
 void mu_dispatch_stop(struct mu_dispatch *d, int64_t grace_ms, void (*stopped)(void *arg),
                       void *arg)
 {
+    if (!d->stopping && d->opts.fleet) {
+        mu_fleet_stop(d->opts.fleet);
+    }
     if (!d->stopping) {
         d->stopping = true;
         d->stopped = stopped;

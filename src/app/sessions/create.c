@@ -36,12 +36,13 @@ static const struct mu_stmt q_dup = {"dup", "ttb",
                                      "ORDER BY r.id DESC LIMIT 1",
                                      NULL};
 static const struct mu_stmt q_create = {
-    "create", "tttiiittttttttii",
+    "create", "tttiiittttttttiit",
     "INSERT INTO sessions (id, org_id, creator, view, mode, source, state, route, harness, model, "
     "name, title, skill, "
-    "environment_id, conversation_id, schedule_id, queued_ms, deadline_ms, created_ms, updated_ms) "
+    "environment_id, conversation_id, schedule_id, queued_ms, deadline_ms, created_ms, updated_ms, "
+    "pin_worker_id) "
     "VALUES ($1, $2, $3, 1, 1, $4, "
-    "$5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $15, $15)",
+    "$5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $15, $15, $17)",
     NULL};
 static const struct mu_stmt q_spec = {
     "spec", "tbittttt",
@@ -144,7 +145,8 @@ static int insert_session(struct mu_session_create *op, struct mu_tx *tx)
                        MU_VI(op->source), MU_VI(op->state), MU_VI(op->route), MU_VT(op->harness),
                        MU_VT(op->model), MU_VT(op->name), MU_VT(op->title), MU_VT(op->skill),
                        MU_VTOPT(op->environment_id), MU_VTOPT(op->conversation_id),
-                       MU_VTOPT(op->schedule_id), MU_VI(op->now_ms), MU_VI(op->deadline_ms));
+                       MU_VTOPT(op->schedule_id), MU_VI(op->now_ms), MU_VI(op->deadline_ms),
+                       MU_VTOPT(op->pin_worker_id));
     if (r < 0) {
         return r;
     }
@@ -242,7 +244,10 @@ int mu_session_create(struct mu_sessions *s, struct mu_session_create *op)
 {
     op->sessions = s;
     op->now_ms = mu_sessions_now(s);
-    op->fresh = op->id = mu_id_new(s->opts.env, &op->now_ms);
+    if (op->fresh.text[0] == 0) {
+        op->fresh = mu_id_new(s->opts.env, &op->now_ms);
+    }
+    op->id = op->fresh;
     op->deadline_ms = op->now_ms + s->opts.pending_max_ms;
     op->prompt_head = mu_utf8_cut(op->prompt, PROMPT_HEAD);
     op->prompt_rest = mu_bytes_from(op->prompt, op->prompt_head.len);

@@ -17,11 +17,11 @@ enum {
     ROWS = 500
 };
 
-static const struct mu_stmt q_due = {
-    "due", "ii",
-    "SELECT id, org_id, state, epoch FROM sessions WHERE ended_ms IS NULL AND deadline_ms <= $1 "
-    "ORDER BY deadline_ms, id LIMIT $2",
-    NULL};
+static const struct mu_stmt q_due = {"due", "ii",
+                                     "SELECT id, org_id, state, epoch, route FROM sessions WHERE "
+                                     "ended_ms IS NULL AND deadline_ms <= $1 "
+                                     "ORDER BY deadline_ms, id LIMIT $2",
+                                     NULL};
 static const struct mu_stmt q_expire = {
     "expire", "tiiiiii",
     "UPDATE sessions SET state = CASE WHEN stop_ms IS NOT NULL THEN 90 ELSE 94 END, outcome = CASE "
@@ -58,7 +58,7 @@ static const struct mu_stmt q_purge_ticks = {
 struct due_row {
     struct mu_id id;
     char org_id[MU_ORG_LEN + 1];
-    int state;
+    int state, route;
     int64_t epoch;
 };
 
@@ -114,6 +114,7 @@ static int take_due(void *arg, struct mu_row *row)
     snprintf(d->org_id, sizeof d->org_id, "%.*s", MU_ARGS(mu_row_bytes(row, 1)));
     d->state = (int)mu_row_i64(row, 2);
     d->epoch = mu_row_i64(row, 3);
+    d->route = (int)mu_row_i64(row, 4);
     return 0;
 }
 
@@ -175,6 +176,19 @@ static int sweep_read(struct mu_read *read, struct mu_db *db)
     }
 }
 
+static mu_bytes expired_text(const struct due_row *d, bool stopped, bool queued)
+{
+    if (stopped) {
+        return MU_B("Cancelled");
+    }
+    if (d->route == MU_ROUTE_WORKER) {
+        return queued ? MU_B("No worker took the run in time")
+                      : MU_B("Run exceeded maximum duration");
+    }
+    return queued ? MU_B("Timed out: nothing could run this before its queue deadline")
+                  : MU_B("Timed out: the run passed its deadline");
+}
+
 static int run_expire(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_sweeper *w = MU_CONTAINER(u, struct mu_sweeper, unit);
@@ -195,9 +209,7 @@ static int run_expire(struct mu_unit *u, struct mu_tx *tx)
     }
     w->ended_state = (int)state;
     bool stopped = state == MU_ST_COMPLETED;
-    mu_bytes text = stopped  ? MU_B("Cancelled")
-                    : queued ? MU_B("Timed out: nothing could run this before its queue deadline")
-                             : MU_B("Timed out: the run passed its deadline");
+    mu_bytes text = expired_text(d, stopped, queued);
     r = MU_TX_SEND(tx, &q_timeout_result, 1, MU_VT(id),
                    MU_VT(stopped ? MU_B("cancelled") : MU_B("timeout")), MU_VT(text), MU_VT(text),
                    MU_VI(w->now_ms));
