@@ -9,10 +9,10 @@
 struct mu_ws;
 
 struct mu_ws_limits {
-    size_t max_message; /* payload bytes of one message, all fragments; more: close 1009 */
-    size_t write_hard;  /* unsent bytes; above it the connection is cut (code 4409) */
+    size_t max_message;     /* payload bytes of one message, all fragments; more: close 1009 */
+    size_t write_hard;      /* unsent bytes; above it the connection is cut (code 4409) */
     int64_t write_stall_ms; /* the peer accepts no byte for so long while some wait: cut */
-    int64_t ping_ms;    /* a ping (8-byte counter) after so long without sending anything; 0 = never */
+    int64_t ping_ms; /* a ping (8-byte counter) after so long without sending anything; 0 = never */
     int64_t silence_ms; /* without any inbound byte: a probe ping; 0 = never */
     int64_t probe_ms;   /* and so much later without one: cut (code 1006) */
 };
@@ -25,7 +25,8 @@ struct mu_ws_ops {
      * piece may be empty then. The bytes are valid inside the call; mu_ws_close() may be called
      * from it. */
     void (*data)(void *arg, bool text, mu_bytes piece, bool last);
-    /* Unsent bytes fell below a quarter of write_hard after they had been above half; may be NULL. */
+    /* Unsent bytes fell below a quarter of write_hard after they had been above half; may be NULL.
+     */
     void (*writable)(void *arg);
     /* Exactly once, never from inside a call of ours: the code and reason that the peer sent, or
      * why it was cut (1006 when the stream just ended). The connection is gone afterwards. */
@@ -41,8 +42,8 @@ int mu_ws_check(const struct mu_http_head *head, const char **ret_why);
  * connection over from the HTTP layer on its loop; `req` is gone. Bytes that the client sent behind
  * its request are not lost. `ops` and `arg` live until closed(). Only after mu_ws_check() = 0.
  * -ENOMEM: the request is still there and must be answered; MU_E_CLOSED: the peer is gone, so is
- * the request. The connection counts in mu_http_server_connections() and is closed with 1001 "Server
- * shutting down" by mu_http_server_drain(). Takes at most 2 KiB while idle (plain). */
+ * the request. The connection counts in mu_http_server_connections() and is closed with 1001
+ * "Server shutting down" by mu_http_server_drain(). Takes at most 2 KiB while idle (plain). */
 MU_MUST_USE int mu_ws_accept(struct mu_http_req *req, const struct mu_ws_limits *limits,
                              const struct mu_ws_ops *ops, void *arg, struct mu_ws **ret);
 
@@ -74,8 +75,8 @@ struct mu_ws_dial *mu_ws_dial_abort(struct mu_ws_dial *d);
 void mu_ws_send(struct mu_ws *ws, bool text, mu_bytes payload);
 /* The same for a payload in two parts (header and bytes of a binary frame). */
 void mu_ws_send2(struct mu_ws *ws, bool text, mu_bytes a, mu_bytes b);
-/* Sends a close frame behind what is queued, waits at most 5 s for the peer's; closed() follows with
- * the peer's code, or this one. `reason` at most 123 bytes. */
+/* Sends a close frame behind what is queued, waits at most 5 s for the peer's; closed() follows
+ * with the peer's code, or this one. `reason` at most 123 bytes. */
 void mu_ws_close(struct mu_ws *ws, int code, const char *reason);
 /* Drops the connection without a word; closed() follows (1006). */
 void mu_ws_abort(struct mu_ws *ws);

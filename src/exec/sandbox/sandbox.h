@@ -33,7 +33,7 @@ struct mu_sandbox_spec {
     const char *const *env;    /* "NAME=value", sorted, NULL-terminated (oz-worker.md 8.1, 8.4) */
     const char *const *argv;   /* what follows /agent/entrypoint.sh (8.2), NULL-terminated */
     mu_bytes prompt;           /* put at /workspace/.oz/prompt.txt before start; ptr NULL = none */
-    mu_bytes task_json; /* command: the `task` object of its stdin document; else unused */
+    mu_bytes task_json;        /* command: the `task` object of its stdin document; else unused */
     const struct mu_sandbox_mount *mounts;
     size_t n_mounts;
     const struct mu_sandbox_checkout *checkouts;
@@ -71,18 +71,18 @@ struct mu_sandbox_events {
 
 /* One line of what protects, for `muster doctor` and hello.sandbox (sandbox.md 3). */
 struct mu_sandbox_layer {
-    char name[16];   /* "user ns", "seccomp" … */
+    char name[16]; /* "user ns", "seccomp" … */
     bool active;
-    char detail[96]; /* what exactly */
+    char detail[96];           /* what exactly */
     char cause[96], cure[128]; /* when not active */
 };
 enum { MU_SANDBOX_LAYERS = 24 };
 struct mu_sandbox_report {
-    char kind[16];      /* "namespace" */
-    char strength[32];  /* "full", "full (through bwrap)", "full (root worker)", "weak", "none",
-                           "unavailable" */
-    char summary[160];  /* one line: version, time of a start; or why it is unavailable */
-    bool usable;        /* a task may be started with the settings as they are */
+    char kind[16];     /* "namespace" */
+    char strength[32]; /* "full", "full (through bwrap)", "full (root worker)", "weak", "none",
+                          "unavailable" */
+    char summary[160]; /* one line: version, time of a start; or why it is unavailable */
+    bool usable;       /* a task may be started with the settings as they are */
     struct mu_sandbox_layer layers[MU_SANDBOX_LAYERS];
     size_t n_layers;
 };
@@ -91,15 +91,15 @@ struct mu_sandbox_report {
  * driver. */
 struct mu_sandbox_settings {
     const struct mu_env *env;
-    const char *state_dir; /* sessions lie below it, 0700 */
+    const char *state_dir;  /* sessions lie below it, 0700 */
     const char *bundle_dir; /* the /agent tree: entrypoint.sh, bin/muster (static) */
     const char *worker_id;
     bool keep; /* --no-cleanup */
     /* namespace */
-    const char *minimum; /* "full" or "landlock" */
+    const char *minimum;                     /* "full" or "landlock" */
     const char *base, *extra_ro, *extra_etc; /* OZ_SANDBOX_BASE, _RO, _ETC; NULL = none */
-    const char *const *harness_paths; /* name, absolute path, …, NULL: programs bound at
-                                         /opt/harness/<name> */
+    const char *const *harness_paths;        /* name, absolute path, …, NULL: programs bound at
+                                                /opt/harness/<name> */
     bool allow_nested, allow_host_network;
     int64_t memory_bytes, pids, disk_bytes, shm_bytes;
     double cpus;
@@ -132,8 +132,8 @@ struct mu_sandbox_ops {
     /* The spec is copied. Failures after the return are told by ended(). -ENOMEM. */
     int (*start)(struct mu_sandbox_driver *d, const struct mu_sandbox_spec *spec,
                  const struct mu_sandbox_events *events, void *arg, struct mu_sandbox **ret);
-    /* After a restart of the worker: takes over what start() of an earlier process began, running or
-     * ended; log() goes on at `log_offset`. ended() with reason "unknown" and a message when
+    /* After a restart of the worker: takes over what start() of an earlier process began, running
+     * or ended; log() goes on at `log_offset`. ended() with reason "unknown" and a message when
      * nothing is left of it. */
     int (*adopt)(struct mu_sandbox_driver *d, const char *execution_id, int64_t log_offset,
                  const struct mu_sandbox_events *events, void *arg, struct mu_sandbox **ret);
