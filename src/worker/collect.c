@@ -157,11 +157,11 @@ static void on_output(void *arg, int result, mu_bytes bytes)
     size_t limit = (size_t)t->w->conf->output_limit;
     bool some = (result == 0 || result == MU_E_TOO_LARGE) && bytes.len;
     if (some) {
-        mu_output_cut(bytes, (int64_t)bytes.len + (result == MU_E_TOO_LARGE), limit, &c->output);
+        mu_kept_cut(bytes, (int64_t)bytes.len + (result == MU_E_TOO_LARGE), limit, &c->output);
     }
     if (!some || c->output.failed) { /* none of its own: what the sandbox said */
         mu_buf_clear(&c->output);
-        mu_output_write(&t->log, &c->output);
+        mu_kept_write(&t->log, &c->output);
     }
     if (c->output.failed) {
         mu_log(MU_LOG_WARN, "task.output_dropped", MU_KC("task_id", t->task_id),
@@ -169,7 +169,7 @@ static void on_output(void *arg, int result, mu_bytes bytes)
         mu_buf_fini(&c->output);
         mu_buf_init(&c->output, 1);
     }
-    mu_output_fini(&t->log);
+    mu_kept_fini(&t->log);
     search_output(t);
     mu_collect_files(t);
 }

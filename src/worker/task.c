@@ -78,7 +78,7 @@ struct mu_task *mu_task_new(struct mu_worker *w)
     t->started_at = mu_loop_now_ms(w->loop);
     t->exit_code = -1;
     mu_arena_init(&t->arena, MU_WIRE_MAX_ARENA);
-    mu_output_init(&t->log, (size_t)w->conf->output_limit);
+    mu_kept_init(&t->log, (size_t)w->conf->output_limit);
     mu_buf_init(&t->unsent, MU_WIRE_MAX_LOG_CHUNK);
     mu_buf_init(&t->fetched, MU_WIRE_MAX_MESSAGE);
     mu_timer_init(&t->log_timer, w->loop, on_log_timer);
@@ -98,7 +98,7 @@ struct mu_task *mu_task_free(struct mu_task *t)
     mu_timer_clear(&t->log_timer);
     mu_timer_clear(&t->retry);
     mu_arena_fini(&t->arena);
-    mu_output_fini(&t->log);
+    mu_kept_fini(&t->log);
     mu_buf_fini(&t->unsent);
     mu_buf_fini(&t->fetched);
     mu_collect_fini(&t->collect);
@@ -228,7 +228,7 @@ static void on_log(void *arg, int64_t offset, mu_bytes bytes)
         bytes = mu_bytes_from(bytes, (size_t)MU_MIN(t->log.total - offset, (int64_t)bytes.len));
         offset = t->log.total;
     }
-    mu_output_add(&t->log, bytes);
+    mu_kept_add(&t->log, bytes);
     int64_t behind = t->log_sent + (int64_t)t->unsent.len - offset;
     bytes = mu_bytes_from(bytes, behind > 0 ? (size_t)MU_MIN(behind, (int64_t)bytes.len) : 0);
     if (behind < 0) {

@@ -8,7 +8,7 @@
 #include "net/http.h"
 #include "net/ws.h"
 #include "worker/backoff.h"
-#include "worker/output.h"
+#include "worker/kept.h"
 #include "worker/store.h"
 #include "worker/wire.h"
 #include "worker/worker.h"
@@ -81,7 +81,7 @@ struct mu_task {
 
     int64_t since_ms;   /* wall clock of its assignment */
     int64_t started_at; /* loop time */
-    struct mu_output log;
+    struct mu_kept log;
     int64_t log_sent;     /* what went to the server, or was left out */
     struct mu_buf unsent; /* log bytes that are gathered before they are sent */
     struct mu_timer log_timer, retry;

@@ -1,4 +1,4 @@
-#include "worker/output.h"
+#include "worker/kept.h"
 
 #include <stdio.h>
 
@@ -7,22 +7,22 @@
 
 enum { RING_FIRST = 16 << 10, MARK = 96 };
 
-void mu_output_init(struct mu_output *o, size_t limit)
+void mu_kept_init(struct mu_kept *o, size_t limit)
 {
     memset(o, 0, sizeof *o);
-    size_t head = MU_MIN(limit / 2, (size_t)MU_OUTPUT_HEAD);
+    size_t head = MU_MIN(limit / 2, (size_t)MU_KEPT_HEAD);
     mu_buf_init(&o->head, head);
     o->tail_max = limit - head;
 }
 
-void mu_output_fini(struct mu_output *o)
+void mu_kept_fini(struct mu_kept *o)
 {
     mu_buf_fini(&o->head);
     mu_free(o->ring);
     memset(o, 0, sizeof *o);
 }
 
-static bool grow_ring(struct mu_output *o, size_t want)
+static bool grow_ring(struct mu_kept *o, size_t want)
 {
     size_t cap = o->ring_cap ? o->ring_cap : RING_FIRST;
     while (cap < want && cap < o->tail_max) {
@@ -42,7 +42,7 @@ static bool grow_ring(struct mu_output *o, size_t want)
     return true;
 }
 
-void mu_output_add(struct mu_output *o, mu_bytes b)
+void mu_kept_add(struct mu_kept *o, mu_bytes b)
 {
     o->total += (int64_t)b.len;
     mu_bytes first = mu_bytes_head(b, o->head.max - o->head.len);
@@ -77,7 +77,7 @@ static void mark(struct mu_buf *dst, int64_t missing)
     mu_buf_printf(dst, "\n[... %lld bytes left out ...]\n", (long long)missing);
 }
 
-void mu_output_write(const struct mu_output *o, struct mu_buf *dst)
+void mu_kept_write(const struct mu_kept *o, struct mu_buf *dst)
 {
     mu_buf_add(dst, mu_buf_bytes(&o->head));
     int64_t missing = o->total - (int64_t)(o->head.len + o->ring_len);
@@ -91,14 +91,14 @@ void mu_output_write(const struct mu_output *o, struct mu_buf *dst)
     }
 }
 
-void mu_output_cut(mu_bytes text, int64_t total, size_t limit, struct mu_buf *dst)
+void mu_kept_cut(mu_bytes text, int64_t total, size_t limit, struct mu_buf *dst)
 {
     int64_t beyond = MU_MAX(total - (int64_t)text.len, (int64_t)0);
     if (text.len <= limit && beyond == 0) {
         mu_buf_add(dst, text);
         return;
     }
-    size_t head = MU_MIN(limit / 2, (size_t)MU_OUTPUT_HEAD);
+    size_t head = MU_MIN(limit / 2, (size_t)MU_KEPT_HEAD);
     size_t tail = MU_MIN(limit - head, text.len - MU_MIN(head, text.len));
     mu_buf_add(dst, mu_bytes_head(text, head));
     int64_t missing = (int64_t)(text.len - MU_MIN(head, text.len) - tail);
