@@ -9,6 +9,8 @@ struct mu_store {
     struct mu_journal *journal; /* touched by the thread only */
     struct mu_work *work;
     size_t pending;
+    void (*idle)(void *arg);
+    void *idle_arg;
 };
 
 enum what { PUT, REMOVE, READ };
@@ -27,7 +29,8 @@ struct request {
     char text[]; /* key, payload */
 };
 
-int mu_store_new(struct mu_loop *loop, struct mu_journal *journal, struct mu_store **ret)
+int mu_store_new(struct mu_loop *loop, struct mu_journal *journal, void (*idle)(void *arg),
+                 void *arg, struct mu_store **ret)
 {
     struct mu_store *s = mu_calloc(1, sizeof *s);
     if (!s) {
@@ -40,6 +43,8 @@ int mu_store_new(struct mu_loop *loop, struct mu_journal *journal, struct mu_sto
     }
     s->loop = loop;
     s->journal = journal;
+    s->idle = idle;
+    s->idle_arg = arg;
     *ret = s;
     return 0;
 }
@@ -72,8 +77,12 @@ static void done(struct mu_job *job)
     if (q->done) {
         q->done(q->arg, job->ran ? q->result : MU_E_CLOSED, mu_buf_bytes(&q->bytes));
     }
+    struct mu_store *s = q->store;
     mu_buf_fini(&q->bytes);
     mu_free(q);
+    if (s->pending == 0 && s->idle) {
+        s->idle(s->idle_arg);
+    }
 }
 
 static int submit(struct mu_store *s, const struct request *like, mu_bytes key, mu_bytes payload)

@@ -8,9 +8,9 @@
 
 struct mu_store;
 
-/* Takes the journal over. */
+/* Takes the journal over. idle(arg): nothing is under way any more. */
 MU_MUST_USE int mu_store_new(struct mu_loop *loop, struct mu_journal *journal,
-                             struct mu_store **ret);
+                             void (*idle)(void *arg), void *arg, struct mu_store **ret);
 /* Waits for what is under way. The loop has ended or ends. */
 struct mu_store *mu_store_free(struct mu_store *s);
 

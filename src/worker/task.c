@@ -37,7 +37,7 @@ static void set_state(struct mu_task *t, enum mu_task_state to)
 
 static bool takes_slot(const struct mu_task *t)
 {
-    return t->state != MU_TASK_DISPATCHED && t->state != MU_TASK_OVER;
+    return t->state < MU_TASK_RELEASING;
 }
 
 static void count(struct mu_worker *w)
@@ -472,6 +472,7 @@ static void released(void *arg)
 static void release(struct mu_task *t)
 {
     set_state(t, MU_TASK_RELEASING);
+    count(t->w); /* told before its end is: the server may fill the slot at once */
     if (t->sandbox) {
         struct mu_sandbox *s = t->sandbox;
         t->sandbox = NULL;
@@ -607,8 +608,8 @@ static void stored(void *arg, int result, mu_bytes bytes MU_UNUSED)
     if (!mu_ends_add(w, t->execution_id, t->seq)) {
         mu_log(MU_LOG_ERROR, "task.end_waits_for_restart", MU_KC("task_id", t->task_id));
     }
-    mu_ends_pump(w);
     release(t);
+    mu_ends_pump(w);
 }
 
 /* Everything is there: the end is written and told. */

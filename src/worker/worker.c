@@ -85,6 +85,11 @@ static int take_instance(struct mu_worker *w, struct mu_err *err)
     return 0;
 }
 
+static void store_idle(void *arg)
+{
+    mu_worker_settle(arg);
+}
+
 static int open_journal(struct mu_worker *w, struct mu_err *err)
 {
     char path[4200];
@@ -100,7 +105,7 @@ static int open_journal(struct mu_worker *w, struct mu_err *err)
     }
     r = mu_adopt_load(w, journal, err);
     if (r == 0) {
-        r = mu_store_new(w->loop, journal, &w->store);
+        r = mu_store_new(w->loop, journal, store_idle, w, &w->store);
         if (r < 0) {
             mu_err_set(err, r, "cannot start: %s", mu_err_text(r));
         }

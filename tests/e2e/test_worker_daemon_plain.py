@@ -231,6 +231,8 @@ def test_after_a_drop_it_comes_back_and_tells_what_ended_meanwhile(server, start
     end = c.expect("task_completed", task_id="run_1")
     assert end["output"] == "done\n"
     harness.eventually(lambda: not d.leftovers())
+    harness.eventually(lambda: c.pings, what="the ping behind it")
+    time.sleep(0.5)
     c.drop()
     c = server.connection()
     time.sleep(6)  # long enough for the flush of a plain server

@@ -34,6 +34,8 @@ class Connection:
         self.changed = threading.Condition()
         self.lock = threading.Lock()
         self.taken = 0
+        self.native = False
+        self.welcomed = threading.Event()
 
     # --- receiving ---
     def _bytes(self, n):
@@ -243,10 +245,12 @@ class WorkerServer:
         if not self.native:
             return
         if m["type"] == "hello":
+            c.native = True
             c.send("welcome", **{"server_time": "2026-01-31T12:00:00Z", "worker_uid": "rnr_1",
                                  "heartbeat_interval_ms": 1000, "keep": self.keep, "stop": [], "acked": [],
                                  "pending_gates": [], **self.welcome})
-        elif self.auto_ack and m["type"] in ("task_completed", "task_failed", "task_claimed", "task_state"):
+            c.welcomed.set()
+        elif self.auto_ack and c.native and m["type"] in ("task_completed", "task_failed", "task_claimed", "task_state"):
             c.send("ack", execution_id=m["data"]["execution_id"], seq=m["data"]["seq"], terminal_offset=0)
 
     def _plain(self, sock, rest, method, target, headers):
@@ -275,7 +279,7 @@ class WorkerServer:
         except queue.Empty:
             raise AssertionError("the worker does not connect") from None
         if self.native:
-            c.expect("hello")
+            assert c.welcomed.wait(timeout), "the worker does not greet"
         return c
 
 

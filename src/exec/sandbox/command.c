@@ -1,7 +1,9 @@
 /* The kind `command`: somebody else's machinery runs the task; a command hands it over
  * (oz-worker.md 11). Success means "dispatched": no end is told, a second command cancels. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "base/arena.h"
 #include "exec/sandbox/child.h"
@@ -305,6 +307,33 @@ static int run(struct box *b, const char *command, bool whole, mu_bytes input, i
     return mu_child_start(b->d->loop, &req, &b->child);
 }
 
+/* Which task it is, for a cancel after a restart of the worker. */
+static void note_path(const struct box *b, char *dst, size_t size)
+{
+    snprintf(dst, size, "%s/command/%s", b->d->settings->state_dir, b->id);
+}
+
+static void keep_note(const struct box *b)
+{
+    char path[4200];
+    snprintf(path, sizeof path, "%s/command", b->d->settings->state_dir);
+    int r MU_UNUSED = mkdir(path, 0700);
+    note_path(b, path, sizeof path);
+    MU_AUTO_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd >= 0) {
+        ssize_t n MU_UNUSED = write(fd, b->task_id, strlen(b->task_id));
+    }
+}
+
+static void read_note(struct box *b)
+{
+    char path[4200];
+    note_path(b, path, sizeof path);
+    MU_AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t n = fd < 0 ? -1 : read(fd, b->task_id, sizeof b->task_id - 1);
+    b->task_id[MU_MAX(n, 0)] = 0;
+}
+
 static void dispatched(void *arg, int status, bool timed_out)
 {
     struct box *b = arg;
@@ -318,6 +347,7 @@ static void dispatched(void *arg, int status, bool timed_out)
         snprintf(text, sizeof text, "the dispatch command ended with status %d", status);
         end(b, status, "dispatch_command", text);
     } else {
+        keep_note(b);
         end(b, 0, "dispatched", "dispatched");
     }
 }
@@ -400,7 +430,12 @@ static int command_adopt(struct mu_sandbox_driver *sd, const char *execution_id,
     if (!b) {
         return -ENOMEM;
     }
-    end(b, 0, "dispatched", "dispatched");
+    read_note(b);
+    if (b->task_id[0]) {
+        end(b, 0, "dispatched", "dispatched");
+    } else {
+        end(b, -1, "unknown", "the worker was restarted while the task was being dispatched");
+    }
     *ret = (struct mu_sandbox *)b;
     return 0;
 }
@@ -411,6 +446,9 @@ static void finish(struct box *b)
 {
     void (*fn)(void *) = b->released;
     void *arg = b->released_arg;
+    char path[4200];
+    note_path(b, path, sizeof path);
+    unlink(path);
     free_box(b);
     fn(arg);
 }
@@ -479,7 +517,7 @@ static void command_sweep(struct mu_sandbox_driver *sd MU_UNUSED, const char *co
                           size_t n_keep MU_UNUSED, void (*done)(void *arg, size_t removed),
                           void *arg)
 {
-    done(arg, 0); /* nothing of it is on this machine */
+    done(arg, 0); /* nothing of it is on this machine but a note of some bytes */
 }
 
 const struct mu_sandbox_ops mu_sandbox_command = {
