@@ -137,7 +137,7 @@ int mu_wire_env(struct mu_arena *a, const struct mu_wire_assignment *as,
     add_object(&v, as->env_vars);
     add_object(&v, as->secrets);
     add_pairs(&v, about->environment);
-    /* Ours whatever was sent: what is left of a sandbox is found by it. */
+    /* Ours whatever was sent. */
     add(&v, MU_B("OZ_EXECUTION_ID"), mu_str(about->execution_id));
     if (v.r < 0) {
         return v.r == MU_E_LIMIT ? mu_err_set(err, MU_E_INVALID, "more than %d variables", MAX_VARS)

@@ -62,7 +62,7 @@ def test_instance_stays_over_restarts(server, start):
 def test_heartbeats_come(server, start):
     start()
     c = server.connection()
-    c.send("task_assignment", **task(prompt="sleep 20"))
+    c.send("task_assignment", **task(prompt="sleep 60"))
     c.expect("task_claimed")
     beats = [c.expect("heartbeat") for _ in range(3)]
     assert [b["sequence"] for b in beats][-1] >= 3
@@ -171,8 +171,9 @@ def test_reconnect_tells_what_runs_and_sends_unacked_ends(server, start):
     server.auto_ack = False
     c = server.connection()
     c.send("task_assignment", **task(prompt="echo done"))
-    c.send("task_assignment", **task("run_2", E2, prompt="sleep 30"))
+    c.send("task_assignment", **task("run_2", E2, prompt="sleep 60"))
     end = c.expect("task_completed")
+    harness.eventually(lambda: [s for s in c.of("task_state") if s["execution_id"] == E2 and s["state"] == "running"])
     c.drop()
     c = server.connection()
     hello = c.of("hello")[0]
@@ -285,8 +286,8 @@ def test_a_late_welcome_still_switches(server, start):
     server.native = c.native = True
     c.send("welcome", worker_uid="rnr_2", heartbeat_interval_ms=1000, keep=[], stop=[], acked=[])
     assert c.expect("task_claimed")["execution_id"] == E1
-    c.expect("heartbeat")
     c.expect("task_completed")
+    c.expect("heartbeat")
 
 
 def test_a_credential_is_kept_and_used(server, start):

@@ -94,7 +94,8 @@ static void put_own(struct list *l, const struct mu_direct_box *b)
     put_text(l, "OZ_WORKSPACE_ROOT", b->workspace);
     put_text(l, "OZ_WORKER_BACKEND", "direct");
     put_text(l, "OZ_RUN_ID", b->task_id[0] ? b->task_id : NULL);
-    put_text(l, "OZ_EXECUTION_ID", b->id); /* by it whatever is left is found */
+    put_text(l, "OZ_EXECUTION_ID", b->id);
+    put_text(l, "OZ_SANDBOX_MARK", b->folder); /* by it whatever is left is found */
 }
 
 const char *const *mu_direct_setup_env(struct mu_direct_box *b, bool with_file)

@@ -113,24 +113,25 @@ void mu_direct_prepare(struct mu_job *job)
 
 /* --- the end --- */
 
-static void kill_left(const char *id)
+/* The folder's path rather than the id: no other worker has it. */
+static void kill_left(const char *folder)
 {
-    char variable[MU_DIRECT_ID + 32];
-    snprintf(variable, sizeof variable, "OZ_EXECUTION_ID=%s", id);
+    char variable[MU_DIRECT_PATH + 300];
+    snprintf(variable, sizeof variable, "OZ_SANDBOX_MARK=%s", folder);
     size_t left MU_UNUSED = mu_child_kill_marked(variable, KILL_ROUNDS);
 }
 
 void mu_direct_reap(struct mu_job *job)
 {
     struct mu_direct_box *b = MU_CONTAINER(job, struct mu_direct_box, step);
-    kill_left(b->id);
+    kill_left(b->folder);
     b->step_result = 0;
 }
 
 void mu_direct_remove(struct mu_job *job)
 {
     struct mu_direct_box *b = MU_CONTAINER(job, struct mu_direct_box, step);
-    kill_left(b->id); /* of the teardown command */
+    kill_left(b->folder); /* of the teardown command */
     b->step_result = 0;
     if (b->d->settings->keep) {
         char path[MU_DIRECT_PATH + 32];
@@ -347,7 +348,7 @@ static void run_sweep(struct mu_job *job)
         if (access(mark, F_OK) == 0) {
             continue;
         }
-        kill_left(e->d_name);
+        kill_left(path);
         int r = mu_remove_tree(path);
         if (!s->d->settings->target_dir) {
             snprintf(path, sizeof path, "%s/%s", s->d->workspaces, e->d_name);
