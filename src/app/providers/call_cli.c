@@ -4,6 +4,7 @@
 
 #include "app/providers/providers_int.h"
 #include "base/log.h"
+#include "exec/folder.h"
 
 enum {
     ARG_MAX_BYTES = 131071, /* the kernel's MAX_ARG_STRLEN without the NUL */
@@ -561,7 +562,7 @@ void mu_call_cli_abort(struct mu_provider_call *c)
 static void remove_run(struct mu_job *job)
 {
     struct mu_call_child *ch = MU_CONTAINER(job, struct mu_call_child, job);
-    ch->made = mu_private_dir_remove(ch->dir);
+    ch->made = mu_folder_remove(ch->dir);
 }
 
 static void remove_done(struct mu_job *job)

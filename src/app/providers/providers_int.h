@@ -169,8 +169,7 @@ MU_MUST_USE int mu_private_dir_make(const char *scratch, const char *run_id, cha
 /* How many bytes `dst` needs. */
 size_t mu_private_dir_size(const char *scratch, const char *run_id);
 MU_MUST_USE int mu_private_dir_write(const char *dir, const char *name, mu_bytes content);
-/* Removes it with all that is in it; follows no symbolic link. Best effort: 0 or the last error. */
-int mu_private_dir_remove(const char *dir);
+/* mu_folder_remove() removes it. */
 /* Removes what calls of an earlier run of the server left behind. */
 void mu_private_dirs_sweep(const char *scratch);
 

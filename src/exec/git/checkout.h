@@ -24,7 +24,10 @@ struct mu_git_settings {
 /* Loop thread for all of it. What an earlier process left half-made is removed. Worded. */
 MU_MUST_USE int mu_git_cache_new(struct mu_loop *loop, const struct mu_git_settings *settings,
                                  struct mu_git_cache **ret, struct mu_err *err);
-/* When no checkout is held and none is under way (mu_checkout_release(), mu_checkout_abort()). */
+/* Ends what is under way (their done() is called with MU_E_SHUTDOWN), then calls `stopped`; nothing
+ * may be started any more. */
+void mu_git_cache_stop(struct mu_git_cache *g, void (*stopped)(void *arg), void *arg);
+/* After `stopped`, when every checkout was released or aborted. Returns NULL. */
 struct mu_git_cache *mu_git_cache_free(struct mu_git_cache *g);
 
 /* A repository as an environment names it (oz-worker.md 13.2 step 6, 13.5): a URL, git@…, or
@@ -42,7 +45,7 @@ struct mu_checkout_view {
     const char *tree;    /* the immutable base: a whole work tree with .git inside; lower layer */
     const char *objects; /* the mirror's objects; the base's alternates name
                             /run/muster/git/<index>/ with the index given at the start */
-    char commit[65];
+    char commit[41];
     bool warm; /* nothing was fetched or checked out for it */
 };
 struct mu_checkout_request {
@@ -60,7 +63,7 @@ MU_MUST_USE int mu_checkout_start(struct mu_git_cache *g, const struct mu_checko
                                   struct mu_checkout **ret);
 /* Before done(): done() is not called. The shared work goes on for others. Returns NULL. */
 struct mu_checkout *mu_checkout_abort(struct mu_checkout *c);
-/* After done(): the base may go from now on. Returns NULL. */
+/* From done() on, also after an error: the base may go from now on. Returns NULL. */
 struct mu_checkout *mu_checkout_release(struct mu_checkout *c);
 
 /* For re-adopted sandboxes: holds a base by its folder, so that it stays. MU_E_NOT_FOUND. */

@@ -198,7 +198,7 @@ static bool upgradable(struct mu_call *c, const struct mu_http_head *h)
 
 static bool routed(struct mu_call *c, const struct mu_http_head *h, const struct mu_node *node)
 {
-    if (wants_websocket(h) && !is_websocket(c->route)) {
+    if (wants_websocket(h) && !(node && is_websocket(node->first))) {
         mu_call_error(c, 404, "not_found", NULL, "Not found: no WebSocket is served here");
         return false;
     }

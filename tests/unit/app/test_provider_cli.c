@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 
 #include "../alloc_fail.h"
+#include "exec/folder.h"
 
 static struct world w;
 static const char *args[8];
@@ -204,9 +205,9 @@ static void trees_deeper_than_descriptors_reach_are_removed(void **state)
         assert_true(at >= 0);
     }
     close(at);
-    assert_int_equal(mu_private_dir_remove(dir), 0);
+    assert_int_equal(mu_folder_remove(dir), 0);
     assert_int_equal(entries(w.scratch), 0);
-    assert_int_equal(mu_private_dir_remove(dir), 0); /* is gone already */
+    assert_int_equal(mu_folder_remove(dir), 0); /* is gone already */
     assert_int_equal(mu_private_dir_make("/nowhere", "x", dir, sizeof dir), -ENOENT);
     assert_string_equal(dir, "");
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
@@ -232,7 +233,7 @@ static int remove_locked(void)
             return 4;
         }
     }
-    return mu_private_dir_remove(top) == 0 && access(top, F_OK) < 0 ? 0 : 1;
+    return mu_folder_remove(top) == 0 && access(top, F_OK) < 0 ? 0 : 1;
 }
 
 static void folders_without_permissions_are_removed(void **state)

@@ -162,7 +162,8 @@ static void world_start(struct world *w, const struct mu_http_limits *limits, si
     for (size_t i = 0; i < n_loops; i++) {
         assert_int_equal(mu_loop_new(&mu_env_real, "test", &w->loops[i]), 0);
     }
-    struct mu_http_ops ops = {on_admit, on_request, on_malformed, w};
+    struct mu_http_ops ops = {
+        .admit = on_admit, .request = on_request, .malformed = on_malformed, .arg = w};
     assert_int_equal(mu_http_server_new(w->loops, n_loops, limits, &ops, &w->server), 0);
     struct mu_http_listen l = {.host = "127.0.0.1",
                                .fd = -1,
@@ -912,7 +913,8 @@ static void listening_twice_is_refused_with_words(void **state)
     world_start(&w, &mu_http_default_limits, 1, NULL, NULL);
     struct mu_loop *loop;
     struct mu_http_server *s;
-    struct mu_http_ops ops = {on_admit, on_request, on_malformed, &w};
+    struct mu_http_ops ops = {
+        .admit = on_admit, .request = on_request, .malformed = on_malformed, .arg = &w};
     assert_int_equal(mu_loop_new(&mu_env_real, "other", &loop), 0);
     assert_int_equal(mu_http_server_new(&loop, 1, &mu_http_default_limits, &ops, &s), 0);
     struct mu_http_listen l = {.host = "127.0.0.1", .port = w.port, .fd = -1};
@@ -1197,7 +1199,8 @@ static int start_and_end(void *arg)
     (void)arg;
     struct mu_loop *loop;
     struct mu_http_server *s;
-    struct mu_http_ops ops = {on_admit, on_request, on_malformed, NULL};
+    struct mu_http_ops ops = {
+        .admit = on_admit, .request = on_request, .malformed = on_malformed, .arg = NULL};
     struct mu_http_listen l = {.host = "127.0.0.1", .fd = -1};
     struct mu_err err;
     unsigned port;

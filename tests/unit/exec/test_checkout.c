@@ -1,0 +1,409 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "../alloc_fail.h"
+#include "base/arena.h"
+#include "exec/folder.h"
+#include "exec/git/checkout.h"
+
+/* --- names --- */
+
+static void a_repository_is_a_url_or_owner_and_name(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *url, *ref, *name;
+    } good[] = {
+        {"https://h.example/a/b.git", "https://h.example/a/b.git", "", "b"},
+        {"  o/r#feature/x ", "https://github.com/o/r.git", "feature/x", "r"},
+        {"git@h.example:a/b.git", "git@h.example:a/b.git", "", "b"},
+        {"ssh://u@h.example:22/a/b/", "ssh://u@h.example:22/a/b/", "", "b"},
+        {"file:///srv/x.git#v1.0", "file:///srv/x.git", "v1.0", "x"},
+    };
+    static const char *const bad[] = {
+        "",
+        "-u",
+        "ext::sh -c id",
+        "ext::id",
+        "https://-oProxyCommand=x/y",
+        "ssh://-oProxyCommand=x/y",
+        "git@-oProxyCommand=x:y",
+        "https://h.example",
+        "ftp://h.example/a",
+        "one",
+        "a/b/c",
+        "../b",
+        "a/..",
+        "o/r#-x",
+        "o/r#a..b",
+        "o/r#a@{1}",
+        "o/r#a b",
+        "o/r#x.lock",
+        "o/r#a:b",
+        "https://h.example/a\nb",
+        "https://h.example/a/-x",
+        "file://h/x",
+    };
+    struct mu_arena a;
+    struct mu_repo_spec spec;
+    const char *why;
+    mu_arena_init(&a, 1 << 16);
+    for (size_t i = 0; i < MU_ARRAY_LEN(good); i++) {
+        assert_int_equal(mu_repo_spec_parse(&a, mu_str(good[i].text), true, &spec, &why), 0);
+        assert_string_equal(spec.url, good[i].url);
+        assert_string_equal(spec.ref, good[i].ref);
+        assert_string_equal(spec.name, good[i].name);
+    }
+    for (size_t i = 0; i < MU_ARRAY_LEN(bad); i++) {
+        assert_int_equal(mu_repo_spec_parse(&a, mu_str(bad[i]), true, &spec, &why), MU_E_INVALID);
+        assert_non_null(why);
+    }
+    assert_int_equal(mu_repo_spec_parse(&a, MU_B("file:///srv/x.git"), false, &spec, &why),
+                     MU_E_INVALID);
+    mu_arena_fini(&a);
+}
+
+/* --- a cache over real repositories --- */
+
+struct world {
+    char top[64], url[128];
+    struct mu_loop *loop;
+    struct mu_git_cache *cache;
+    struct mu_git_settings settings;
+    int open; /* checkouts that are not done */
+};
+
+static void sh(const char *fmt, ...) MU_PRINTF(1, 2);
+static void sh(const char *fmt, ...)
+{
+    char line[2000];
+    int n = snprintf(line, sizeof line,
+                     "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@h.example GIT_COMMITTER_NAME=a "
+                     "GIT_COMMITTER_EMAIL=a@h.example GIT_CONFIG_GLOBAL=/dev/null; set -e; ");
+    va_list va;
+    va_start(va, fmt);
+    vsnprintf(line + n, sizeof line - (size_t)n, fmt, va);
+    va_end(va);
+    assert_int_equal(system(line), 0);
+}
+
+static void cache_open(struct world *w)
+{
+    struct mu_err err = {0};
+    assert_int_equal(mu_git_cache_new(w->loop, &w->settings, &w->cache, &err), 0);
+}
+
+static void begin(struct world *w)
+{
+    *w = (struct world){.top = "/tmp/mu-checkout-XXXXXX"};
+    assert_non_null(mkdtemp(w->top));
+    static char dir[80];
+    snprintf(dir, sizeof dir, "%s/cache", w->top);
+    snprintf(w->url, sizeof w->url, "file://%s/remote", w->top);
+    sh("git init -q -b main %s/remote; cd %s/remote; echo one > a; git add a; git commit -qm one; "
+       "git tag v1; git checkout -q -b side; echo side > b; git add b; git commit -qm side; "
+       "git tag -am note v2; git checkout -q main",
+       w->top, w->top);
+    w->settings = (struct mu_git_settings){.env = &mu_env_real,
+                                           .dir = dir,
+                                           .max_bytes = INT64_C(1) << 30,
+                                           .fetch_timeout_ms = 60000,
+                                           .parallel = 2};
+    assert_int_equal(mu_loop_new(&mu_env_real, "git", &w->loop), 0);
+    cache_open(w);
+}
+
+static void on_stopped(void *arg)
+{
+    mu_loop_stop(((struct world *)arg)->loop);
+}
+
+static void cache_close(struct world *w)
+{
+    mu_git_cache_stop(w->cache, on_stopped, w);
+    mu_loop_run(w->loop);
+    mu_git_cache_free(w->cache);
+}
+
+static void end(struct world *w)
+{
+    cache_close(w);
+    mu_loop_free(w->loop);
+    assert_int_equal(mu_folder_remove(w->top), 0);
+}
+
+struct ask {
+    struct world *w;
+    struct mu_checkout *checkout;
+    int result;
+    char tree[200], objects[200], commit[41], why[400];
+    bool warm;
+};
+
+static void on_done(void *arg, int result, const struct mu_checkout_view *view, const char *why)
+{
+    struct ask *a = arg;
+    a->result = result;
+    if (view) {
+        snprintf(a->tree, sizeof a->tree, "%s", view->tree);
+        snprintf(a->objects, sizeof a->objects, "%s", view->objects);
+        memcpy(a->commit, view->commit, sizeof a->commit);
+        a->warm = view->warm;
+    } else {
+        snprintf(a->why, sizeof a->why, "%s", why);
+        a->checkout = mu_checkout_release(a->checkout);
+    }
+    if (--a->w->open == 0) {
+        mu_loop_stop(a->w->loop);
+    }
+}
+
+static void start(struct world *w, struct ask *a, const char *url, const char *ref)
+{
+    *a = (struct ask){.w = w};
+    struct mu_checkout_request req = {.url = url, .ref = ref, .done = on_done, .arg = a};
+    w->open++;
+    assert_int_equal(mu_checkout_start(w->cache, &req, &a->checkout), 0);
+}
+
+static void get(struct world *w, struct ask *a, const char *ref)
+{
+    start(w, a, w->url, ref);
+    mu_loop_run(w->loop);
+}
+
+static void has(const char *tree, const char *name, const char *content)
+{
+    char path[300], got[100] = "";
+    snprintf(path, sizeof path, "%s/%s", tree, name);
+    FILE *f = fopen(path, "r");
+    if (!content) {
+        assert_null(f);
+        return;
+    }
+    assert_non_null(f);
+    assert_non_null(fgets(got, sizeof got, f));
+    assert_string_equal(got, content);
+    fclose(f);
+}
+
+static void branches_tags_and_commits_are_checked_out(void **state)
+{
+    (void)state;
+    struct world w;
+    struct ask a, b;
+    begin(&w);
+    get(&w, &a, "");
+    assert_int_equal(a.result, 0);
+    assert_false(a.warm);
+    has(a.tree, "a", "one\n");
+    has(a.tree, "b", NULL);
+    has(a.tree, ".git/HEAD", "ref: refs/heads/main\n");
+    has(a.tree, ".git/objects/info/alternates", "/run/muster/git/0\n");
+    /* with the objects at hand it is a whole, clean work tree */
+    sh("cd %s; test -z \"$(GIT_ALTERNATE_OBJECT_DIRECTORIES=%s git -c safe.directory='*' status "
+       "--porcelain)\"",
+       a.tree, a.objects);
+    get(&w, &b, "");
+    assert_true(b.result == 0 && b.warm);
+    assert_string_equal(a.tree, b.tree);
+    mu_checkout_release(b.checkout);
+    static const char *const refs[] = {"side", "v2"};
+    for (int i = 0; i < 2; i++) {
+        get(&w, &b, refs[i]);
+        assert_int_equal(b.result, 0);
+        has(b.tree, "b", "side\n");
+        mu_checkout_release(b.checkout);
+    }
+    get(&w, &b, a.commit);
+    assert_true(b.result == 0);
+    assert_string_equal(b.commit, a.commit);
+    mu_checkout_release(b.checkout);
+    mu_checkout_release(a.checkout);
+    end(&w);
+}
+
+static void a_push_is_seen_and_what_is_held_stays(void **state)
+{
+    (void)state;
+    struct world w;
+    struct ask a, b;
+    begin(&w);
+    get(&w, &a, "main");
+    sh("cd %s/remote; echo two > a; git commit -qam two", w.top);
+    get(&w, &b, "main");
+    assert_true(b.result == 0 && !b.warm);
+    has(b.tree, "a", "two\n");
+    has(a.tree, "a", "one\n");
+    mu_checkout_release(a.checkout);
+    mu_checkout_release(b.checkout);
+    end(&w);
+}
+
+static void what_is_not_there_is_told_in_words(void **state)
+{
+    (void)state;
+    struct world w;
+    struct ask a;
+    char url[200];
+    begin(&w);
+    get(&w, &a, "no-such");
+    assert_int_equal(a.result, MU_E_NOT_FOUND);
+    assert_non_null(strstr(a.why, "no-such"));
+    get(&w, &a, "0123456789012345678901234567890123456789");
+    assert_int_equal(a.result, MU_E_NOT_FOUND);
+    snprintf(url, sizeof url, "file://%s/nowhere", w.top);
+    start(&w, &a, url, "");
+    mu_loop_run(w.loop);
+    assert_int_equal(a.result, MU_E_UNAVAILABLE);
+    assert_non_null(strstr(a.why, "fatal:"));
+    sh("git init -q %s/empty", w.top);
+    snprintf(url, sizeof url, "file://%s/empty", w.top);
+    start(&w, &a, url, "");
+    mu_loop_run(w.loop);
+    assert_int_equal(a.result, MU_E_NOT_FOUND);
+    /* a password in a URL is not repeated */
+    start(&w, &a, "http://u:hunter2@127.0.0.1:9/x.git", "");
+    mu_loop_run(w.loop);
+    assert_int_equal(a.result, MU_E_UNAVAILABLE);
+    assert_null(strstr(a.why, "hunter2"));
+    end(&w);
+}
+
+static void many_at_once_share_the_work(void **state)
+{
+    (void)state;
+    struct world w;
+    struct ask asks[24];
+    static const char *const refs[] = {"main", "side", "v1"};
+    begin(&w);
+    for (size_t i = 0; i < MU_ARRAY_LEN(asks); i++) {
+        start(&w, &asks[i], w.url, refs[i % 3]);
+    }
+    mu_loop_run(w.loop);
+    for (size_t i = 0; i < MU_ARRAY_LEN(asks); i++) {
+        assert_int_equal(asks[i].result, 0);
+        assert_string_equal(asks[i].tree, i % 3 == 2 ? asks[0].tree : asks[i % 3].tree);
+        mu_checkout_release(asks[i].checkout);
+    }
+    end(&w);
+}
+
+static void nothing_of_a_hostile_repository_runs(void **state)
+{
+    (void)state;
+    struct world w;
+    struct ask a;
+    char mark[100];
+    begin(&w);
+    snprintf(mark, sizeof mark, "%s/mark", w.top);
+    sh("cd %s/remote; mkdir hooks; printf '#!/bin/sh\\ntouch %s\\n' > hooks/post-checkout; chmod "
+       "+x "
+       "hooks/post-checkout; printf '* filter=evil diff=evil\\n' > .gitattributes; "
+       "printf '[submodule \"s\"]\\n\\tpath = s\\n\\turl = ext::sh -c touch%%%% %s\\n' > "
+       ".gitmodules; "
+       "ln -s /etc/shadow link; ln -s .git gitlink; git add -A; git commit -qm hostile; "
+       "git branch -- './-x' 2>/dev/null || true; "
+       "cp hooks/post-checkout .git/hooks/; cp hooks/post-checkout .git/hooks/post-upload-pack",
+       w.top, mark, mark);
+    get(&w, &a, "main");
+    assert_int_equal(a.result, 0);
+    assert_true(access(mark, F_OK) < 0);
+    char path[300];
+    struct stat st;
+    snprintf(path, sizeof path, "%s/link", a.tree);
+    assert_true(lstat(path, &st) == 0 && S_ISLNK(st.st_mode));
+    mu_checkout_release(a.checkout);
+    end(&w);
+}
+
+static void a_restart_knows_what_is_there_and_drops_what_is_half(void **state)
+{
+    (void)state;
+    struct world w;
+    struct ask a;
+    struct mu_checkout *held;
+    char path[300];
+    begin(&w);
+    get(&w, &a, "main");
+    mu_checkout_release(a.checkout);
+    cache_close(&w);
+    sh("mkdir -p %s/cache/bases/aaaaaaaaaaaaaaaaaaaaaaaa/tree %s/cache/tmp/half", w.top, w.top);
+    cache_open(&w);
+    snprintf(path, sizeof path, "%s/cache/bases/aaaaaaaaaaaaaaaaaaaaaaaa", w.top);
+    assert_true(access(path, F_OK) < 0);
+    assert_int_equal(mu_checkout_hold(w.cache, a.tree, &held), 0);
+    assert_int_equal(mu_checkout_hold(w.cache, "/nowhere", &(struct mu_checkout *){NULL}),
+                     MU_E_NOT_FOUND);
+    struct ask b;
+    get(&w, &b, "main");
+    assert_true(b.result == 0 && b.warm);
+    mu_checkout_release(b.checkout);
+    mu_checkout_release(held);
+    end(&w);
+}
+
+static void the_least_recently_used_goes_first_and_never_what_is_held(void **state)
+{
+    (void)state;
+    struct world w;
+    struct ask a, b, c;
+    begin(&w);
+    cache_close(&w);
+    w.settings.max_bytes = 1;
+    cache_open(&w);
+    get(&w, &a, "main");
+    get(&w, &b, "side");
+    has(a.tree, "a", "one\n"); /* held, so both are there although it is too much */
+    has(b.tree, "a", "one\n");
+    mu_checkout_release(a.checkout);
+    has(a.tree, "a", NULL);
+    has(b.tree, "a", "one\n");
+    get(&w, &c, "main");
+    assert_true(c.result == 0 && !c.warm);
+    mu_checkout_release(b.checkout);
+    mu_checkout_release(c.checkout);
+    end(&w);
+}
+
+static void a_stop_ends_what_is_under_way(void **state)
+{
+    (void)state;
+    struct world w;
+    struct ask asks[4];
+    begin(&w);
+    for (int i = 0; i < 4; i++) {
+        start(&w, &asks[i], w.url, i % 2 ? "main" : "side");
+    }
+    w.open = 100; /* the loop ends with the cache */
+    cache_close(&w);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(asks[i].result, MU_E_SHUTDOWN);
+    }
+    mu_loop_free(w.loop);
+    assert_int_equal(mu_folder_remove(w.top), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_repository_is_a_url_or_owner_and_name),
+        cmocka_unit_test(branches_tags_and_commits_are_checked_out),
+        cmocka_unit_test(a_push_is_seen_and_what_is_held_stays),
+        cmocka_unit_test(what_is_not_there_is_told_in_words),
+        cmocka_unit_test(many_at_once_share_the_work),
+        cmocka_unit_test(nothing_of_a_hostile_repository_runs),
+        cmocka_unit_test(a_restart_knows_what_is_there_and_drops_what_is_half),
+        cmocka_unit_test(the_least_recently_used_goes_first_and_never_what_is_held),
+        cmocka_unit_test(a_stop_ends_what_is_under_way),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
