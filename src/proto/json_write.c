@@ -5,7 +5,7 @@
 
 #include "base/clock.h"
 #include "base/encode.h"
-#include "proto/json.h"
+#include "proto/json_write.h"
 
 static void punct(struct mu_json_w *w, char c)
 {
