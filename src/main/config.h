@@ -42,6 +42,11 @@ struct mu_config {
     double retention_days;
     bool list_legacy_items, allow_raw_env_image;
     const char *image_allowlist, *run_source_default;
+    /* workers */
+    const char *worker_keys, *worker_sidecar_image, *worker_dialect, *sandbox_server_url;
+    bool require_worker_sidecar;
+    int64_t worker_claim_timeout_ms, claim_timeout_ms, worker_grace_ms, worker_default_capacity,
+        runner_heartbeat_ms;
     /* providers that are not per key */
     struct mu_providers_settings providers;
     const char *model, *provider_model, *provider_base_url, *provider_api_key;

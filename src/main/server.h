@@ -6,6 +6,7 @@
 
 #include "face/api/meta.h"
 #include "face/oz/oz.h"
+#include "face/worker/worker.h"
 #include "main/config.h"
 
 enum { MU_MAX_LOOPS = 64, MU_MAX_INHERITED = 8, MU_MAX_RETIRED = 64 };
@@ -37,13 +38,16 @@ struct mu_server {
     struct mu_sessions *sessions;
     struct mu_fetcher *fetcher; /* outbound HTTP */
     struct mu_providers *providers;
+    struct mu_fleet *fleet;
     struct mu_dispatch *dispatch;
     struct mu_environments *environments;
     struct mu_schedules *schedules;
     struct mu_sweeper *sweeper;
 
-    struct mu_oz oz;     /* the Oz face */
-    struct mu_meta meta; /* health, metrics, openapi, keys */
+    struct mu_oz oz;               /* the Oz face */
+    struct mu_worker_face workers; /* the worker link */
+    char root_url[300];            /* as sandboxes reach this server */
+    struct mu_meta meta;           /* health, metrics, openapi, keys */
     struct mu_api *api;
     struct mu_http_server *http;
     struct mu_api_listener main_listener, metrics_listener;

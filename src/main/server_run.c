@@ -42,6 +42,7 @@ static void finish(struct mu_server *s, int code)
 
 static void drained(void *arg)
 {
+    mu_fleet_close(((struct mu_server *)arg)->fleet);
     finish(arg, 0);
 }
 
@@ -217,17 +218,22 @@ static int listen_all(struct mu_server *s, struct mu_err *err)
     return mu_http_server_listen(s->http, &l, &got, err);
 }
 
+static void own_url(const struct mu_server *s, char *dst, size_t size)
+{
+    bool any = strcmp(s->conf->host, "0.0.0.0") == 0 || strcmp(s->conf->host, "::") == 0;
+    bool v6 = !any && strchr(s->conf->host, ':');
+    snprintf(dst, size, "%s://%s%s%s:%u", s->conf->tls_cert_file ? "https" : "http", v6 ? "[" : "",
+             any ? "127.0.0.1" : s->conf->host, v6 ? "]" : "", s->port);
+}
+
 /* How the command line finds the server of this data folder. */
 static void write_address(const struct mu_server *s)
 {
-    char path[1100], tmp[1100], text[400];
+    char path[1100], tmp[1100], url[300], text[400];
     snprintf(path, sizeof path, "%s/server.json", s->conf->data_dir);
     snprintf(tmp, sizeof tmp, "%s/server.json.tmp", s->conf->data_dir);
-    bool any = strcmp(s->conf->host, "0.0.0.0") == 0 || strcmp(s->conf->host, "::") == 0;
-    bool v6 = !any && strchr(s->conf->host, ':');
-    int n = snprintf(text, sizeof text, "{\"url\":\"%s://%s%s%s:%u\",\"pid\":%d}\n",
-                     s->conf->tls_cert_file ? "https" : "http", v6 ? "[" : "",
-                     any ? "127.0.0.1" : s->conf->host, v6 ? "]" : "", s->port, (int)getpid());
+    own_url(s, url, sizeof url);
+    int n = snprintf(text, sizeof text, "{\"url\":\"%s\",\"pid\":%d}\n", url, (int)getpid());
     MU_AUTO_CLOSE int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0 || write(fd, text, (size_t)n) != n || rename(tmp, path) < 0) {
         mu_log(MU_LOG_WARN, "startup.no_address_file", MU_KC("path", path),
@@ -283,6 +289,9 @@ static void recovered(void *arg)
                                        .file_gone = file_gone,
                                        .arg = s};
     int r = mu_sweeper_new(&so, &s->sweeper);
+    if (r == 0) {
+        r = mu_schedules_start(s->schedules);
+    }
     if (r < 0) {
         mu_err_set(&err, r, "%s", mu_err_text(r));
     } else {
@@ -290,12 +299,16 @@ static void recovered(void *arg)
     }
     if (r < 0) {
         mu_log(MU_LOG_ERROR, "startup.fatal", MU_KC("err_message", err.text));
+        mu_fleet_close(s->fleet);
         finish(s, 1);
         return;
     }
-    mu_schedules_start(s->schedules);
     mu_timer_init(&s->disk_timer, s->loops[0], check_disk);
     check_disk(&s->disk_timer);
+    if (!s->workers.opts.server_root_url) { /* this loop gives the work out: nothing was yet */
+        own_url(s, s->root_url, sizeof s->root_url);
+        s->workers.opts.server_root_url = s->root_url;
+    }
     write_address(s);
     atomic_store(&s->ready, true);
     char admin_file[1100];

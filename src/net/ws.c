@@ -418,8 +418,8 @@ void mu_ws_ended(struct mu_ws *ws)
     }
     ws->state = MU_WS_GONE;
     mu_timer_clear(&ws->timer);
+    ws->ops->closed(ws->arg, ws->code, ws->reason); /* may ask what did not leave */
     mu_wire_drop(&ws->wire);
-    ws->ops->closed(ws->arg, ws->code, ws->reason);
 }
 
 size_t mu_ws_unsent(const struct mu_ws *ws)

@@ -31,7 +31,8 @@ struct mu_ws_ops {
     /* Exactly once, never from inside a call of ours: the code and reason that the peer sent (1005:
      * it sent none), or why it was cut: 1006 the stream just ended or the peer does not answer,
      * 1002, 1007, 1009 what the peer did wrong (it was told), 4409 it does not take what is sent,
-     * 1011 out of memory. The connection is gone afterwards. */
+     * 1011 out of memory. The connection is gone afterwards; inside, mu_ws_unsent() still says how
+     * much did not leave. */
     void (*closed)(void *arg, int code, mu_bytes reason);
 };
 

@@ -140,8 +140,8 @@ static int run_write(struct mu_unit *u, struct mu_tx *tx)
 static void write_done(struct mu_unit *u, int result)
 {
     struct mu_schedule_write *op = MU_CONTAINER(u, struct mu_schedule_write, unit);
-    if (result >= 0) {
-        atomic_store_explicit(&op->who->tenant->stored, true, memory_order_relaxed);
+    if (result >= 0 && op->what == MU_SCHED_CREATE) { /* the others did not store it */
+        mu_identity_org_stored(op->who);
     }
     op->done(op, result);
 }

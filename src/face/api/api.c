@@ -121,6 +121,26 @@ static bool unauthorized(struct mu_call *c, const char *why)
     return false;
 }
 
+/* Whether this kind of bearer may call the route. */
+static bool permitted(struct mu_call *c)
+{
+    const struct mu_principal *p = &c->principal;
+    const char *why = NULL;
+    if (p->worker && (!c->route || c->route->auth != MU_AUTH_WORKER)) {
+        why = "A worker's key opens the worker link only";
+    } else if (p->run.text[0] && (!c->route || c->route->auth != MU_AUTH_RUN)) {
+        why = "A session token is for its own run's prompt, report and files only";
+    } else if (c->route && c->route->auth == MU_AUTH_ADMIN && !p->admin) {
+        why = "This needs the admin key";
+    } else if (c->route && c->route->auth == MU_AUTH_WORKER && !p->admin && !p->worker) {
+        why = "This needs the admin key or a worker's key";
+    }
+    if (why) {
+        mu_call_error(c, 403, "forbidden", NULL, "%s", why);
+    }
+    return !why;
+}
+
 static bool authenticate(struct mu_call *c, const struct mu_http_head *h)
 {
     mu_bytes token = bearer(h);
@@ -140,11 +160,7 @@ static bool authenticate(struct mu_call *c, const struct mu_http_head *h)
         return false;
     }
     c->authenticated = true;
-    if (c->route && c->route->auth == MU_AUTH_ADMIN && !c->principal.admin) {
-        mu_call_error(c, 403, "forbidden", NULL, "This needs the admin key");
-        return false;
-    }
-    return true;
+    return permitted(c);
 }
 
 static bool names_agent_run(mu_bytes path)

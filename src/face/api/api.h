@@ -58,6 +58,8 @@ enum mu_api_auth {
     MU_AUTH_NONE,
     MU_AUTH_TENANT, /* any bearer */
     MU_AUTH_ADMIN,
+    MU_AUTH_WORKER, /* the admin key, or the key of one worker */
+    MU_AUTH_RUN,    /* any bearer, or a session token: the handler checks principal->run */
 };
 enum mu_api_face { MU_FACE_ROOT, MU_FACE_OZ }; /* whose error body and conventions */
 enum {

@@ -36,6 +36,14 @@ const char *const mu_oz_components[] = {
     ",\"is_sandbox_running\":" BOOL
     ",\"agent_skill\":{\"type\":\"object\"},\"creator\":{\"type\":\"object\"},\"scope\":{\"type\":"
     "\"object\"},\"request_id\":" STR "}}",
+    "WorkerList",
+    "{\"type\":\"object\",\"required\":[\"workers\",\"total\",\"connected\"],\"properties\":{"
+    "\"workers\":{\"type\":\"array\",\"items\":{\"type\":\"object\",\"required\":[\"id\","
+    "\"connected\"],\"properties\":{\"id\":" STR ",\"uid\":" STR ",\"dialect\":" STR
+    ",\"connected\":" BOOL ",\"draining\":" BOOL ",\"saturated\":" BOOL ",\"since\":" TIMEN
+    ",\"last_seen\":" TIMEN ",\"in_flight\":" INT ",\"capacity\":" INT ",\"conflicts\":" INT
+    ",\"version\":" STR ",\"capabilities\":{\"type\":\"object\"}}}},\"total\":" INT
+    ",\"connected\":" INT ",\"request_id\":" STR "}}",
     "RunList",
     "{\"type\":\"object\",\"required\":[\"runs\",\"page_info\",\"next_cursor\",\"request_id\"],"
     "\"properties\":{\"runs\":" LIST(REF("Run")) ",\"items\":" LIST(

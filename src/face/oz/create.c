@@ -31,6 +31,10 @@ static void refused(struct mu_call *c, int result)
     if (result == MU_E_MISMATCH) {
         mu_call_error(c, 422, "invalid_field", "Idempotency-Key",
                       "Idempotency-Key was used with another body before");
+    } else if (result == MU_E_EXISTS) {
+        mu_call_error(c, 404, "not_found", "Idempotency-Key",
+                      "the run that Idempotency-Key stands for was deleted; another key makes a "
+                      "new one");
     } else if (result == MU_E_LIMIT) {
         mu_call_retry(
             c, 429, "too_many_requests", 5000,
