@@ -55,6 +55,22 @@ struct mu_config {
     bool startup_validate_providers;
     const char *validate_harnesses;
 
+    /* `muster worker`, and the one embedded in the server */
+    bool embedded_worker;
+    const char *api_key, *ws_url, *server_root_url;
+    int64_t reconnect_max_attempts, reconnect_window_seconds;
+    const char *runner_workspace_dir, *runner_cache_dir, *runner_features;
+    int64_t runner_max_sessions;
+    const char *claude_path, *codex_path, *gemini_path;
+    bool allow_unsafe_process_driver;
+    const char *docker_host;
+    const char *sandbox_driver;
+    int64_t sandbox_max, sandbox_memory_mb, sandbox_pids, sandbox_disk_mb, sandbox_shm_mb;
+    double sandbox_cpus;
+    const char *sandbox_min, *sandbox_base, *sandbox_net, *sandbox_ro, *sandbox_etc, *sandbox_allow,
+        *sandbox_allow_addr, *sandbox_forward;
+    bool sandbox_nested;
+
     struct mu_arena arena;          /* owns every text above */
     enum mu_config_source *sources; /* one per row of mu_config_table */
     struct mu_provider_list
