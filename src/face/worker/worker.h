@@ -20,5 +20,7 @@ struct mu_worker_face {
 };
 
 extern const struct mu_route mu_worker_routes[];
+/* What a runner reaches with its session token. */
+extern const struct mu_route mu_attempt_routes[];
 
 #endif
