@@ -1,0 +1,82 @@
+/* Child processes of the runner, one after the other, with everything else that PID 1 has to do
+ * meanwhile: reap orphans, pass TERM on, copy output, serve the bridge (sandbox.md 10). */
+#ifndef MU_RUNNER_PROCS_H
+#define MU_RUNNER_PROCS_H
+
+#include <sys/types.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+struct mu_bridge;
+
+enum {
+    MU_STOP_GRACE_MS = 8000, /* from TERM to KILL */
+    MU_SAY_MAX = 8 << 20,    /* of standard output; the file keeps the end as well */
+    MU_LINGER = 16,
+};
+
+struct mu_procs {
+    int sigfd;
+    struct mu_bridge *bridge; /* NULL = none; not owned */
+    pid_t spare;              /* a child that mu_procs_kill_rest() lets live; 0 = none */
+    bool stopping;            /* TERM came, or the keeper said stop */
+    int64_t kill_at;          /* monotonic ms; 0 = not yet */
+    struct mu_buf say;        /* for standard output, not written yet */
+    int64_t said;
+    bool mute; /* nobody reads standard output any more */
+    /* Output of daemons that setup commands left: read so that they do not die of a closed pipe. */
+    int linger[MU_LINGER];
+    size_t n_linger;
+    /* the child that runs now */
+    pid_t child;
+    bool ended;
+    int wstatus;
+};
+
+/* Blocks the signals it wants, becomes the reaper of orphans. Once a process. Worded. */
+MU_MUST_USE int mu_procs_init(struct mu_procs *p, struct mu_err *err);
+void mu_procs_fini(struct mu_procs *p);
+
+struct mu_proc {
+    const char *const *argv; /* argv[0] without "/" is looked up in `path` */
+    char *const *env;        /* NULL = as the runner's */
+    const char *path;        /* NULL = PATH of the runner */
+    const char *cwd;
+    int in;         /* standard input; -1 = nothing to read */
+    int out;        /* standard output goes there; -1 = to the sink, together with standard error */
+    bool quiet;     /* standard error is thrown away */
+    bool linger;    /* a setup command: what it left running goes on */
+    bool kill_rest; /* the agent: nothing of it is left afterwards */
+    bool even_stopping; /* works on results: not stopped by TERM */
+    int64_t timeout_ms; /* 0 = none */
+    int64_t file_max;   /* largest file it may write; 0 = any */
+    void (*sink)(void *arg, mu_bytes piece);
+    void *arg;
+};
+struct mu_proc_end {
+    int status; /* its own, or 128 + signal; 126, 127 not started; 124 out of time */
+    bool timed_out;
+    bool stopped;        /* by TERM: before it began or while it ran */
+    int error;           /* 126, 127: -errno */
+    bool no_interpreter; /* the file is there, what its first line names is not */
+};
+/* Runs it to its end. */
+void mu_procs_run(struct mu_procs *p, const struct mu_proc *proc, struct mu_proc_end *ret);
+
+/* Puts bytes on standard output, later if need be; after MU_SAY_MAX nothing more. */
+void mu_say(struct mu_procs *p, mu_bytes b);
+/* Waits up to `ms` until all of it is written. */
+void mu_say_flush(struct mu_procs *p, int64_t ms);
+/* Kills every process below this one but the spare one. */
+void mu_procs_kill_rest(struct mu_procs *p);
+/* As TERM: the group of the child is told, and killed `grace_ms` later. */
+void mu_procs_stop(struct mu_procs *p, int64_t grace_ms);
+/* Takes what the kernel has: signals and ended children. */
+void mu_procs_signals(struct mu_procs *p);
+int64_t mu_mono_ms(void);
+
+/* "muster runner: …" on standard error. */
+void mu_note(const char *fmt, ...) MU_PRINTF(1, 2);
+
+#endif
