@@ -32,6 +32,7 @@ static void each_form_of_a_repository(void **state)
     expect("ssh://git@h/x.y", "ssh://git@h/x.y", NULL, "x.y");
     expect("/srv/git/r", "/srv/git/r", NULL, "r");
     expect("plain", "plain", NULL, "plain");
+    expect("https://h/", "https://h/", NULL, "h");
 }
 
 static void refused(const char *line)
@@ -45,10 +46,10 @@ static void refused(const char *line)
 static void options_and_names_that_are_no_folder_are_refused(void **state)
 {
     (void)state;
-    static const char *const bad[] = {
-        "-u",      "--upload-pack=x", "o/r#-x", "o/-r",  "https://h/", "o/..",    "https://h/..",
-        "o/.",     "o/.git",          "o/.GIT", "o/.oz", "o/r x",      "o/r\x01", "#x",
-        "o/r#a b", "https://h/.git"};
+    static const char *const bad[] = {"-u",     "--upload-pack=x", "o/r#-x",        "o/-r",
+                                      "o/..",   "https://h/..",    "o/.",           "o/.git",
+                                      "o/.GIT", "o/.oz",           "o/r x",         "o/r\x01",
+                                      "#x",     "o/r#a b",         "https://h/.git"};
     for (size_t i = 0; i < MU_ARRAY_LEN(bad); i++) {
         refused(bad[i]);
     }
