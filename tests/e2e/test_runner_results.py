@@ -346,17 +346,19 @@ def test_the_sha256_format(box):
 
 def test_artifacts_are_listed_by_name(box):
     script = """mkdir -p .oz/artifacts/shots; cd .oz/artifacts
-printf 'x' > report.md; printf 'png' > shots/one.PNG; printf '' > empty; printf 'y' > .hidden
+printf 'x' > report.md; printf 'png' > shots/one.PNG; printf 'p' > changes.patch; printf o > output; printf s > shots-one.PNG; printf u > 'ü.x'; printf '' > empty; printf 'y' > .hidden
 ln -s /etc/passwd link; mkfifo pipe; ln report.md second-name-of-a-file; printf z > 'name with blank'
 mkdir -p a/b/c/d/e/f/g/h/i/j; printf deep > a/b/c/d/e/f/g/h/i/j/too-deep; printf ok > a/b/ok.json
 """
     end = run(box, script)
-    files = {f["name"]: (f["path"], f["media_type"], f["bytes"]) for f in end.result["files"]}
-    base = "/workspace/.oz/artifacts/"
-    assert files == {n: (base + n, t, s) for n, t, s in [
-        (".hidden", "application/octet-stream", 1), ("a/b/ok.json", "application/json", 2),
-        ("empty", "application/octet-stream", 0), ("name with blank", "application/octet-stream", 1),
-        ("shots/one.PNG", "image/png", 3)]}, end
+    files = [(f["path"], f["name"], f["media_type"], f["bytes"]) for f in end.result["files"]]
+    base, binary = "/workspace/.oz/artifacts/", "application/octet-stream"
+    assert files == [(base + p, n, t, s) for p, n, t, s in [
+        (".hidden", "_hidden", binary, 1), ("a/b/ok.json", "a-b-ok.json", "application/json", 2),
+        ("changes.patch", "changes-2.patch", "text/x-diff; charset=utf-8", 1), ("empty", "empty", binary, 0),
+        ("name with blank", "name_with_blank", binary, 1), ("output", "output-2", binary, 1),
+        ("shots-one.PNG", "shots-one.PNG", "image/png", 1), ("shots/one.PNG", "shots-one-2.PNG", "image/png", 3),
+        ("ü.x", "__.x", binary, 1)]], end
     assert "5 of the artifacts were left out" in end.text, end  # link, pipe, two names of one file, too deep
 
 
