@@ -388,12 +388,12 @@ def test_a_killed_runner_leaves_a_result_once_the_agent_ended(static):
 
 def test_the_workspace_may_lie_elsewhere(static):
     """The direct back end has no container: MUSTER_WORKSPACE names the folder."""
-    (static.root / "home/ws").mkdir()
+    (static.root / "elsewhere").mkdir()
     static.cli("claude", "pwd\n")
-    static.start("--model", "claude", env={**PROMPT, "MUSTER_WORKSPACE": "/home/ws"}).communicate(timeout=30)
-    result = json.loads((static.root / "home/ws/.oz/result.json").read_text())
-    assert result["output_path"] == "/home/ws/.oz/agent_output.txt"
-    assert (static.root / "home/ws/.oz/agent_output.txt").read_text() == "/home/ws\n"
+    static.start("--model", "claude", env={**PROMPT, "MUSTER_WORKSPACE": "/elsewhere"}).communicate(timeout=30)
+    result = json.loads((static.root / "elsewhere/.oz/result.json").read_text())
+    assert result["output_path"] == "/elsewhere/.oz/agent_output.txt"
+    assert (static.root / "elsewhere/.oz/agent_output.txt").read_text() == "/elsewhere\n"
     assert not (static.workspace / ".oz").exists()
 
 
