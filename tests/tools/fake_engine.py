@@ -396,11 +396,17 @@ class Request:
         if self.headers.get("transfer-encoding") != "chunked":
             return self.file.read(int(self.headers.get("content-length", 0)))
         whole = b""
-        while (size := int(self.file.readline(), 16)):
+        while (size := int(self._line(), 16)):
             whole += self.file.read(size)
             assert self.file.read(2) == b"\r\n"
-        assert self.file.readline() == b"\r\n"
+        assert self._line() == b"\r\n"
         return whole
+
+    def _line(self):
+        line = self.file.readline()
+        if not line:
+            raise OSError("the client went away")
+        return line
 
     def gone(self):
         try:
