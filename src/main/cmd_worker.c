@@ -113,7 +113,8 @@ int mu_cmd_worker(struct mu_cli *cli)
         mu_config_free(config);
         return mu_usage(cli->cmd, "--log-level: expected debug, info, warn or error");
     }
-    mu_log_setup(&mu_env_real, level_of(level), !strcmp(config->log_format, "text"));
+    mu_log_setup(&mu_env_real, mu_cli_has(cli, "check") ? MU_LOG_ERROR : level_of(level),
+                 !strcmp(config->log_format, "text"));
     r = mu_worker_settings_load(&s, config, cli, &err);
     if (r < 0) {
         mu_worker_settings_fini(&s);
