@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 
 #include "base/log.h"
 #include "db/migrate.h"
@@ -48,7 +47,7 @@ static int build_db(struct mu_server *s, struct mu_err *err)
 {
     const struct mu_config *c = s->conf;
     struct mu_db_opts db = {.url = c->database_url,
-                            .sync_full = strcmp(c->sqlite_sync, "normal") != 0};
+                            .sync_normal = strcmp(c->sqlite_sync, "normal") == 0};
     const struct mu_writer_opts wo = {
         .db = db, .env = s->env, .feed = s->feed, .metrics = s->metrics};
     int r = mu_writer_new(&wo, &s->writer, err);
@@ -57,7 +56,7 @@ static int build_db(struct mu_server *s, struct mu_err *err)
     }
     bool pg = mu_db_engine_of(c->database_url) == MU_DB_PG;
     db.reader = true;
-    const struct mu_readers_opts ro = {.db = db, .threads = pg ? 4 : 2};
+    const struct mu_readers_opts ro = {.db = db, .env = s->env, .threads = pg ? 4 : 2};
     return mu_readers_new(&ro, &s->readers, err);
 }
 
@@ -383,7 +382,8 @@ void mu_server_free(struct mu_server *s)
     mu_files_free(s->files);
     mu_identity_free(s->identity);
     mu_vault_free(s->vault);
-    mu_timer_clear(&s->disk_timer);
+    mu_timer_clear(&s->disk.timer);
+    mu_timer_clear(&s->reload.again);
     mu_timer_clear(&s->hard_limit);
     for (size_t i = 0; i < s->n_loops; i++) {
         mu_loop_free(s->loops[i]);

@@ -167,15 +167,7 @@ struct mu_http_server {
     atomic_size_t refs; /* seats */
 };
 
-static inline struct mu_http_conn *mu_http_conn_of(struct mu_http_stream *s)
-{
-    return MU_CONTAINER(s, struct mu_http_conn, stream);
-}
-
 /* http_server.c */
-MU_MUST_USE int mu_http_seat_new(struct mu_http_server *s, struct mu_loop *loop,
-                                 struct mu_http_seat **ret);
-void mu_http_seat_free(struct mu_http_seat *seat);
 void mu_http_seat_unref(struct mu_http_seat *seat);
 void mu_http_sweep_on(struct mu_http_seat *seat);
 const char *mu_http_date(struct mu_http_seat *seat);
@@ -216,7 +208,6 @@ void mu_http_req_gone(struct mu_http_req *req);
 size_t mu_http_waiting(const struct mu_http_conn *c); /* bytes the kernel has not taken yet */
 void mu_http_send_now(struct mu_http_conn *c, const mu_bytes *parts, size_t n);
 void mu_http_push(struct mu_http_conn *c, struct mu_http_seg seg);
-void mu_http_push_copy(struct mu_http_conn *c, mu_bytes bytes);
 void mu_http_flush(struct mu_http_conn *c);
 void mu_http_drop_output(struct mu_http_conn *c);
 uint64_t mu_http_taken(const struct mu_http_conn *c);

@@ -13,6 +13,7 @@ enum { MAX_OUT = 4 * 1024 * 1024 };
 struct mu_tls_conf {
     pthread_mutex_t lock;
     SSL_CTX *ctx;
+    SSL_CTX *prepared; /* read again, not in use yet */
     BIO_METHOD *bio;
     char *cert_file, *key_file;
 };
@@ -144,7 +145,7 @@ int mu_tls_conf_new(const char *cert_file, const char *key_file, struct mu_tls_c
     return 0;
 }
 
-int mu_tls_conf_reload(struct mu_tls_conf *c, struct mu_err *err)
+int mu_tls_conf_prepare(struct mu_tls_conf *c, struct mu_err *err)
 {
     SSL_CTX *fresh = NULL;
     int r = new_context(c, &fresh, err);
@@ -152,17 +153,32 @@ int mu_tls_conf_reload(struct mu_tls_conf *c, struct mu_err *err)
         return r;
     }
     pthread_mutex_lock(&c->lock);
-    SSL_CTX *old = c->ctx;
-    c->ctx = fresh;
+    SSL_CTX *old = c->prepared;
+    c->prepared = fresh;
     pthread_mutex_unlock(&c->lock);
     SSL_CTX_free(old);
     return 0;
+}
+
+void mu_tls_conf_commit(struct mu_tls_conf *c, bool use)
+{
+    pthread_mutex_lock(&c->lock);
+    SSL_CTX *old = c->prepared;
+    c->prepared = NULL;
+    if (use && old) {
+        SSL_CTX *fresh = old;
+        old = c->ctx;
+        c->ctx = fresh;
+    }
+    pthread_mutex_unlock(&c->lock);
+    SSL_CTX_free(old);
 }
 
 struct mu_tls_conf *mu_tls_conf_free(struct mu_tls_conf *c)
 {
     if (c) {
         SSL_CTX_free(c->ctx);
+        SSL_CTX_free(c->prepared);
         BIO_meth_free(c->bio);
         mu_free(c->cert_file);
         mu_free(c->key_file);

@@ -173,14 +173,14 @@ static void join_waiting(struct mu_run *run)
     d->n_waiting++;
     if (!mu_list_empty(&d->waiting) &&
         before(run, MU_CONTAINER(d->waiting.next, struct mu_run, link))) {
-        mu_list_insert_(&run->link, &d->waiting, d->waiting.next); /* it was the first in line */
+        mu_list_push_front(&d->waiting, &run->link); /* it was the first in line */
         return;
     }
     struct mu_list *at = d->waiting.prev; /* usually the newest comes last */
     while (at != &d->waiting && before(run, MU_CONTAINER(at, struct mu_run, link))) {
         at = at->prev;
     }
-    mu_list_insert_(&run->link, at, at->next);
+    mu_list_push_front(at, &run->link);
 }
 
 static void wake_by(struct mu_dispatch *d, int64_t wake_ms)

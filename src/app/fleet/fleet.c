@@ -118,7 +118,7 @@ int mu_fleet_new(const struct mu_fleet_opts *opts, struct mu_fleet **ret)
     /* numbers of connections never repeat, not even after a restart */
     f->next_conn = mu_fleet_now(f) << 20;
     add_metrics(f);
-    int r = mu_store_new(f);
+    int r = mu_fleet_store_new(f);
     if (r < 0) {
         mu_free(f);
         return r;
@@ -147,12 +147,12 @@ struct mu_fleet *mu_fleet_free(struct mu_fleet *f)
     at = 0;
     struct mu_worker *w;
     while ((w = mu_map_next(&f->workers, &at))) {
-        mu_worker_free(w);
+        mu_fleet_worker_free(w);
     }
     mu_map_fini(&f->tasks);
     mu_map_fini(&f->workers);
     mu_fairq_fini(&f->queue);
-    mu_store_free(f);
+    mu_fleet_store_free(f);
     mu_free(f);
     return NULL;
 }
@@ -181,7 +181,7 @@ static int add_task(struct mu_fleet *f, mu_bytes id, mu_bytes org, mu_bytes pin,
                     struct mu_task **ret)
 {
     struct mu_task *t;
-    int r = mu_task_new(f, org, pin, &t);
+    int r = mu_fleet_task_new(f, org, pin, &t);
     if (r < 0) {
         return r;
     }
@@ -190,7 +190,7 @@ static int add_task(struct mu_fleet *f, mu_bytes id, mu_bytes org, mu_bytes pin,
         r = mu_task_map(t);
     }
     if (r < 0) {
-        mu_task_free(t);
+        mu_fleet_task_free(t);
         return r;
     }
     t->born = true;

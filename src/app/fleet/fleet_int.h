@@ -202,7 +202,7 @@ void mu_fleet_unpark(struct mu_fleet *f);
 
 /* task.c: making and dropping */
 /* Any loop. */
-MU_MUST_USE int mu_task_new(struct mu_fleet *f, mu_bytes org_id, mu_bytes pin,
+MU_MUST_USE int mu_fleet_task_new(struct mu_fleet *f, mu_bytes org_id, mu_bytes pin,
                             struct mu_task **ret);
 /* Finds the worker that it is pinned to. -ENOMEM, MU_E_LIMIT. */
 MU_MUST_USE int mu_task_pin(struct mu_task *t);
@@ -210,7 +210,7 @@ MU_MUST_USE int mu_task_pin(struct mu_task *t);
 MU_MUST_USE int mu_task_map(struct mu_task *t);
 /* Out of everything it is in, and freed (when its creation is over). */
 void mu_task_drop(struct mu_task *t);
-void mu_task_free(struct mu_task *t);
+void mu_fleet_task_free(struct mu_task *t);
 /* work.c */
 MU_MUST_USE int mu_work_begin(struct mu_task *t, struct mu_worker *w);
 /* The slot, the token, the item; no unit of it may be under way. */
@@ -247,12 +247,12 @@ bool mu_work_flush(struct mu_work_item *k);
 /* workers.c */
 MU_MUST_USE int mu_worker_get(struct mu_fleet *f, mu_bytes name, struct mu_worker **ret);
 void mu_worker_forget(struct mu_worker *w); /* when nothing refers to it */
-void mu_worker_free(struct mu_worker *w);
+void mu_fleet_worker_free(struct mu_worker *w);
 bool mu_worker_owes(const struct mu_worker *w, const struct mu_id *session);
 /* The worker may be running that; it is told to stop. `slot`: it goes on counting until settled. */
 void mu_worker_owe(struct mu_worker *w, const struct mu_execution *of, bool slot);
 /* It reported the end of it, or does not know it. */
-bool mu_worker_settle(struct mu_worker *w, const struct mu_id *session,
+bool mu_fleet_worker_settle(struct mu_worker *w, const struct mu_id *session,
                       const struct mu_id *execution);
 void mu_worker_send_owed(struct mu_worker *w);
 void mu_worker_tick(struct mu_worker *w, int64_t now);
@@ -267,7 +267,7 @@ void mu_worker_hello(struct mu_worker *w, struct mu_report *r);
 /* store.c: rows of workers, written a few at a time */
 void mu_store_tick(struct mu_fleet *f);
 MU_MUST_USE int mu_store_load(struct mu_fleet *f, struct mu_db *db);
-MU_MUST_USE int mu_store_new(struct mu_fleet *f);
-void mu_store_free(struct mu_fleet *f);
+MU_MUST_USE int mu_fleet_store_new(struct mu_fleet *f);
+void mu_fleet_store_free(struct mu_fleet *f);
 
 #endif

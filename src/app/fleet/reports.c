@@ -76,7 +76,7 @@ static void saturate(struct mu_worker *w)
 static void rejected(struct mu_worker *w, struct mu_task *t, const struct mu_report *r)
 {
     if (!t || t->work->confirmed) {
-        mu_worker_settle(w, &r->session, &r->execution);
+        mu_fleet_worker_settle(w, &r->session, &r->execution);
         ignore(w, r);
         return;
     }
@@ -89,7 +89,7 @@ static void rejected(struct mu_worker *w, struct mu_task *t, const struct mu_rep
 static bool ended(struct mu_worker *w, struct mu_task *t, struct mu_report *r)
 {
     struct mu_work_item *k = t ? t->work : NULL;
-    bool known = mu_worker_settle(w, &r->session, &r->execution);
+    bool known = mu_fleet_worker_settle(w, &r->session, &r->execution);
     if (!k || k->end || (k->busy && k->want != MU_WANT_NOTHING)) {
         if (!known || !k) {
             ignore(w, r);
@@ -325,7 +325,7 @@ static void settle_by(struct mu_worker *w, const struct mu_report *r)
             }
             if (!running) {
                 const struct mu_execution of = o->of;
-                mu_worker_settle(w, &of.session, &of.execution);
+                mu_fleet_worker_settle(w, &of.session, &of.execution);
                 again = true;
                 break;
             }

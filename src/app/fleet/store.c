@@ -39,7 +39,7 @@ struct mu_store {
     int64_t next_ms;
 };
 
-int mu_store_new(struct mu_fleet *f)
+int mu_fleet_store_new(struct mu_fleet *f)
 {
     struct mu_store *s = mu_calloc(1, sizeof *s);
     if (!s) {
@@ -51,7 +51,7 @@ int mu_store_new(struct mu_fleet *f)
     return 0;
 }
 
-void mu_store_free(struct mu_fleet *f)
+void mu_fleet_store_free(struct mu_fleet *f)
 {
     if (f->store) {
         mu_arena_fini(&f->store->arena);

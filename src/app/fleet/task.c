@@ -7,7 +7,7 @@
 
 enum { TEXTS_MAX = 16 << 10, TEXTS_ALL = 64 << 20, DIRECT_BODY = 64 << 10 };
 
-int mu_task_new(struct mu_fleet *f, mu_bytes org_id, mu_bytes pin, struct mu_task **ret)
+int mu_fleet_task_new(struct mu_fleet *f, mu_bytes org_id, mu_bytes pin, struct mu_task **ret)
 {
     struct mu_task *t = mu_calloc(1, sizeof *t + pin.len + 1);
     if (!t) {
@@ -72,7 +72,7 @@ static void free_texts(struct mu_task *t)
     }
 }
 
-void mu_task_free(struct mu_task *t)
+void mu_fleet_task_free(struct mu_task *t)
 {
     struct mu_worker *pin = t->pin;
     free_texts(t);
@@ -99,7 +99,7 @@ void mu_task_drop(struct mu_task *t)
         t->dead = true; /* its creation's result comes yet */
         return;
     }
-    mu_task_free(t);
+    mu_fleet_task_free(t);
 }
 
 /* --- creation --- */
@@ -147,7 +147,7 @@ static void born_here(struct mu_post *post)
     struct mu_task *t = MU_CONTAINER(post, struct mu_task, post);
     t->unborn = false;
     if (t->dead) {
-        mu_task_free(t);
+        mu_fleet_task_free(t);
         return;
     }
     if (!t->born) {
@@ -239,7 +239,7 @@ static bool runs_ahead(const struct mu_session_create *op)
 int mu_fleet_create(struct mu_fleet *f, struct mu_session_create *op)
 {
     struct mu_task *t;
-    int r = mu_task_new(f, mu_str(op->who->org_id), op->pin_worker_id, &t);
+    int r = mu_fleet_task_new(f, mu_str(op->who->org_id), op->pin_worker_id, &t);
     if (r < 0) {
         return r;
     }

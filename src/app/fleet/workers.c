@@ -42,7 +42,7 @@ int mu_worker_get(struct mu_fleet *f, mu_bytes name, struct mu_worker **ret)
     return 0;
 }
 
-void mu_worker_free(struct mu_worker *w)
+void mu_fleet_worker_free(struct mu_worker *w)
 {
     mu_list_remove(&w->free_link);
     mu_list_remove(&w->pin_link);
@@ -67,7 +67,7 @@ void mu_worker_forget(struct mu_worker *w)
     bool remembered = !w->anonymous && (w->stored || !mu_list_empty(&w->dirty));
     if (!needed && !remembered) {
         mu_map_remove(&w->f->workers, mu_str(w->name));
-        mu_worker_free(w);
+        mu_fleet_worker_free(w);
     }
 }
 
@@ -192,7 +192,7 @@ void mu_worker_owe(struct mu_worker *w, const struct mu_execution *of, bool slot
     mu_worker_timed(w);
 }
 
-bool mu_worker_settle(struct mu_worker *w, const struct mu_id *session,
+bool mu_fleet_worker_settle(struct mu_worker *w, const struct mu_id *session,
                       const struct mu_id *execution)
 {
     bool found = false;

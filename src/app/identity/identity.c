@@ -87,24 +87,36 @@ struct mu_identity *mu_identity_free(struct mu_identity *id)
     return NULL;
 }
 
-int mu_identity_reload(struct mu_identity *id, const char *admin_key, struct mu_err *err)
+int mu_identity_read_tokens(const struct mu_identity *id, struct mu_tenant_tokens *ret,
+                            struct mu_err *err)
 {
-    struct mu_digest *tokens = NULL;
-    size_t n = 0;
-    if (id->tokens_file) {
-        int r = mu_tokens_read(id->tokens_file, &tokens, &n, err);
-        if (r < 0) {
-            return r;
-        }
-    }
+    *ret = (struct mu_tenant_tokens){0};
+    return id->tokens_file ? mu_tokens_read(id->tokens_file, &ret->list, &ret->n, err) : 0;
+}
+
+void mu_tenant_tokens_fini(struct mu_tenant_tokens *t)
+{
+    mu_free(t->list);
+    *t = (struct mu_tenant_tokens){0};
+}
+
+void mu_identity_take(struct mu_identity *id, struct mu_tenant_tokens *t, const char *admin_key)
+{
     pthread_rwlock_wrlock(&id->lock);
-    struct mu_digest *old = id->tokens;
-    id->tokens = tokens;
-    id->n_tokens = n;
+    struct mu_tenant_tokens old = {id->tokens, id->n_tokens};
+    id->tokens = t->list;
+    id->n_tokens = t->n;
     set_admin(id, admin_key);
     pthread_rwlock_unlock(&id->lock);
-    mu_free(old);
-    return 0;
+    *t = old;
+    mu_tenant_tokens_fini(t);
+}
+
+void mu_identity_set_admin_key(struct mu_identity *id, const char *admin_key)
+{
+    pthread_rwlock_wrlock(&id->lock);
+    set_admin(id, admin_key);
+    pthread_rwlock_unlock(&id->lock);
 }
 
 /* --- tenants --- */

@@ -57,9 +57,20 @@ struct mu_identity_opts {
 MU_MUST_USE int mu_identity_new(const struct mu_identity_opts *opts, struct mu_db *db,
                                 struct mu_identity **ret, struct mu_err *err);
 struct mu_identity *mu_identity_free(struct mu_identity *id);
-/* Reads the tokens file again and takes a new admin key. Any thread. */
-MU_MUST_USE int mu_identity_reload(struct mu_identity *id, const char *admin_key,
-                                   struct mu_err *err);
+/* A reload is read first and taken over when all else of it is known to be good. */
+struct mu_tenant_tokens {
+    struct mu_digest *list; /* sorted; NULL without a tokens file */
+    size_t n;
+};
+/* Reads the tokens file again (nothing without one). Blocking; any thread. Worded errors. */
+MU_MUST_USE int mu_identity_read_tokens(const struct mu_identity *id, struct mu_tenant_tokens *ret,
+                                        struct mu_err *err);
+/* For tokens that are not taken over after all. */
+void mu_tenant_tokens_fini(struct mu_tenant_tokens *t);
+/* From now on these tokens, which it empties, and this admin key (NULL = none). Any thread. */
+void mu_identity_take(struct mu_identity *id, struct mu_tenant_tokens *t, const char *admin_key);
+/* A new admin key alone. Any thread. */
+void mu_identity_set_admin_key(struct mu_identity *id, const char *admin_key);
 
 /* Any thread. `token` is the trimmed bearer. MU_E_UNAUTHORIZED: unknown or revoked sk_…, or a bare
  * token that is not listed, a session token whose attempt is over; MU_E_LIMIT when too many tenants

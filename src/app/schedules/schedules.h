@@ -46,6 +46,9 @@ struct mu_schedule_view {
         last_error; /* spec: {"prompt":…,"agent_config"?:…} */
     bool enabled;
     int64_t next_ms, last_ms, created_ms, updated_ms;
+    /* Not in a list: the environment that its config names, as it is now. env_spec is the stored
+     * JSON of a record; an image stands alone. ptr NULL = none, or gone. */
+    mu_bytes env_name, env_image, env_spec;
 };
 
 /* One write; it and what it points at live until done(). */

@@ -9,6 +9,7 @@
 #include "app/identity/identity.h"
 #include "app/sessions/model.h"
 #include "base/id.h"
+#include "io/work.h"
 
 struct mu_sessions;
 
@@ -400,8 +401,9 @@ struct mu_sweeper_opts {
     struct mu_sessions *sessions;
     struct mu_loop *core;
     int64_t retention_interval_ms;
+    struct mu_work *work; /* file_gone() runs there */
     void (*expired)(void *arg, mu_bytes session_id);
-    void (*file_gone)(void *arg, mu_bytes file_id); /* a purged session's stored object */
+    void (*file_gone)(void *arg, mu_bytes file_id); /* a purged session's stored object; blocking */
     void *arg;
 };
 /* Deadlines every second, the reconciler every minute (metric muster_orphans, always 0), retention

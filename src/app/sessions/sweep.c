@@ -67,6 +67,7 @@ struct mu_sweeper {
     struct mu_timer timer;
     struct mu_read read;
     struct mu_unit unit;
+    struct mu_job job; /* removes stored objects */
     enum { IDLE, DUE, RECONCILE, PURGE } what;
     bool stopping, purged_last;
     void (*stopped)(void *arg);
@@ -301,23 +302,21 @@ static int run_purge(struct mu_unit *u, struct mu_tx *tx)
 
 static void purge_next(struct mu_sweeper *w);
 
-static void purged(struct mu_unit *u, int result)
+static void remove_files(struct mu_job *job)
 {
-    struct mu_sweeper *w = MU_CONTAINER(u, struct mu_sweeper, unit);
-    unsigned end = MU_MIN(w->at + PER_UNIT, w->n);
-    if (result < 0) {
-        mu_log(MU_LOG_WARN, "retention.sweep_failed", MU_KC("err_message", mu_err_text(result)));
-        w->next_purge_ms = w->now_ms + w->opts.retention_interval_ms;
-        finish(w);
-        return;
-    }
-    mu_metric_add(w->purged, end - w->at);
+    struct mu_sweeper *w = MU_CONTAINER(job, struct mu_sweeper, job);
     for (unsigned i = 0; i < w->n_files; i++) {
         w->opts.file_gone(w->opts.arg, mu_id_bytes(&w->files[i]));
     }
-    bool last = w->n == 0 && !w->keys_left;
-    w->at = end;
-    if (last) {
+}
+
+static void files_removed(struct mu_job *job)
+{
+    struct mu_sweeper *w = MU_CONTAINER(job, struct mu_sweeper, job);
+    if (!job->ran) { /* no row names them any more: better one slow turn than bytes that stay */
+        remove_files(job);
+    }
+    if (w->n == 0 && !w->keys_left) {
         w->next_purge_ms = w->now_ms + w->opts.retention_interval_ms;
         finish(w);
     } else if (w->at < w->n) {
@@ -331,6 +330,24 @@ static void purged(struct mu_unit *u, int result)
         } else {
             next_step(w, PURGE_PAUSE_MS);
         }
+    }
+}
+
+static void purged(struct mu_unit *u, int result)
+{
+    struct mu_sweeper *w = MU_CONTAINER(u, struct mu_sweeper, unit);
+    unsigned end = MU_MIN(w->at + PER_UNIT, w->n);
+    if (result < 0) {
+        mu_log(MU_LOG_WARN, "retention.sweep_failed", MU_KC("err_message", mu_err_text(result)));
+        w->next_purge_ms = w->now_ms + w->opts.retention_interval_ms;
+        finish(w);
+        return;
+    }
+    mu_metric_add(w->purged, end - w->at);
+    w->at = end;
+    w->job = (struct mu_job){.run = remove_files, .done = files_removed, .loop = w->opts.core};
+    if (w->n_files == 0 || mu_work_submit(w->opts.work, &w->job) < 0) {
+        files_removed(&w->job);
     }
 }
 

@@ -173,6 +173,13 @@ static int landlock_host(struct mu_launch *l)
     return mu_landlock_apply(&rules, &l->failure);
 }
 
+static int drop_capabilities(struct mu_launch *l)
+{
+    return mu_box_without(l->box, MU_WITHOUT_CAPS)
+               ? 0
+               : mu_limits_capabilities(l->box->fake_root, &l->failure);
+}
+
 static int lock_up(struct mu_launch *l)
 {
     const struct mu_box *box = l->box;
@@ -181,11 +188,12 @@ static int lock_up(struct mu_launch *l)
     if (!mu_box_without(box, MU_WITHOUT_LIMITS) && mu_limits_apply(box, f) < 0) {
         return -1;
     }
-    if (!mu_box_without(box, MU_WITHOUT_CAPS) &&
-        mu_limits_capabilities(box->fake_root, f) < 0) {
+    /* Without no_new_privs (tests) the other two need the capabilities. */
+    bool late = mu_box_without(box, MU_WITHOUT_NNP);
+    if (!late && drop_capabilities(l) < 0) {
         return -1;
     }
-    if (!mu_box_without(box, MU_WITHOUT_NNP) && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
+    if (!late && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
         return mu_fail(f, "prctl", "no_new_privs");
     }
     /* Landlock forbids mounting, which is what nesting needs. A kernel without it has the other
@@ -198,7 +206,10 @@ static int lock_up(struct mu_launch *l)
                mu_landlock_apply(&mu_landlock_tree, f) < 0) {
         return -1;
     }
-    return mu_box_without(box, MU_WITHOUT_SECCOMP) ? 0 : set_filter(l);
+    if (!mu_box_without(box, MU_WITHOUT_SECCOMP) && set_filter(l) < 0) {
+        return -1;
+    }
+    return late ? drop_capabilities(l) : 0;
 }
 
 void mu_launch_child_(struct mu_launch *l)

@@ -1,5 +1,5 @@
-/* What really protects here: found out by starting throw-away sandboxes, strongest kind first, never
- * by reading a setting alone. Settings are read afterwards, to say why (sandbox.md 3). */
+/* What really protects here: found out by starting throw-away sandboxes, strongest kind first,
+ * never by reading a setting alone. Settings are read afterwards, to say why (sandbox.md 3). */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -89,8 +89,8 @@ static void explain(struct mu_ns_check *c)
         because(c, e->message[0] ? e->message : "the self-test did not run", "see the message");
     }
     size_t n = strlen(c->tried);
-    snprintf(c->tried + n, sizeof c->tried - n, "%s%c: %s", n ? "; " : "",
-             (int)c->rungs[c->at], c->cause);
+    snprintf(c->tried + n, sizeof c->tried - n, "%s%c: %s", n ? "; " : "", (int)c->rungs[c->at],
+             c->cause);
 }
 
 /* --- the report --- */
@@ -176,18 +176,17 @@ static void add_disk(struct mu_ns_check *c)
 {
     struct statvfs v;
     struct mu_sandbox_layer *l = add(c, "disk", true);
-    int64_t free_mib = fstatvfs(c->d->state_fd, &v) < 0
-                           ? 0
-                           : (int64_t)v.f_bavail * (int64_t)v.f_frsize >> 20;
-    snprintf(l->detail, sizeof l->detail,
-             "watchdog 5 s, %lld MiB free; no project quota is used", (long long)free_mib);
+    int64_t free_mib =
+        fstatvfs(c->d->state_fd, &v) < 0 ? 0 : (int64_t)v.f_bavail * (int64_t)v.f_frsize >> 20;
+    snprintf(l->detail, sizeof l->detail, "watchdog 5 s, %lld MiB free; no project quota is used",
+             (long long)free_mib);
 }
 
 static void add_self_test(struct mu_ns_check *c)
 {
-    static const char *const probes[] = {"pid ns",       "capabilities",   "non-dumpable",
+    static const char *const probes[] = {"pid ns",         "capabilities",  "non-dumpable",
                                          "root read-only", "shadow closed", "network ns",
-                                         "vsock closed", "nested closed",  "keeper"};
+                                         "vsock closed",   "nested closed", "keeper"};
     char open[96] = "";
     size_t held = 0, n = 0;
     for (size_t i = 0; i < MU_ARRAY_LEN(probes); i++) {
@@ -229,7 +228,7 @@ static void fill_layers(struct mu_ns_check *c)
     add_disk(c);
     l = add(c, "network", has_tree);
     snprintf(l->detail, sizeof l->detail, "%s",
-             !has_tree                 ? "no sockets but unix ones"
+             !has_tree               ? "no sockets but unix ones"
              : c->d->settings.broker ? "loopback only; the broker is the way out"
                                      : "loopback only, no way out");
     add_self_test(c);

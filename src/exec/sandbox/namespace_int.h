@@ -108,10 +108,6 @@ void mu_ns_give_range(struct mu_sandbox_driver *d, int64_t range);
 /* --- namespace_files.c --- */
 void mu_ns_read_file(struct mu_sandbox *s, const char *path, size_t max,
                      void (*done)(void *arg, int result, mu_bytes bytes), void *arg);
-/* Reads a path of the workspace through openat2 (sandbox.md 10); `owner` is checked unless it is
- * UINT32_MAX. */
-MU_MUST_USE int mu_ns_read_beneath(int session_fd, const char *path, size_t max, int64_t range,
-                                   char **ret, size_t *ret_len);
 
 /* --- namespace_remove.c --- */
 void mu_ns_release(struct mu_sandbox *s, void (*done)(void *arg), void *arg);

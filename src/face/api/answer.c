@@ -154,6 +154,16 @@ void mu_call_send(struct mu_call *c, int status)
     mu_answer(c, status, media_of(c, status), NULL, 0);
 }
 
+void mu_call_success(struct mu_call *c)
+{
+    struct mu_json_w w = mu_json_w(mu_call_buf(c));
+    mu_jw_obj(&w);
+    mu_jw_kbool(&w, "success", true);
+    mu_jw_kstr(&w, "request_id", mu_call_request_id(c));
+    mu_jw_obj_end(&w);
+    mu_call_send(c, 200);
+}
+
 void mu_call_send_with(struct mu_call *c, int status, const char *header, mu_bytes value)
 {
     const struct mu_http_pair pair = {header, value};

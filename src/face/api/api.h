@@ -67,7 +67,6 @@ enum {
     MU_ROUTE_WRITES =
         2,              /* refused with 503 while the disk is nearly full or the database is away */
     MU_ROUTE_QUIET = 4, /* no access line at info (health probes) */
-    MU_ROUTE_STREAM = 8,    /* may answer with a stream */
     MU_ROUTE_NO_DRAIN = 16, /* still served while stopping (health) */
     MU_ROUTE_PROBE = 32,    /* also on the metrics listener, and there without a key */
     MU_ROUTE_WEBSOCKET =
@@ -168,7 +167,9 @@ struct mu_buf *mu_call_buf(struct mu_call *c);
 /* Sends mu_call_buf() as application/json (or as the route's `media` when the status is 200 or
  * 206); a failed buffer becomes a 503. */
 void mu_call_send(struct mu_call *c, int status);
-/* The same with one further header. */
+/* {"success":true,"request_id":…} with 200: what a delete answers. */
+void mu_call_success(struct mu_call *c);
+/* The same as mu_call_send() with one further header. */
 void mu_call_send_with(struct mu_call *c, int status, const char *header, mu_bytes value);
 /* The same with up to 8 further headers. */
 void mu_call_send_headers(struct mu_call *c, int status, const struct mu_http_pair *headers,

@@ -199,12 +199,14 @@ static void write_string_or_list(struct mu_json_w *w, const struct mu_schema *s)
     mu_jw_arr(w);
     mu_jw_obj(w);
     mu_jw_kcstr(w, "type", "string");
+    write_patterns(w, s);
     mu_jw_obj_end(w);
     mu_jw_obj(w);
     mu_jw_kcstr(w, "type", "array");
     write_limits(w, s, "minItems", "maxItems");
-    mu_jw_key(w, "items");
+    mu_jw_key(w, "items"); /* anything; the pattern is for those that are texts */
     mu_jw_obj(w);
+    write_patterns(w, s);
     mu_jw_obj_end(w);
     mu_jw_obj_end(w);
     if (s->flags & MU_S_NULLABLE) {

@@ -80,10 +80,14 @@ const char *const mu_oz_components[] = {
     "\"created_at\",\"updated_at\"],"
     "\"properties\":{\"id\":" STR ",\"name\":" STR ",\"prompt\":" STR ",\"cron_schedule\":" STR
     ",\"enabled\":" BOOL ",\"created_at\":" TIME ",\"updated_at\":" TIME
-    ",\"agent_config\":{\"type\":\"object\"},\"history\":{\"type\":\"object\",\"properties\":{"
-    "\"last_ran\":" TIMEN ",\"next_run\":" TIMEN "}},\"last_spawn_error\":" STRN
-    ",\"scope\":{\"type\":\"object\"},\"created_by\":{\"type\":\"object\"},"
-    "\"prompt_truncated\":" BOOL ",\"request_id\":" STR "}}",
+    ",\"agent_config\":{\"type\":\"object\"},\"environment\":{\"type\":\"object\","
+    "\"properties\":{\"name\":" STR ",\"docker_image\":" STR
+    ",\"github_repos\":" LIST("{\"type\":\"object\"}") ",\"setup_commands\":" LIST(
+        STR) "}},"
+             "\"history\":{\"type\":\"object\",\"properties\":{"
+             "\"last_ran\":" TIMEN ",\"next_run\":" TIMEN "}},\"last_spawn_error\":" STRN
+             ",\"scope\":{\"type\":\"object\"},\"created_by\":{\"type\":\"object\"},"
+             "\"prompt_truncated\":" BOOL ",\"request_id\":" STR "}}",
     "ScheduleList",
     "{\"type\":\"object\",\"required\":[\"schedules\"],\"properties\":{\"schedules\":" LIST(
         REF("Schedule")) ",\"request_id\":" STR "}}",

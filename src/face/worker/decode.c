@@ -334,7 +334,7 @@ static int read_message(struct mu_link *l, yyjson_val *root, struct mu_output *c
     return 0;
 }
 
-void mu_link_message(struct mu_link *l, mu_bytes text, struct mu_output *captured)
+void mu_link_decode(struct mu_link *l, mu_bytes text, struct mu_output *captured)
 {
     static const struct mu_json_limits limits = {.max_bytes = MU_LINK_MESSAGE,
                                                  .max_depth = MU_JSONCUT_DEPTH};

@@ -72,7 +72,7 @@ static void whole_message(struct mu_link *l)
     } else if (rd->failed) {
         mu_link_protocol_error(l, "the message is no JSON, or too large");
     } else {
-        mu_link_message(l, mu_buf_bytes(&rd->text), rd->has_output ? &rd->output : NULL);
+        mu_link_decode(l, mu_buf_bytes(&rd->text), rd->has_output ? &rd->output : NULL);
     }
     mu_buf_fini(&rd->text);
     mu_output_fini(&rd->output);
@@ -89,7 +89,7 @@ static void on_data(void *arg, bool text, mu_bytes piece, bool last)
         return;
     }
     if (!l->reading && last && piece.len <= MU_LINK_STRING) {
-        mu_link_message(l, piece, NULL);
+        mu_link_decode(l, piece, NULL);
         return;
     }
     if (!l->reading && !reading_new(l)) {
@@ -371,7 +371,7 @@ const struct mu_route mu_worker_routes[] = {{.method = MU_HTTP_GET,
                                              .path = "/api/v1/selfhosted/worker/ws",
                                              .face = MU_FACE_OZ,
                                              .auth = MU_AUTH_WORKER,
-                                             .flags = MU_ROUTE_WEBSOCKET | MU_ROUTE_STREAM,
+                                             .flags = MU_ROUTE_WEBSOCKET,
                                              .query = link_query,
                                              .handler = open_link,
                                              .id = "workerLink",

@@ -222,7 +222,8 @@ static struct mu_provider *provider(struct world *w, const char *key)
     return NULL;
 }
 
-MU_UNUSED static struct mu_call_request request(struct world *w, const char *key, const char *prompt)
+MU_UNUSED static struct mu_call_request request(struct world *w, const char *key,
+                                                const char *prompt)
 {
     struct mu_provider *pr = provider(w, key);
     w->out_len = 0;

@@ -616,7 +616,7 @@ static void a_block_survives_a_restart(void **state)
     char path[64];
     int64_t until;
     snprintf(path, sizeof path, "%s/m.db", w.dir);
-    const struct mu_db_opts db_opts = {.url = path};
+    const struct mu_db_opts db_opts = {.url = path, .sync_normal = true};
     struct mu_feed *feed_ = NULL;
     struct mu_writer *writer;
     assert_int_equal(mu_feed_new(&w.loop, 1, &feed_), 0);

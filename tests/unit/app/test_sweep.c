@@ -6,6 +6,7 @@ static struct told {
     char ids[16][MU_ID_LEN + 1], gone[16][MU_ID_LEN + 1];
     bool stopped;
     struct mu_loop *loop;
+    struct mu_work *work;
 } told;
 
 static void on_expired(void *arg, mu_bytes id)
@@ -25,12 +26,14 @@ static void on_stopped(void *arg)
 static struct mu_sweeper *start_sweeper(struct world *w)
 {
     struct mu_sweeper *sw = NULL;
+    told = (struct told){.loop = w->loop};
+    assert_int_equal(mu_work_new(1, 4, &told.work), 0);
     const struct mu_sweeper_opts o = {.sessions = w->sessions,
                                       .core = w->loop,
                                       .retention_interval_ms = 3600000,
+                                      .work = told.work,
                                       .expired = on_expired,
                                       .file_gone = on_file_gone};
-    told = (struct told){.loop = w->loop};
     assert_int_equal(mu_sweeper_new(&o, &sw), 0);
     return sw;
 }
@@ -42,6 +45,7 @@ static void stop_sweeper(struct mu_sweeper *sw)
         mu_loop_run(told.loop);
     }
     mu_sweeper_free(sw);
+    told.work = mu_work_free(told.work);
 }
 
 static void set_deadline(struct world *w, const struct mu_id *id, int64_t ms)
