@@ -261,6 +261,8 @@ MU_MUST_USE int mu_worker_order(struct mu_worker *w, enum mu_order_kind kind,
 void mu_worker_post(struct mu_worker *w, struct mu_order *o);
 void mu_worker_ack(struct mu_worker *w, const struct mu_execution *of);
 void mu_worker_dirty(struct mu_worker *w);
+/* What it holds is its again: on a new connection. */
+void mu_worker_adopt_all(struct mu_worker *w);
 /* reports.c */
 void mu_worker_hello(struct mu_worker *w, struct mu_report *r);
 

@@ -421,6 +421,13 @@ static void attach_here(struct mu_post *post)
                              "set"));
     }
     mu_worker_dirty(w);
+    if (!w->native) { /* else when it has said hello */
+        mu_worker_adopt_all(w);
+    }
+}
+
+void mu_worker_adopt_all(struct mu_worker *w)
+{
     MU_LIST_EACH(it, tmp, &w->tasks)
     {
         mu_work_adopt(MU_CONTAINER(it, struct mu_task, link));
