@@ -20,6 +20,7 @@ enum {
     DRAIN_QUIET_MS = 300,  /* the child is gone, somebody else holds the pipe */
     DRAIN_MAX_MS = 2000,
     REST_MS = 2000,
+    GROUP_MS = 1000, /* TERM was sent and the first of the group is gone: the others */
 };
 
 int64_t mu_mono_ms(void)
@@ -308,6 +309,15 @@ static void drain(struct running *r)
     }
 }
 
+/* After TERM the rest of the group gets a moment to end by itself. */
+static void await_group(struct running *r, pid_t group)
+{
+    int64_t end = MU_MIN(mu_mono_ms() + GROUP_MS, r->p->kill_at);
+    while (r->p->stopping && mu_mono_ms() < end && kill(-group, 0) == 0) {
+        turn(r, 20);
+    }
+}
+
 static int status_of(int wstatus)
 {
     return WIFEXITED(wstatus) ? WEXITSTATUS(wstatus) : 128 + WTERMSIG(wstatus);
@@ -336,6 +346,7 @@ void mu_procs_run(struct mu_procs *p, const struct mu_proc *proc, struct mu_proc
     }
     p->child = 0;
     if (proc->kill_rest) {
+        await_group(&r, child.pid);
         mu_procs_kill_rest(p);
     }
     drain(&r);

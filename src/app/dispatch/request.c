@@ -31,7 +31,7 @@ const char *mu_run_request_refuse(const struct mu_run_request *rq, const char **
 {
     yyjson_val *c = rq->config;
     bool worker = rq->environment_id.len > 0;
-    mu_bytes host = mu_json_get_bytes(c, "worker_host");
+    mu_bytes host = mu_bytes_trim(mu_json_get_bytes(c, "worker_host"));
     yyjson_val *mcp = mu_json_get(c, "mcp_servers");
     if (!worker && (rq->skill.len || mu_json_get_bytes(c, "skill_spec").len)) {
         *ret_field = rq->skill.len ? "skill" : "config.skill_spec";
@@ -49,6 +49,10 @@ const char *mu_run_request_refuse(const struct mu_run_request *rq, const char **
     if (!worker && truthy(mu_json_get(c, "computer_use_enabled"))) {
         *ret_field = "config.computer_use_enabled";
         return "computer use needs an environment (config.environment_id)";
+    }
+    if (worker && host.len && !mu_worker_name_ok(host)) {
+        *ret_field = "config.worker_host";
+        return "a worker's id is 1 to 200 bytes without control characters";
     }
     if (!worker && host.len && !mu_bytes_is(host, "warp")) {
         *ret_field = "config.worker_host";
@@ -118,5 +122,7 @@ int mu_run_request_fill(const struct mu_run_request *rq,
     op->environment_id = rq->environment_id;
     op->conversation_id = rq->conversation_id;
     op->env_snapshot = rq->env_snapshot;
+    mu_bytes host = mu_bytes_trim(mu_json_get_bytes(rq->config, "worker_host"));
+    op->pin_worker_id = host.len && !mu_bytes_is(host, "warp") ? host : MU_B_NONE;
     return build_spec(rq, a, &op->spec);
 }

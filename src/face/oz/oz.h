@@ -30,6 +30,7 @@ struct mu_oz {
     const char *public_url;      /* NULL: no session links of our own */
     int run_source_default;      /* enum mu_source */
     struct mu_metric *sse_clients;
+    struct mu_worker_face *workers; /* face/worker */
 };
 
 /* The routes of all files of this folder, each table ended by {.path = NULL}. */
