@@ -3,6 +3,7 @@
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -80,11 +81,11 @@ static int run(struct mu_worker_settings *s)
 {
     struct mu_worker *w = NULL;
     struct mu_err err = {0};
-    int r = mu_worker_new(&mu_env_real, &s->conf, &w, &err);
+    int r = mu_worker_open(&mu_env_real, &s->conf, &w, &err);
     if (r < 0 && !s->metrics_given && s->conf.metrics_host && r == -EADDRINUSE) {
         mu_log(MU_LOG_WARN, "metrics.not_listening", MU_KC("err_message", err.text));
         s->conf.metrics_host = NULL;
-        r = mu_worker_new(&mu_env_real, &s->conf, &w, &err);
+        r = mu_worker_open(&mu_env_real, &s->conf, &w, &err);
     }
     if (r < 0) {
         mu_log(MU_LOG_ERROR, "worker.fatal", MU_KC("err_message", err.text));
@@ -92,7 +93,7 @@ static int run(struct mu_worker_settings *s)
                                                                             : MU_EXIT_FAILED;
     }
     int code = mu_worker_run(w);
-    mu_worker_free(w);
+    mu_worker_close(w);
     return code;
 }
 
@@ -112,13 +113,18 @@ int mu_cmd_worker(struct mu_cli *cli)
         mu_config_free(config);
         return mu_usage(cli->cmd, "--log-level: expected debug, info, warn or error");
     }
-    mu_log_setup(&mu_env_real, level_of(level), !strcmp(config->log_format, "text"));
+    mu_log_setup(&mu_env_real, mu_cli_has(cli, "check") ? MU_LOG_ERROR : level_of(level),
+                 !strcmp(config->log_format, "text"));
     r = mu_worker_settings_load(&s, config, cli, &err);
     if (r < 0) {
         mu_worker_settings_fini(&s);
         return mu_usage(cli->cmd, "%s", err.text);
     }
     prepare_process();
+    if (mu_cli_has(cli, "with-parent") && prctl(PR_SET_PDEATHSIG, SIGTERM) == 0 && getppid() == 1) {
+        mu_worker_settings_fini(&s); /* it is gone already */
+        return MU_EXIT_OK;
+    }
     r = mu_cli_has(cli, "check") ? check(&s) : run(&s);
     mu_worker_settings_fini(&s);
     return r;

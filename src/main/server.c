@@ -79,13 +79,18 @@ static int64_t retention_ms(double days)
 static int build_domain(struct mu_server *s, struct mu_db *db, struct mu_err *err)
 {
     const struct mu_config *c = s->conf;
+    int made = mu_embedded_new(s->env, c, s->args, &s->embedded, &s->worker_keys);
+    if (made < 0) {
+        return mu_err_set(err, made, "cannot start: %s", mu_err_text(made));
+    }
     const struct mu_identity_opts io = {.env = s->env,
                                         .writer = s->writer,
                                         .readers = s->readers,
                                         .core = s->loops[0],
                                         .admin_key = c->admin_key,
                                         .tenant_tokens_file = c->tenant_tokens_file,
-                                        .worker_keys = c->worker_keys,
+                                        .worker_keys =
+                                            s->worker_keys ? s->worker_keys : c->worker_keys,
                                         .requests_per_minute = c->tenant_requests_per_minute,
                                         .max_tenants = MAX_TENANTS};
     int r = mu_identity_new(&io, db, &s->identity, err);
@@ -295,7 +300,7 @@ static int build_faces(struct mu_server *s, struct mu_err *err)
     static const struct mu_route *const tables[] = {
         mu_oz_run_routes,      mu_oz_event_routes,    mu_oz_environment_routes, mu_oz_file_routes,
         mu_oz_schedule_routes, mu_oz_provider_routes, mu_meta_routes,           mu_key_routes,
-        mu_server_routes,      mu_worker_routes};
+        mu_server_routes,      mu_worker_routes,      mu_oz_attempt_routes};
     fill_faces(s);
     const struct mu_api_opts ao = {.env = s->env,
                                    .identity = s->identity,
@@ -362,6 +367,8 @@ int mu_server_build(struct mu_server *s, struct mu_err *err)
 
 void mu_server_free(struct mu_server *s)
 {
+    mu_embedded_free(s->embedded);
+    mu_free(s->worker_keys);
     mu_http_server_free(s->http);
     mu_api_free(s->api);
     mu_sweeper_free(s->sweeper);

@@ -8,6 +8,7 @@
 #include "face/oz/oz.h"
 #include "face/worker/worker.h"
 #include "main/config.h"
+#include "main/embedded.h"
 
 enum { MU_MAX_LOOPS = 64, MU_MAX_INHERITED = 8, MU_MAX_RETIRED = 64 };
 
@@ -74,6 +75,9 @@ struct mu_server {
     unsigned port;
     int inherited[MU_MAX_INHERITED]; /* sockets of systemd */
     unsigned n_inherited;
+
+    struct mu_embedded *embedded; /* the worker on this machine */
+    char *worker_keys;            /* OZ_WORKER_KEYS and its own */
 
     char scratch[1100]; /* private folders of CLI runs */
     struct mu_disk_look disk;

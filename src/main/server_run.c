@@ -133,10 +133,17 @@ static void schedules_stopped(void *arg)
     mu_sweeper_stop(s->sweeper, sweeper_stopped, s);
 }
 
+static void worker_stopped(void *arg)
+{
+    struct mu_server *s = arg;
+    mu_schedules_stop(s->schedules, schedules_stopped, s);
+}
+
 static void on_stop(void *arg, int signum)
 {
     struct mu_server *s = arg;
     if (++s->signals > 1) {
+        mu_embedded_stop_now(s->embedded);
         if (s->runs_stopping) { /* the grace ends now; else it will be none */
             mu_dispatch_stop(s->dispatch, 0, runs_stopped, s);
         }
@@ -151,7 +158,8 @@ static void on_stop(void *arg, int signum)
     }
     mu_timer_init(&s->hard_limit, s->loops[0], cut_off);
     (void)!mu_timer_set(&s->hard_limit, HARD_LIMIT_MS);
-    mu_schedules_stop(s->schedules, schedules_stopped, s);
+    /* First, while its last words are still heard. */
+    mu_embedded_stop(s->embedded, signum, s->conf->shutdown_grace_ms, worker_stopped, s);
 }
 
 /* --- start --- */
@@ -320,6 +328,7 @@ static void recovered(void *arg)
     }
     mu_notify("READY=1");
     greet(s);
+    mu_embedded_start(s->embedded, s->loops[0], s->port);
 }
 
 static void begin(struct mu_post *post)

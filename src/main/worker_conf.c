@@ -311,6 +311,26 @@ static bool no_proxy(mu_bytes host)
     return false;
 }
 
+/* "http://host:port" of a variable as host:port. */
+static int parse_proxy(struct build *b, const char *name, const char *text, const char **ret)
+{
+    struct mu_url url;
+    mu_bytes given_url = mu_str(text);
+    if (mu_bytes_find(given_url, MU_B("://")) < 0) {
+        given_url = mu_arena_printf(&b->s->arena, "http://%s", text);
+    }
+    if (!given_url.ptr || mu_url_parse(given_url, &url, b->err) < 0 || url.has_userinfo) {
+        return mu_err_set(b->err, MU_E_INVALID, "%s: expected http://host:port", name);
+    }
+    bool v6 = mu_bytes_find_char(url.host, ':') >= 0;
+    *ret = mu_arena_printf(&b->s->arena, "%s%.*s%s:%u", v6 ? "[" : "", MU_ARGS(url.host),
+                           v6 ? "]" : "", url.port)
+               .ptr;
+    return *ret ? 0 : no_memory(b);
+}
+
+/* The machine's proxy: for the link, unless NO_PROXY names the server; and for what sandboxes may
+ * reach. */
 static int proxy(struct build *b)
 {
     struct mu_worker_conf *w = &b->s->conf;
@@ -321,27 +341,16 @@ static int proxy(struct build *b)
     mu_bytes host = mu_bytes_head(rest, rest.ptr ? strcspn(rest.ptr, "/?#") : 0);
     ptrdiff_t colon = host.len && host.ptr[0] != '[' ? mu_bytes_find_char(host, ':') : -1;
     host = colon >= 0 ? mu_bytes_head(host, (size_t)colon) : host;
-    /* The upper-case HTTP_PROXY alone could come from a request header of some CGI; this is none.
-     */
-    const char *text =
-        tls ? variable("HTTPS_PROXY", "https_proxy") : variable("HTTP_PROXY", "http_proxy");
-    if (!text || !text[0] || no_proxy(host)) {
-        return 0;
+    const char *secure = variable("HTTPS_PROXY", "https_proxy");
+    const char *plain = variable("HTTP_PROXY", "http_proxy"), *link = tls ? secure : plain;
+    int r = 0;
+    if (secure && secure[0]) {
+        r = parse_proxy(b, "HTTPS_PROXY", secure, &w->upstream);
     }
-    struct mu_url url;
-    mu_bytes given_url = mu_str(text);
-    if (mu_bytes_find(given_url, MU_B("://")) < 0) {
-        given_url = mu_arena_printf(&b->s->arena, "http://%s", text);
+    if (r == 0 && link && link[0] && !no_proxy(host)) {
+        r = parse_proxy(b, tls ? "HTTPS_PROXY" : "HTTP_PROXY", link, &w->proxy);
     }
-    if (!given_url.ptr || mu_url_parse(given_url, &url, b->err) < 0 || url.has_userinfo) {
-        return mu_err_set(b->err, MU_E_INVALID, "%s: expected http://host:port",
-                          tls ? "HTTPS_PROXY" : "HTTP_PROXY");
-    }
-    bool v6 = mu_bytes_find_char(url.host, ':') >= 0;
-    w->proxy = mu_arena_printf(&b->s->arena, "%s%.*s%s:%u", v6 ? "[" : "", MU_ARGS(url.host),
-                               v6 ? "]" : "", url.port)
-                   .ptr;
-    return w->proxy ? 0 : no_memory(b);
+    return r;
 }
 
 static int metrics(struct build *b)
@@ -520,7 +529,12 @@ static int sandbox(struct build *b)
                  : !strcmp(c->sandbox_net, "none") ? MU_NET_NONE
                                                    : MU_NET_PROXY;
     w->keep_running = b->cli && mu_cli_has(b->cli, "keep-running");
-    return 0;
+    w->allow = c->sandbox_allow;
+    w->allow_addr = c->sandbox_allow_addr;
+    w->forward = c->sandbox_forward;
+    w->cache_dir = c->runner_cache_dir ? c->runner_cache_dir
+                                       : mu_arena_printf(&b->s->arena, "%s/git", w->state_dir).ptr;
+    return w->cache_dir ? 0 : no_memory(b);
 }
 
 int mu_worker_settings_load(struct mu_worker_settings *s, struct mu_config *config,

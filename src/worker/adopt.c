@@ -58,7 +58,7 @@ static int load_end(struct mu_worker *w, struct mu_journal *j, mu_bytes key, yyj
 
 static int load_task(struct mu_worker *w, mu_bytes key, yyjson_val *start)
 {
-    struct mu_task *t = mu_task_new(w);
+    struct mu_attempt *t = mu_attempt_new(w);
     if (!t) {
         return -ENOMEM;
     }
@@ -74,6 +74,7 @@ static int load_task(struct mu_worker *w, mu_bytes key, yyjson_val *start)
     t->dispatched = mu_json_get_bool(start, "dispatched", false);
     t->cancelled = mu_json_get_bool(start, "cancelled", false);
     t->adopted = true;
+    mu_checkouts_adopt(t, mu_json_get(start, "trees"));
     if (token.len && !(t->token = mu_bytes_dup(token))) {
         return -ENOMEM;
     }
@@ -118,21 +119,22 @@ int mu_adopt_load(struct mu_worker *w, struct mu_journal *j, struct mu_err *err)
     }
 }
 
-static void adopt(struct mu_task *t)
+static void adopt(struct mu_attempt *t)
 {
     struct mu_backend *b = t->backend;
-    int r = b ? b->ops->adopt(b->driver, t->execution_id, 0, &mu_task_events, t, &t->sandbox)
+    int r = b ? b->ops->adopt(b->driver, t->execution_id, 0, &mu_attempt_events, t, &t->sandbox)
               : MU_E_UNAVAILABLE;
     if (r < 0) {
-        mu_task_fail(t, "unknown", "The worker was restarted and could not find the task again: %s",
-                     b ? mu_err_text(r) : "its kind of sandbox is not set up any more");
+        mu_attempt_fail(t, "unknown",
+                        "The worker was restarted and could not find the task again: %s",
+                        b ? mu_err_text(r) : "its kind of sandbox is not set up any more");
         return;
     }
     mu_log(MU_LOG_INFO, "task.adopted", MU_KC("task_id", t->task_id),
            MU_KC("execution_id", t->execution_id), MU_KC("backend", b->ops->name));
-    t->state = MU_TASK_STARTED;
+    t->state = MU_ATTEMPT_STARTED;
     if (t->cancelled) {
-        mu_task_stop(t, true, "task_cancelled");
+        mu_attempt_stop(t, true, "task_cancelled");
     }
 }
 
@@ -140,8 +142,8 @@ void mu_adopt_run(struct mu_worker *w)
 {
     MU_LIST_EACH(it, tmp, &w->tasks)
     {
-        struct mu_task *t = MU_CONTAINER(it, struct mu_task, link);
-        if (t->adopted && t->state == MU_TASK_PREPARING) {
+        struct mu_attempt *t = MU_CONTAINER(it, struct mu_attempt, link);
+        if (t->adopted && t->state == MU_ATTEMPT_PREPARING) {
             adopt(t);
         }
     }

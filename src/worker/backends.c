@@ -7,8 +7,8 @@
 
 enum { CHECK_MS = 30000 };
 
-const struct mu_sandbox_ops *const mu_worker_kinds[] = {&mu_sandbox_direct, &mu_sandbox_command,
-                                                        NULL};
+const struct mu_sandbox_ops *const mu_worker_kinds[] = {
+    &mu_sandbox_namespace, &mu_sandbox_docker, &mu_sandbox_direct, &mu_sandbox_command, NULL};
 
 bool mu_worker_kind(mu_bytes kind, const char **ret)
 {
@@ -200,7 +200,7 @@ void mu_backends_sweep(struct mu_worker *w, void (*done)(struct mu_worker *w))
     MU_LIST_EACH(it, tmp, &w->tasks)
     {
         if (n < MU_ARRAY_LEN(keep)) {
-            keep[n++] = MU_CONTAINER(it, struct mu_task, link)->execution_id;
+            keep[n++] = MU_CONTAINER(it, struct mu_attempt, link)->execution_id;
         }
     }
     w->sweeping = 1;

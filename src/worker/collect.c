@@ -50,10 +50,10 @@ static bool good_type(mu_bytes type)
             return false;
         }
     }
-    return type.len > 0 && type.len < sizeof((struct mu_task_file *)0)->media_type;
+    return type.len > 0 && type.len < sizeof((struct mu_attempt_file *)0)->media_type;
 }
 
-static void take_files(struct mu_task *t, yyjson_val *files)
+static void take_files(struct mu_attempt *t, yyjson_val *files)
 {
     struct mu_collect *c = &t->collect;
     size_t i, n;
@@ -69,7 +69,7 @@ static void take_files(struct mu_task *t, yyjson_val *files)
     {
         mu_bytes path = mu_json_get_bytes(v, "path"), name = mu_json_get_bytes(v, "name");
         mu_bytes type = mu_json_get_bytes(v, "media_type");
-        struct mu_task_file *f = &c->files[c->n_files];
+        struct mu_attempt_file *f = &c->files[c->n_files];
         if (c->n_files == MU_WORKER_MAX_FILES) {
             mu_log(MU_LOG_WARN, "task.too_many_files", MU_KC("task_id", t->task_id));
             return;
@@ -110,7 +110,7 @@ static void take_artifacts(struct mu_collect *c, yyjson_val *list)
     }
 }
 
-static void read_result(struct mu_task *t, mu_bytes text)
+static void read_result(struct mu_attempt *t, mu_bytes text)
 {
     const struct mu_json_limits limits = {.max_bytes = MAX_RESULT, .max_depth = RESULT_DEPTH};
     struct mu_arena arena;
@@ -139,7 +139,7 @@ static void read_result(struct mu_task *t, mu_bytes text)
 
 /* Output that is the container's log may come from an engine that was asked by others and carries
  * its frame headers; ours are taken off by the driver. */
-static void search_output(struct mu_task *t)
+static void search_output(struct mu_attempt *t)
 {
     struct mu_collect *c = &t->collect;
     mu_bytes text = mu_buf_bytes(&c->output);
@@ -152,7 +152,7 @@ static void search_output(struct mu_task *t)
 
 static void on_output(void *arg, int result, mu_bytes bytes)
 {
-    struct mu_task *t = arg;
+    struct mu_attempt *t = arg;
     struct mu_collect *c = &t->collect;
     size_t limit = (size_t)t->w->conf->output_limit;
     bool some = (result == 0 || result == MU_E_TOO_LARGE) && bytes.len;
@@ -176,7 +176,7 @@ static void on_output(void *arg, int result, mu_bytes bytes)
 
 static void on_result(void *arg, int result, mu_bytes bytes)
 {
-    struct mu_task *t = arg;
+    struct mu_attempt *t = arg;
     if (result == 0) {
         read_result(t, bytes);
     }
@@ -185,7 +185,7 @@ static void on_result(void *arg, int result, mu_bytes bytes)
                                t);
 }
 
-void mu_collect_run(struct mu_task *t)
+void mu_collect_run(struct mu_attempt *t)
 {
     struct mu_collect *c = &t->collect;
     mu_buf_init(&c->output, (size_t)t->w->conf->output_limit + 4096);

@@ -32,9 +32,9 @@ static void on_leave_timer(struct mu_timer *t)
 {
     struct mu_worker *w = MU_CONTAINER(t, struct mu_worker, leave_timer);
     if (!w->link.closing) {
-        mu_link_close(w);
+        mu_uplink_close(w);
         if (mu_timer_set(t, CLOSE_MS) == 0) {
-            mu_worker_settle(w);
+            mu_worker_advance(w);
             return;
         }
     }
@@ -43,35 +43,35 @@ static void on_leave_timer(struct mu_timer *t)
 
 static void leave(struct mu_worker *w)
 {
-    bool wait = mu_link_up(w) && w->n_ends > 0;
-    if (wait || mu_store_pending(w->store) > 0) {
+    bool wait = mu_uplink_up(w) && w->n_ends > 0;
+    if (wait || mu_jstore_pending(w->store) > 0) {
         return; /* on_leave_timer ends the patience */
     }
-    mu_link_close(w);
-    if (w->link.state == MU_LINK_DOWN) {
+    mu_uplink_close(w);
+    if (w->link.state == MU_UPLINK_DOWN) {
         stop_loop(w);
     }
 }
 
 /* --- stopping --- */
 
-static bool can_be_left(const struct mu_task *t)
+static bool can_be_left(const struct mu_attempt *t)
 {
-    return t->state == MU_TASK_DISPATCHED ||
-           (t->state == MU_TASK_STARTED && t->w->leave_running && !t->stop_reason);
+    return t->state == MU_ATTEMPT_DISPATCHED ||
+           (t->state == MU_ATTEMPT_STARTED && t->w->leave_running && !t->stop_reason);
 }
 
 static void stop_all(struct mu_worker *w, bool graceful)
 {
     MU_LIST_EACH(it, tmp, &w->tasks)
     {
-        struct mu_task *t = MU_CONTAINER(it, struct mu_task, link);
+        struct mu_attempt *t = MU_CONTAINER(it, struct mu_attempt, link);
         if (can_be_left(t)) {
-            mu_task_detach(t);
-        } else if (t->adopted && t->state == MU_TASK_PREPARING) {
-            mu_task_free(t); /* not taken over yet: the journal still has it */
+            mu_attempt_detach(t);
+        } else if (t->adopted && t->state == MU_ATTEMPT_PREPARING) {
+            mu_attempt_free(t); /* not taken over yet: the journal still has it */
         } else {
-            mu_task_stop(t, graceful, "graceful_shutdown");
+            mu_attempt_stop(t, graceful, "graceful_shutdown");
         }
     }
 }
@@ -97,7 +97,7 @@ static bool anything_runs(const struct mu_worker *w)
 {
     MU_LIST_EACH(it, tmp, (struct mu_list *)(uintptr_t)&w->tasks)
     {
-        if (MU_CONTAINER(it, struct mu_task, link)->state != MU_TASK_DISPATCHED) {
+        if (MU_CONTAINER(it, struct mu_attempt, link)->state != MU_ATTEMPT_DISPATCHED) {
             return true;
         }
     }
@@ -110,7 +110,7 @@ static void on_phase_timer(struct mu_timer *t)
     struct mu_worker *w = MU_CONTAINER(t, struct mu_worker, phase_timer);
     if (w->phase == MU_PHASE_DRAINING) {
         begin_stopping(w, true);
-        mu_worker_settle(w);
+        mu_worker_advance(w);
         return;
     }
     mu_log(MU_LOG_ERROR, "worker.cut_off", MU_KI("tasks", (int64_t)w->n_tasks));
@@ -122,7 +122,7 @@ static void settle_once(struct mu_worker *w)
     if (w->phase == MU_PHASE_DRAINING && !anything_runs(w)) {
         begin_stopping(w, true);
     }
-    if (w->phase == MU_PHASE_STOPPING && !anything_runs(w) && mu_store_pending(w->store) == 0) {
+    if (w->phase == MU_PHASE_STOPPING && !anything_runs(w) && mu_jstore_pending(w->store) == 0) {
         stop_all(w, true); /* what is dispatched goes on */
         begin_leaving(w);
     }
@@ -131,7 +131,7 @@ static void settle_once(struct mu_worker *w)
     }
 }
 
-void mu_worker_settle(struct mu_worker *w)
+void mu_worker_advance(struct mu_worker *w)
 {
     if (w->settling || w->phase < MU_PHASE_DRAINING) {
         w->settle_again = w->settling;
@@ -153,25 +153,27 @@ void mu_worker_drain(struct mu_worker *w, const char *reason)
     set_phase(w, MU_PHASE_DRAINING);
     mu_log(MU_LOG_INFO, "worker.stopping", MU_KC("reason", reason),
            MU_KI("tasks", (int64_t)w->n_tasks));
-    w->leave_running = w->leave_running || w->conf->keep_running || early;
-    if (mu_link_native(w)) {
+    w->leave_running = w->leave_running || early;
+    if (mu_uplink_native(w)) {
         struct mu_buf buf;
         mu_buf_init(&buf, 256);
         mu_wire_drain(&buf, reason);
-        mu_link_send(w, &buf);
+        mu_uplink_send(w, &buf);
         mu_buf_fini(&buf);
     }
     if (w->leave_running || w->conf->drain_timeout_ms <= 0 ||
         mu_timer_set(&w->phase_timer, w->conf->drain_timeout_ms) < 0) {
         begin_stopping(w, true);
     }
-    mu_worker_settle(w);
+    mu_worker_advance(w);
 }
 
 static void on_signal(void *arg, int signum)
 {
     struct mu_worker *w = arg;
     if (++w->signals == 1 && w->phase <= MU_PHASE_SERVING) {
+        /* Ctrl-C is somebody who wants it to be over. */
+        w->leave_running = w->conf->keep_running && signum != SIGINT;
         mu_worker_drain(w, signum == SIGINT ? "SIGINT" : "SIGTERM");
         return;
     }
@@ -182,7 +184,7 @@ static void on_signal(void *arg, int signum)
     } else if (w->phase == MU_PHASE_LEAVING && w->signals > 2) {
         stop_loop(w);
     }
-    mu_worker_settle(w);
+    mu_worker_advance(w);
 }
 
 void mu_worker_give_up(struct mu_worker *w, int exit_code)
@@ -194,7 +196,7 @@ void mu_worker_give_up(struct mu_worker *w, int exit_code)
             true; /* nobody would hear of their end: the next start takes them over */
         mu_worker_drain(w, "gave up");
     } else {
-        mu_worker_settle(w);
+        mu_worker_advance(w);
     }
 }
 

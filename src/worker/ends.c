@@ -30,7 +30,7 @@ static void drop(struct mu_worker *w, struct mu_end *e)
  * its start is not needed for that either, sweep() finds what is left. */
 static void forget(struct mu_worker *w, struct mu_end *e)
 {
-    if (mu_store_remove(w->store, mu_str(e->execution_id)) < 0) {
+    if (mu_jstore_remove(w->store, mu_str(e->execution_id)) < 0) {
         mu_log(MU_LOG_WARN, "journal.not_removed", MU_KC("execution_id", e->execution_id));
     }
     drop(w, e);
@@ -55,7 +55,7 @@ static void send_end(struct mu_worker *w, struct mu_end *e, mu_bytes text)
 {
     mu_ws_send(w->link.ws, true, text);
     e->sent = true;
-    mu_link_watch_arrival(w);
+    mu_uplink_watch_arrival(w);
 }
 
 static void was_read(void *arg, int result, mu_bytes text)
@@ -76,20 +76,20 @@ static void was_read(void *arg, int result, mu_bytes text)
         } else {
             e->sent = true; /* once more on the next connection */
         }
-    } else if (mu_link_up(w) && !e->sent) {
+    } else if (mu_uplink_up(w) && !e->sent) {
         send_end(w, e, text);
     }
     mu_ends_pump(w);
-    mu_worker_settle(w);
+    mu_worker_advance(w);
 }
 
 void mu_ends_pump(struct mu_worker *w)
 {
-    struct mu_link *l = &w->link;
+    struct mu_uplink *l = &w->link;
     MU_LIST_EACH(it, tmp, &w->ends)
     {
         struct mu_end *e = MU_CONTAINER(it, struct mu_end, link);
-        if (!mu_link_up(w) || !l->ws || l->reading[0]) {
+        if (!mu_uplink_up(w) || !l->ws || l->reading[0]) {
             return;
         }
         if (e->sent) {
@@ -103,7 +103,7 @@ void mu_ends_pump(struct mu_worker *w)
             send_end(w, e, mu_bytes_of(e->text, e->text_len));
             continue;
         }
-        if (mu_store_read(w->store, MU_JOURNAL_END, mu_str(e->execution_id), was_read, w) == 0) {
+        if (mu_jstore_read(w->store, MU_JOURNAL_END, mu_str(e->execution_id), was_read, w) == 0) {
             memcpy(l->reading, e->execution_id, sizeof l->reading);
         } else {
             (void)!mu_timer_set(&l->confirm, AGAIN_MS);
@@ -131,7 +131,7 @@ void mu_ends_acked(struct mu_worker *w, mu_bytes execution_id, int64_t seq)
         return;
     }
     forget(w, e);
-    mu_worker_settle(w);
+    mu_worker_advance(w);
 }
 
 void mu_ends_confirmed(struct mu_worker *w)
@@ -144,7 +144,7 @@ void mu_ends_confirmed(struct mu_worker *w)
         }
     }
     mu_ends_pump(w);
-    mu_worker_settle(w);
+    mu_worker_advance(w);
 }
 
 void mu_ends_free(struct mu_worker *w)

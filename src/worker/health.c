@@ -121,7 +121,7 @@ static void admit(void *arg MU_UNUSED, struct mu_http_req *req MU_UNUSED, struct
 
 static const char *not_ready(const struct mu_worker *w)
 {
-    return !mu_link_up(w)                 ? "not connected\n"
+    return !mu_uplink_up(w)               ? "not connected\n"
            : !mu_backends_usable(w)       ? "no sandbox back end is usable\n"
            : w->phase != MU_PHASE_SERVING ? "not taking tasks\n"
                                           : NULL;

@@ -21,32 +21,33 @@ enum {
 
 static void dial(struct mu_worker *w);
 
-static void set_state(struct mu_link *l, enum mu_link_state to)
+static void set_state(struct mu_uplink *l, enum mu_uplink_state to)
 {
     static const unsigned moves[] = {
-        [MU_LINK_DOWN] = 1u << MU_LINK_DIALING | 1u << MU_LINK_DOWN,
-        [MU_LINK_DIALING] = 1u << MU_LINK_GREETING | 1u << MU_LINK_DOWN,
-        [MU_LINK_GREETING] = 1u << MU_LINK_PLAIN | 1u << MU_LINK_NATIVE | 1u << MU_LINK_DOWN,
-        [MU_LINK_PLAIN] = 1u << MU_LINK_NATIVE | 1u << MU_LINK_DOWN,
-        [MU_LINK_NATIVE] = 1u << MU_LINK_NATIVE | 1u << MU_LINK_DOWN,
+        [MU_UPLINK_DOWN] = 1u << MU_UPLINK_DIALING | 1u << MU_UPLINK_DOWN,
+        [MU_UPLINK_DIALING] = 1u << MU_UPLINK_GREETING | 1u << MU_UPLINK_DOWN,
+        [MU_UPLINK_GREETING] =
+            1u << MU_UPLINK_PLAIN | 1u << MU_UPLINK_NATIVE | 1u << MU_UPLINK_DOWN,
+        [MU_UPLINK_PLAIN] = 1u << MU_UPLINK_NATIVE | 1u << MU_UPLINK_DOWN,
+        [MU_UPLINK_NATIVE] = 1u << MU_UPLINK_NATIVE | 1u << MU_UPLINK_DOWN,
     };
     MU_CHECK(moves[l->state] & 1u << to);
     l->state = to;
 }
 
-bool mu_link_up(const struct mu_worker *w)
+bool mu_uplink_up(const struct mu_worker *w)
 {
-    return w->link.state == MU_LINK_PLAIN || w->link.state == MU_LINK_NATIVE;
+    return w->link.state == MU_UPLINK_PLAIN || w->link.state == MU_UPLINK_NATIVE;
 }
 
-bool mu_link_native(const struct mu_worker *w)
+bool mu_uplink_native(const struct mu_worker *w)
 {
-    return w->link.state == MU_LINK_NATIVE;
+    return w->link.state == MU_UPLINK_NATIVE;
 }
 
-void mu_link_send(struct mu_worker *w, const struct mu_buf *text)
+void mu_uplink_send(struct mu_worker *w, const struct mu_buf *text)
 {
-    struct mu_link *l = &w->link;
+    struct mu_uplink *l = &w->link;
     if (text->failed) {
         mu_log(MU_LOG_WARN, "link.not_sent", MU_KC("err_message", mu_err_text(text->failed)));
     } else if (l->ws && text->len) {
@@ -58,9 +59,9 @@ void mu_link_send(struct mu_worker *w, const struct mu_buf *text)
 
 static void redial(struct mu_worker *w, int64_t asked_ms)
 {
-    struct mu_link *l = &w->link;
+    struct mu_uplink *l = &w->link;
     if (l->closing) {
-        mu_worker_settle(w);
+        mu_worker_advance(w);
         return;
     }
     int64_t delay = mu_backoff_next(&l->backoff, w->env, asked_ms);
@@ -83,14 +84,14 @@ static void on_writable(void *arg)
 static void on_closed(void *arg, int code, mu_bytes reason)
 {
     struct mu_worker *w = arg;
-    struct mu_link *l = &w->link;
+    struct mu_uplink *l = &w->link;
     bool held = mu_loop_now_ms(w->loop) - l->opened_ms >= HELD_MS;
     l->ws = NULL;
     mu_timer_clear(&l->greet);
     mu_timer_clear(&l->beat);
     mu_timer_clear(&l->confirm);
     mu_buf_fini(&l->in);
-    set_state(l, MU_LINK_DOWN);
+    set_state(l, MU_UPLINK_DOWN);
     mu_metric_set(w->m.connected, 0);
     mu_ends_unsent(w);
     if (held) {
@@ -106,9 +107,9 @@ static void on_closed(void *arg, int code, mu_bytes reason)
 static void on_data(void *arg, bool text MU_UNUSED, mu_bytes piece, bool last)
 {
     struct mu_worker *w = arg;
-    struct mu_link *l = &w->link;
+    struct mu_uplink *l = &w->link;
     if (l->in.len == 0 && last) { /* whole in one piece: no copy */
-        mu_link_message(w, piece);
+        mu_uplink_message(w, piece);
         return;
     }
     mu_buf_add(&l->in, piece);
@@ -119,7 +120,7 @@ static void on_data(void *arg, bool text MU_UNUSED, mu_bytes piece, bool last)
         mu_log(MU_LOG_WARN, "link.message_dropped",
                MU_KC("err_message", mu_err_text(l->in.failed)));
     } else {
-        mu_link_message(w, mu_buf_bytes(&l->in));
+        mu_uplink_message(w, mu_buf_bytes(&l->in));
     }
     mu_buf_fini(&l->in);
     mu_buf_init(&l->in, MU_WIRE_MAX_MESSAGE);
@@ -128,19 +129,19 @@ static void on_data(void *arg, bool text MU_UNUSED, mu_bytes piece, bool last)
 static void on_greet(struct mu_timer *t)
 {
     struct mu_worker *w = MU_CONTAINER(t, struct mu_worker, link.greet);
-    if (w->link.state == MU_LINK_GREETING) {
-        set_state(&w->link, MU_LINK_PLAIN);
+    if (w->link.state == MU_UPLINK_GREETING) {
+        set_state(&w->link, MU_UPLINK_PLAIN);
         mu_log(
             MU_LOG_INFO, "link.plain",
             MU_KC("note", "the server did not greet: it is spoken to as the original worker does"));
-        mu_link_ready(w);
+        mu_uplink_ready(w);
     }
 }
 
 static void on_beat(struct mu_timer *t)
 {
     struct mu_worker *w = MU_CONTAINER(t, struct mu_worker, link.beat);
-    mu_link_beat(w);
+    mu_uplink_beat(w);
     (void)!mu_timer_set(t, w->link.heartbeat_ms);
 }
 
@@ -150,9 +151,9 @@ static void on_beat(struct mu_timer *t)
 static void on_confirm(struct mu_timer *t)
 {
     struct mu_worker *w = MU_CONTAINER(t, struct mu_worker, link.confirm);
-    struct mu_link *l = &w->link;
+    struct mu_uplink *l = &w->link;
     int64_t now = mu_loop_now_ms(w->loop);
-    if (!l->ws || l->state != MU_LINK_PLAIN) {
+    if (!l->ws || l->state != MU_UPLINK_PLAIN) {
         mu_ends_pump(w);
         return;
     }
@@ -167,9 +168,9 @@ static void on_confirm(struct mu_timer *t)
     (void)!mu_timer_set(t, CONFIRM_STEP_MS);
 }
 
-void mu_link_watch_arrival(struct mu_worker *w)
+void mu_uplink_watch_arrival(struct mu_worker *w)
 {
-    if (w->link.state == MU_LINK_PLAIN) {
+    if (w->link.state == MU_UPLINK_PLAIN) {
         w->link.pinged = false;
         (void)!mu_timer_set(&w->link.confirm, 0);
     }
@@ -178,7 +179,7 @@ void mu_link_watch_arrival(struct mu_worker *w)
 static void on_opened(void *arg, struct mu_ws *ws)
 {
     struct mu_worker *w = arg;
-    struct mu_link *l = &w->link;
+    struct mu_uplink *l = &w->link;
     l->dial = NULL;
     l->ws = ws;
     l->opened_ms = mu_loop_now_ms(w->loop);
@@ -186,14 +187,14 @@ static void on_opened(void *arg, struct mu_ws *ws)
     l->credential_refused = false;
     mu_buf_init(&l->in, MU_WIRE_MAX_MESSAGE);
     mu_breaker_connected(&l->breaker);
-    set_state(l, MU_LINK_GREETING);
+    set_state(l, MU_UPLINK_GREETING);
     mu_metric_set(w->m.connected, 1);
     mu_log(MU_LOG_INFO, "link.connected", MU_KC("worker_id", w->conf->worker_id));
     if (l->closing) {
         mu_ws_close(ws, 1000, "");
         return;
     }
-    mu_link_hello(w);
+    mu_uplink_hello(w);
     if (mu_timer_set(&l->greet, GREET_MS) < 0) {
         mu_ws_abort(ws);
     }
@@ -208,13 +209,13 @@ static bool is_final(int status)
 static void on_failed(void *arg, int status, int64_t retry_after_ms, const char *why)
 {
     struct mu_worker *w = arg;
-    struct mu_link *l = &w->link;
+    struct mu_uplink *l = &w->link;
     l->dial = NULL;
-    set_state(l, MU_LINK_DOWN);
+    set_state(l, MU_UPLINK_DOWN);
     mu_metric_add(w->m.dial_failed, 1);
     mu_log(MU_LOG_WARN, "link.not_connected", MU_KI("status", status), MU_KC("err_message", why));
     if (l->closing) {
-        mu_worker_settle(w);
+        mu_worker_advance(w);
         return;
     }
     bool no_access = status == UNAUTHORIZED || status == FORBIDDEN;
@@ -240,7 +241,7 @@ static void on_failed(void *arg, int status, int64_t retry_after_ms, const char 
 
 static void dial(struct mu_worker *w)
 {
-    struct mu_link *l = &w->link;
+    struct mu_uplink *l = &w->link;
     struct mu_buf headers;
     const char *key = l->credential[0] && !l->credential_refused ? l->credential : w->conf->api_key;
     mu_buf_init(&headers, 4096);
@@ -261,7 +262,7 @@ static void dial(struct mu_worker *w)
     int r = headers.failed ? headers.failed : mu_ws_connect(w->loop, &opts, &l->dial);
     mu_buf_wipe(&headers);
     if (r == 0) {
-        set_state(l, MU_LINK_DIALING);
+        set_state(l, MU_UPLINK_DIALING);
     } else if (r == -ENOMEM) {
         redial(w, -1);
     } else {
@@ -301,7 +302,7 @@ static char *make_url(struct mu_worker *w)
 static void load_credential(struct mu_worker *w)
 {
     char path[4200];
-    struct mu_link *l = &w->link;
+    struct mu_uplink *l = &w->link;
     snprintf(path, sizeof path, "%s/credential", w->conf->state_dir);
     MU_AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     ssize_t n = fd < 0 ? -1 : read(fd, l->credential, sizeof l->credential - 1);
@@ -309,9 +310,9 @@ static void load_credential(struct mu_worker *w)
     l->credential[strcspn(l->credential, "\r\n")] = 0;
 }
 
-int mu_link_init(struct mu_worker *w)
+int mu_uplink_init(struct mu_worker *w)
 {
-    struct mu_link *l = &w->link;
+    struct mu_uplink *l = &w->link;
     mu_timer_init(&l->retry, w->loop, on_retry);
     mu_timer_init(&l->greet, w->loop, on_greet);
     mu_timer_init(&l->beat, w->loop, on_beat);
@@ -323,14 +324,14 @@ int mu_link_init(struct mu_worker *w)
     return l->url ? 0 : -ENOMEM;
 }
 
-void mu_link_start(struct mu_worker *w)
+void mu_uplink_start(struct mu_worker *w)
 {
     dial(w);
 }
 
-void mu_link_close(struct mu_worker *w)
+void mu_uplink_close(struct mu_worker *w)
 {
-    struct mu_link *l = &w->link;
+    struct mu_uplink *l = &w->link;
     if (l->closing) {
         return;
     }
@@ -338,16 +339,16 @@ void mu_link_close(struct mu_worker *w)
     mu_timer_clear(&l->retry);
     if (l->dial) {
         l->dial = mu_ws_dial_abort(l->dial);
-        set_state(l, MU_LINK_DOWN);
+        set_state(l, MU_UPLINK_DOWN);
     }
     if (l->ws) {
         mu_ws_close(l->ws, 1000, "");
     }
 }
 
-void mu_link_fini(struct mu_worker *w)
+void mu_uplink_fini(struct mu_worker *w)
 {
-    struct mu_link *l = &w->link;
+    struct mu_uplink *l = &w->link;
     mu_timer_clear(&l->retry);
     mu_timer_clear(&l->greet);
     mu_timer_clear(&l->beat);

@@ -52,9 +52,9 @@ static void put_report(struct mu_json_w *w, const struct mu_sandbox_report *r)
     mu_jw_obj_end(w);
 }
 
-static bool is_running(const struct mu_task *t)
+static bool is_running(const struct mu_attempt *t)
 {
-    return t->state != MU_TASK_OVER && t->state != MU_TASK_RELEASING && !t->muted;
+    return t->state != MU_ATTEMPT_OVER && t->state != MU_ATTEMPT_RELEASING && !t->muted;
 }
 
 static void put_running(struct mu_worker *w, struct mu_json_w *jw)
@@ -63,7 +63,7 @@ static void put_running(struct mu_worker *w, struct mu_json_w *jw)
     mu_jw_arr(jw);
     MU_LIST_EACH(it, tmp, &w->tasks)
     {
-        const struct mu_task *t = MU_CONTAINER(it, struct mu_task, link);
+        const struct mu_attempt *t = MU_CONTAINER(it, struct mu_attempt, link);
         if (!is_running(t) || mu_ends_find(w, mu_str(t->execution_id))) {
             continue;
         }
@@ -100,7 +100,7 @@ static void put_versions(struct mu_json_w *w)
     mu_jw_obj_end(w);
 }
 
-void mu_link_hello(struct mu_worker *w)
+void mu_uplink_hello(struct mu_worker *w)
 {
     struct mu_buf buf;
     mu_buf_init(&buf, MU_WIRE_MAX_MESSAGE);
@@ -131,7 +131,7 @@ void mu_link_hello(struct mu_worker *w)
     put_running(w, &jw);
     mu_jw_obj_end(&jw);
     mu_jw_obj_end(&jw);
-    mu_link_send(w, &buf);
+    mu_uplink_send(w, &buf);
     mu_buf_fini(&buf);
 }
 
@@ -144,7 +144,7 @@ static int64_t cpu_percent(const struct sysinfo *si)
     return (int64_t)MU_MIN(load * 100.0, 100.0);
 }
 
-void mu_link_beat(struct mu_worker *w)
+void mu_uplink_beat(struct mu_worker *w)
 {
     struct mu_buf buf;
     struct sysinfo si;
@@ -161,7 +161,7 @@ void mu_link_beat(struct mu_worker *w)
     mu_jw_arr(&jw);
     MU_LIST_EACH(it, tmp, &w->tasks)
     {
-        const struct mu_task *t = MU_CONTAINER(it, struct mu_task, link);
+        const struct mu_attempt *t = MU_CONTAINER(it, struct mu_attempt, link);
         if (is_running(t) && n++ < MAX_SESSIONS) {
             mu_jw_str(&jw, mu_str(t->task_id));
         }
@@ -181,14 +181,14 @@ void mu_link_beat(struct mu_worker *w)
     mu_jw_ki64(&jw, "sequence", ++w->link.heartbeats);
     mu_jw_obj_end(&jw);
     mu_jw_obj_end(&jw);
-    mu_link_send(w, &buf);
+    mu_uplink_send(w, &buf);
     mu_buf_fini(&buf);
 }
 
 /* --- the connection is of use from now on --- */
 
 /* What a server may have missed of a task that goes on. */
-static void tell_again(struct mu_task *t)
+static void tell_again(struct mu_attempt *t)
 {
     struct mu_worker *w = t->w;
     struct mu_buf buf;
@@ -196,36 +196,36 @@ static void tell_again(struct mu_task *t)
         return;
     }
     mu_buf_init(&buf, 4096);
-    if (!mu_link_native(w) || t->acked_seq < t->claim_seq) {
-        const struct mu_wire_ids ids = mu_task_ids(t, t->claim_seq);
+    if (!mu_uplink_native(w) || t->acked_seq < t->claim_seq) {
+        const struct mu_wire_ids ids = mu_attempt_ids(t, t->claim_seq);
         mu_wire_claimed(&buf, &ids);
-        mu_link_send(w, &buf);
+        mu_uplink_send(w, &buf);
     }
-    if (mu_link_native(w) && t->told[0] && t->acked_seq < t->seq) {
-        const struct mu_wire_ids ids = mu_task_ids(t, t->seq);
+    if (mu_uplink_native(w) && t->told[0] && t->acked_seq < t->seq) {
+        const struct mu_wire_ids ids = mu_attempt_ids(t, t->seq);
         mu_buf_clear(&buf);
         mu_wire_state(&buf, &ids, t->told, NULL);
-        mu_link_send(w, &buf);
+        mu_uplink_send(w, &buf);
     }
     mu_buf_fini(&buf);
 }
 
-void mu_link_ready(struct mu_worker *w)
+void mu_uplink_ready(struct mu_worker *w)
 {
     mu_timer_clear(&w->link.greet);
     MU_LIST_EACH(it, tmp, &w->tasks)
     {
-        tell_again(MU_CONTAINER(it, struct mu_task, link));
+        tell_again(MU_CONTAINER(it, struct mu_attempt, link));
     }
     mu_ends_pump(w);
-    if (w->phase >= MU_PHASE_DRAINING && mu_link_native(w)) {
+    if (w->phase >= MU_PHASE_DRAINING && mu_uplink_native(w)) {
         struct mu_buf buf;
         mu_buf_init(&buf, 256);
         mu_wire_drain(&buf, "SIGTERM");
-        mu_link_send(w, &buf);
+        mu_uplink_send(w, &buf);
         mu_buf_fini(&buf);
     }
-    mu_worker_settle(w);
+    mu_worker_advance(w);
 }
 
 /* --- what arrives --- */
@@ -234,7 +234,7 @@ void mu_link_ready(struct mu_worker *w)
 static void keep_credential(struct mu_worker *w, mu_bytes credential)
 {
     char path[4200], tmp[4210];
-    struct mu_link *l = &w->link;
+    struct mu_uplink *l = &w->link;
     if (credential.len == 0 || credential.len >= sizeof l->credential ||
         memchr(credential.ptr, '\n', credential.len) || memchr(credential.ptr, 0, credential.len)) {
         return;
@@ -256,7 +256,7 @@ static void take_acked(struct mu_worker *w, yyjson_val *ack)
 {
     mu_bytes id = mu_json_get_bytes(ack, "execution_id");
     int64_t seq = mu_json_get_i64(ack, "seq", 0);
-    struct mu_task *t = mu_slots_find(w, MU_B_NONE, id);
+    struct mu_attempt *t = mu_slots_find(w, MU_B_NONE, id);
     if (t) {
         t->acked_seq = MU_MAX(t->acked_seq, seq);
     }
@@ -265,8 +265,8 @@ static void take_acked(struct mu_worker *w, yyjson_val *ack)
 
 static void on_welcome(struct mu_worker *w, yyjson_val *data)
 {
-    struct mu_link *l = &w->link;
-    bool again = l->state == MU_LINK_NATIVE;
+    struct mu_uplink *l = &w->link;
+    bool again = l->state == MU_UPLINK_NATIVE;
     size_t i, n;
     yyjson_val *v;
     l->heartbeat_ms = mu_json_get_i64(data, "heartbeat_interval_ms", 10000);
@@ -275,7 +275,7 @@ static void on_welcome(struct mu_worker *w, yyjson_val *data)
     mu_bytes uid = mu_json_get_bytes(data, "worker_uid");
     snprintf(l->runner_id, sizeof l->runner_id, "%.*s", MU_ARGS(uid));
     keep_credential(w, mu_json_get_bytes(data, "credential"));
-    l->state = MU_LINK_NATIVE; /* also from plain: a late welcome still switches */
+    l->state = MU_UPLINK_NATIVE; /* also from plain: a late welcome still switches */
     yyjson_val *acked = mu_json_get(data, "acked");
     if (yyjson_is_arr(acked)) {
         yyjson_arr_foreach(acked, i, n, v)
@@ -288,12 +288,12 @@ static void on_welcome(struct mu_worker *w, yyjson_val *data)
         yyjson_arr_foreach(stop, i, n, v)
         {
             mu_bytes id = mu_json_bytes(v);
-            struct mu_task *t = mu_slots_find(w, MU_B_NONE, id);
+            struct mu_attempt *t = mu_slots_find(w, MU_B_NONE, id);
             if (t) {
                 mu_log(MU_LOG_INFO, "task.not_wanted", MU_KC("task_id", t->task_id),
                        MU_KC("execution_id", t->execution_id));
                 t->muted = true;
-                mu_task_stop(t, false, "task_cancelled");
+                mu_attempt_stop(t, false, "task_cancelled");
             }
             mu_ends_acked(w, id, INT64_MAX);
         }
@@ -301,7 +301,7 @@ static void on_welcome(struct mu_worker *w, yyjson_val *data)
     (void)!mu_timer_set(&l->beat, l->heartbeat_ms);
     if (!again) {
         mu_log(MU_LOG_INFO, "link.native", MU_KS("worker_uid", uid));
-        mu_link_ready(w);
+        mu_uplink_ready(w);
     }
 }
 
@@ -320,11 +320,11 @@ static void on_command(struct mu_worker *w, yyjson_val *data)
     bool known = drain || undrain;
     mu_wire_command_result(&buf, mu_bytes_head(id, 128), known, known ? NULL : "UNSUPPORTED",
                            known ? NULL : "this worker does not know the command");
-    mu_link_send(w, &buf);
+    mu_uplink_send(w, &buf);
     mu_buf_fini(&buf);
 }
 
-void mu_link_message(struct mu_worker *w, mu_bytes text)
+void mu_uplink_message(struct mu_worker *w, mu_bytes text)
 {
     struct mu_arena arena;
     struct mu_err err = {0};
@@ -342,9 +342,9 @@ void mu_link_message(struct mu_worker *w, mu_bytes text)
         on_welcome(w, data);
         break;
     case MU_WIRE_ASSIGNMENT:
-        if (w->link.state == MU_LINK_GREETING) { /* it did not wait for our hello */
-            w->link.state = MU_LINK_PLAIN;
-            mu_link_ready(w);
+        if (w->link.state == MU_UPLINK_GREETING) { /* it did not wait for our hello */
+            w->link.state = MU_UPLINK_PLAIN;
+            mu_uplink_ready(w);
         }
         mu_slots_assign(w, &arena, data);
         break;
@@ -364,5 +364,5 @@ void mu_link_message(struct mu_worker *w, mu_bytes text)
         break;
     }
     mu_arena_fini(&arena);
-    mu_worker_settle(w);
+    mu_worker_advance(w);
 }

@@ -6,11 +6,11 @@
 
 enum { TRIES = 4, TRY_MS = 1000, FETCH_MS = 60000, CONNECT_MS = 10000 };
 
-static void fetch_prompt(struct mu_task *t);
+static void fetch_prompt(struct mu_attempt *t);
 
 static int on_body(void *arg, int status, mu_bytes piece)
 {
-    struct mu_task *t = arg;
+    struct mu_attempt *t = arg;
     if (status == 200) {
         mu_buf_add(&t->fetched, piece);
     }
@@ -19,32 +19,32 @@ static int on_body(void *arg, int status, mu_bytes piece)
 
 static void on_retry(struct mu_timer *timer)
 {
-    fetch_prompt(MU_CONTAINER(timer, struct mu_task, retry));
+    fetch_prompt(MU_CONTAINER(timer, struct mu_attempt, retry));
 }
 
 static void on_done(void *arg, const struct mu_fetch_result *result)
 {
-    struct mu_task *t = arg;
+    struct mu_attempt *t = arg;
     t->prompt_fetch = NULL;
     if (t->stop_reason) {
-        mu_task_start(t);
+        mu_attempt_start(t);
         return;
     }
     if (result->end == MU_FETCH_OK && result->status == 200 && !t->fetched.failed) {
         t->prompt = mu_buf_bytes(&t->fetched);
-        mu_task_start(t);
+        mu_checkouts_run(t);
         return;
     }
     bool final = result->status >= 400 && result->status < 500 && result->status != 429;
     t->retry.fn = on_retry;
     if (final || t->fetched.failed || ++t->collect.tries >= TRIES ||
         mu_timer_set(&t->retry, TRY_MS << t->collect.tries) < 0) {
-        mu_task_fail(t, "workspace_setup", "the prompt could not be fetched: %s (status %d)",
-                     result->text ? result->text : "no answer", result->status);
+        mu_attempt_fail(t, "workspace_setup", "the prompt could not be fetched: %s (status %d)",
+                        result->text ? result->text : "no answer", result->status);
     }
 }
 
-static int start_fetch(struct mu_task *t, mu_bytes path, mu_bytes token)
+static int start_fetch(struct mu_attempt *t, mu_bytes path, mu_bytes token)
 {
     struct mu_buf url, auth;
     mu_bytes root = mu_str(t->w->conf->server_root_url);
@@ -73,29 +73,23 @@ static int start_fetch(struct mu_task *t, mu_bytes path, mu_bytes token)
     return r;
 }
 
-static void fetch_prompt(struct mu_task *t)
+static void fetch_prompt(struct mu_attempt *t)
 {
     mu_bytes path = mu_wire_var(&t->as, "OZ_TASK_PROMPT_URL");
     mu_bytes token = t->token ? mu_str(t->token) : mu_wire_var(&t->as, "OZ_RUN_TOKEN");
     if (t->stop_reason) {
-        mu_task_start(t);
+        mu_attempt_start(t);
         return;
     }
     mu_buf_clear(&t->fetched);
     int r = start_fetch(t, path, token);
     if (r < 0) {
-        mu_task_fail(t, "workspace_setup", "the prompt could not be fetched: %s", mu_err_text(r));
+        mu_attempt_fail(t, "workspace_setup", "the prompt could not be fetched: %s",
+                        mu_err_text(r));
     }
 }
 
-/* Where the worker has its own mirrors of the repositories, the checkouts are made here; without
- * them the runner clones. */
-static void checkouts(struct mu_task *t)
-{
-    mu_task_start(t);
-}
-
-void mu_task_prepare(struct mu_task *t)
+void mu_attempt_prepare(struct mu_attempt *t)
 {
     mu_bytes path = mu_wire_var(&t->as, "OZ_TASK_PROMPT_URL");
     bool foreign = !strcmp(t->backend->ops->name, "command");
@@ -103,6 +97,6 @@ void mu_task_prepare(struct mu_task *t)
     if (wanted && !foreign && t->w->conf->server_root_url) {
         fetch_prompt(t);
     } else {
-        checkouts(t);
+        mu_checkouts_run(t);
     }
 }

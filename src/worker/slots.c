@@ -5,13 +5,13 @@
 #include "base/log.h"
 #include "worker/worker_int.h"
 
-struct mu_task *mu_slots_find(struct mu_worker *w, mu_bytes task_id, mu_bytes execution_id)
+struct mu_attempt *mu_slots_find(struct mu_worker *w, mu_bytes task_id, mu_bytes execution_id)
 {
-    struct mu_task *found = NULL;
+    struct mu_attempt *found = NULL;
     MU_LIST_EACH(it, tmp, &w->tasks)
     {
-        struct mu_task *t = MU_CONTAINER(it, struct mu_task, link);
-        if (t->state == MU_TASK_OVER) {
+        struct mu_attempt *t = MU_CONTAINER(it, struct mu_attempt, link);
+        if (t->state == MU_ATTEMPT_OVER) {
             continue;
         }
         if (execution_id.len ? mu_bytes_is(execution_id, t->execution_id)
@@ -29,7 +29,7 @@ static struct mu_wire_ids ids_of(struct mu_worker *w, const struct mu_wire_assig
                                 .worker_id = mu_str(w->conf->worker_id),
                                 .epoch = as->epoch,
                                 .seq = 1,
-                                .native = mu_link_native(w)};
+                                .native = mu_uplink_native(w)};
 }
 
 static void reject(struct mu_worker *w, const struct mu_wire_assignment *as, const char *reason)
@@ -38,7 +38,7 @@ static void reject(struct mu_worker *w, const struct mu_wire_assignment *as, con
     const struct mu_wire_ids ids = ids_of(w, as);
     mu_buf_init(&buf, 4096);
     mu_wire_rejected(&buf, &ids, reason);
-    mu_link_send(w, &buf);
+    mu_uplink_send(w, &buf);
     mu_buf_fini(&buf);
     mu_metric_add(w->m.rejected, 1);
     mu_log(MU_LOG_INFO, "task.rejected", MU_KS("task_id", as->task_id), MU_KC("reason", reason));
@@ -59,17 +59,17 @@ static void refuse(struct mu_worker *w, const struct mu_wire_assignment *as, con
     }
     mu_buf_init(&buf, 65536);
     mu_wire_end(&buf, &ids, &end);
-    mu_link_send(w, &buf);
+    mu_uplink_send(w, &buf);
     mu_buf_fini(&buf);
 }
 
-static void claim_again(struct mu_task *t)
+static void claim_again(struct mu_attempt *t)
 {
     struct mu_buf buf;
-    const struct mu_wire_ids ids = mu_task_ids(t, t->claim_seq);
+    const struct mu_wire_ids ids = mu_attempt_ids(t, t->claim_seq);
     mu_buf_init(&buf, 4096);
     mu_wire_claimed(&buf, &ids);
-    mu_link_send(t->w, &buf);
+    mu_uplink_send(t->w, &buf);
     mu_buf_fini(&buf);
 }
 
@@ -82,25 +82,25 @@ static bool is_known(struct mu_worker *w, const struct mu_wire_assignment *as)
         mu_ends_pump(w);
         return true;
     }
-    struct mu_task *same = mu_slots_find(w, as->task_id, as->execution_id);
+    struct mu_attempt *same = mu_slots_find(w, as->task_id, as->execution_id);
     if (same) {
         if (!same->muted) {
             claim_again(same);
         }
         return true;
     }
-    struct mu_task *other = mu_slots_find(w, as->task_id, MU_B_NONE);
+    struct mu_attempt *other = mu_slots_find(w, as->task_id, MU_B_NONE);
     if (!other || !as->execution_id.len) {
         return false;
     }
-    if (mu_link_native(w) && as->epoch < other->epoch) {
+    if (mu_uplink_native(w) && as->epoch < other->epoch) {
         mu_log(MU_LOG_WARN, "task.old_epoch", MU_KS("task_id", as->task_id),
                MU_KI("epoch", as->epoch));
         return true;
     }
     /* The server gave the task a new attempt: the old one counts no more. */
     other->muted = true;
-    mu_task_stop(other, false, "task_cancelled");
+    mu_attempt_stop(other, false, "task_cancelled");
     return false;
 }
 
@@ -116,7 +116,7 @@ static const char *why_not(struct mu_worker *w)
     return NULL;
 }
 
-static int name_execution(struct mu_worker *w, struct mu_task *t)
+static int name_execution(struct mu_worker *w, struct mu_attempt *t)
 {
     const struct mu_wire_assignment *as = &t->as;
     memcpy(t->task_id, as->task_id.ptr, as->task_id.len);
@@ -141,7 +141,7 @@ static void take(struct mu_worker *w, struct mu_arena *arena, const struct mu_wi
         refuse(w, as, why);
         return;
     }
-    struct mu_task *t = mu_task_new(w);
+    struct mu_attempt *t = mu_attempt_new(w);
     if (!t) {
         reject(w, as, "worker is out of memory");
         return;
@@ -150,13 +150,13 @@ static void take(struct mu_worker *w, struct mu_arena *arena, const struct mu_wi
     t->backend = backend;
     t->epoch = as->epoch;
     if (name_execution(w, t) < 0) {
-        mu_task_free(t);
+        mu_attempt_free(t);
         reject(w, as, "worker is out of memory");
         return;
     }
     t->arena = *arena; /* what was read is the task's now */
     mu_arena_init(arena, 0);
-    mu_task_begin(t);
+    mu_attempt_begin(t);
 }
 
 void mu_slots_assign(struct mu_worker *w, struct mu_arena *arena, yyjson_val *data)
@@ -167,7 +167,7 @@ void mu_slots_assign(struct mu_worker *w, struct mu_arena *arena, yyjson_val *da
         refuse(w, &as, err.text);
         return;
     }
-    if (mu_link_native(w) && !as.execution_id.len) {
+    if (mu_uplink_native(w) && !as.execution_id.len) {
         refuse(w, &as, "invalid assignment: execution_id is missing");
         return;
     }
@@ -186,18 +186,18 @@ void mu_slots_cancel(struct mu_worker *w, yyjson_val *data)
 {
     mu_bytes task_id = mu_json_get_bytes(data, "task_id");
     mu_bytes execution_id = mu_json_get_bytes(data, "execution_id");
-    struct mu_task *t = mu_slots_find(w, task_id, execution_id);
+    struct mu_attempt *t = mu_slots_find(w, task_id, execution_id);
     if (!t || t->muted || (task_id.len && !mu_bytes_is(task_id, t->task_id))) {
         mu_log(MU_LOG_INFO, "task.cancel_unknown", MU_KS("task_id", mu_bytes_head(task_id, 128)));
         return;
     }
-    if (mu_link_native(w) && mu_json_get_i64(data, "epoch", t->epoch) != t->epoch) {
+    if (mu_uplink_native(w) && mu_json_get_i64(data, "epoch", t->epoch) != t->epoch) {
         mu_log(MU_LOG_WARN, "task.old_epoch", MU_KC("task_id", t->task_id));
         return;
     }
     mu_log(MU_LOG_INFO, "task.cancel", MU_KC("task_id", t->task_id));
-    if (t->state <= MU_TASK_STARTED || t->state == MU_TASK_DISPATCHED) {
+    if (t->state <= MU_ATTEMPT_STARTED || t->state == MU_ATTEMPT_DISPATCHED) {
         t->cancelled = true;
     }
-    mu_task_stop(t, mu_json_get_bool(data, "graceful", true), "task_cancelled");
+    mu_attempt_stop(t, mu_json_get_bool(data, "graceful", true), "task_cancelled");
 }

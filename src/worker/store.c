@@ -4,7 +4,7 @@
 
 enum { MAX_QUEUE = 4096 };
 
-struct mu_store {
+struct mu_jstore {
     struct mu_loop *loop;
     struct mu_journal *journal; /* touched by the thread only */
     struct mu_work *work;
@@ -17,11 +17,11 @@ enum what { PUT, REMOVE, READ };
 
 struct request {
     struct mu_job job;
-    struct mu_store *store;
+    struct mu_jstore *store;
     enum what what;
     enum mu_journal_kind kind;
     bool sync;
-    mu_store_done done;
+    mu_jstore_done done;
     void *arg;
     int result;
     struct mu_buf bytes; /* what was read */
@@ -29,10 +29,10 @@ struct request {
     char text[]; /* key, payload */
 };
 
-int mu_store_new(struct mu_loop *loop, struct mu_journal *journal, void (*idle)(void *arg),
-                 void *arg, struct mu_store **ret)
+int mu_jstore_new(struct mu_loop *loop, struct mu_journal *journal, void (*idle)(void *arg),
+                  void *arg, struct mu_jstore **ret)
 {
-    struct mu_store *s = mu_calloc(1, sizeof *s);
+    struct mu_jstore *s = mu_calloc(1, sizeof *s);
     if (!s) {
         return -ENOMEM;
     }
@@ -49,7 +49,7 @@ int mu_store_new(struct mu_loop *loop, struct mu_journal *journal, void (*idle)(
     return 0;
 }
 
-struct mu_store *mu_store_free(struct mu_store *s)
+struct mu_jstore *mu_jstore_free(struct mu_jstore *s)
 {
     if (s) {
         mu_work_free(s->work);
@@ -77,7 +77,7 @@ static void done(struct mu_job *job)
     if (q->done) {
         q->done(q->arg, job->ran ? q->result : MU_E_CLOSED, mu_buf_bytes(&q->bytes));
     }
-    struct mu_store *s = q->store;
+    struct mu_jstore *s = q->store;
     mu_buf_fini(&q->bytes);
     mu_free(q);
     if (s->pending == 0 && s->idle) {
@@ -85,7 +85,7 @@ static void done(struct mu_job *job)
     }
 }
 
-static int submit(struct mu_store *s, const struct request *like, mu_bytes key, mu_bytes payload)
+static int submit(struct mu_jstore *s, const struct request *like, mu_bytes key, mu_bytes payload)
 {
     struct request *q = mu_calloc(1, sizeof *q + key.len + payload.len + 1);
     if (!q) {
@@ -110,27 +110,27 @@ static int submit(struct mu_store *s, const struct request *like, mu_bytes key, 
     return 0;
 }
 
-int mu_store_put(struct mu_store *s, enum mu_journal_kind kind, mu_bytes key, mu_bytes payload,
-                 bool sync, mu_store_done fn, void *arg)
+int mu_jstore_put(struct mu_jstore *s, enum mu_journal_kind kind, mu_bytes key, mu_bytes payload,
+                  bool sync, mu_jstore_done fn, void *arg)
 {
     const struct request q = {.what = PUT, .kind = kind, .sync = sync, .done = fn, .arg = arg};
     return submit(s, &q, key, payload);
 }
 
-int mu_store_remove(struct mu_store *s, mu_bytes key)
+int mu_jstore_remove(struct mu_jstore *s, mu_bytes key)
 {
     const struct request q = {.what = REMOVE};
     return submit(s, &q, key, MU_B_NONE);
 }
 
-int mu_store_read(struct mu_store *s, enum mu_journal_kind kind, mu_bytes key, mu_store_done fn,
-                  void *arg)
+int mu_jstore_read(struct mu_jstore *s, enum mu_journal_kind kind, mu_bytes key, mu_jstore_done fn,
+                   void *arg)
 {
     const struct request q = {.what = READ, .kind = kind, .done = fn, .arg = arg};
     return submit(s, &q, key, MU_B_NONE);
 }
 
-size_t mu_store_pending(const struct mu_store *s)
+size_t mu_jstore_pending(const struct mu_jstore *s)
 {
     return s->pending;
 }

@@ -18,26 +18,26 @@ enum {
 };
 
 /* Only moves that the table allows. */
-static void set_state(struct mu_task *t, enum mu_task_state to)
+static void set_state(struct mu_attempt *t, enum mu_attempt_state to)
 {
     static const unsigned moves[] = {
-        [MU_TASK_PREPARING] = 1u << MU_TASK_STARTED | 1u << MU_TASK_COLLECTING |
-                              1u << MU_TASK_STORING | 1u << MU_TASK_OVER,
-        [MU_TASK_STARTED] = 1u << MU_TASK_COLLECTING | 1u << MU_TASK_RELEASING |
-                            1u << MU_TASK_DISPATCHED | 1u << MU_TASK_OVER,
-        [MU_TASK_COLLECTING] = 1u << MU_TASK_STORING | 1u << MU_TASK_RELEASING,
-        [MU_TASK_STORING] = 1u << MU_TASK_RELEASING,
-        [MU_TASK_RELEASING] = 1u << MU_TASK_OVER,
-        [MU_TASK_DISPATCHED] = 1u << MU_TASK_RELEASING | 1u << MU_TASK_OVER,
-        [MU_TASK_OVER] = 0,
+        [MU_ATTEMPT_PREPARING] = 1u << MU_ATTEMPT_STARTED | 1u << MU_ATTEMPT_COLLECTING |
+                                 1u << MU_ATTEMPT_STORING | 1u << MU_ATTEMPT_OVER,
+        [MU_ATTEMPT_STARTED] = 1u << MU_ATTEMPT_COLLECTING | 1u << MU_ATTEMPT_RELEASING |
+                               1u << MU_ATTEMPT_DISPATCHED | 1u << MU_ATTEMPT_OVER,
+        [MU_ATTEMPT_COLLECTING] = 1u << MU_ATTEMPT_STORING | 1u << MU_ATTEMPT_RELEASING,
+        [MU_ATTEMPT_STORING] = 1u << MU_ATTEMPT_RELEASING,
+        [MU_ATTEMPT_RELEASING] = 1u << MU_ATTEMPT_OVER,
+        [MU_ATTEMPT_DISPATCHED] = 1u << MU_ATTEMPT_RELEASING | 1u << MU_ATTEMPT_OVER,
+        [MU_ATTEMPT_OVER] = 0,
     };
     MU_CHECK(moves[t->state] & 1u << to);
     t->state = to;
 }
 
-static bool takes_slot(const struct mu_task *t)
+static bool takes_slot(const struct mu_attempt *t)
 {
-    return t->state < MU_TASK_RELEASING;
+    return t->state < MU_ATTEMPT_RELEASING;
 }
 
 static void count(struct mu_worker *w)
@@ -45,31 +45,31 @@ static void count(struct mu_worker *w)
     w->n_tasks = 0;
     MU_LIST_EACH(it, tmp, &w->tasks)
     {
-        w->n_tasks += takes_slot(MU_CONTAINER(it, struct mu_task, link));
+        w->n_tasks += takes_slot(MU_CONTAINER(it, struct mu_attempt, link));
     }
     mu_metric_set(w->m.active, (int64_t)w->n_tasks);
 }
 
-struct mu_wire_ids mu_task_ids(const struct mu_task *t, int64_t seq)
+struct mu_wire_ids mu_attempt_ids(const struct mu_attempt *t, int64_t seq)
 {
     return (struct mu_wire_ids){.task_id = mu_str(t->task_id),
                                 .execution_id = mu_str(t->execution_id),
                                 .worker_id = mu_str(t->w->conf->worker_id),
                                 .epoch = t->epoch,
                                 .seq = seq,
-                                .native = mu_link_native(t->w)};
+                                .native = mu_uplink_native(t->w)};
 }
 
 /* --- memory --- */
 
 static void on_log_timer(struct mu_timer *t)
 {
-    mu_task_flush_log(MU_CONTAINER(t, struct mu_task, log_timer));
+    mu_attempt_flush_log(MU_CONTAINER(t, struct mu_attempt, log_timer));
 }
 
-struct mu_task *mu_task_new(struct mu_worker *w)
+struct mu_attempt *mu_attempt_new(struct mu_worker *w)
 {
-    struct mu_task *t = mu_calloc(1, sizeof *t);
+    struct mu_attempt *t = mu_calloc(1, sizeof *t);
     if (!t) {
         return NULL;
     }
@@ -88,7 +88,7 @@ struct mu_task *mu_task_new(struct mu_worker *w)
     return t;
 }
 
-struct mu_task *mu_task_free(struct mu_task *t)
+struct mu_attempt *mu_attempt_free(struct mu_attempt *t)
 {
     if (!t) {
         return NULL;
@@ -102,6 +102,7 @@ struct mu_task *mu_task_free(struct mu_task *t)
     mu_buf_fini(&t->unsent);
     mu_buf_fini(&t->fetched);
     mu_collect_fini(&t->collect);
+    mu_checkouts_release(t);
     if (t->token) {
         explicit_bzero(t->token, strlen(t->token));
     }
@@ -111,17 +112,17 @@ struct mu_task *mu_task_free(struct mu_task *t)
     return NULL;
 }
 
-static void over(struct mu_task *t)
+static void over(struct mu_attempt *t)
 {
     struct mu_worker *w = t->w;
-    set_state(t, MU_TASK_OVER);
-    mu_task_free(t);
-    mu_worker_settle(w);
+    set_state(t, MU_ATTEMPT_OVER);
+    mu_attempt_free(t);
+    mu_worker_advance(w);
 }
 
 /* --- what is said about it --- */
 
-void mu_task_record(struct mu_task *t)
+void mu_attempt_record(struct mu_attempt *t)
 {
     struct mu_buf buf;
     mu_buf_init(&buf, 65536);
@@ -134,16 +135,17 @@ void mu_task_record(struct mu_task *t)
     mu_jw_ki64(&w, "claim_seq", t->claim_seq);
     mu_jw_ki64(&w, "since_ms", t->since_ms);
     mu_jw_kcstr(&w, "told", t->told);
-    mu_jw_kbool(&w, "started", t->state >= MU_TASK_STARTED);
+    mu_jw_kbool(&w, "started", t->state >= MU_ATTEMPT_STARTED);
     mu_jw_kbool(&w, "dispatched", t->dispatched);
     mu_jw_kbool(&w, "cancelled", t->cancelled);
     if (t->token) {
         mu_jw_kcstr(&w, "token", t->token);
     }
+    mu_checkouts_record(t, &w);
     mu_jw_obj_end(&w);
     int r = buf.failed ? buf.failed
-                       : mu_store_put(t->w->store, MU_JOURNAL_START, mu_str(t->execution_id),
-                                      mu_buf_bytes(&buf), false, NULL, NULL);
+                       : mu_jstore_put(t->w->store, MU_JOURNAL_START, mu_str(t->execution_id),
+                                       mu_buf_bytes(&buf), false, NULL, NULL);
     if (r < 0) {
         mu_log(MU_LOG_WARN, "journal.not_written", MU_KC("execution_id", t->execution_id),
                MU_KC("err_message", mu_err_text(r)));
@@ -151,7 +153,7 @@ void mu_task_record(struct mu_task *t)
     mu_buf_wipe(&buf);
 }
 
-void mu_task_tell_state(struct mu_task *t, const char *state, const char *detail)
+void mu_attempt_tell_state(struct mu_attempt *t, const char *state, const char *detail)
 {
     struct mu_worker *w = t->w;
     if (t->muted || !strcmp(t->told, state)) {
@@ -159,35 +161,35 @@ void mu_task_tell_state(struct mu_task *t, const char *state, const char *detail
     }
     snprintf(t->told, sizeof t->told, "%s", state);
     t->seq++;
-    mu_task_record(t);
+    mu_attempt_record(t);
     mu_log(MU_LOG_DEBUG, "task.state", MU_KC("task_id", t->task_id), MU_KC("state", state));
-    if (mu_link_native(w)) {
+    if (mu_uplink_native(w)) {
         struct mu_buf buf;
-        const struct mu_wire_ids ids = mu_task_ids(t, t->seq);
+        const struct mu_wire_ids ids = mu_attempt_ids(t, t->seq);
         mu_buf_init(&buf, 8192);
         mu_wire_state(&buf, &ids, state, detail);
-        mu_link_send(w, &buf);
+        mu_uplink_send(w, &buf);
         mu_buf_fini(&buf);
     }
 }
 
 /* --- output while it runs --- */
 
-static void send_log(struct mu_task *t, mu_bytes b)
+static void send_log(struct mu_attempt *t, mu_bytes b)
 {
     struct mu_worker *w = t->w;
-    if (mu_link_native(w) && w->link.ws && mu_ws_unsent(w->link.ws) < LOG_BACKLOG && !t->muted) {
+    if (mu_uplink_native(w) && w->link.ws && mu_ws_unsent(w->link.ws) < LOG_BACKLOG && !t->muted) {
         struct mu_buf buf;
-        const struct mu_wire_ids ids = mu_task_ids(t, 0);
+        const struct mu_wire_ids ids = mu_attempt_ids(t, 0);
         mu_buf_init(&buf, 8 * MU_WIRE_MAX_LOG_CHUNK);
         mu_wire_log(&buf, &ids, "stdout", t->log_sent, b);
-        mu_link_send(w, &buf);
+        mu_uplink_send(w, &buf);
         mu_buf_fini(&buf);
     }
     t->log_sent += (int64_t)b.len; /* sent, or left out: the whole comes with the end */
 }
 
-void mu_task_flush_log(struct mu_task *t)
+void mu_attempt_flush_log(struct mu_attempt *t)
 {
     mu_timer_clear(&t->log_timer);
     mu_bytes b = mu_buf_bytes(&t->unsent);
@@ -198,7 +200,7 @@ void mu_task_flush_log(struct mu_task *t)
 }
 
 /* A chunk ends between characters where it can. */
-static void gather(struct mu_task *t, mu_bytes b)
+static void gather(struct mu_attempt *t, mu_bytes b)
 {
     while (b.len) {
         mu_bytes part = mu_bytes_head(b, MU_WIRE_MAX_LOG_CHUNK - t->unsent.len);
@@ -221,7 +223,7 @@ static void gather(struct mu_task *t, mu_bytes b)
 
 static void on_log(void *arg, int64_t offset, mu_bytes bytes)
 {
-    struct mu_task *t = arg;
+    struct mu_attempt *t = arg;
     if (offset > t->log.total) { /* a gap: what is missing is counted */
         t->log.total = offset;
     } else if (offset < t->log.total) {
@@ -232,7 +234,7 @@ static void on_log(void *arg, int64_t offset, mu_bytes bytes)
     int64_t behind = t->log_sent + (int64_t)t->unsent.len - offset;
     bytes = mu_bytes_from(bytes, behind > 0 ? (size_t)MU_MIN(behind, (int64_t)bytes.len) : 0);
     if (behind < 0) {
-        mu_task_flush_log(t);
+        mu_attempt_flush_log(t);
         t->log_sent = offset;
     }
     gather(t, bytes);
@@ -245,35 +247,35 @@ static void on_log(void *arg, int64_t offset, mu_bytes bytes)
 
 static void on_state(void *arg, const char *state, const char *detail)
 {
-    struct mu_task *t = arg;
+    struct mu_attempt *t = arg;
     if (!t->stop_reason) {
-        mu_task_tell_state(t, state, detail);
+        mu_attempt_tell_state(t, state, detail);
     }
 }
 
 static void on_ended(void *arg, const struct mu_sandbox_result *result);
 
-const struct mu_sandbox_events mu_task_events = {on_state, on_log, on_ended};
+const struct mu_sandbox_events mu_attempt_events = {on_state, on_log, on_ended};
 
-void mu_task_begin(struct mu_task *t)
+void mu_attempt_begin(struct mu_attempt *t)
 {
     struct mu_worker *w = t->w;
     struct mu_buf buf;
     t->claim_seq = t->seq = 1;
-    mu_task_record(t);
+    mu_attempt_record(t);
     mu_metric_add(w->m.claimed, 1);
     mu_log(MU_LOG_INFO, "task.claimed", MU_KC("task_id", t->task_id),
            MU_KC("execution_id", t->execution_id), MU_KC("backend", t->backend->ops->name));
-    const struct mu_wire_ids ids = mu_task_ids(t, t->claim_seq);
+    const struct mu_wire_ids ids = mu_attempt_ids(t, t->claim_seq);
     mu_buf_init(&buf, 4096);
     mu_wire_claimed(&buf, &ids);
-    mu_link_send(w, &buf);
+    mu_uplink_send(w, &buf);
     mu_buf_fini(&buf);
-    mu_task_tell_state(t, "preparing", NULL);
-    mu_task_prepare(t);
+    mu_attempt_tell_state(t, "preparing", NULL);
+    mu_attempt_prepare(t);
 }
 
-static int64_t timeout_of(const struct mu_task *t)
+static int64_t timeout_of(const struct mu_attempt *t)
 {
     int64_t ms = t->w->conf->task_timeout_ms;
     if (t->as.deadline_ms > 0) {
@@ -283,7 +285,7 @@ static int64_t timeout_of(const struct mu_task *t)
     return ms;
 }
 
-static int fill_mounts(struct mu_task *t, struct mu_sandbox_mount *mounts)
+static int fill_mounts(struct mu_attempt *t, struct mu_sandbox_mount *mounts)
 {
     for (size_t i = 0; i < t->as.n_mounts; i++) {
         const struct mu_wire_mount *m = &t->as.mounts[i];
@@ -297,12 +299,51 @@ static int fill_mounts(struct mu_task *t, struct mu_sandbox_mount *mounts)
     return 0;
 }
 
-static const char *text_of(struct mu_task *t, mu_bytes b)
+static const char *text_of(struct mu_attempt *t, mu_bytes b)
 {
     return b.len ? mu_arena_dup(&t->arena, b).ptr : NULL;
 }
 
-static int launch(struct mu_task *t, struct mu_err *err)
+/* The environment's network.allow: a list or text, handed on as text. */
+static const char *allowed_hosts(struct mu_attempt *t)
+{
+    yyjson_val *allow = mu_json_get(mu_json_get(t->as.policy, "network"), "allow"), *v;
+    struct mu_buf text;
+    size_t i, n;
+    if (yyjson_is_str(allow)) {
+        return text_of(t, mu_json_bytes(allow));
+    }
+    if (!yyjson_is_arr(allow)) {
+        return NULL;
+    }
+    mu_buf_init(&text, 1 << 20);
+    yyjson_arr_foreach(allow, i, n, v)
+    {
+        mu_buf_add(&text, mu_json_bytes(v));
+        mu_buf_add_char(&text, ',');
+    }
+    const char *made = text.failed ? NULL : text_of(t, mu_buf_bytes(&text));
+    mu_buf_fini(&text);
+    return made;
+}
+
+static bool is_word(yyjson_val *obj, const char *key, const char *word)
+{
+    return mu_bytes_is(mu_json_get_bytes(obj, key), word);
+}
+
+/* A task may ask for less network than the worker gives, never for more. */
+static enum mu_sandbox_network network_of(const struct mu_attempt *t)
+{
+    enum mu_sandbox_network most = t->w->conf->network;
+    yyjson_val *network = mu_json_get(t->as.policy, "network");
+    if (most == MU_NET_NONE || is_word(network, "mode", "none")) {
+        return MU_NET_NONE;
+    }
+    return is_word(network, "mode", "proxy") ? MU_NET_PROXY : most;
+}
+
+static int launch(struct mu_attempt *t, struct mu_err *err)
 {
     const struct mu_worker_conf *c = t->w->conf;
     const struct mu_wire_assignment *as = &t->as;
@@ -314,19 +355,22 @@ static int launch(struct mu_task *t, struct mu_err *err)
                                         .execution_id = t->execution_id,
                                         .keep_token = foreign};
     struct mu_sandbox_mount mounts[MU_ARRAY_LEN(as->mounts)];
+    struct mu_sandbox_checkout checkouts[MU_WORKER_MAX_REPOS];
     mu_bytes long_prompt = MU_B_NONE;
     struct mu_sandbox_spec spec = {.execution_id = t->execution_id,
                                    .task_id = t->task_id,
                                    .epoch = t->epoch,
                                    .mounts = mounts,
                                    .n_mounts = as->n_mounts,
+                                   .checkouts = checkouts,
+                                   .n_checkouts = mu_checkouts_fill(t, checkouts),
                                    .log_bytes = MAX_LOG_BYTES,
                                    .timeout_ms = timeout_of(t),
                                    .stop_grace_ms = c->stop_grace_ms,
-                                   .network = c->network,
-                                   .fake_root = c->fake_root,
-                                   .nested = c->nested,
-                                   .broker_policy = c->broker_policy};
+                                   .network = network_of(t),
+                                   .fake_root = is_word(t->as.policy, "root", "fake"),
+                                   .nested = mu_json_get_bool(t->as.policy, "nested", false),
+                                   .broker_policy = allowed_hosts(t)};
     int r = mu_wire_env(&t->arena, as, &about, &spec.env, &long_prompt, err);
     if (r == 0) {
         r = mu_wire_argv(&t->arena, as, &about, &spec.argv);
@@ -352,25 +396,25 @@ static int launch(struct mu_task *t, struct mu_err *err)
     }
     r = task.failed
             ? task.failed
-            : t->backend->ops->start(t->backend->driver, &spec, &mu_task_events, t, &t->sandbox);
+            : t->backend->ops->start(t->backend->driver, &spec, &mu_attempt_events, t, &t->sandbox);
     mu_buf_fini(&task);
     return r;
 }
 
-void mu_task_start(struct mu_task *t)
+void mu_attempt_start(struct mu_attempt *t)
 {
     struct mu_err err = {0};
     if (t->stop_reason) { /* cancelled before it began */
-        mu_task_fail(t, NULL, "%s", "");
+        mu_attempt_fail(t, NULL, "%s", "");
         return;
     }
     int r = launch(t, &err);
     if (r < 0) {
-        mu_task_fail(t, "unknown", "%s", err.text[0] ? err.text : mu_err_text(r));
+        mu_attempt_fail(t, "unknown", "%s", err.text[0] ? err.text : mu_err_text(r));
         return;
     }
-    set_state(t, MU_TASK_STARTED);
-    mu_task_record(t);
+    set_state(t, MU_ATTEMPT_STARTED);
+    mu_attempt_record(t);
     mu_arena_fini(&t->arena);
     mu_buf_fini(&t->fetched);
     memset(&t->as, 0, sizeof t->as);
@@ -379,7 +423,7 @@ void mu_task_start(struct mu_task *t)
 
 /* --- stop --- */
 
-void mu_task_stop(struct mu_task *t, bool graceful, const char *reason)
+void mu_attempt_stop(struct mu_attempt *t, bool graceful, const char *reason)
 {
     bool again = t->stop_reason != NULL;
     if (!again) {
@@ -387,22 +431,24 @@ void mu_task_stop(struct mu_task *t, bool graceful, const char *reason)
         t->stop_graceful = graceful;
     }
     switch (t->state) {
-    case MU_TASK_PREPARING:
+    case MU_ATTEMPT_PREPARING:
         if (t->prompt_fetch) {
             mu_fetch_real.abort(t->prompt_fetch); /* its done() goes on */
+        } else {
+            mu_checkouts_abort(t);
         }
         break; /* whatever it waits for sees stop_reason */
-    case MU_TASK_STARTED:
+    case MU_ATTEMPT_STARTED:
         if (!again || (t->stop_graceful && !graceful)) {
             t->stop_graceful = graceful;
-            mu_task_tell_state(t, "stopping", reason);
+            mu_attempt_tell_state(t, "stopping", reason);
             t->backend->ops->stop(t->sandbox, graceful, t->stop_reason);
         }
         break;
-    case MU_TASK_DISPATCHED:
+    case MU_ATTEMPT_DISPATCHED:
         if (!again) {
             t->backend->ops->stop(t->sandbox, graceful, reason);
-            mu_task_collected(t);
+            mu_attempt_collected(t);
         }
         break;
     default: /* it has ended already */
@@ -410,10 +456,10 @@ void mu_task_stop(struct mu_task *t, bool graceful, const char *reason)
     }
 }
 
-void mu_task_detach(struct mu_task *t)
+void mu_attempt_detach(struct mu_attempt *t)
 {
-    MU_CHECK(t->state == MU_TASK_STARTED || t->state == MU_TASK_DISPATCHED);
-    mu_task_flush_log(t);
+    MU_CHECK(t->state == MU_ATTEMPT_STARTED || t->state == MU_ATTEMPT_DISPATCHED);
+    mu_attempt_flush_log(t);
     t->backend->ops->detach(t->sandbox);
     t->sandbox = NULL;
     over(t);
@@ -421,7 +467,7 @@ void mu_task_detach(struct mu_task *t)
 
 /* --- the end --- */
 
-void mu_task_fail(struct mu_task *t, const char *reason, const char *fmt, ...)
+void mu_attempt_fail(struct mu_attempt *t, const char *reason, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
@@ -430,12 +476,12 @@ void mu_task_fail(struct mu_task *t, const char *reason, const char *fmt, ...)
     snprintf(t->failure_reason, sizeof t->failure_reason, "%s", reason ? reason : "");
     mu_log(MU_LOG_WARN, "task.failed", MU_KC("task_id", t->task_id),
            MU_KC("reason", t->failure_reason), MU_KC("err_message", t->message));
-    mu_task_collected(t);
+    mu_attempt_collected(t);
 }
 
 static void on_ended(void *arg, const struct mu_sandbox_result *result)
 {
-    struct mu_task *t = arg;
+    struct mu_attempt *t = arg;
     t->exit_code = result->exit_code;
     t->oom = result->oom;
     t->cpu_ms = result->cpu_ms;
@@ -443,22 +489,22 @@ static void on_ended(void *arg, const struct mu_sandbox_result *result)
     snprintf(t->failure_reason, sizeof t->failure_reason, "%s",
              result->failure_reason ? result->failure_reason : "");
     snprintf(t->message, sizeof t->message, "%s", result->message ? result->message : "");
-    mu_task_flush_log(t);
+    mu_attempt_flush_log(t);
     mu_log(MU_LOG_INFO, "task.ended", MU_KC("task_id", t->task_id),
            MU_KI("exit_code", t->exit_code), MU_KC("reason", t->failure_reason));
     if (!strcmp(t->failure_reason, "dispatched") && !t->stop_reason) {
         t->dispatched = true;
-        set_state(t, MU_TASK_DISPATCHED);
+        set_state(t, MU_ATTEMPT_DISPATCHED);
         count(t->w);
-        mu_task_record(t);
-        mu_task_tell_state(t, "running", "dispatched");
+        mu_attempt_record(t);
+        mu_attempt_tell_state(t, "running", "dispatched");
         mu_health_ended(t->w, MU_RESULT_DISPATCHED, mu_env_wall_ms(t->w->env) - t->since_ms);
-        mu_worker_settle(t->w);
+        mu_worker_advance(t->w);
         return;
     }
-    set_state(t, MU_TASK_COLLECTING);
+    set_state(t, MU_ATTEMPT_COLLECTING);
     if (t->muted) {
-        mu_task_collected(t);
+        mu_attempt_collected(t);
     } else {
         mu_collect_run(t);
     }
@@ -469,9 +515,9 @@ static void released(void *arg)
     over(arg);
 }
 
-static void release(struct mu_task *t)
+static void release(struct mu_attempt *t)
 {
-    set_state(t, MU_TASK_RELEASING);
+    set_state(t, MU_ATTEMPT_RELEASING);
     count(t->w); /* told before its end is: the server may fill the slot at once */
     if (t->sandbox) {
         struct mu_sandbox *s = t->sandbox;
@@ -482,7 +528,7 @@ static void release(struct mu_task *t)
     }
 }
 
-static const char *task_reason(const struct mu_task *t)
+static const char *task_reason(const struct mu_attempt *t)
 {
     const char *phase = t->collect.phase;
     return !strcmp(phase, "setup")                    ? "setup_command"
@@ -492,7 +538,7 @@ static const char *task_reason(const struct mu_task *t)
 }
 
 /* The sentences and words of an end. */
-static int word_end(struct mu_task *t, struct mu_wire_end *end, char text[160])
+static int word_end(struct mu_attempt *t, struct mu_wire_end *end, char text[160])
 {
     *end = (struct mu_wire_end){.exit_code = t->exit_code,
                                 .cpu_ms = t->cpu_ms,
@@ -527,7 +573,7 @@ static int word_end(struct mu_task *t, struct mu_wire_end *end, char text[160])
     return MU_RESULT_FAILED;
 }
 
-static void encode_end(struct mu_task *t, struct mu_wire_end *end, mu_bytes output,
+static void encode_end(struct mu_attempt *t, struct mu_wire_end *end, mu_bytes output,
                        struct mu_buf *dst)
 {
     struct mu_buf artifacts;
@@ -540,7 +586,7 @@ static void encode_end(struct mu_task *t, struct mu_wire_end *end, mu_bytes outp
     }
     end->output = output;
     end->session_link = mu_str(t->collect.session_link);
-    struct mu_wire_ids ids = mu_task_ids(t, t->seq);
+    struct mu_wire_ids ids = mu_attempt_ids(t, t->seq);
     ids.native = true; /* the same text goes to either kind of server, whichever is there then */
     mu_wire_end(dst, &ids, end);
     mu_buf_fini(&artifacts);
@@ -549,7 +595,7 @@ static void encode_end(struct mu_task *t, struct mu_wire_end *end, mu_bytes outp
 static void stored(void *arg, int result, mu_bytes bytes MU_UNUSED);
 
 /* Without the journal it is only in memory; better than not at all. */
-static void keep_in_memory(struct mu_task *t)
+static void keep_in_memory(struct mu_attempt *t)
 {
     struct mu_wire_end end;
     struct mu_buf text;
@@ -568,7 +614,7 @@ static void keep_in_memory(struct mu_task *t)
     release(t);
 }
 
-static void store_end(struct mu_task *t)
+static void store_end(struct mu_attempt *t)
 {
     struct mu_wire_end end;
     struct mu_buf text;
@@ -577,8 +623,8 @@ static void store_end(struct mu_task *t)
     mu_buf_init(&text, MU_WIRE_MAX_MESSAGE + 4096);
     encode_end(t, &end, mu_buf_bytes(&t->collect.output), &text);
     int r = text.failed ? text.failed
-                        : mu_store_put(t->w->store, MU_JOURNAL_END, mu_str(t->execution_id),
-                                       mu_buf_bytes(&text), true, stored, t);
+                        : mu_jstore_put(t->w->store, MU_JOURNAL_END, mu_str(t->execution_id),
+                                        mu_buf_bytes(&text), true, stored, t);
     mu_buf_fini(&text);
     if (r < 0) {
         stored(t, r, MU_B_NONE);
@@ -587,12 +633,12 @@ static void store_end(struct mu_task *t)
 
 static void on_store_retry(struct mu_timer *timer)
 {
-    store_end(MU_CONTAINER(timer, struct mu_task, retry));
+    store_end(MU_CONTAINER(timer, struct mu_attempt, retry));
 }
 
 static void stored(void *arg, int result, mu_bytes bytes MU_UNUSED)
 {
-    struct mu_task *t = arg;
+    struct mu_attempt *t = arg;
     struct mu_worker *w = t->w;
     if (result < 0) {
         mu_log(MU_LOG_ERROR, "journal.end_not_written", MU_KC("task_id", t->task_id),
@@ -613,22 +659,22 @@ static void stored(void *arg, int result, mu_bytes bytes MU_UNUSED)
 }
 
 /* Everything is there: the end is written and told. */
-void mu_task_collected(struct mu_task *t)
+void mu_attempt_collected(struct mu_attempt *t)
 {
     struct mu_wire_end end;
     char words[160];
-    if (t->state == MU_TASK_DISPATCHED || t->muted) {
-        if (mu_store_remove(t->w->store, mu_str(t->execution_id)) < 0) {
+    if (t->state == MU_ATTEMPT_DISPATCHED || t->muted) {
+        if (mu_jstore_remove(t->w->store, mu_str(t->execution_id)) < 0) {
             mu_log(MU_LOG_WARN, "journal.not_removed", MU_KC("execution_id", t->execution_id));
         }
-        if (t->state == MU_TASK_PREPARING) {
+        if (t->state == MU_ATTEMPT_PREPARING) {
             over(t);
         } else {
             release(t);
         }
         return;
     }
-    set_state(t, MU_TASK_STORING);
+    set_state(t, MU_ATTEMPT_STORING);
     t->collect.tries = 0;
     t->seq++;
     int result = word_end(t, &end, words);

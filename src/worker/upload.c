@@ -14,14 +14,14 @@ enum {
     TOO_MANY = 429
 };
 
-static void next_file(struct mu_task *t);
+static void next_file(struct mu_attempt *t);
 
-static struct mu_task_file *here(struct mu_task *t)
+static struct mu_attempt_file *here(struct mu_attempt *t)
 {
     return &t->collect.files[t->collect.at_file];
 }
 
-static void give_up(struct mu_task *t, const char *why)
+static void give_up(struct mu_attempt *t, const char *why)
 {
     mu_log(MU_LOG_WARN, "task.file_not_uploaded", MU_KC("task_id", t->task_id),
            MU_KC("name", here(t)->name), MU_KC("err_message", why));
@@ -32,12 +32,12 @@ static void give_up(struct mu_task *t, const char *why)
 
 static void on_retry(struct mu_timer *timer)
 {
-    next_file(MU_CONTAINER(timer, struct mu_task, retry));
+    next_file(MU_CONTAINER(timer, struct mu_attempt, retry));
 }
 
 static void on_done(void *arg, const struct mu_fetch_result *result)
 {
-    struct mu_task *t = arg;
+    struct mu_attempt *t = arg;
     struct mu_collect *c = &t->collect;
     c->upload = NULL;
     if (result->end == MU_FETCH_OK && result->status >= 200 && result->status < 300) {
@@ -55,7 +55,7 @@ static void on_done(void *arg, const struct mu_fetch_result *result)
     }
 }
 
-static int put(struct mu_task *t, mu_bytes content)
+static int put(struct mu_attempt *t, mu_bytes content)
 {
     struct mu_buf url, auth, type;
     mu_bytes root = mu_str(t->w->conf->server_root_url);
@@ -91,24 +91,24 @@ static int put(struct mu_task *t, mu_bytes content)
 
 static void on_content(void *arg, int result, mu_bytes bytes)
 {
-    struct mu_task *t = arg;
+    struct mu_attempt *t = arg;
     int r = result < 0 ? result : put(t, bytes);
     if (r < 0) {
         give_up(t, r == MU_E_TOO_LARGE ? "larger than 64 MiB" : mu_err_text(r));
     }
 }
 
-static void next_file(struct mu_task *t)
+static void next_file(struct mu_attempt *t)
 {
     struct mu_collect *c = &t->collect;
     if (c->at_file >= c->n_files || !t->w->conf->server_root_url) {
-        mu_task_collected(t);
+        mu_attempt_collected(t);
         return;
     }
     t->backend->ops->read_file(t->sandbox, here(t)->path, MAX_FILE, on_content, t);
 }
 
-void mu_collect_files(struct mu_task *t)
+void mu_collect_files(struct mu_attempt *t)
 {
     t->collect.tries = 0;
     next_file(t);

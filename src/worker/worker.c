@@ -87,7 +87,7 @@ static int take_instance(struct mu_worker *w, struct mu_err *err)
 
 static void store_idle(void *arg)
 {
-    mu_worker_settle(arg);
+    mu_worker_advance(arg);
 }
 
 static int open_journal(struct mu_worker *w, struct mu_err *err)
@@ -105,7 +105,7 @@ static int open_journal(struct mu_worker *w, struct mu_err *err)
     }
     r = mu_adopt_load(w, journal, err);
     if (r == 0) {
-        r = mu_store_new(w->loop, journal, store_idle, w, &w->store);
+        r = mu_jstore_new(w->loop, journal, store_idle, w, &w->store);
         if (r < 0) {
             mu_err_set(err, r, "cannot start: %s", mu_err_text(r));
         }
@@ -113,6 +113,18 @@ static int open_journal(struct mu_worker *w, struct mu_err *err)
     if (r < 0) {
         mu_journal_close(journal);
     }
+    return r;
+}
+
+static int open_broker(struct mu_worker *w, struct mu_err *err)
+{
+    const struct mu_broker_settings settings = {.env = w->env,
+                                                .allow = w->conf->allow,
+                                                .allow_addr = w->conf->allow_addr,
+                                                .forward = w->conf->forward,
+                                                .upstream = w->conf->upstream};
+    int r = mu_broker_new(w->loop, &settings, &w->broker, err);
+    w->settings.broker = w->broker;
     return r;
 }
 
@@ -137,14 +149,17 @@ static int build(struct mu_worker *w, struct mu_err *err)
     if (r < 0) {
         return mu_err_set(err, r, "cannot start: %s", mu_err_text(r));
     }
-    r = mu_backends_open(w, err);
+    r = open_broker(w, err);
+    if (r == 0) {
+        r = mu_backends_open(w, err);
+    }
     if (r == 0) {
         r = open_journal(w, err);
     }
     if (r == 0) {
         r = mu_health_listen(w, err);
     }
-    if (r == 0 && mu_link_init(w) < 0) {
+    if (r == 0 && mu_uplink_init(w) < 0) {
         r = mu_err_set(err, -ENOMEM, "%s", mu_err_text(-ENOMEM));
     }
     return r;
@@ -170,8 +185,8 @@ static struct mu_worker *new_worker(const struct mu_env *env, const struct mu_wo
     return w;
 }
 
-int mu_worker_new(const struct mu_env *env, const struct mu_worker_conf *conf,
-                  struct mu_worker **ret, struct mu_err *err)
+int mu_worker_open(const struct mu_env *env, const struct mu_worker_conf *conf,
+                   struct mu_worker **ret, struct mu_err *err)
 {
     struct mu_worker *w = new_worker(env, conf);
     if (!w) {
@@ -179,30 +194,32 @@ int mu_worker_new(const struct mu_env *env, const struct mu_worker_conf *conf,
     }
     int r = build(w, err);
     if (r < 0) {
-        mu_worker_free(w);
+        mu_worker_close(w);
         return r;
     }
     *ret = w;
     return 0;
 }
 
-struct mu_worker *mu_worker_free(struct mu_worker *w)
+struct mu_worker *mu_worker_close(struct mu_worker *w)
 {
     if (!w) {
         return NULL;
     }
-    w->store = mu_store_free(w->store);
+    w->store = mu_jstore_free(w->store);
     if (w->loop) {
         mu_fetcher_free(w->fetcher);
-        mu_link_fini(w);
+        mu_uplink_fini(w);
         mu_timer_clear(&w->check_timer);
         mu_timer_clear(&w->phase_timer);
         mu_timer_clear(&w->leave_timer);
         MU_LIST_EACH(it, tmp, &w->tasks)
         {
-            mu_task_free(MU_CONTAINER(it, struct mu_task, link));
+            mu_attempt_free(MU_CONTAINER(it, struct mu_attempt, link));
         }
         mu_backends_close(w);
+        mu_broker_free(w->broker);
+        mu_git_cache_free(w->git);
         mu_ends_free(w);
         mu_http_server_free(w->http);
         mu_loop_free(w->loop);
@@ -224,7 +241,7 @@ static void serve(struct mu_worker *w)
         return;
     }
     w->phase = MU_PHASE_SERVING;
-    mu_link_start(w);
+    mu_uplink_start(w);
 }
 
 static void sweep(struct mu_worker *w)
@@ -296,6 +313,9 @@ int mu_worker_check(const struct mu_env *env, const struct mu_worker_conf *conf,
         }
     }
     if (r == 0) {
+        r = open_broker(w, err);
+    }
+    if (r == 0) {
         r = mu_backends_open(w, err);
     }
     if (r == 0) {
@@ -306,6 +326,6 @@ int mu_worker_check(const struct mu_env *env, const struct mu_worker_conf *conf,
             each(arg, &w->backends[i].report);
         }
     }
-    mu_worker_free(w);
+    mu_worker_close(w);
     return r;
 }

@@ -13,6 +13,7 @@ struct mu_worker_conf {
     const char *worker_id, *api_key, *ws_url, *server_root_url;
     const char *session_sharing_url, *idle_on_complete; /* NULL = none */
     const char *proxy, *ca_file;                        /* NULL = none; the system's */
+    const char *upstream; /* proxy that sandboxes' connections go through, or NULL */
     const char *state_dir;
     const char *backend; /* auto namespace docker direct command */
     int64_t capacity;    /* 0 = unlimited */
@@ -24,9 +25,9 @@ struct mu_worker_conf {
     const char *const *labels, *const *features, *const *harnesses; /* the same */
     const char *metrics_host;                                       /* NULL = no listener */
     unsigned metrics_port;
-    const char *broker_policy; /* text for exec/broker.h, or NULL */
+    const char *allow, *allow_addr, *forward; /* exec/broker.h; NULL = none */
+    const char *cache_dir; /* mirrors of repositories; NULL = the runner clones */
     enum mu_sandbox_network network;
-    bool fake_root, nested;
     struct mu_sandbox_settings sandbox; /* env, state_dir and worker_id are filled in */
 };
 
@@ -39,11 +40,11 @@ bool mu_worker_kind(mu_bytes kind, const char **ret);
 struct mu_worker;
 /* Takes the state folder (0700, made if need be, locked), reads the journal, opens the drivers.
  * Worded errors. */
-MU_MUST_USE int mu_worker_new(const struct mu_env *env, const struct mu_worker_conf *conf,
-                              struct mu_worker **ret, struct mu_err *err);
+MU_MUST_USE int mu_worker_open(const struct mu_env *env, const struct mu_worker_conf *conf,
+                               struct mu_worker **ret, struct mu_err *err);
 /* Runs on this thread until a signal ends it or it gives up: the exit code. */
 int mu_worker_run(struct mu_worker *w);
-struct mu_worker *mu_worker_free(struct mu_worker *w);
+struct mu_worker *mu_worker_close(struct mu_worker *w);
 
 /* What protects on this machine: one report a kind that the settings allow, each told through
  * `each`; blocks for as long as the checks take (at most a minute). Worded errors. */

@@ -4,6 +4,8 @@
 
 #include "base/map.h"
 #include "base/metrics.h"
+#include "exec/broker/broker.h"
+#include "exec/git/checkout.h"
 #include "net/fetch.h"
 #include "net/http.h"
 #include "net/ws.h"
@@ -18,6 +20,7 @@ enum {
     MU_WORKER_MAX_TASKS = 1024, /* with capacity 0 */
     MU_WORKER_MAX_ENDS = 4096,  /* unacknowledged ends */
     MU_WORKER_MAX_FILES = 64,   /* of one task */
+    MU_WORKER_MAX_REPOS = 8,
 };
 
 struct mu_backend {
@@ -30,17 +33,17 @@ struct mu_backend {
 
 /* --- tasks --- */
 
-enum mu_task_state {
-    MU_TASK_PREPARING,  /* its prompt is fetched, its checkouts are made */
-    MU_TASK_STARTED,    /* its driver has it */
-    MU_TASK_COLLECTING, /* it has ended: results are read and uploaded */
-    MU_TASK_STORING,    /* its end goes into the journal */
-    MU_TASK_RELEASING,
-    MU_TASK_DISPATCHED, /* somebody else runs it; kept so that it can be cancelled */
-    MU_TASK_OVER
+enum mu_attempt_state {
+    MU_ATTEMPT_PREPARING,  /* its prompt is fetched, its checkouts are made */
+    MU_ATTEMPT_STARTED,    /* its driver has it */
+    MU_ATTEMPT_COLLECTING, /* it has ended: results are read and uploaded */
+    MU_ATTEMPT_STORING,    /* its end goes into the journal */
+    MU_ATTEMPT_RELEASING,
+    MU_ATTEMPT_DISPATCHED, /* somebody else runs it; kept so that it can be cancelled */
+    MU_ATTEMPT_OVER
 };
 
-struct mu_task_file {
+struct mu_attempt_file {
     char name[129], path[512], media_type[128];
 };
 
@@ -50,16 +53,30 @@ struct mu_collect {
     size_t n_artifacts;
     char *session_link;
     char phase[16];
-    struct mu_task_file *files;
+    struct mu_attempt_file *files;
     size_t n_files, at_file, failed_files;
     unsigned tries;
     struct mu_fetch *upload;
 };
 
-struct mu_task {
+struct mu_repo {
+    struct mu_attempt *t;
+    struct mu_repo_spec spec;
+    struct mu_checkout *held; /* from the start of a checkout until the sandbox is gone */
+    struct mu_checkout_view view;
+    bool pending;
+};
+struct mu_checkouts {
+    struct mu_repo repos[MU_WORKER_MAX_REPOS];
+    size_t n, pending;
+    bool starting;
+    char why[400]; /* the first that failed */
+};
+
+struct mu_attempt {
     struct mu_list link; /* in mu_worker.tasks */
     struct mu_worker *w;
-    enum mu_task_state state;
+    enum mu_attempt_state state;
     char task_id[MU_WIRE_MAX_TASK_ID + 1], execution_id[MU_WIRE_MAX_EXECUTION_ID + 1];
     int64_t epoch, seq, acked_seq, claim_seq;
     char *token; /* of its session, or NULL */
@@ -77,6 +94,7 @@ struct mu_task {
     struct mu_wire_assignment as;
     mu_bytes prompt;
     struct mu_fetch *prompt_fetch;
+    struct mu_checkouts checkouts;
     struct mu_buf fetched;
 
     int64_t since_ms;   /* wall clock of its assignment */
@@ -90,7 +108,6 @@ struct mu_task {
     char failure_reason[32], message[480];
     int64_t cpu_ms, peak_bytes;
     struct mu_collect collect;
-    bool busy; /* a callback will come: it must not be freed */
 };
 
 /* The end of an attempt that the server has not acknowledged. */
@@ -106,16 +123,16 @@ struct mu_end {
 
 /* --- the link --- */
 
-enum mu_link_state {
-    MU_LINK_DOWN,
-    MU_LINK_DIALING,
-    MU_LINK_GREETING, /* hello is sent, no welcome yet */
-    MU_LINK_PLAIN,
-    MU_LINK_NATIVE,
+enum mu_uplink_state {
+    MU_UPLINK_DOWN,
+    MU_UPLINK_DIALING,
+    MU_UPLINK_GREETING, /* hello is sent, no welcome yet */
+    MU_UPLINK_PLAIN,
+    MU_UPLINK_NATIVE,
 };
 
-struct mu_link {
-    enum mu_link_state state;
+struct mu_uplink {
+    enum mu_uplink_state state;
     struct mu_ws *ws;
     struct mu_ws_dial *dial;
     char *url;
@@ -156,12 +173,14 @@ struct mu_worker {
     struct mu_sandbox_settings settings;
     struct mu_loop *loop;
     struct mu_worker_metrics m;
-    struct mu_store *store;
-    struct mu_fetcher *fetcher; /* made by the first that needs it */
+    struct mu_jstore *store;
+    struct mu_fetcher *fetcher; /* these are made by the first that needs them */
+    struct mu_git_cache *git;
+    struct mu_broker *broker; /* the way out of sandboxes */
     struct mu_backend backends[MU_WORKER_MAX_KINDS];
     size_t n_backends, unchecked, sweeping;
     void (*after)(struct mu_worker *w); /* the checks, or the sweep */
-    struct mu_link link;
+    struct mu_uplink link;
     struct mu_list tasks, ends;
     size_t n_tasks, n_ends; /* n_tasks: those that take a slot */
     struct mu_http_server *http;
@@ -177,7 +196,7 @@ struct mu_worker {
 };
 
 /* worker.c */
-void mu_worker_settle(struct mu_worker *w); /* after anything that may let a phase end */
+void mu_worker_advance(struct mu_worker *w); /* after anything that may let a phase end */
 void mu_worker_give_up(struct mu_worker *w, int exit_code);
 struct mu_fetcher *mu_worker_fetcher(struct mu_worker *w);
 /* drain.c */
@@ -194,29 +213,38 @@ void mu_backends_sweep(struct mu_worker *w, void (*done)(struct mu_worker *w));
 /* slots.c */
 void mu_slots_assign(struct mu_worker *w, struct mu_arena *arena, yyjson_val *data);
 void mu_slots_cancel(struct mu_worker *w, yyjson_val *data);
-struct mu_task *mu_slots_find(struct mu_worker *w, mu_bytes task_id, mu_bytes execution_id);
+struct mu_attempt *mu_slots_find(struct mu_worker *w, mu_bytes task_id, mu_bytes execution_id);
 /* task.c */
-void mu_task_begin(struct mu_task *t);
-void mu_task_stop(struct mu_task *t, bool graceful, const char *reason);
-void mu_task_detach(struct mu_task *t);
-void mu_task_tell_state(struct mu_task *t, const char *state, const char *detail);
-void mu_task_record(struct mu_task *t);
-void mu_task_fail(struct mu_task *t, const char *reason, const char *fmt, ...) MU_PRINTF(3, 4);
-void mu_task_collected(struct mu_task *t);
-extern const struct mu_sandbox_events mu_task_events;
-struct mu_wire_ids mu_task_ids(const struct mu_task *t, int64_t seq);
-void mu_task_flush_log(struct mu_task *t);
-struct mu_task *mu_task_new(struct mu_worker *w);
-struct mu_task *mu_task_free(struct mu_task *t);
-/* prepare.c: prompt and checkouts; mu_task_start() or mu_task_fail() follows */
-void mu_task_prepare(struct mu_task *t);
-void mu_task_start(struct mu_task *t);
+void mu_attempt_begin(struct mu_attempt *t);
+void mu_attempt_stop(struct mu_attempt *t, bool graceful, const char *reason);
+void mu_attempt_detach(struct mu_attempt *t);
+void mu_attempt_tell_state(struct mu_attempt *t, const char *state, const char *detail);
+void mu_attempt_record(struct mu_attempt *t);
+void mu_attempt_fail(struct mu_attempt *t, const char *reason, const char *fmt, ...)
+    MU_PRINTF(3, 4);
+void mu_attempt_collected(struct mu_attempt *t);
+extern const struct mu_sandbox_events mu_attempt_events;
+struct mu_wire_ids mu_attempt_ids(const struct mu_attempt *t, int64_t seq);
+void mu_attempt_flush_log(struct mu_attempt *t);
+struct mu_attempt *mu_attempt_new(struct mu_worker *w);
+struct mu_attempt *mu_attempt_free(struct mu_attempt *t);
+/* prepare.c: prompt and checkouts; mu_attempt_start() or mu_attempt_fail() follows */
+void mu_attempt_prepare(struct mu_attempt *t);
+void mu_attempt_start(struct mu_attempt *t);
+/* checkout.c: mu_attempt_start() or mu_attempt_fail() follows */
+struct mu_git_cache *mu_worker_git(struct mu_worker *w);
+void mu_checkouts_run(struct mu_attempt *t);
+void mu_checkouts_abort(struct mu_attempt *t);
+size_t mu_checkouts_fill(const struct mu_attempt *t, struct mu_sandbox_checkout *dst);
+void mu_checkouts_record(const struct mu_attempt *t, struct mu_json_w *w);
+void mu_checkouts_adopt(struct mu_attempt *t, yyjson_val *trees);
+void mu_checkouts_release(struct mu_attempt *t);
 /* adopt.c */
 int mu_adopt_load(struct mu_worker *w, struct mu_journal *j, struct mu_err *err);
 void mu_adopt_run(struct mu_worker *w);
-/* collect.c, upload.c: mu_task_collected() follows */
-void mu_collect_run(struct mu_task *t);
-void mu_collect_files(struct mu_task *t);
+/* collect.c, upload.c: mu_attempt_collected() follows */
+void mu_collect_run(struct mu_attempt *t);
+void mu_collect_files(struct mu_attempt *t);
 void mu_collect_fini(struct mu_collect *c);
 /* ends.c */
 struct mu_end *mu_ends_add(struct mu_worker *w, const char *execution_id, int64_t seq);
@@ -227,21 +255,21 @@ void mu_ends_confirmed(struct mu_worker *w); /* plain: all that were sent have a
 struct mu_end *mu_ends_find(struct mu_worker *w, mu_bytes execution_id);
 void mu_ends_free(struct mu_worker *w);
 /* link.c */
-int mu_link_init(struct mu_worker *w);
-void mu_link_start(struct mu_worker *w);
-void mu_link_close(struct mu_worker *w); /* for good */
-void mu_link_fini(struct mu_worker *w);
-bool mu_link_up(const struct mu_worker *w);
-bool mu_link_native(const struct mu_worker *w);
+int mu_uplink_init(struct mu_worker *w);
+void mu_uplink_start(struct mu_worker *w);
+void mu_uplink_close(struct mu_worker *w); /* for good */
+void mu_uplink_fini(struct mu_worker *w);
+bool mu_uplink_up(const struct mu_worker *w);
+bool mu_uplink_native(const struct mu_worker *w);
 /* Dropped when the link is not up. */
-void mu_link_send(struct mu_worker *w, const struct mu_buf *text);
+void mu_uplink_send(struct mu_worker *w, const struct mu_buf *text);
 /* Behind the end of an attempt: finds out on a plain server when it has arrived. */
-void mu_link_watch_arrival(struct mu_worker *w);
+void mu_uplink_watch_arrival(struct mu_worker *w);
 /* link_up.c: what is said on a new connection, and what arrives */
-void mu_link_hello(struct mu_worker *w);
-void mu_link_ready(struct mu_worker *w); /* native or plain from now on */
-void mu_link_message(struct mu_worker *w, mu_bytes text);
-void mu_link_beat(struct mu_worker *w);
+void mu_uplink_hello(struct mu_worker *w);
+void mu_uplink_ready(struct mu_worker *w); /* native or plain from now on */
+void mu_uplink_message(struct mu_worker *w, mu_bytes text);
+void mu_uplink_beat(struct mu_worker *w);
 /* health.c */
 int mu_health_metrics(struct mu_worker *w);
 int mu_health_listen(struct mu_worker *w, struct mu_err *err);

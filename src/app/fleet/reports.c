@@ -120,6 +120,11 @@ static void by_worker(struct mu_worker *w, struct mu_report *r)
     struct mu_task *t = r->session.text[0] ? held(w, r) : NULL;
     w->seen_ms = mu_fleet_now(w->f);
     learn_dialect(w, r->dialect);
+    if (w->native && !w->ready && r->kind != MU_REPORT_HELLO) { /* it comes again after hello */
+        mu_metric_add(w->f->protocol_errors, 1);
+        mu_report_free(r);
+        return;
+    }
     switch (r->kind) {
     case MU_REPORT_HELLO:
         mu_worker_hello(w, r);
@@ -355,9 +360,10 @@ void mu_worker_hello(struct mu_worker *w, struct mu_report *r)
     mu_arena_init(&o->arena, 8 << 20);
     o->worker_uid = mu_arena_dup(&o->arena, mu_id_bytes(&w->uid)).ptr;
     settle_by(w, r);
-    reconcile_ours(w, r);
     reconcile_theirs(w, r, o);
     mu_worker_post(w, o);
+    mu_worker_adopt_all(w);
+    reconcile_ours(w, r);
     w->ready = true;
     mu_worker_update(w);
 }

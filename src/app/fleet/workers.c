@@ -193,7 +193,7 @@ void mu_worker_owe(struct mu_worker *w, const struct mu_execution *of, bool slot
 }
 
 bool mu_fleet_worker_settle(struct mu_worker *w, const struct mu_id *session,
-                      const struct mu_id *execution)
+                            const struct mu_id *execution)
 {
     bool found = false;
     MU_LIST_EACH(it, tmp, &w->owed)
@@ -421,6 +421,13 @@ static void attach_here(struct mu_post *post)
                              "set"));
     }
     mu_worker_dirty(w);
+    if (!w->native) { /* else when it has said hello */
+        mu_worker_adopt_all(w);
+    }
+}
+
+void mu_worker_adopt_all(struct mu_worker *w)
+{
     MU_LIST_EACH(it, tmp, &w->tasks)
     {
         mu_work_adopt(MU_CONTAINER(it, struct mu_task, link));

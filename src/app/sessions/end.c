@@ -14,8 +14,8 @@ static const struct mu_stmt q_complete = {
     "THEN end_reason ELSE CAST($4 AS "
     "BIGINT) END, exit_code = $5, ended_ms = $6, updated_ms = $6, purge_ms = $7, tokens_in = $9, "
     "tokens_out = $10, rev = rev + 1 "
-    "WHERE id = $1 AND epoch = $2 AND state BETWEEN 20 AND 80 RETURNING state, outcome, CASE "
-    "WHEN stop_ms IS NULL THEN 0 ELSE 1 END",
+    "WHERE id = $1 AND epoch = $2 AND state BETWEEN 20 AND 80 RETURNING state, outcome, "
+    "stop_ms",
     NULL};
 static const struct mu_stmt q_result = {
     "result", "ttttittiibt",
@@ -83,6 +83,7 @@ enum { STOP_GRACE_MS = 30000, HEAD_MAX = 4096, MESSAGE_MAX = 65536 };
 
 /* --- the reported end --- */
 
+/* stop_ms comes as it is: SQLite 3.40 gets a second CASE over it wrong in RETURNING. */
 static int take_ended(void *arg, struct mu_row *row)
 {
     struct mu_session_end *op = arg;
