@@ -125,7 +125,7 @@ class Muster:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
-        self.env = {"PATH": os.environ["PATH"], "HOME": str(self.dir), "OZ_DATA_DIR": str(self.data),
+        self.env = {"PATH": os.environ["PATH"], "HOME": str(self.dir), "OZ_DATA_DIR": str(self.data), "OZ_EMBEDDED_WORKER": "off",
                     "OZ_CONTROL_PLANE_PORT": str(self.port), "OZ_ADMIN_API_KEY": "the-admin-key-of-the-benchmark",
                     "OZ_TENANT_MAX_QUEUED": "100000000", "OZ_MAX_CONNECTIONS": "30000",
                     "OZ_PROVIDER_CUSTOM_TYPE": "openai_compatible", "OZ_PROVIDER_CUSTOM_MODEL": "instant",

@@ -15,7 +15,10 @@ if(agent_keep)
   file(GLOB agent_launch RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS
     ${CMAKE_SOURCE_DIR}/src/exec/sandbox/launch*.c ${CMAKE_SOURCE_DIR}/src/exec/sandbox/tree*.c
     ${CMAKE_SOURCE_DIR}/src/exec/sandbox/seccomp*.c ${CMAKE_SOURCE_DIR}/src/exec/sandbox/landlock*.c
-    ${CMAKE_SOURCE_DIR}/src/exec/sandbox/cgroup*.c ${CMAKE_SOURCE_DIR}/src/exec/sandbox/limits*.c)
+    ${CMAKE_SOURCE_DIR}/src/exec/sandbox/cgroup*.c ${CMAKE_SOURCE_DIR}/src/exec/sandbox/limits*.c
+    ${CMAKE_SOURCE_DIR}/src/exec/sandbox/box*.c ${CMAKE_SOURCE_DIR}/src/exec/sandbox/ctl*.c
+    ${CMAKE_SOURCE_DIR}/src/exec/sandbox/disk*.c ${CMAKE_SOURCE_DIR}/src/exec/sandbox/userns*.c)
+  list(APPEND agent_keep src/base/arena.c)
   list(APPEND MU_AGENT_SRC ${agent_keep} ${agent_launch})
   list(APPEND MU_AGENT_DEFS MU_WITH_KEEP)
 endif()

@@ -64,9 +64,6 @@ void *mu_alloc(size_t size);
 void *mu_calloc(size_t n, size_t size);
 void *mu_realloc(void *p, size_t size);
 void mu_free(void *p);
-#ifdef MU_ALLOC_HOOK
-#error "use mu_alloc_fail_at()"
-#endif
 /* Tests only: the n-th allocation from now on fails (1 = the next; 0 = none). Returns how many
  * allocations were made since the last call. Not thread safe. */
 long mu_alloc_fail_at(long n);

@@ -24,12 +24,13 @@ struct mu_digest_hex mu_sha256_hex(mu_bytes data);
  * under a key derived with HKDF-SHA256 from the root for one purpose; `aad` = "<table>|<row
  * id>|<column>". */
 struct mu_vault;
-/* `root` is copied; at least 32 bytes. `previous` may be empty: readable, never written. `env` must
+/* Only a key derived from `root` (at least 32 bytes) is kept. MU_E_INVALID when it is shorter,
+ * -ENOMEM. `previous` may be empty: readable, never written. `env` must
  * outlive the vault. */
 MU_MUST_USE int mu_vault_new(const struct mu_env *env, mu_bytes root, mu_bytes previous,
                              struct mu_vault **ret);
 struct mu_vault *mu_vault_free(struct mu_vault *v);
-/* Appends the stored form. */
+/* Appends the stored form. -ENOMEM, MU_E_TOO_LARGE, MU_E_INTERNAL; then nothing was appended. */
 MU_MUST_USE int mu_vault_seal(struct mu_vault *v, const char *purpose, mu_bytes aad, mu_bytes clear,
                               struct mu_buf *dst);
 /* Appends the clear text. MU_E_CORRUPT when it was made under another key, purpose or aad, or

@@ -15,6 +15,15 @@ void mu_hex(const void *src, size_t len, char *dst)
     dst[2 * len] = 0;
 }
 
+int mu_hex_value(char c)
+{
+    if (c >= '0' && c <= '9') {
+        return c - '0';
+    }
+    char low = (char)(c | 0x20);
+    return low >= 'a' && low <= 'f' ? low - 'a' + 10 : -1;
+}
+
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 void mu_base64_add(struct mu_buf *dst, mu_bytes src)
@@ -96,6 +105,11 @@ static size_t sequence(const unsigned char *p, size_t len, size_t *bad)
         hi = 0xbf;
     }
     return n;
+}
+
+size_t mu_utf8_len(mu_bytes b, size_t *ret_bad)
+{
+    return sequence((const unsigned char *)b.ptr, b.len, ret_bad);
 }
 
 bool mu_utf8_valid(mu_bytes b)

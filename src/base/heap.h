@@ -17,6 +17,7 @@ struct mu_heap {
 
 void mu_heap_init(struct mu_heap *h,
                   bool (*less)(const struct mu_heap_node *a, const struct mu_heap_node *b));
+/* Nodes that are still in it must not be touched by the functions below afterwards. */
 void mu_heap_fini(struct mu_heap *h);
 /* The node must not be in a heap. -ENOMEM. */
 MU_MUST_USE int mu_heap_push(struct mu_heap *h, struct mu_heap_node *n);

@@ -28,6 +28,7 @@ static inline void mu_list_push(struct mu_list *l, struct mu_list *node) /* at t
 {
     mu_list_insert_(node, l->prev, l);
 }
+/* At the front; with a node in place of the head: right behind that node. */
 static inline void mu_list_push_front(struct mu_list *l, struct mu_list *node)
 {
     mu_list_insert_(node, l, l->next);

@@ -16,7 +16,8 @@ static struct {
     atomic_int level, fd;
     atomic_bool text;
     pthread_mutex_t lock; /* lines longer than a pipe's atomic write must not mix */
-} state = {&mu_env_real, MU_LOG_INFO, 1, false, PTHREAD_MUTEX_INITIALIZER};
+    bool torn;            /* under the lock: the last line lost its end */
+} state = {&mu_env_real, MU_LOG_INFO, 1, false, PTHREAD_MUTEX_INITIALIZER, false};
 
 void mu_log_setup(const struct mu_env *env, enum mu_log_level level, bool text)
 {
@@ -70,15 +71,10 @@ static mu_bytes escape_next(mu_bytes *in, char tmp[8])
     } else if (c < 0x80) {
         tmp[len++] = (char)c;
     } else {
-        used = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
-        if (used <= in->len && mu_utf8_valid(mu_bytes_head(*in, used))) {
-            memcpy(tmp, in->ptr, used);
-            len = used;
-        } else {
-            used = 1;
-            memcpy(tmp, "\xef\xbf\xbd", 3);
-            len = 3;
-        }
+        size_t bad, whole = mu_utf8_len(*in, &bad);
+        used = whole ? whole : bad;
+        len = whole ? whole : 3;
+        memcpy(tmp, whole ? in->ptr : "\xef\xbf\xbd", len);
     }
     *in = mu_bytes_from(*in, used);
     return mu_bytes_of(tmp, len);
@@ -243,10 +239,12 @@ static void format_text(struct line *l, const char *time, enum mu_log_level leve
     put(l, MU_B("\n"));
 }
 
-/* A reader of our stdout that stalls may hold a line up briefly, never for good. */
-static void write_line(int fd, const char *p, size_t len)
+/* A reader of our stdout that stalls may hold a line up briefly, never for good. Returns how much
+ * of it was written. */
+static size_t write_all(int fd, const char *p, size_t size)
 {
     int patience = 2;
+    size_t len = size;
     while (len) {
         ssize_t n = write(fd, p, len);
         if (n > 0) {
@@ -256,9 +254,20 @@ static void write_line(int fd, const char *p, size_t len)
             struct pollfd pfd = {.fd = fd, .events = POLLOUT};
             (void)poll(&pfd, 1, 20);
         } else if (n == 0 || errno != EINTR) {
-            return;
+            break;
         }
     }
+    return size - len;
+}
+
+/* With the lock. Half a line must not swallow the next one: that begins a line of its own. */
+static void write_line(int fd, const char *p, size_t len)
+{
+    if (state.torn && write_all(fd, "\n", 1) == 0) {
+        return;
+    }
+    size_t done = write_all(fd, p, len);
+    state.torn = done > 0 && done < len;
 }
 
 void mu_log_write(enum mu_log_level level, const char *msg, const struct mu_kv *kv, size_t n)

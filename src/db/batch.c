@@ -21,7 +21,8 @@ static void call_done(struct mu_post *post)
     u->done(u, u->result);
 }
 
-void mu_writer_complete(struct mu_unit **units, size_t n)
+/* Completes units with the results they have; the units are gone afterwards. */
+static void complete(struct mu_unit **units, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         if (!units[i]) {
@@ -48,7 +49,7 @@ static void fail_units(struct mu_unit **units, size_t n, int code)
     for (size_t i = 0; i < n; i++) {
         units[i]->result = code;
     }
-    mu_writer_complete(units, n);
+    complete(units, n);
 }
 
 /* --- one transaction --- */
@@ -162,7 +163,7 @@ static void finish(struct mu_writer *w, struct mu_unit **units, size_t n)
     if (w->opts.feed) {
         mu_tx_publish(&w->tx);
     }
-    mu_writer_complete(units, n);
+    complete(units, n);
 }
 
 static void learn(struct mu_writer *w, struct mu_unit **units, size_t n)

@@ -50,7 +50,7 @@ struct mu_db_opts {
     const char *url;   /* "file:…" or a path, or "postgres://…" */
     bool reader;       /* query_only (SQLite), default_transaction_read_only (PostgreSQL) */
     bool memory;       /* SQLite in memory, for tests */
-    int sync_full;     /* 1 = FULL (default), 0 = NORMAL; SQLite */
+    bool sync_normal;  /* SQLite: the last commits may be lost with the power (never by default) */
     int64_t cache_kib; /* SQLite page cache; 0 = 65536 */
     const char *vfs;   /* SQLite VFS name or NULL: the tests put a faulty disk below */
 };

@@ -169,7 +169,7 @@ static int pg_flush(struct mu_db *db)
 static const Oid *types_of(const char *sig, Oid types[MU_DB_MAX_PARAMS])
 {
     for (size_t i = 0; sig[i]; i++) {
-        types[i] = sig[i] == 't' ? 25 : sig[i] == 'i' ? 20 : 17;
+        types[i] = sig[i] == 't' ? MU_PG_TEXT : sig[i] == 'i' ? MU_PG_INT8 : MU_PG_BYTEA;
     }
     return types;
 }

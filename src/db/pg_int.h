@@ -6,6 +6,22 @@
 
 #include "db/db_int.h"
 
+/* Type numbers of the server's catalogue; they never change. */
+enum {
+    MU_PG_BOOL = 16,
+    MU_PG_BYTEA = 17,
+    MU_PG_NAME = 19,
+    MU_PG_INT8 = 20,
+    MU_PG_INT2 = 21,
+    MU_PG_INT4 = 23,
+    MU_PG_TEXT = 25,
+    MU_PG_JSON = 114,
+    MU_PG_BPCHAR = 1042,
+    MU_PG_VARCHAR = 1043,
+    MU_PG_NUMERIC = 1700,
+    MU_PG_VOID = 2278,
+};
+
 struct mu_pg_prep {
     char name[16];
     bool ready; /* prepared, or its PREPARE is in the pipeline */

@@ -1,21 +1,5 @@
 #include "db/pg_int.h"
 
-/* Type numbers of the server's catalogue; they never change. */
-enum {
-    T_BOOL = 16,
-    T_BYTEA = 17,
-    T_NAME = 19,
-    T_INT8 = 20,
-    T_INT2 = 21,
-    T_INT4 = 23,
-    T_TEXT = 25,
-    T_JSON = 114,
-    T_BPCHAR = 1042,
-    T_VARCHAR = 1043,
-    T_NUMERIC = 1700,
-    T_VOID = 2278,
-};
-
 int mu_pg_code(const char *sqlstate)
 {
     static const struct {
@@ -94,13 +78,13 @@ int64_t mu_pg_row_i64(struct mu_row *r, int col)
     const char *p = PQgetvalue(r->handle, r->row, col);
     int len = PQgetlength(r->handle, r->row, col);
     switch (PQftype(r->handle, col)) {
-    case T_BOOL:
+    case MU_PG_BOOL:
         return p[0] != 0;
-    case T_INT2:
-    case T_INT4:
-    case T_INT8:
+    case MU_PG_INT2:
+    case MU_PG_INT4:
+    case MU_PG_INT8:
         return big_endian(p, len);
-    case T_NUMERIC:
+    case MU_PG_NUMERIC:
         return numeric(r, p, len);
     default:
         r->bad = true;
@@ -114,13 +98,13 @@ mu_bytes mu_pg_row_bytes(struct mu_row *r, int col)
         return MU_B_NONE;
     }
     switch (PQftype(r->handle, col)) {
-    case T_TEXT:
-    case T_BYTEA:
-    case T_NAME:
-    case T_JSON:
-    case T_BPCHAR:
-    case T_VARCHAR:
-    case T_VOID:
+    case MU_PG_TEXT:
+    case MU_PG_BYTEA:
+    case MU_PG_NAME:
+    case MU_PG_JSON:
+    case MU_PG_BPCHAR:
+    case MU_PG_VARCHAR:
+    case MU_PG_VOID:
         return mu_bytes_of(PQgetvalue(r->handle, r->row, col),
                            (size_t)PQgetlength(r->handle, r->row, col));
     default:

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <time.h>
 
-#include "base/env.h"
 #include "db/db_int.h"
 
 enum { QUEUE = 16384, THREADS_SQLITE = 2, THREADS_PG = 4, THREADS_MAX = 64, RETRY_MS = 500 };
@@ -14,8 +13,8 @@ enum { QUEUE = 16384, THREADS_SQLITE = 2, THREADS_PG = 4, THREADS_MAX = 64, RETR
 struct reader {
     struct mu_readers *pool;
     pthread_t thread;
-    struct mu_db *db;   /* NULL = to be opened again */
-    int64_t retry_mono; /* not before */
+    struct mu_db *db;      /* NULL = to be opened again */
+    int64_t retry_mono_ms; /* not before */
 };
 
 struct mu_readers {
@@ -52,13 +51,13 @@ static int have_connection(struct reader *r)
         return 0;
     }
     r->db = mu_db_close(r->db);
-    int64_t now = mu_env_mono_ms(&mu_env_real);
-    if (now < r->retry_mono) {
+    int64_t now = mu_env_mono_ms(r->pool->opts.env);
+    if (now < r->retry_mono_ms) {
         return MU_E_UNAVAILABLE;
     }
     if (mu_db_open(&r->pool->opts.db, &r->db, NULL) < 0) {
         r->db = NULL;
-        r->retry_mono = now + RETRY_MS;
+        r->retry_mono_ms = now + RETRY_MS;
         return MU_E_UNAVAILABLE;
     }
     return 0;
@@ -146,6 +145,7 @@ int mu_readers_new(const struct mu_readers_opts *opts, struct mu_readers **ret, 
     pool->opts.threads = n;
     pool->opts.max_queue = opts->max_queue ? opts->max_queue : QUEUE;
     pool->opts.db.reader = true;
+    pool->opts.env = opts->env ? opts->env : &mu_env_real;
     pool->end = &pool->first;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/encode.h"
 #include "db/db_int.h"
 
 enum {
@@ -388,15 +389,6 @@ static mu_bytes sq_row_bytes(struct mu_row *r, int col)
 
 /* --- opening --- */
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    c = (char)(c | 0x20);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 char *mu_db_sqlite_path(const char *url)
 {
     mu_bytes u = mu_str(url);
@@ -419,7 +411,7 @@ char *mu_db_sqlite_path(const char *url)
     }
     char *to = path;
     for (const char *p = path; *p; p++) {
-        int hi = p[0] == '%' ? hex_digit(p[1]) : -1, lo = hi < 0 ? -1 : hex_digit(p[2]);
+        int hi = p[0] == '%' ? mu_hex_value(p[1]) : -1, lo = hi < 0 ? -1 : mu_hex_value(p[2]);
         *to++ = lo < 0 ? *p : (char)(hi * 16 + lo);
         p += lo < 0 ? 0 : 2;
     }
@@ -427,17 +419,19 @@ char *mu_db_sqlite_path(const char *url)
     return path;
 }
 
-/* SQLite would create the file readable by others; WAL and index take the file's mode. */
+/* SQLite would create the file readable by others; WAL and index take the file's mode. A file that
+ * exists is left alone: closing any descriptor of it would drop the locks that the other
+ * connections of this process hold on it. */
 static int create_private(const struct mu_db_opts *opts, struct mu_err *err)
 {
     char *path = opts->memory || opts->reader ? NULL : mu_db_sqlite_path(opts->url);
     if (!path) {
         return 0;
     }
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    int r = fd < 0 ? mu_err_set(err, -errno, "database file '%s': %s", path, strerror(errno)) : 0;
-    if (fd >= 0) {
-        close(fd);
+    int r = 0;
+    if (access(path, F_OK) < 0) {
+        MU_AUTO_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        r = fd < 0 ? mu_err_set(err, -errno, "database file '%s': %s", path, strerror(errno)) : 0;
     }
     mu_free(path);
     return r;
@@ -470,7 +464,7 @@ static int configure(struct sqlite *q, const struct mu_db_opts *opts)
     }
     snprintf(text, sizeof text,
              "PRAGMA journal_mode=WAL; PRAGMA synchronous=%s; PRAGMA journal_size_limit=%d;",
-             opts->sync_full ? "FULL" : "NORMAL", JOURNAL_LIMIT);
+             opts->sync_normal ? "NORMAL" : "FULL", JOURNAL_LIMIT);
     rc = pragma(q, text);
     if (rc == SQLITE_OK) {
         q->due_pages = CHECKPOINT_PAGES;

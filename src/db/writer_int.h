@@ -58,8 +58,6 @@ void mu_tx_publish(struct mu_tx *tx);    /* after the commit */
 
 /* batch.c: runs, commits, publishes and completes. */
 void mu_writer_process(struct mu_writer *w, struct mu_unit **units, size_t n);
-/* Completes units with the results they have; the units are gone afterwards. */
-void mu_writer_complete(struct mu_unit **units, size_t n);
 
 /* recover.c */
 enum mu_settled { MU_SETTLED_COMMITTED, MU_SETTLED_AGAIN, MU_SETTLED_FAILED };

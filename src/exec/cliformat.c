@@ -231,13 +231,12 @@ static void take_line(struct mu_cli_reader *r, mu_bytes line)
     struct mu_err err;
     yyjson_val *root = NULL;
     mu_arena_init(&a, line.len * 32 + 4096);
+    /* whatever is no JSON is skipped */
     int e = line.ptr[0] == '{' ? mu_json_read(&a, line, &limits, &root, &err) : MU_E_INVALID;
     if (e == 0) {
         r->on_line(r, root);
     } else if (e == -ENOMEM) {
         r->failed = e;
-    } else {
-        r->skipped++;
     }
     mu_arena_fini(&a);
 }

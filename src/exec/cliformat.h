@@ -30,8 +30,8 @@ struct mu_cli_verdict {
 
 struct mu_cli_reader;
 /* `on_delta` gets the words of the agent: streamed pieces where the format has them, else whole
- * messages separated by a blank line. A line that is no JSON, or of an unknown type, is skipped
- * (counted); a line longer than max_line_bytes is MU_E_TOO_LARGE. */
+ * messages separated by a blank line. A line that is no JSON, or of an unknown type, is
+ * skipped; a line longer than max_line_bytes is MU_E_TOO_LARGE. */
 MU_MUST_USE int mu_cli_reader_new(enum mu_cli_format format, size_t max_line_bytes,
                                   int (*on_delta)(void *arg, mu_bytes text), void *arg,
                                   struct mu_cli_reader **ret);

@@ -1,6 +1,7 @@
 /* The four formats (real-parts.md 1-4). Unknown types and members are ignored: agents add them with
  * every release. */
 #include "exec/cliformat_int.h"
+#include "exec/tokens_int.h"
 
 /* The first member that is a text. */
 static mu_bytes text_of(yyjson_val *obj, const char *a, const char *b)
@@ -85,10 +86,10 @@ static void claude_result(struct mu_cli_reader *r, yyjson_val *line)
     struct mu_cli_verdict *v = &r->verdict;
     yyjson_val *usage = mu_json_get(line, "usage"), *text = mu_json_get(line, "result");
     mu_bytes subtype = mu_json_get_bytes(line, "subtype");
-    v->tokens_in = mu_json_get_i64(usage, "input_tokens", 0) +
-                   mu_json_get_i64(usage, "cache_creation_input_tokens", 0) +
-                   mu_json_get_i64(usage, "cache_read_input_tokens", 0);
-    v->tokens_out = mu_json_get_i64(usage, "output_tokens", 0);
+    v->tokens_in = mu_token_count(usage, "input_tokens") +
+                   mu_token_count(usage, "cache_creation_input_tokens") +
+                   mu_token_count(usage, "cache_read_input_tokens");
+    v->tokens_out = mu_token_count(usage, "output_tokens");
     v->denied = (int)MU_MIN(yyjson_arr_size(mu_json_get(line, "permission_denials")), (size_t)9999);
     v->truncated = mu_bytes_is(mu_json_get_bytes(line, "stop_reason"), "max_tokens");
     bool error = mu_json_get_bool(line, "is_error", !mu_bytes_is(subtype, "success"));
@@ -123,8 +124,6 @@ void mu_cli_claude_line(struct mu_cli_reader *r, yyjson_val *line)
         }
     } else if (mu_bytes_is(type, "result")) {
         claude_result(r, line);
-    } else if (!mu_bytes_is(type, "system") && !mu_bytes_is(type, "user")) {
-        r->skipped++;
     }
 }
 
@@ -142,16 +141,14 @@ void mu_cli_codex_line(struct mu_cli_reader *r, yyjson_val *line)
             mu_cli_deliver_whole(r, mu_json_get_bytes(item, "text"));
         }
     } else if (mu_bytes_is(type, "turn.completed")) {
-        r->verdict.tokens_in += mu_json_get_i64(usage, "input_tokens", 0);
-        r->verdict.tokens_out += mu_json_get_i64(usage, "output_tokens", 0);
+        r->verdict.tokens_in += mu_token_count(usage, "input_tokens");
+        r->verdict.tokens_out += mu_token_count(usage, "output_tokens");
         mu_cli_recovered(r);
     } else if (mu_bytes_is(type, "turn.failed")) {
         mu_cli_failed(r, error_text(mu_json_get(line, "error")));
     } else if (mu_bytes_is(type, "error")) {
         /* also said before each reconnection; a turn that completes takes it back */
         mu_cli_failed(r, error_text(line));
-    } else if (!mu_bytes_starts(type, MU_B("item.")) && !mu_bytes_starts(type, MU_B("turn."))) {
-        r->skipped++;
     }
 }
 
@@ -181,16 +178,13 @@ void mu_cli_opencode_line(struct mu_cli_reader *r, yyjson_val *line)
         opencode_text(r, part, text.ptr ? text : mu_json_get_bytes(line, "text"));
     } else if (mu_bytes_is(type, "step_finish")) {
         yyjson_val *tokens = mu_json_get(part, "tokens"), *cache = mu_json_get(tokens, "cache");
-        r->verdict.tokens_in += mu_json_get_i64(tokens, "input", 0) +
-                                mu_json_get_i64(cache, "read", 0) +
-                                mu_json_get_i64(cache, "write", 0);
-        r->verdict.tokens_out += mu_json_get_i64(tokens, "output", 0);
+        r->verdict.tokens_in += mu_token_count(tokens, "input") + mu_token_count(cache, "read") +
+                                mu_token_count(cache, "write");
+        r->verdict.tokens_out += mu_token_count(tokens, "output");
         r->verdict.truncated = mu_bytes_is(mu_json_get_bytes(part, "reason"), "length");
     } else if (mu_bytes_is(type, "error")) {
         yyjson_val *error = mu_json_get(line, "error");
         mu_cli_failed(r, error_text(error ? error : line));
-    } else if (!mu_bytes_is(type, "step_start") && !mu_bytes_is(type, "tool_use")) {
-        r->skipped++;
     }
 }
 
@@ -199,8 +193,8 @@ void mu_cli_opencode_line(struct mu_cli_reader *r, yyjson_val *line)
 static void gemini_result(struct mu_cli_reader *r, yyjson_val *line)
 {
     yyjson_val *stats = mu_json_get(line, "stats"), *error = mu_json_get(line, "error");
-    r->verdict.tokens_in = mu_json_get_i64(stats, "input_tokens", 0);
-    r->verdict.tokens_out = mu_json_get_i64(stats, "output_tokens", 0);
+    r->verdict.tokens_in = mu_token_count(stats, "input_tokens");
+    r->verdict.tokens_out = mu_token_count(stats, "output_tokens");
     mu_bytes status = mu_json_get_bytes(line, "status");
     if (yyjson_is_obj(error) || yyjson_is_str(error)) {
         mu_cli_failed(r, error_text(error));
@@ -235,7 +229,5 @@ void mu_cli_gemini_line(struct mu_cli_reader *r, yyjson_val *line)
             yyjson_val *error = mu_json_get(line, "error");
             mu_cli_failed(r, error_text(error ? error : line));
         }
-    } else {
-        r->skipped++;
     }
 }

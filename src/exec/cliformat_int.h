@@ -17,8 +17,7 @@ struct mu_cli_reader {
     bool spoke, gap; /* text was delivered; the next text begins a new message */
     size_t streamed; /* bytes of the present message that came as deltas, and their hash */
     uint64_t streamed_hash;
-    char part[80];  /* id of the part that `streamed` belongs to (OpenCode, Claude) */
-    size_t skipped; /* lines that were no JSON or unknown */
+    char part[80]; /* id of the part that `streamed` belongs to (OpenCode, Claude) */
     int failed;
     struct mu_cli_verdict verdict;
 };

@@ -201,6 +201,16 @@ void mu_model_upstream_error(struct mu_model_reader *r, yyjson_val *error)
     }
 }
 
+bool mu_model_has_error(struct mu_model_reader *r, yyjson_val *root)
+{
+    yyjson_val *error = mu_json_get(root, "error");
+    if (!error || yyjson_is_null(error)) {
+        return false;
+    }
+    mu_model_upstream_error(r, error);
+    return true;
+}
+
 /* The first byte that is no white space tells a plain answer from a stream, whatever the
  * Content-Type says: no line of an event stream begins with a bracket or an angle. */
 static void detect(struct mu_model_reader *r, bool event_stream, mu_bytes piece)

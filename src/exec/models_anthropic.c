@@ -1,15 +1,8 @@
 /* The Anthropic wire format (oz-providers.md 6.3). */
 #include "exec/models_int.h"
+#include "exec/tokens_int.h"
 
 enum { DEFAULT_MAX_TOKENS = 2048 };
-
-static void add_message(struct mu_json_w *w, const char *role, mu_bytes text)
-{
-    mu_jw_obj(w);
-    mu_jw_kcstr(w, "role", role);
-    mu_jw_kstr(w, "content", text);
-    mu_jw_obj_end(w);
-}
 
 static void add_image(struct mu_json_w *w, const struct mu_model_image *image)
 {
@@ -27,7 +20,7 @@ static void add_image(struct mu_json_w *w, const struct mu_model_image *image)
 static void add_prompt(struct mu_json_w *w, const struct mu_model_call *call)
 {
     if (call->n_images == 0) {
-        add_message(w, "user", call->prompt);
+        mu_model_add_message(w, "user", call->prompt);
         return;
     }
     mu_jw_obj(w);
@@ -37,10 +30,7 @@ static void add_prompt(struct mu_json_w *w, const struct mu_model_call *call)
     for (size_t i = 0; i < call->n_images; i++) {
         add_image(w, &call->images[i]);
     }
-    mu_jw_obj(w);
-    mu_jw_kcstr(w, "type", "text");
-    mu_jw_kstr(w, "text", call->prompt);
-    mu_jw_obj_end(w);
+    mu_model_add_text(w, call->prompt);
     mu_jw_arr_end(w);
     mu_jw_obj_end(w);
 }
@@ -53,12 +43,7 @@ void mu_model_body_anthropic(struct mu_model_body *b, const struct mu_model_call
     }
     if (mu_model_member(b, "messages")) {
         mu_jw_arr(w);
-        for (size_t i = 0; i < call->n_turns; i++) {
-            add_message(w, "user", call->turns[i].prompt);
-            if (call->turns[i].answer.len) { /* the service refuses empty messages */
-                add_message(w, "assistant", call->turns[i].answer);
-            }
-        }
+        mu_model_add_turns(w, call);
         add_prompt(w, call);
         mu_jw_arr_end(w);
     }
@@ -78,10 +63,10 @@ void mu_model_body_anthropic(struct mu_model_body *b, const struct mu_model_call
 
 static void read_usage(struct mu_model_reader *r, yyjson_val *usage)
 {
-    int64_t in = mu_json_get_i64(usage, "input_tokens", 0) +
-                 mu_json_get_i64(usage, "cache_creation_input_tokens", 0) +
-                 mu_json_get_i64(usage, "cache_read_input_tokens", 0);
-    int64_t out = mu_json_get_i64(usage, "output_tokens", 0);
+    int64_t in = mu_token_count(usage, "input_tokens") +
+                 mu_token_count(usage, "cache_creation_input_tokens") +
+                 mu_token_count(usage, "cache_read_input_tokens");
+    int64_t out = mu_token_count(usage, "output_tokens");
     r->answer.tokens_in = in > 0 ? in : r->answer.tokens_in;
     r->answer.tokens_out = out > 0 ? out : r->answer.tokens_out;
 }
@@ -117,9 +102,7 @@ static void on_event(struct mu_model_reader *r, mu_bytes event, yyjson_val *root
 
 static bool on_answer(struct mu_model_reader *r, yyjson_val *root)
 {
-    yyjson_val *error = mu_json_get(root, "error");
-    if (error && !yyjson_is_null(error)) {
-        mu_model_upstream_error(r, error);
+    if (mu_model_has_error(r, root)) {
         return true;
     }
     yyjson_val *content = mu_json_get(root, "content");

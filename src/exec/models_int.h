@@ -41,6 +41,8 @@ bool mu_model_deliver_content(struct mu_model_reader *r, yyjson_val *content);
 void mu_model_finish(struct mu_model_reader *r, mu_bytes reason);
 /* The upstream says inside a 2xx answer that it failed: `error` is its object or string. */
 void mu_model_upstream_error(struct mu_model_reader *r, yyjson_val *error);
+/* Whether the document has a member "error" that says so; it is then told. */
+bool mu_model_has_error(struct mu_model_reader *r, yyjson_val *root);
 enum mu_model_class mu_model_class_of_status(int status, mu_bytes body);
 /* Appends upstream text on one line, without URLs and what looks like a key, at most 500 bytes. */
 void mu_model_add_clean(struct mu_buf *dst, mu_bytes text);
@@ -54,6 +56,11 @@ struct mu_model_body {
 };
 /* Writes the key unless the operator's extra body has it; true when the value is to follow. */
 bool mu_model_member(struct mu_model_body *b, const char *key);
+void mu_model_add_message(struct mu_json_w *w, const char *role, mu_bytes text);
+/* {"type":"text","text":…}: the prompt beside images. */
+void mu_model_add_text(struct mu_json_w *w, mu_bytes text);
+/* The earlier exchanges of the conversation, as messages. */
+void mu_model_add_turns(struct mu_json_w *w, const struct mu_model_call *call);
 void mu_model_body_openai(struct mu_model_body *b, const struct mu_model_call *call);
 void mu_model_body_anthropic(struct mu_model_body *b, const struct mu_model_call *call);
 

@@ -1,13 +1,6 @@
 /* The OpenAI-compatible wire format (oz-providers.md 6.2). */
 #include "exec/models_int.h"
-
-static void add_message(struct mu_json_w *w, const char *role, mu_bytes text)
-{
-    mu_jw_obj(w);
-    mu_jw_kcstr(w, "role", role);
-    mu_jw_kstr(w, "content", text);
-    mu_jw_obj_end(w);
-}
+#include "exec/tokens_int.h"
 
 static void add_image(struct mu_json_w *w, const struct mu_model_image *image)
 {
@@ -35,17 +28,14 @@ static void add_image(struct mu_json_w *w, const struct mu_model_image *image)
 static void add_prompt(struct mu_json_w *w, const struct mu_model_call *call)
 {
     if (call->n_images == 0) {
-        add_message(w, "user", call->prompt);
+        mu_model_add_message(w, "user", call->prompt);
         return;
     }
     mu_jw_obj(w);
     mu_jw_kcstr(w, "role", "user");
     mu_jw_key(w, "content");
     mu_jw_arr(w);
-    mu_jw_obj(w);
-    mu_jw_kcstr(w, "type", "text");
-    mu_jw_kstr(w, "text", call->prompt);
-    mu_jw_obj_end(w);
+    mu_model_add_text(w, call->prompt);
     for (size_t i = 0; i < call->n_images; i++) {
         add_image(w, &call->images[i]);
     }
@@ -62,14 +52,9 @@ void mu_model_body_openai(struct mu_model_body *b, const struct mu_model_call *c
     if (mu_model_member(b, "messages")) {
         mu_jw_arr(w);
         if (call->system.len) {
-            add_message(w, "system", call->system);
+            mu_model_add_message(w, "system", call->system);
         }
-        for (size_t i = 0; i < call->n_turns; i++) {
-            add_message(w, "user", call->turns[i].prompt);
-            if (call->turns[i].answer.len) {
-                add_message(w, "assistant", call->turns[i].answer);
-            }
-        }
+        mu_model_add_turns(w, call);
         add_prompt(w, call);
         mu_jw_arr_end(w);
     }
@@ -92,8 +77,8 @@ void mu_model_body_openai(struct mu_model_body *b, const struct mu_model_call *c
 static void read_usage(struct mu_model_reader *r, yyjson_val *root)
 {
     yyjson_val *usage = mu_json_get(root, "usage");
-    int64_t in = mu_json_get_i64(usage, "prompt_tokens", 0);
-    int64_t out = mu_json_get_i64(usage, "completion_tokens", 0);
+    int64_t in = mu_token_count(usage, "prompt_tokens");
+    int64_t out = mu_token_count(usage, "completion_tokens");
     r->answer.tokens_in = in > 0 ? in : r->answer.tokens_in;
     r->answer.tokens_out = out > 0 ? out : r->answer.tokens_out;
 }
@@ -107,20 +92,9 @@ static void read_finish(struct mu_model_reader *r, yyjson_val *choice)
     }
 }
 
-/* False when the answer is an error. */
-static bool no_error(struct mu_model_reader *r, yyjson_val *root)
-{
-    yyjson_val *error = mu_json_get(root, "error");
-    if (!error || yyjson_is_null(error)) {
-        return true;
-    }
-    mu_model_upstream_error(r, error);
-    return false;
-}
-
 static void on_event(struct mu_model_reader *r, mu_bytes event MU_UNUSED, yyjson_val *root)
 {
-    if (!no_error(r, root)) {
+    if (mu_model_has_error(r, root)) {
         return;
     }
     yyjson_val *choice = yyjson_arr_get_first(mu_json_get(root, "choices"));
@@ -131,7 +105,7 @@ static void on_event(struct mu_model_reader *r, mu_bytes event MU_UNUSED, yyjson
 
 static bool on_answer(struct mu_model_reader *r, yyjson_val *root)
 {
-    if (!no_error(r, root)) {
+    if (mu_model_has_error(r, root)) {
         return true;
     }
     yyjson_val *choice = yyjson_arr_get_first(mu_json_get(root, "choices"));

@@ -14,6 +14,32 @@ bool mu_model_member(struct mu_model_body *b, const char *key)
     return true;
 }
 
+void mu_model_add_message(struct mu_json_w *w, const char *role, mu_bytes text)
+{
+    mu_jw_obj(w);
+    mu_jw_kcstr(w, "role", role);
+    mu_jw_kstr(w, "content", text);
+    mu_jw_obj_end(w);
+}
+
+void mu_model_add_text(struct mu_json_w *w, mu_bytes text)
+{
+    mu_jw_obj(w);
+    mu_jw_kcstr(w, "type", "text");
+    mu_jw_kstr(w, "text", text);
+    mu_jw_obj_end(w);
+}
+
+void mu_model_add_turns(struct mu_json_w *w, const struct mu_model_call *call)
+{
+    for (size_t i = 0; i < call->n_turns; i++) {
+        mu_model_add_message(w, "user", call->turns[i].prompt);
+        if (call->turns[i].answer.len) { /* services refuse empty messages */
+            mu_model_add_message(w, "assistant", call->turns[i].answer);
+        }
+    }
+}
+
 static void add_extra(struct mu_model_body *b)
 {
     yyjson_obj_iter it;

@@ -130,7 +130,7 @@ static int place_fds(const struct plan *plan)
     int fds[3];
     int status = above_stdio(plan->status);
     if (status < 0) {
-        return plan->status;
+        give_up(plan->status); /* else the program would get the server's own three */
     }
     for (int i = 0; i < 3; i++) {
         fds[i] = above_stdio(plan->fds[i]);

@@ -20,7 +20,8 @@ struct mu_post {
 /* `env` must outlive the loop. `name` is the thread's name (at most 15 characters). A SIGPIPE that
  * would end the process is set to be ignored: broken pipes are results of write(). */
 MU_MUST_USE int mu_loop_new(const struct mu_env *env, const char *name, struct mu_loop **ret);
-/* Starts a thread that runs the loop until mu_loop_stop(); mu_loop_join() waits for it. */
+/* Starts a thread that runs the loop until mu_loop_stop(); mu_loop_join() waits for it. Not twice.
+ */
 MU_MUST_USE int mu_loop_start(struct mu_loop *loop);
 /* Runs on the calling thread instead (tests, command line). Returns after mu_loop_stop(). */
 void mu_loop_run(struct mu_loop *loop);

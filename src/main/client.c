@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -322,20 +321,6 @@ int mu_client_call(struct mu_client *c, const struct mu_request *req, struct mu_
     }
 }
 
-int mu_client_get(struct mu_client *c, struct mu_reply *ret, const char *fmt, ...)
-{
-    char path[4096];
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vsnprintf(path, sizeof path, fmt, ap);
-    va_end(ap);
-    if (n < 0 || (size_t)n >= sizeof path) {
-        return mu_usage(NULL, "the arguments are too long");
-    }
-    const struct mu_request req = {.method = "GET", .path = mu_str(path)};
-    return mu_client_call(c, &req, ret);
-}
-
 mu_bytes mu_client_path(struct mu_client *c, const char *prefix, const char *id, const char *suffix)
 {
     struct mu_buf b;
@@ -346,6 +331,51 @@ mu_bytes mu_client_path(struct mu_client *c, const char *prefix, const char *id,
     mu_bytes path = b.failed ? MU_B_NONE : mu_arena_dup(&c->arena, mu_buf_bytes(&b));
     mu_buf_fini(&b);
     return path;
+}
+
+int mu_client_show(const struct mu_cli *cli, const char *path, const char *id,
+                   void (*print)(yyjson_val *root))
+{
+    struct mu_client c;
+    struct mu_reply reply;
+    int r = mu_client_open(cli, &c);
+    if (r) {
+        return r;
+    }
+    const struct mu_request req = {.method = "GET",
+                                   .path = id ? mu_client_path(&c, path, id, "") : mu_str(path)};
+    r = mu_client_call(&c, &req, &reply);
+    if (r == 0 && c.json) {
+        mu_client_print(&reply);
+    } else if (r == 0) {
+        print(reply.root);
+    }
+    mu_client_close(&c);
+    return r;
+}
+
+int mu_client_each(const struct mu_cli *cli, const char *method, const char *path,
+                   const char *suffix, const char *done)
+{
+    struct mu_client c;
+    int first = mu_client_open(cli, &c);
+    if (first) {
+        return first;
+    }
+    for (size_t i = 0; i < cli->n_args; i++) {
+        struct mu_reply reply;
+        const struct mu_request req = {.method = method,
+                                       .path = mu_client_path(&c, path, cli->args[i], suffix)};
+        int r = mu_client_call(&c, &req, &reply);
+        if (r == 0 && c.json && reply.body.len) {
+            mu_client_print(&reply);
+        } else if (r == 0 && !c.json) {
+            printf("%s %s\n", cli->args[i], done);
+        }
+        first = first ? first : r;
+    }
+    mu_client_close(&c);
+    return first;
 }
 
 void mu_client_print(const struct mu_reply *r)

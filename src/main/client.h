@@ -37,13 +37,18 @@ struct mu_request {
  * server asks for it (429, 503). */
 MU_MUST_USE int mu_client_call(struct mu_client *c, const struct mu_request *req,
                                struct mu_reply *ret);
-/* GET of a path in printf form. */
-MU_MUST_USE int mu_client_get(struct mu_client *c, struct mu_reply *ret, const char *fmt, ...)
-    MU_PRINTF(3, 4);
 /* "<prefix>/<id>[<suffix>]" with the id escaped; exits are for the caller: ptr NULL when out of
  * memory. */
 mu_bytes mu_client_path(struct mu_client *c, const char *prefix, const char *id,
                         const char *suffix);
+/* A whole command: gets `path` ("<path>/<id>" with an id, which is escaped), and prints the answer
+ * as it came (--json) or by `print`. The exit code. */
+int mu_client_show(const struct mu_cli *cli, const char *path, const char *id,
+                   void (*print)(yyjson_val *root));
+/* A whole command: the same call "<path>/<id><suffix>" for each argument, all of them; says "<id>
+ * <done>" on success. The first failure decides the exit code. */
+int mu_client_each(const struct mu_cli *cli, const char *method, const char *path,
+                   const char *suffix, const char *done);
 /* Prints a body as it came, ended by a newline. */
 void mu_client_print(const struct mu_reply *r);
 /* The words and the exit code for an answer that is no 2xx, or for a failed transfer. */

@@ -73,6 +73,7 @@ const struct mu_cmd *mu_cmd_find(const char *name, const char *sub);
 
 int mu_cmd_serve(int argc, char **argv);
 
+int mu_cmd_worker(struct mu_cli *cli);
 int mu_cmd_run(struct mu_cli *cli);
 int mu_cmd_ps(struct mu_cli *cli);
 int mu_cmd_show(struct mu_cli *cli);

@@ -22,14 +22,16 @@
 
 #include "db/migrate.h"
 #include "exec/process.h"
+#include "exec/sandbox/remove.h"
 #include "main/client.h"
 #include "main/settings.h"
 #include "main/ui.h"
+#include "main/worker_conf.h"
 
 extern char **environ;
 
 enum level { INFO, GOOD, WARN, BROKEN };
-enum { MAX_FINDINGS = 96, VERSION_MS = 3000 };
+enum { MAX_FINDINGS = 160, VERSION_MS = 3000 };
 
 struct finding {
     const char *section;
@@ -369,6 +371,52 @@ static void providers(struct doctor *d, struct mu_config *c)
     mu_buf_fini(&warnings);
 }
 
+/* --- sandboxes: each layer is named as the kind itself found it by trying (sandbox.md 3) --- */
+
+static void one_sandbox(void *arg, const struct mu_sandbox_report *r)
+{
+    struct doctor *d = arg;
+    struct finding *f = say(d, "sandbox", r->usable ? GOOD : INFO, r->kind, "%s%s%s", r->strength,
+                            r->summary[0] ? ", " : "", r->summary);
+    for (size_t i = 0; i < r->n_layers && i < MU_SANDBOX_LAYERS; i++) {
+        const struct mu_sandbox_layer *l = &r->layers[i];
+        char name[48];
+        snprintf(name, sizeof name, "  %s", l->name);
+        f = say(d, "sandbox",
+                l->active   ? GOOD
+                : r->usable ? WARN
+                            : INFO,
+                name, "%s%s%s", l->active ? "yes" : "no", l->detail[0] ? ", " : "", l->detail);
+        if (!l->active && (l->cause[0] || l->cure[0])) {
+            advise(f, "%s%s%s", l->cause, l->cause[0] && l->cure[0] ? ": " : "", l->cure);
+        }
+    }
+}
+
+/* In a folder of its own: a running worker keeps its own, and nothing is left. */
+static void sandboxes(struct doctor *d, struct mu_cli *cli)
+{
+    struct mu_worker_settings s;
+    struct mu_config *config;
+    struct mu_err err = {0};
+    char dir[] = "/tmp/muster-doctor-XXXXXX";
+    if (mu_settings_of(cli, false, &config)) {
+        return;
+    }
+    int r = mu_worker_settings_load(&s, config, NULL, &err);
+    if (r == 0 && !mkdtemp(dir)) {
+        r = mu_err_set(&err, -errno, "no temporary folder: %s", mu_err_text(-errno));
+    } else if (r == 0) {
+        s.conf.state_dir = dir;
+        r = mu_worker_check(&mu_env_real, &s.conf, one_sandbox, d, &err);
+        int left MU_UNUSED = mu_remove_tree(dir);
+    }
+    if (r < 0) {
+        advise(say(d, "sandbox", WARN, "sandboxes", "%s", err.text), "muster worker --check");
+    }
+    mu_worker_settings_fini(&s);
+}
+
 /* --- the report --- */
 
 static const char *level_name(enum level l)
@@ -444,6 +492,7 @@ int mu_cmd_doctor(struct mu_cli *cli)
     }
     server(&d);
     providers(&d, c);
+    sandboxes(&d, cli);
     for (size_t i = 0; i < d.n; i++) {
         broken = broken || d.items[i].level == BROKEN;
     }

@@ -254,78 +254,37 @@ int mu_cmd_env_update(struct mu_cli *cli)
     return r;
 }
 
-int mu_cmd_env_list(struct mu_cli *cli)
+static void print_envs(yyjson_val *root)
 {
     static const char *const headings[] = {"ENVIRONMENT", "SCOPE", "UPDATED", "IMAGE", "NAME"};
-    struct mu_client c;
-    struct mu_reply reply;
     struct mu_table t;
     yyjson_val *e;
     size_t i, max;
-    int r = mu_client_open(cli, &c);
-    if (r) {
-        return r;
+    mu_table_init(&t, headings, MU_ARRAY_LEN(headings));
+    yyjson_arr_foreach(mu_json_get(root, "items"), i, max, e)
+    {
+        char ago[32];
+        mu_ui_ago(mu_json_get_bytes(e, "updated_at"), ago, sizeof ago);
+        mu_table_cell(&t, mu_json_get_bytes(e, "environment_id"));
+        mu_table_cell(&t, mu_json_get_bytes(e, "scope"));
+        mu_table_cell(&t, mu_str(ago));
+        mu_table_cell(&t, mu_json_get_bytes(e, "docker_image"));
+        mu_table_cell(&t, mu_json_get_bytes(e, "name"));
     }
-    r = mu_client_get(&c, &reply, "/environments?limit=200");
-    if (r == 0 && c.json) {
-        mu_client_print(&reply);
-    } else if (r == 0) {
-        mu_table_init(&t, headings, MU_ARRAY_LEN(headings));
-        yyjson_arr_foreach(mu_json_get(reply.root, "items"), i, max, e)
-        {
-            char ago[32];
-            mu_ui_ago(mu_json_get_bytes(e, "updated_at"), ago, sizeof ago);
-            mu_table_cell(&t, mu_json_get_bytes(e, "environment_id"));
-            mu_table_cell(&t, mu_json_get_bytes(e, "scope"));
-            mu_table_cell(&t, mu_str(ago));
-            mu_table_cell(&t, mu_json_get_bytes(e, "docker_image"));
-            mu_table_cell(&t, mu_json_get_bytes(e, "name"));
-        }
-        mu_table_end(&t);
-    }
-    mu_client_close(&c);
-    return r;
+    mu_table_end(&t);
+}
+
+int mu_cmd_env_list(struct mu_cli *cli)
+{
+    return mu_client_show(cli, "/environments?limit=200", NULL, print_envs);
 }
 
 int mu_cmd_env_get(struct mu_cli *cli)
 {
-    struct mu_client c;
-    struct mu_reply reply;
-    int r = mu_client_open(cli, &c);
-    if (r) {
-        return r;
-    }
-    const struct mu_request req = {.method = "GET",
-                                   .path = mu_client_path(&c, "/environments", cli->args[0], "")};
-    r = mu_client_call(&c, &req, &reply);
-    if (r == 0 && c.json) {
-        mu_client_print(&reply);
-    } else if (r == 0) {
-        print_env(reply.root);
-    }
-    mu_client_close(&c);
-    return r;
+    return mu_client_show(cli, "/environments", cli->args[0], print_env);
 }
 
 int mu_cmd_env_delete(struct mu_cli *cli)
 {
-    struct mu_client c;
-    int first = mu_client_open(cli, &c);
-    if (first) {
-        return first;
-    }
-    for (size_t i = 0; i < cli->n_args; i++) {
-        struct mu_reply reply;
-        const struct mu_request req = {
-            .method = "DELETE", .path = mu_client_path(&c, "/environments", cli->args[i], "")};
-        int r = mu_client_call(&c, &req, &reply);
-        if (r == 0 && c.json && reply.body.len) {
-            mu_client_print(&reply);
-        } else if (r == 0 && !c.json) {
-            printf("%s deleted\n", cli->args[i]);
-        }
-        first = first ? first : r;
-    }
-    mu_client_close(&c);
-    return first;
+    return mu_client_each(cli, "DELETE", "/environments", "", "deleted");
 }

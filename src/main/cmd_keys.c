@@ -45,63 +45,37 @@ int mu_cmd_keys_create(struct mu_cli *cli)
     return r;
 }
 
-int mu_cmd_keys_list(struct mu_cli *cli)
+static void print_keys(yyjson_val *root)
 {
     static const char *const headings[] = {"KEY",  "PREFIX",  "CREATED", "EXPIRES",
                                            "USED", "REVOKED", "NAME"};
     static const char *const times[] = {"created_at", "expires_at", "last_used_at", "revoked_at"};
-    struct mu_client c;
-    struct mu_reply reply;
     struct mu_table t;
     yyjson_val *k;
     size_t i, max;
-    int r = mu_client_open(cli, &c);
-    if (r) {
-        return r;
-    }
-    r = mu_client_get(&c, &reply, "/keys");
-    if (r == 0 && c.json) {
-        mu_client_print(&reply);
-    } else if (r == 0) {
-        mu_table_init(&t, headings, MU_ARRAY_LEN(headings));
-        yyjson_arr_foreach(mu_json_get(reply.root, "keys"), i, max, k)
-        {
-            mu_table_cell(&t, mu_json_get_bytes(k, "id"));
-            mu_table_cell(&t, mu_json_get_bytes(k, "prefix"));
-            for (size_t j = 0; j < MU_ARRAY_LEN(times); j++) {
-                char ago[32];
-                mu_ui_ago(mu_json_get_bytes(k, times[j]), ago, sizeof ago);
-                mu_table_cell(&t, mu_str(ago));
-            }
-            mu_table_cell(&t, mu_json_get_bytes(k, "name"));
+    mu_table_init(&t, headings, MU_ARRAY_LEN(headings));
+    yyjson_arr_foreach(mu_json_get(root, "keys"), i, max, k)
+    {
+        mu_table_cell(&t, mu_json_get_bytes(k, "id"));
+        mu_table_cell(&t, mu_json_get_bytes(k, "prefix"));
+        for (size_t j = 0; j < MU_ARRAY_LEN(times); j++) {
+            char ago[32];
+            mu_ui_ago(mu_json_get_bytes(k, times[j]), ago, sizeof ago);
+            mu_table_cell(&t, mu_str(ago));
         }
-        mu_table_end(&t);
+        mu_table_cell(&t, mu_json_get_bytes(k, "name"));
     }
-    mu_client_close(&c);
-    return r;
+    mu_table_end(&t);
+}
+
+int mu_cmd_keys_list(struct mu_cli *cli)
+{
+    return mu_client_show(cli, "/keys", NULL, print_keys);
 }
 
 int mu_cmd_keys_revoke(struct mu_cli *cli)
 {
-    struct mu_client c;
-    int first = mu_client_open(cli, &c);
-    if (first) {
-        return first;
-    }
-    for (size_t i = 0; i < cli->n_args; i++) {
-        struct mu_reply reply;
-        const struct mu_request req = {.method = "DELETE",
-                                       .path = mu_client_path(&c, "/keys", cli->args[i], "")};
-        int r = mu_client_call(&c, &req, &reply);
-        if (r == 0 && c.json && reply.body.len) {
-            mu_client_print(&reply);
-        } else if (r == 0 && !c.json) {
-            printf("%s revoked\n", cli->args[i]);
-        }
-        first = first ? first : r;
-    }
-    mu_client_close(&c);
-    return first;
+    return mu_client_each(cli, "DELETE", "/keys", "", "revoked");
 }
 
 int mu_cmd_keys_rotate(struct mu_cli *cli)

@@ -34,34 +34,26 @@ static void add_state(struct mu_table *t, yyjson_val *p)
     mu_table_cell(t, mu_str(text));
 }
 
-int mu_cmd_providers(struct mu_cli *cli)
+static void print_providers(yyjson_val *root)
 {
     static const char *const headings[] = {"PROVIDER", "TYPE", "MODEL", "QUOTA", "STATE", "FOUND"};
-    struct mu_client c;
-    struct mu_reply reply;
     struct mu_table t;
     yyjson_val *p;
     size_t i, max;
-    int r = mu_client_open(cli, &c);
-    if (r) {
-        return r;
+    mu_table_init(&t, headings, MU_ARRAY_LEN(headings));
+    yyjson_arr_foreach(mu_json_get(root, "providers"), i, max, p)
+    {
+        mu_table_cell(&t, mu_json_get_bytes(p, "key"));
+        mu_table_cell(&t, mu_json_get_bytes(p, "type"));
+        mu_table_cell(&t, mu_json_get_bytes(p, "model"));
+        add_quota(&t, p);
+        add_state(&t, p);
+        mu_table_cell(&t, mu_json_get_bytes(p, "found"));
     }
-    r = mu_client_get(&c, &reply, "/providers");
-    if (r == 0 && c.json) {
-        mu_client_print(&reply);
-    } else if (r == 0) {
-        mu_table_init(&t, headings, MU_ARRAY_LEN(headings));
-        yyjson_arr_foreach(mu_json_get(reply.root, "providers"), i, max, p)
-        {
-            mu_table_cell(&t, mu_json_get_bytes(p, "key"));
-            mu_table_cell(&t, mu_json_get_bytes(p, "type"));
-            mu_table_cell(&t, mu_json_get_bytes(p, "model"));
-            add_quota(&t, p);
-            add_state(&t, p);
-            mu_table_cell(&t, mu_json_get_bytes(p, "found"));
-        }
-        mu_table_end(&t);
-    }
-    mu_client_close(&c);
-    return r;
+    mu_table_end(&t);
+}
+
+int mu_cmd_providers(struct mu_cli *cli)
+{
+    return mu_client_show(cli, "/providers", NULL, print_providers);
 }

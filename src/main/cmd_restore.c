@@ -18,7 +18,7 @@ struct restore {
     const struct mu_config *c;
     struct mu_err *err;
     char staging[4200];
-    bool force, manifest_seen, database_seen;
+    bool force, manifest_seen, database_seen, keep_staging;
     int lock_fd;
     struct mu_db *lock_db; /* PostgreSQL: its session holds the lock */
 };
@@ -299,11 +299,55 @@ static int put_key(struct restore *s, const char *name)
     return put(s, name, target);
 }
 
+/* A file is put in place by renaming it, which works within one file system only. Found out before
+ * anything is replaced. */
+static int check_database_place(struct restore *s)
+{
+    char dir[4096];
+    struct stat there, here;
+    mu_settings_db_path(s->c, dir, sizeof dir);
+    char *slash = strrchr(dir, '/');
+    if (!slash) {
+        snprintf(dir, sizeof dir, ".");
+    } else {
+        slash[slash == dir] = 0; /* of "/x" the slash stays */
+    }
+    if (stat(dir, &there) < 0 || stat(s->staging, &here) < 0) {
+        return fail(s, -errno, dir);
+    }
+    return there.st_dev == here.st_dev
+               ? 0
+               : mu_err_set(s->err, MU_E_INVALID,
+                            "the database's folder %s is on another file system than the data "
+                            "folder %s: restore with both on one, then move the database",
+                            dir, s->c->data_dir);
+}
+
+static void blob_places(const struct restore *s, char fresh[4300], char old[4300])
+{
+    snprintf(fresh, 4300, "%s/blobs", s->staging);
+    snprintf(old, 4300, "%s/old-blobs", s->staging);
+}
+
+/* When what belongs to them could not be put in place, the former blobs come back. */
+static void undo_blobs(struct restore *s)
+{
+    char fresh[4300], old[4300];
+    blob_places(s, fresh, old);
+    if (exists(s->c->blob_dir) && rename(s->c->blob_dir, fresh) < 0) {
+        return; /* the words of the first failure say more */
+    }
+    if (exists(old) && rename(old, s->c->blob_dir) < 0) {
+        fprintf(stderr, "muster: the former blobs could not be put back into %s: %s; they are %s\n",
+                s->c->blob_dir, mu_err_text(-errno), old);
+        s->keep_staging = true;
+    }
+}
+
 static int put_blobs(struct restore *s)
 {
     char fresh[4300], old[4300];
-    snprintf(fresh, sizeof fresh, "%s/blobs", s->staging);
-    snprintf(old, sizeof old, "%s/old-blobs", s->staging);
+    blob_places(s, fresh, old);
     if (exists(s->c->blob_dir) && rename(s->c->blob_dir, old) < 0) {
         if (errno != EXDEV && errno != EBUSY) {
             return fail(s, -errno, s->c->blob_dir);
@@ -313,7 +357,9 @@ static int put_blobs(struct restore *s)
                           s->c->blob_dir);
     }
     if (exists(fresh) && rename(fresh, s->c->blob_dir) < 0) {
-        return fail(s, -errno, s->c->blob_dir);
+        int r = fail(s, -errno, s->c->blob_dir);
+        undo_blobs(s);
+        return r;
     }
     return 0;
 }
@@ -337,15 +383,21 @@ static int replace(struct restore *s)
 {
     char dump[4300];
     snprintf(dump, sizeof dump, "%s/%s", s->staging, MU_BACKUP_PG);
-    int r = put_blobs(s);
+    int r = mu_settings_pg(s->c) ? 0 : check_database_place(s);
+    if (r == 0) {
+        r = put_blobs(s);
+    }
+    if (r == 0) {
+        r = mu_settings_pg(s->c) ? restore_pg(s, dump) : put_sqlite(s);
+        if (r < 0) {
+            undo_blobs(s);
+        }
+    }
     if (r == 0) {
         r = put_key(s, "encryption.key");
     }
     if (r == 0) {
         r = put_key(s, "admin.key");
-    }
-    if (r == 0) {
-        r = mu_settings_pg(s->c) ? restore_pg(s, dump) : put_sqlite(s);
     }
     if (r == 0) {
         r = mu_sync_path(s->c->data_dir);
@@ -379,7 +431,9 @@ static int restore_from(struct restore *s, const char *file)
     if (r == 0) {
         r = replace(s);
     }
-    mu_remove_tree(s->staging);
+    if (!s->keep_staging) {
+        mu_remove_tree(s->staging);
+    }
     return r;
 }
 

@@ -172,90 +172,39 @@ static void print_run(yyjson_val *run)
     }
 }
 
-static int get_run(struct mu_client *c, const char *id, struct mu_reply *reply)
-{
-    const struct mu_request req = {.method = "GET",
-                                   .path = mu_client_path(c, "/agent/runs", id, "")};
-    return mu_client_call(c, &req, reply);
-}
-
 int mu_cmd_show(struct mu_cli *cli)
 {
-    struct mu_client c;
-    struct mu_reply reply;
-    int r = mu_client_open(cli, &c);
-    if (r) {
-        return r;
-    }
-    r = get_run(&c, cli->args[0], &reply);
-    if (r == 0 && c.json) {
-        mu_client_print(&reply);
-    } else if (r == 0) {
-        print_run(reply.root);
-    }
-    mu_client_close(&c);
-    return r;
+    return mu_client_show(cli, "/agent/runs", cli->args[0], print_run);
 }
 
 int mu_cmd_logs(struct mu_cli *cli)
 {
     struct mu_client c;
-    struct mu_reply reply;
     char state[16] = "";
+    if (!mu_cli_has(cli, "follow")) {
+        return mu_client_show(cli, "/agent/runs", cli->args[0], mu_print_outcome);
+    }
     int r = mu_client_open(cli, &c);
     if (r) {
         return r;
     }
-    if (mu_cli_has(cli, "follow")) {
-        const struct mu_follow f = {
-            .id = cli->args[0], .events = c.json, .progress = !c.json && mu_ui_tty(stderr)};
-        r = mu_client_follow(&c, &f, state, sizeof state);
-        r = r ? r : mu_state_exit(mu_str(state));
-    } else {
-        r = get_run(&c, cli->args[0], &reply);
-        if (r == 0 && c.json) {
-            mu_client_print(&reply);
-        } else if (r == 0) {
-            mu_print_outcome(reply.root);
-        }
-    }
+    const struct mu_follow f = {
+        .id = cli->args[0], .events = c.json, .progress = !c.json && mu_ui_tty(stderr)};
+    r = mu_client_follow(&c, &f, state, sizeof state);
     mu_client_close(&c);
-    return r;
+    return r ? r : mu_state_exit(mu_str(state));
 }
 
-/* --- several runs: all are tried, the first failure decides the exit code --- */
-
-static int for_each(struct mu_cli *cli, const char *method, const char *suffix, const char *done)
-{
-    struct mu_client c;
-    int first = mu_client_open(cli, &c);
-    if (first) {
-        return first;
-    }
-    for (size_t i = 0; i < cli->n_args; i++) {
-        struct mu_reply reply;
-        const struct mu_request req = {
-            .method = method, .path = mu_client_path(&c, "/agent/runs", cli->args[i], suffix)};
-        int r = mu_client_call(&c, &req, &reply);
-        if (r == 0 && c.json && reply.body.len) {
-            mu_client_print(&reply);
-        } else if (r == 0 && !c.json) {
-            printf("%s %s\n", cli->args[i], done);
-        }
-        first = first ? first : r;
-    }
-    mu_client_close(&c);
-    return first;
-}
+/* --- several runs --- */
 
 int mu_cmd_cancel(struct mu_cli *cli)
 {
-    return for_each(cli, "POST", "/cancel", "cancelled");
+    return mu_client_each(cli, "POST", "/agent/runs", "/cancel", "cancelled");
 }
 
 int mu_cmd_rm(struct mu_cli *cli)
 {
-    return for_each(cli, "DELETE", "", "deleted");
+    return mu_client_each(cli, "DELETE", "/agent/runs", "", "deleted");
 }
 
 int mu_cmd_wait(struct mu_cli *cli)

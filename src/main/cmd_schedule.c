@@ -35,14 +35,14 @@ static void print_schedule(yyjson_val *s)
     }
 }
 
-static void print_schedules(yyjson_val *list)
+static void print_schedules(yyjson_val *root)
 {
     static const char *const headings[] = {"SCHEDULE", "STATE", "CRON", "NEXT", "LAST", "NAME"};
     struct mu_table t;
     yyjson_val *s;
     size_t i, max;
     mu_table_init(&t, headings, MU_ARRAY_LEN(headings));
-    yyjson_arr_foreach(list, i, max, s)
+    yyjson_arr_foreach(mu_json_get(root, "schedules"), i, max, s)
     {
         char next[32], last[32];
         yyjson_val *history = mu_json_get(s, "history");
@@ -75,11 +75,13 @@ static void make_config(struct mu_json_w *w, const struct mu_cli *cli, yyjson_va
     mu_jw_obj(w);
     yyjson_obj_foreach(config, i, max, key, val)
     {
-        const char *name = yyjson_get_str(key);
-        if ((model && !strcmp(name, "model_id")) || (env && !strcmp(name, "environment_id"))) {
+        mu_bytes name = mu_json_bytes(key);
+        if ((model && mu_bytes_is(name, "model_id")) ||
+            (env && mu_bytes_is(name, "environment_id"))) {
             continue;
         }
-        mu_jw_key(w, name);
+        mu_jw_str(w, name); /* whatever it is: members that nobody knows are kept */
+        mu_buf_add_char(w->buf, ':');
         mu_json_add(w->buf, val);
         w->comma = true;
     }
@@ -104,13 +106,11 @@ static void make_body(struct mu_json_w *w, const struct mu_cli *cli, yyjson_val 
     mu_jw_obj_end(w);
 }
 
-static int send_schedule(struct mu_cli *cli, struct mu_client *c, const char *method, mu_bytes path,
-                         mu_bytes body)
+static int send_schedule(struct mu_client *c, const char *method, mu_bytes path, mu_bytes body)
 {
     struct mu_reply reply;
     const struct mu_request req = {.method = method, .path = path, .body = body};
     int r = mu_client_call(c, &req, &reply);
-    (void)cli;
     if (r == 0 && c->json) {
         mu_client_print(&reply);
     } else if (r == 0) {
@@ -137,7 +137,7 @@ int mu_cmd_schedule_create(struct mu_cli *cli)
     struct mu_json_w w = mu_json_w(&body);
     make_body(&w, cli, NULL);
     r = body.failed ? mu_client_no_memory()
-                    : send_schedule(cli, &c, "POST", MU_B("/agent/schedules"), mu_buf_bytes(&body));
+                    : send_schedule(&c, "POST", MU_B("/agent/schedules"), mu_buf_bytes(&body));
     mu_buf_fini(&body);
     mu_client_close(&c);
     return r;
@@ -160,7 +160,7 @@ int mu_cmd_schedule_update(struct mu_cli *cli)
         struct mu_json_w w = mu_json_w(&body);
         make_body(&w, cli, old.root);
         r = body.failed ? mu_client_no_memory()
-                        : send_schedule(cli, &c, "PUT", get.path, mu_buf_bytes(&body));
+                        : send_schedule(&c, "PUT", get.path, mu_buf_bytes(&body));
     }
     mu_buf_fini(&body);
     mu_client_close(&c);
@@ -169,68 +169,37 @@ int mu_cmd_schedule_update(struct mu_cli *cli)
 
 int mu_cmd_schedule_list(struct mu_cli *cli)
 {
-    struct mu_client c;
-    struct mu_reply reply;
-    int r = mu_client_open(cli, &c);
-    if (r) {
-        return r;
-    }
-    r = mu_client_get(&c, &reply, "/agent/schedules");
-    if (r == 0 && c.json) {
-        mu_client_print(&reply);
-    } else if (r == 0) {
-        print_schedules(mu_json_get(reply.root, "schedules"));
-    }
-    mu_client_close(&c);
-    return r;
+    return mu_client_show(cli, "/agent/schedules", NULL, print_schedules);
 }
 
-static int simple(struct mu_cli *cli, const char *method, const char *suffix)
+int mu_cmd_schedule_get(struct mu_cli *cli)
+{
+    return mu_client_show(cli, "/agent/schedules", cli->args[0], print_schedule);
+}
+
+static int toggle(struct mu_cli *cli, const char *suffix)
 {
     struct mu_client c;
     int r = mu_client_open(cli, &c);
     if (r == 0) {
-        r = send_schedule(cli, &c, method,
-                          mu_client_path(&c, "/agent/schedules", cli->args[0], suffix), MU_B_NONE);
+        r = send_schedule(&c, "POST", mu_client_path(&c, "/agent/schedules", cli->args[0], suffix),
+                          MU_B_NONE);
         mu_client_close(&c);
     }
     return r;
 }
 
-int mu_cmd_schedule_get(struct mu_cli *cli)
-{
-    return simple(cli, "GET", "");
-}
-
 int mu_cmd_schedule_pause(struct mu_cli *cli)
 {
-    return simple(cli, "POST", "/pause");
+    return toggle(cli, "/pause");
 }
 
 int mu_cmd_schedule_resume(struct mu_cli *cli)
 {
-    return simple(cli, "POST", "/resume");
+    return toggle(cli, "/resume");
 }
 
 int mu_cmd_schedule_delete(struct mu_cli *cli)
 {
-    struct mu_client c;
-    int first = mu_client_open(cli, &c);
-    if (first) {
-        return first;
-    }
-    for (size_t i = 0; i < cli->n_args; i++) {
-        struct mu_reply reply;
-        const struct mu_request req = {
-            .method = "DELETE", .path = mu_client_path(&c, "/agent/schedules", cli->args[i], "")};
-        int r = mu_client_call(&c, &req, &reply);
-        if (r == 0 && c.json) {
-            mu_client_print(&reply);
-        } else if (r == 0) {
-            printf("%s deleted\n", cli->args[i]);
-        }
-        first = first ? first : r;
-    }
-    mu_client_close(&c);
-    return first;
+    return mu_client_each(cli, "DELETE", "/agent/schedules", "", "deleted");
 }

@@ -42,6 +42,11 @@ struct mu_config {
     double retention_days;
     bool list_legacy_items, allow_raw_env_image;
     const char *image_allowlist, *run_source_default;
+    /* workers */
+    const char *worker_keys, *worker_sidecar_image, *worker_dialect, *sandbox_server_url;
+    bool require_worker_sidecar;
+    int64_t worker_claim_timeout_ms, claim_timeout_ms, worker_grace_ms, worker_default_capacity,
+        runner_heartbeat_ms;
     /* providers that are not per key */
     struct mu_providers_settings providers;
     const char *model, *provider_model, *provider_base_url, *provider_api_key;
@@ -49,6 +54,22 @@ struct mu_config {
     const char *anthropic_api_key, *openai_api_key, *google_api_key; /* for discovery */
     bool startup_validate_providers;
     const char *validate_harnesses;
+
+    /* `muster worker`, and the one embedded in the server */
+    bool embedded_worker;
+    const char *api_key, *ws_url, *server_root_url;
+    int64_t reconnect_max_attempts, reconnect_window_seconds;
+    const char *runner_workspace_dir, *runner_cache_dir, *runner_features;
+    int64_t runner_max_sessions;
+    const char *claude_path, *codex_path, *gemini_path;
+    bool allow_unsafe_process_driver;
+    const char *docker_host;
+    const char *sandbox_driver;
+    int64_t sandbox_max, sandbox_memory_mb, sandbox_pids, sandbox_disk_mb, sandbox_shm_mb;
+    double sandbox_cpus;
+    const char *sandbox_min, *sandbox_base, *sandbox_net, *sandbox_ro, *sandbox_etc, *sandbox_allow,
+        *sandbox_allow_addr, *sandbox_forward;
+    bool sandbox_nested;
 
     struct mu_arena arena;          /* owns every text above */
     enum mu_config_source *sources; /* one per row of mu_config_table */
@@ -88,6 +109,10 @@ struct mu_config *mu_config_free(struct mu_config *c);
  * *ret_new_admin_key: this start made it. */
 MU_MUST_USE int mu_config_first_start(struct mu_config *c, const struct mu_env *env,
                                       bool *ret_new_admin_key, struct mu_err *err);
+/* Writes a key file (0600) whole and synced, under a temporary name first. Without `replace` one
+ * that is there already stays (-EEXIST). -errno. Blocking. */
+MU_MUST_USE int mu_config_write_key(const char *dir, const char *file, mu_bytes content,
+                                    bool replace);
 /* What a first look finds when no provider is configured: keys in the environment, a local
  * OpenAI-compatible server, agents on `path`. Fills provider_list with entries marked `discovered`
  * and makes the default provider resolve to the first. Does nothing when a provider was configured.
@@ -98,6 +123,8 @@ MU_MUST_USE int mu_config_discover(struct mu_config *c, const char *path, struct
  * configured are warnings. */
 MU_MUST_USE int mu_config_check_providers(const struct mu_config *c, const char *path,
                                           struct mu_buf *warnings, struct mu_err *err);
+/* "host:port" of a listener, the host without brackets. MU_E_INVALID. */
+MU_MUST_USE int mu_config_listen(const char *text, char *host, size_t size, unsigned *ret_port);
 /* The folder that is used when OZ_DATA_DIR says nothing; "" when there is no home either. */
 void mu_config_default_data_dir(const char *const *environ_, bool root, char *dst, size_t size);
 /* Prints the effective table (`muster config`): name, value (secrets masked), source; as text,

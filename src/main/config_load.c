@@ -4,7 +4,9 @@
 #include "main/config_int.h"
 #include "proto/url.h"
 
-enum { MAX_SETTINGS = 4096 };
+/* Names of files in the data folder and links to a run are put together in buffers of 1100 and 400
+ * bytes. */
+enum { MAX_SETTINGS = 4096, MAX_DATA_DIR = 1000, MAX_PUBLIC_URL = 300 };
 #define HOST_CHARS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:-_%[]"
 
 const struct mu_setting *mu_settings_find(const struct mu_settings *s, mu_bytes name)
@@ -342,9 +344,9 @@ static int check_database(const struct mu_config *c, struct mu_err *err)
     return 0;
 }
 
-static int check_listen(const char *name, const char *value, struct mu_err *err)
+int mu_config_listen(const char *text, char *host, size_t size, unsigned *ret_port)
 {
-    mu_bytes v = mu_str(value);
+    mu_bytes v = mu_str(text);
     ptrdiff_t colon = -1;
     int64_t port = 0;
     for (size_t i = 0; i < v.len; i++) {
@@ -352,15 +354,54 @@ static int check_listen(const char *name, const char *value, struct mu_err *err)
     }
     if (colon <= 0 || mu_bytes_i64(mu_bytes_from(v, (size_t)colon + 1), &port) < 0 || port < 1 ||
         port > 65535) {
-        return mu_err_set(err, MU_E_INVALID, "%s: expected host:port or off", name);
+        return MU_E_INVALID;
     }
+    mu_bytes name = mu_bytes_head(v, (size_t)colon);
+    if (name.len > 2 && name.ptr[0] == '[' && name.ptr[name.len - 1] == ']') {
+        name = mu_bytes_of(name.ptr + 1, name.len - 2);
+    }
+    if (name.len >= size) {
+        return MU_E_INVALID;
+    }
+    snprintf(host, size, "%.*s", MU_ARGS(name));
+    *ret_port = (unsigned)port;
     return 0;
+}
+
+/* Links are built from it, so it is a plain base: no slash at its end, nothing behind the path. */
+static int check_public_url(struct mu_config *c, struct mu_err *err)
+{
+    struct mu_url url;
+    mu_bytes text = mu_str(c->public_url);
+    int r = mu_url_parse(text, &url, err);
+    if (r < 0) {
+        mu_err_context(err, "PUBLIC_URL");
+        return r;
+    }
+    if (url.has_userinfo || url.query.len || mu_bytes_find_char(text, '#') >= 0) {
+        return mu_err_set(err, MU_E_INVALID,
+                          "PUBLIC_URL: no user name, query or fragment is accepted");
+    }
+    if (text.len > MAX_PUBLIC_URL) {
+        return mu_err_set(err, MU_E_INVALID, "PUBLIC_URL is longer than %d characters",
+                          MAX_PUBLIC_URL);
+    }
+    while (text.len && text.ptr[text.len - 1] == '/') {
+        text.len--;
+    }
+    c->public_url = mu_arena_dup(&c->arena, text).ptr;
+    return c->public_url ? 0 : mu_err_set(err, -ENOMEM, "%s", mu_err_text(-ENOMEM));
 }
 
 static int check_together(struct mu_config *c, struct mu_err *err)
 {
-    struct mu_url url;
+    char host[64];
+    unsigned port;
     int r = check_database(c, err);
+    if (r == 0 && strlen(c->data_dir) > MAX_DATA_DIR) {
+        r = mu_err_set(err, MU_E_INVALID, "OZ_DATA_DIR: the path is longer than %d characters",
+                       MAX_DATA_DIR);
+    }
     if (r == 0 && strspn(c->host, HOST_CHARS) != strlen(c->host)) {
         r = mu_err_set(err, MU_E_INVALID, "OZ_CONTROL_PLANE_HOST: not an address or a host name");
     }
@@ -371,14 +412,12 @@ static int check_together(struct mu_config *c, struct mu_err *err)
     if (c->metrics_listen && mu_bytes_eq_nocase(mu_str(c->metrics_listen), MU_B("off"))) {
         c->metrics_listen = NULL;
     }
-    if (r == 0 && c->metrics_listen) {
-        r = check_listen("OZ_METRICS_LISTEN", c->metrics_listen, err);
+    if (r == 0 && c->metrics_listen &&
+        mu_config_listen(c->metrics_listen, host, sizeof host, &port) < 0) {
+        r = mu_err_set(err, MU_E_INVALID, "OZ_METRICS_LISTEN: expected host:port or off");
     }
     if (r == 0 && c->public_url) {
-        r = mu_url_parse(mu_str(c->public_url), &url, err);
-        if (r < 0) {
-            mu_err_context(err, "PUBLIC_URL");
-        }
+        r = check_public_url(c, err);
     }
     const struct {
         const char *name, *value;

@@ -41,6 +41,21 @@ static const char *type_name(const struct mu_option *o)
     return "text";
 }
 
+/* ?password=… of a PostgreSQL URL, and other parameters that end like it. */
+static void add_query_masked(struct mu_buf *dst, mu_bytes text)
+{
+    mu_bytes name = MU_B("password=");
+    ptrdiff_t at;
+    while ((at = mu_bytes_find(text, name)) >= 0) {
+        mu_buf_add(dst, mu_bytes_head(text, (size_t)at + name.len));
+        mu_buf_add_str(dst, "***");
+        text = mu_bytes_from(text, (size_t)at + name.len);
+        ptrdiff_t next = mu_bytes_find_char(text, '&');
+        text = next < 0 ? MU_B_NONE : mu_bytes_from(text, (size_t)next);
+    }
+    mu_buf_add(dst, text);
+}
+
 /* A password inside a URL is a secret too. */
 static void add_masked(struct mu_buf *dst, mu_bytes text)
 {
@@ -54,12 +69,16 @@ static void add_masked(struct mu_buf *dst, mu_bytes text)
         colon = text.ptr[i] == ':' ? (ptrdiff_t)i : -1;
     }
     if (colon < 0) {
-        mu_buf_add(dst, text);
+        if (scheme < 0) {
+            mu_buf_add(dst, text);
+        } else {
+            add_query_masked(dst, text);
+        }
         return;
     }
     mu_buf_add(dst, mu_bytes_head(text, (size_t)colon));
     mu_buf_add_str(dst, ":***");
-    mu_buf_add(dst, mu_bytes_from(text, (size_t)at));
+    add_query_masked(dst, mu_bytes_from(text, (size_t)at));
 }
 
 static void show(const struct mu_config *c, const struct mu_option *o, struct mu_buf *dst)

@@ -58,23 +58,25 @@ static int write_all(int fd, mu_bytes data)
     return fsync(fd) < 0 ? -errno : 0;
 }
 
-/* Under a temporary name first, then linked: a file that another start made meanwhile is kept
- * (-EEXIST), and half a key is never seen. */
-static int create_file(const char *dir, const char *path, mu_bytes content)
+int mu_config_write_key(const char *dir, const char *file, mu_bytes content, bool replace)
 {
-    char temp[4200];
-    if (snprintf(temp, sizeof temp, "%s.new-%d", path, (int)getpid()) >= (int)sizeof temp) {
+    char path[4160], temp[4200];
+    if (snprintf(path, sizeof path, "%s/%s", dir, file) >= (int)sizeof path ||
+        snprintf(temp, sizeof temp, "%s.new-%d", path, (int)getpid()) >= (int)sizeof temp) {
         return -ENAMETOOLONG;
     }
+    unlink(temp); /* of a process of the same number that was killed here */
     MU_AUTO_CLOSE int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) {
         return -errno;
     }
     int r = write_all(fd, content);
-    if (r == 0 && link(temp, path) < 0) {
+    if (r == 0 && (replace ? rename(temp, path) : link(temp, path)) < 0) {
         r = -errno;
     }
-    unlink(temp);
+    if (r < 0 || !replace) {
+        unlink(temp);
+    }
     return r == 0 ? sync_folder(dir) : r;
 }
 
@@ -126,7 +128,7 @@ static int one_secret(struct mu_config *c, const struct mu_env *env, const struc
     mu_hex(random, sizeof random, text + n);
     size_t len = strlen(text);
     text[len] = '\n';
-    r = create_file(c->data_dir, path, mu_bytes_of(text, len + 1));
+    r = mu_config_write_key(c->data_dir, s->file, mu_bytes_of(text, len + 1), false);
     explicit_bzero(random, sizeof random);
     explicit_bzero(text, sizeof text);
     if (r < 0 && r != -EEXIST) {

@@ -259,6 +259,23 @@ static int follow_loop(struct follow *f)
     }
 }
 
+/* State and error of a run that ended otherwise than well, on stderr. */
+static void print_failure(yyjson_val *run)
+{
+    mu_bytes state = mu_json_get_bytes(run, "state");
+    mu_bytes words = mu_json_get_bytes(mu_json_get(run, "error"), "message");
+    struct mu_buf b;
+    if (mu_bytes_is(state, "SUCCEEDED")) {
+        return;
+    }
+    fflush(stdout);
+    mu_buf_init(&b, 1 << 20);
+    mu_ui_clean(&b, words, false);
+    fprintf(stderr, "muster: %.*s%s%.*s\n", MU_ARGS(state), words.len ? ": " : "",
+            MU_ARGS(mu_buf_bytes(&b)));
+    mu_buf_fini(&b);
+}
+
 /* The stored answer is trimmed and complete: whatever the stream left out follows here. */
 static int finish(struct follow *f)
 {
@@ -270,21 +287,11 @@ static int finish(struct follow *f)
     if (r) {
         return r;
     }
-    mu_bytes output = mu_json_get_bytes(reply.root, "output");
-    mu_bytes state = mu_json_get_bytes(reply.root, "state");
     if (!f->wrote) {
-        write_text(f, output);
+        write_text(f, mu_json_get_bytes(reply.root, "output"));
     }
     end_line(f);
-    if (!mu_bytes_is(state, "SUCCEEDED")) {
-        mu_bytes words = mu_json_get_bytes(mu_json_get(reply.root, "error"), "message");
-        struct mu_buf b;
-        mu_buf_init(&b, 1 << 20);
-        mu_ui_clean(&b, words, false);
-        fprintf(stderr, "muster: %.*s%s%.*s\n", MU_ARGS(state), words.len ? ": " : "",
-                MU_ARGS(mu_buf_bytes(&b)));
-        mu_buf_fini(&b);
-    }
+    print_failure(reply.root);
     return 0;
 }
 
@@ -365,21 +372,13 @@ int mu_client_wait(struct mu_client *c, const char *id, int64_t seconds, struct 
 void mu_print_outcome(yyjson_val *run)
 {
     mu_bytes output = mu_json_get_bytes(run, "output");
-    mu_bytes words = mu_json_get_bytes(mu_json_get(run, "error"), "message");
     if (output.len) {
         mu_ui_text(output);
         if (output.ptr[output.len - 1] != '\n') {
             putchar('\n');
         }
     }
-    mu_bytes state = mu_json_get_bytes(run, "state");
-    if (mu_state_ended(state) && !mu_bytes_is(state, "SUCCEEDED")) {
-        struct mu_buf b;
-        fflush(stdout);
-        mu_buf_init(&b, 1 << 20);
-        mu_ui_clean(&b, words, false);
-        fprintf(stderr, "muster: %.*s%s%.*s\n", MU_ARGS(state), words.len ? ": " : "",
-                MU_ARGS(mu_buf_bytes(&b)));
-        mu_buf_fini(&b);
+    if (mu_state_ended(mu_json_get_bytes(run, "state"))) {
+        print_failure(run);
     }
 }

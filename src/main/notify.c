@@ -40,7 +40,7 @@ unsigned mu_inherited_sockets(int *fds, unsigned max)
     unsetenv("LISTEN_FDS");
     unsetenv("LISTEN_FDNAMES");
     unsigned got = 0;
-    for (int fd = 3; fd < 3 + n && got < max; fd++) {
+    for (int fd = 3; fd < 3 + (int)MU_MIN(n, (int64_t)max) && got < max; fd++) {
         if (fcntl(fd, F_SETFD, FD_CLOEXEC) == 0) {
             fds[got++] = fd;
         }

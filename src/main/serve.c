@@ -33,7 +33,7 @@ static int fatal(const char *text)
     return 1;
 }
 
-static void log_warnings(struct mu_buf *warnings)
+void mu_server_log_warnings(struct mu_buf *warnings)
 {
     for (mu_bytes rest = mu_buf_bytes(warnings); rest.ptr;) {
         mu_bytes line = mu_bytes_split(&rest, '\n');
@@ -42,6 +42,13 @@ static void log_warnings(struct mu_buf *warnings)
         }
     }
     mu_buf_clear(warnings);
+}
+
+void mu_server_log_new_key(const struct mu_server *s)
+{
+    char file[1100];
+    snprintf(file, sizeof file, "%s/admin.key", s->first_conf->data_dir);
+    mu_log(MU_LOG_INFO, "startup.admin_key_generated", MU_KC("file", file));
 }
 
 /* As many descriptors as the system lets us have: a connection is one. */
@@ -70,16 +77,16 @@ static int configure(struct mu_server *s, struct mu_buf *warnings, struct mu_err
         return r;
     }
     mu_server_log_setup(s->env, s->conf);
-    log_warnings(warnings);
+    mu_server_log_warnings(warnings);
     bool had_admin_key = s->conf->admin_key != NULL;
     r = mu_config_first_start(s->conf, s->env, &s->new_admin_key, err);
-    s->admin_key_in_file = !had_admin_key && s->conf->admin_key;
+    atomic_store(&s->admin_key_in_file, !had_admin_key && s->conf->admin_key);
     if (r == 0) {
         r = mu_config_discover(s->conf, getenv("PATH"), err);
     }
     if (r == 0 && s->conf->startup_validate_providers) {
         r = mu_config_check_providers(s->conf, getenv("PATH"), warnings, err);
-        log_warnings(warnings);
+        mu_server_log_warnings(warnings);
         if (r == 0) {
             mu_log(MU_LOG_INFO, "startup.provider_validation_ok");
         }

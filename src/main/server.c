@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 
 #include "base/log.h"
 #include "db/migrate.h"
@@ -48,7 +47,7 @@ static int build_db(struct mu_server *s, struct mu_err *err)
 {
     const struct mu_config *c = s->conf;
     struct mu_db_opts db = {.url = c->database_url,
-                            .sync_full = strcmp(c->sqlite_sync, "normal") != 0};
+                            .sync_normal = strcmp(c->sqlite_sync, "normal") == 0};
     const struct mu_writer_opts wo = {
         .db = db, .env = s->env, .feed = s->feed, .metrics = s->metrics};
     int r = mu_writer_new(&wo, &s->writer, err);
@@ -57,7 +56,7 @@ static int build_db(struct mu_server *s, struct mu_err *err)
     }
     bool pg = mu_db_engine_of(c->database_url) == MU_DB_PG;
     db.reader = true;
-    const struct mu_readers_opts ro = {.db = db, .threads = pg ? 4 : 2};
+    const struct mu_readers_opts ro = {.db = db, .env = s->env, .threads = pg ? 4 : 2};
     return mu_readers_new(&ro, &s->readers, err);
 }
 
@@ -80,12 +79,18 @@ static int64_t retention_ms(double days)
 static int build_domain(struct mu_server *s, struct mu_db *db, struct mu_err *err)
 {
     const struct mu_config *c = s->conf;
+    int made = mu_embedded_new(s->env, c, s->args, &s->embedded, &s->worker_keys);
+    if (made < 0) {
+        return mu_err_set(err, made, "cannot start: %s", mu_err_text(made));
+    }
     const struct mu_identity_opts io = {.env = s->env,
                                         .writer = s->writer,
                                         .readers = s->readers,
                                         .core = s->loops[0],
                                         .admin_key = c->admin_key,
                                         .tenant_tokens_file = c->tenant_tokens_file,
+                                        .worker_keys =
+                                            s->worker_keys ? s->worker_keys : c->worker_keys,
                                         .requests_per_minute = c->tenant_requests_per_minute,
                                         .max_tenants = MAX_TENANTS};
     int r = mu_identity_new(&io, db, &s->identity, err);
@@ -109,6 +114,49 @@ static int build_domain(struct mu_server *s, struct mu_db *db, struct mu_err *er
     r = mu_sessions_new(&so, &s->sessions);
     if (r == 0) {
         r = mu_fetcher_new(s->loops[0], 1024, &s->fetcher);
+    }
+    return r < 0 ? mu_err_set(err, r, "cannot start: %s", mu_err_text(r)) : 0;
+}
+
+static enum mu_dialect dialect_of(const char *word)
+{
+    return strcmp(word, "vendored") == 0 ? MU_DIALECT_VENDORED
+           : strcmp(word, "warp") == 0   ? MU_DIALECT_WARP
+                                         : MU_DIALECT_UNKNOWN;
+}
+
+static int build_fleet(struct mu_server *s, struct mu_err *err)
+{
+    const struct mu_config *c = s->conf;
+    const struct mu_environments_opts eo = {s->env, s->writer, s->readers, s->vault};
+    bool sidecar = c->worker_sidecar_image && c->worker_sidecar_image[0];
+    if (c->require_worker_sidecar && !sidecar) {
+        return mu_err_set(err, MU_E_INVALID,
+                          "OZ_WORKER_SIDECAR_IMAGE is missing: OZ_REQUIRE_WORKER_SIDECAR asks for "
+                          "it");
+    }
+    int r = mu_environments_new(&eo, &s->environments);
+    const struct mu_fleet_opts fo = {.env = s->env,
+                                     .core = s->loops[0],
+                                     .sessions = s->sessions,
+                                     .identity = s->identity,
+                                     .environments = s->environments,
+                                     .readers = s->readers,
+                                     .writer = s->writer,
+                                     .feed = s->feed,
+                                     .metrics = s->metrics,
+                                     .claim_timeout_ms = c->worker_claim_timeout_ms,
+                                     .native_claim_timeout_ms = c->claim_timeout_ms,
+                                     .grace_ms = c->worker_grace_ms,
+                                     .default_capacity = c->worker_default_capacity,
+                                     .run_max_ms = c->run_max_seconds * 1000,
+                                     .pending_max_ms = c->pending_max_seconds * 1000,
+                                     .max_tries = c->run_max_attempts,
+                                     .tenant_max_running = c->tenant_max_running,
+                                     .dialect = dialect_of(c->worker_dialect),
+                                     .go_workers = sidecar};
+    if (r == 0) {
+        r = mu_fleet_new(&fo, &s->fleet);
     }
     return r < 0 ? mu_err_set(err, r, "cannot start: %s", mu_err_text(r)) : 0;
 }
@@ -143,6 +191,7 @@ static int build_route(struct mu_server *s, struct mu_db *db, struct mu_err *err
                                            .identity = s->identity,
                                            .readers = s->readers,
                                            .files = s->files,
+                                           .fleet = s->fleet,
                                            .feed = s->feed,
                                            .metrics = s->metrics,
                                            .settings = &c->providers,
@@ -158,8 +207,6 @@ static int build_route(struct mu_server *s, struct mu_db *db, struct mu_err *err
     if (r < 0) {
         return mu_err_set(err, r, "cannot read the queue: %s", mu_err_text(r));
     }
-    const struct mu_environments_opts eo = {s->env, s->writer, s->readers, s->vault};
-    r = mu_environments_new(&eo, &s->environments);
     const struct mu_schedules_opts sc = {.env = s->env,
                                          .core = s->loops[0],
                                          .writer = s->writer,
@@ -170,9 +217,7 @@ static int build_route(struct mu_server *s, struct mu_db *db, struct mu_err *err
                                          .settings = &c->providers,
                                          .allow_raw_env_image = c->allow_raw_env_image,
                                          .image_allowlist = c->image_allowlist};
-    if (r == 0) {
-        r = mu_schedules_new(&sc, &s->schedules);
-    }
+    r = mu_schedules_new(&sc, &s->schedules);
     return r < 0 ? mu_err_set(err, r, "cannot start: %s", mu_err_text(r)) : 0;
 }
 
@@ -229,6 +274,14 @@ static void fill_faces(struct mu_server *s)
             mu_metrics_gauge(s->metrics, "muster_sse_clients", NULL, "Open event streams."),
     };
     atomic_store(&s->oz.settings, &c->providers);
+    s->oz.workers = &s->workers;
+    s->workers.opts = (struct mu_worker_face_opts){
+        .env = s->env,
+        .fleet = s->fleet,
+        .core = s->loops[0],
+        .sidecar_image = c->worker_sidecar_image,
+        .server_root_url = c->sandbox_server_url ? c->sandbox_server_url : c->public_url,
+        .heartbeat_ms = c->runner_heartbeat_ms};
     s->meta = (struct mu_meta){
         .env = s->env,
         .identity = s->identity,
@@ -245,9 +298,9 @@ static int build_faces(struct mu_server *s, struct mu_err *err)
 {
     const struct mu_config *c = s->conf;
     static const struct mu_route *const tables[] = {
-        mu_oz_run_routes,  mu_oz_event_routes,    mu_oz_environment_routes,
-        mu_oz_file_routes, mu_oz_schedule_routes, mu_oz_provider_routes,
-        mu_meta_routes,    mu_key_routes,         mu_server_routes};
+        mu_oz_run_routes,      mu_oz_event_routes,    mu_oz_environment_routes, mu_oz_file_routes,
+        mu_oz_schedule_routes, mu_oz_provider_routes, mu_meta_routes,           mu_key_routes,
+        mu_server_routes,      mu_worker_routes,      mu_oz_attempt_routes};
     fill_faces(s);
     const struct mu_api_opts ao = {.env = s->env,
                                    .identity = s->identity,
@@ -294,6 +347,9 @@ int mu_server_build(struct mu_server *s, struct mu_err *err)
         r = build_domain(s, db, err);
     }
     if (r == 0) {
+        r = build_fleet(s, err);
+    }
+    if (r == 0) {
         r = build_route(s, db, err);
     }
     mu_db_close(db);
@@ -311,19 +367,23 @@ int mu_server_build(struct mu_server *s, struct mu_err *err)
 
 void mu_server_free(struct mu_server *s)
 {
+    mu_embedded_free(s->embedded);
+    mu_free(s->worker_keys);
     mu_http_server_free(s->http);
     mu_api_free(s->api);
     mu_sweeper_free(s->sweeper);
     mu_schedules_free(s->schedules);
-    mu_environments_free(s->environments);
     mu_dispatch_free(s->dispatch);
+    mu_fleet_free(s->fleet);
+    mu_environments_free(s->environments);
     mu_providers_free(s->providers);
     mu_fetcher_free(s->fetcher);
     mu_sessions_free(s->sessions);
     mu_files_free(s->files);
     mu_identity_free(s->identity);
     mu_vault_free(s->vault);
-    mu_timer_clear(&s->disk_timer);
+    mu_timer_clear(&s->disk.timer);
+    mu_timer_clear(&s->reload.again);
     mu_timer_clear(&s->hard_limit);
     for (size_t i = 0; i < s->n_loops; i++) {
         mu_loop_free(s->loops[i]);

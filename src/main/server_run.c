@@ -1,32 +1,74 @@
-/* The server's life: start, reload, stop (oz-api.md 10, 11). */
+/* The server's life: start and stop (oz-api.md 10, 11). */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <sys/statvfs.h>
 
 #include "base/log.h"
 #include "main/server.h"
 
-enum { DISK_MS = 5000, HARD_LIMIT_MS = 25000, DRAIN_MS = 1000, RETIRED_MS = 3600000 };
+enum { DISK_MS = 5000, HARD_LIMIT_MS = 25000, DRAIN_MS = 1000, URL_MAX = 80 };
 
-/* --- the disk --- */
+/* --- the disk: looked at on a thread of the work pool --- */
+
+static void look_at_disk(struct mu_job *job)
+{
+    struct mu_disk_look *look = MU_CONTAINER(job, struct mu_disk_look, job);
+    struct statvfs v;
+    look->free_mb =
+        statvfs(look->dir, &v) == 0 ? (int64_t)((uint64_t)v.f_bavail * v.f_frsize >> 20) : -1;
+}
+
+static void judge_disk(struct mu_server *s)
+{
+    int64_t free_mb = s->disk.free_mb, least = s->conf->disk_min_free_mb;
+    if (free_mb < 0) {
+        return; /* what was true stays true */
+    }
+    bool low = free_mb < least;
+    if (low != atomic_exchange(&s->disk_low, low)) {
+        mu_log(low ? MU_LOG_ERROR : MU_LOG_INFO, low ? "disk.nearly_full" : "disk.recovered",
+               MU_KI("free_mb", free_mb), MU_KI("threshold_mb", least));
+    }
+}
+
+static void disk_looked(struct mu_job *job)
+{
+    struct mu_server *s = MU_CONTAINER(job, struct mu_server, disk.job);
+    if (job->ran) {
+        judge_disk(s);
+    }
+    (void)!mu_timer_set(&s->disk.timer, DISK_MS);
+}
+
+/* The writer does not log: what it says of its trouble is told here, once when it begins. */
+static void check_database(struct mu_server *s)
+{
+    struct mu_err err;
+    mu_writer_trouble(s->writer, &err);
+    bool down = err.code != 0;
+    if (down && !s->db_down) {
+        mu_log(MU_LOG_ERROR, "database.unavailable", MU_KC("err_message", err.text));
+    } else if (!down && s->db_down) {
+        mu_log(MU_LOG_INFO, "database.recovered");
+    }
+    s->db_down = down;
+}
 
 static void check_disk(struct mu_timer *t)
 {
-    struct mu_server *s = MU_CONTAINER(t, struct mu_server, disk_timer);
-    struct statvfs v;
-    if (s->conf->disk_min_free_mb > 0 && statvfs(s->conf->data_dir, &v) == 0) {
-        uint64_t free_mb = (uint64_t)v.f_bavail * v.f_frsize >> 20;
-        bool low = free_mb < (uint64_t)s->conf->disk_min_free_mb;
-        if (low != atomic_load(&s->disk_low)) {
-            mu_log(low ? MU_LOG_ERROR : MU_LOG_INFO, low ? "disk.nearly_full" : "disk.recovered",
-                   MU_KI("free_mb", (int64_t)free_mb),
-                   MU_KI("threshold_mb", s->conf->disk_min_free_mb));
-        }
-        atomic_store(&s->disk_low, low);
+    struct mu_server *s = MU_CONTAINER(t, struct mu_server, disk.timer);
+    if (s->signals) {
+        return; /* nothing new is accepted, and the pool goes */
     }
-    (void)!mu_timer_set(t, DISK_MS);
+    check_database(s);
+    s->disk.job = (struct mu_job){.run = look_at_disk, .done = disk_looked, .loop = s->loops[0]};
+    if (mu_work_submit(s->work, &s->disk.job) < 0) {
+        (void)!mu_timer_set(t, DISK_MS);
+    }
 }
 
 /* --- stop --- */
@@ -42,7 +84,26 @@ static void finish(struct mu_server *s, int code)
 
 static void drained(void *arg)
 {
+    mu_fleet_close(((struct mu_server *)arg)->fleet);
     finish(arg, 0);
+}
+
+static void stopped_early(void *arg)
+{
+    finish(arg, 0);
+}
+
+static void start_failed(void *arg)
+{
+    finish(arg, 1);
+}
+
+/* A listener that was opened before the one that failed closes first: what comes over it would need
+ * the database. */
+static void give_up(void *arg)
+{
+    struct mu_server *s = arg;
+    mu_http_server_drain(s->http, 0, start_failed, s);
 }
 
 static void cut_off(struct mu_timer *t MU_UNUSED)
@@ -62,6 +123,7 @@ static void sweeper_stopped(void *arg)
 {
     struct mu_server *s = arg;
     int64_t grace = s->signals > 1 ? 0 : s->conf->shutdown_grace_ms;
+    s->runs_stopping = true;
     mu_dispatch_stop(s->dispatch, grace, runs_stopped, s);
 }
 
@@ -71,104 +133,33 @@ static void schedules_stopped(void *arg)
     mu_sweeper_stop(s->sweeper, sweeper_stopped, s);
 }
 
+static void worker_stopped(void *arg)
+{
+    struct mu_server *s = arg;
+    mu_schedules_stop(s->schedules, schedules_stopped, s);
+}
+
 static void on_stop(void *arg, int signum)
 {
     struct mu_server *s = arg;
     if (++s->signals > 1) {
-        mu_dispatch_stop(s->dispatch, 0, runs_stopped, s); /* the grace ends now */
+        mu_embedded_stop_now(s->embedded);
+        if (s->runs_stopping) { /* the grace ends now; else it will be none */
+            mu_dispatch_stop(s->dispatch, 0, runs_stopped, s);
+        }
         return;
     }
     mu_log(MU_LOG_INFO, "shutdown.start", MU_KC("signal", signum == SIGINT ? "SIGINT" : "SIGTERM"));
     mu_notify("STOPPING=1");
     mu_api_set_stopping(s->api);
-    if (!atomic_load(&s->ready)) {
-        finish(s, 0); /* nothing runs yet */
+    if (!atomic_load(&s->ready)) { /* nothing runs yet, and nothing must begin */
+        mu_dispatch_stop(s->dispatch, 0, stopped_early, s);
         return;
     }
     mu_timer_init(&s->hard_limit, s->loops[0], cut_off);
     (void)!mu_timer_set(&s->hard_limit, HARD_LIMIT_MS);
-    mu_schedules_stop(s->schedules, schedules_stopped, s);
-}
-
-/* --- reload --- */
-
-/* Frees the configurations that were replaced so long ago that nothing can refer to them any more:
- * a call copies what it needs, a request or a unit of work is over much sooner. */
-static void free_retired(struct mu_server *s, int64_t now_ms)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < s->n_retired; i++) {
-        if (now_ms - s->retired[i].at_ms >= RETIRED_MS) {
-            mu_config_free(s->retired[i].conf);
-        } else {
-            s->retired[n++] = s->retired[i];
-        }
-    }
-    s->n_retired = n;
-}
-
-static void replace_conf(struct mu_server *s, struct mu_config *next, int64_t now_ms)
-{
-    if (s->conf != s->first_conf) {
-        s->retired[s->n_retired++] = (struct mu_retired_config){s->conf, now_ms};
-    }
-    s->conf = next;
-}
-
-static int reload(struct mu_server *s, struct mu_err *err)
-{
-    int64_t now = mu_env_mono_ms(s->env);
-    free_retired(s, now);
-    if (s->n_retired == MU_MAX_RETIRED) {
-        return mu_err_set(err, MU_E_LIMIT, "more than %d reloads within an hour", MU_MAX_RETIRED);
-    }
-    struct mu_config *next = NULL;
-    struct mu_buf warnings;
-    bool made = false;
-    mu_buf_init(&warnings, 1 << 20);
-    int r = mu_config_load(s->args, &next, &warnings, err);
-    mu_buf_fini(&warnings);
-    if (r == 0) {
-        r = mu_config_first_start(next, s->env, &made, err);
-    }
-    if (r == 0) {
-        r = mu_config_discover(next, getenv("PATH"), err);
-    }
-    if (r == 0) {
-        r = mu_identity_reload(s->identity, next->admin_key, err);
-    }
-    if (r == 0 && next->tls_cert_file) {
-        r = mu_http_server_reload_tls(s->http, err);
-    }
-    if (r == 0) {
-        r = mu_providers_reload(s->providers, &next->provider_list, &next->providers);
-        if (r < 0) {
-            mu_err_set(err, r, "providers: %s", mu_err_text(r));
-        }
-    }
-    if (r < 0) {
-        mu_config_free(next);
-        return r;
-    }
-    mu_dispatch_reload(s->dispatch, &next->providers);
-    mu_schedules_reload(s->schedules, &next->providers);
-    atomic_store(&s->oz.settings, &next->providers);
-    mu_server_log_setup(s->env, next);
-    replace_conf(s, next, now);
-    return 0;
-}
-
-static void on_reload(void *arg, int signum MU_UNUSED)
-{
-    struct mu_server *s = arg;
-    struct mu_err err = {0};
-    mu_notify("RELOADING=1");
-    if (reload(s, &err) < 0) {
-        mu_log(MU_LOG_ERROR, "reload.failed", MU_KC("err_message", err.text));
-    } else {
-        mu_log(MU_LOG_INFO, "reload.done");
-    }
-    mu_notify("READY=1");
+    /* First, while its last words are still heard. */
+    mu_embedded_stop(s->embedded, signum, s->conf->shutdown_grace_ms, worker_stopped, s);
 }
 
 /* --- start --- */
@@ -195,39 +186,56 @@ static int listen_all(struct mu_server *s, struct mu_err *err)
                                .tls_cert_file = c->tls_cert_file,
                                .tls_key_file = c->tls_key_file};
     int r = mu_http_server_listen(s->http, &l, &s->port, err);
-    if (r < 0 || !c->metrics_listen || strcmp(c->metrics_listen, "off") == 0) {
+    if (r < 0 || !c->metrics_listen) {
         return r;
     }
-    char host[256];
-    mu_bytes text = mu_str(c->metrics_listen);
-    ptrdiff_t colon = -1;
-    for (size_t i = 0; i < text.len; i++) {
-        colon = text.ptr[i] == ':' ? (ptrdiff_t)i : colon;
+    char host[64];
+    unsigned port, got;
+    if (mu_config_listen(c->metrics_listen, host, sizeof host, &port) < 0) {
+        return mu_err_set(err, MU_E_INVALID, "OZ_METRICS_LISTEN: expected host:port or off");
     }
-    int64_t port = 0;
-    if (colon < 0 || mu_bytes_i64(mu_bytes_from(text, (size_t)colon + 1), &port) < 0 || port < 0 ||
-        port > 65535) {
-        return mu_err_set(err, MU_E_INVALID, "OZ_METRICS_LISTEN must be host:port");
-    }
-    snprintf(host, sizeof host, "%.*s", (int)colon, text.ptr);
     s->metrics_listener.probes_only = true;
-    unsigned got;
     l = (struct mu_http_listen){
-        .host = host, .port = (unsigned)port, .fd = -1, .listener_arg = &s->metrics_listener};
+        .host = host, .port = port, .fd = -1, .listener_arg = &s->metrics_listener};
     return mu_http_server_listen(s->http, &l, &got, err);
+}
+
+/* The address under which this machine reaches the main listener. */
+static void own_url(const struct mu_server *s, char *dst, size_t size)
+{
+    struct sockaddr_storage a = {.ss_family = AF_UNSPEC};
+    struct sockaddr_in *v4 = (struct sockaddr_in *)&a;
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&a;
+    socklen_t len = sizeof a;
+    char host[INET6_ADDRSTRLEN] = "127.0.0.1";
+    if (s->n_inherited) {
+        (void)!getsockname(s->inherited[0], (struct sockaddr *)&a, &len);
+    } else if (inet_pton(AF_INET, s->conf->host, &v4->sin_addr) == 1) {
+        a.ss_family = AF_INET;
+    } else if (inet_pton(AF_INET6, s->conf->host, &v6->sin6_addr) == 1) {
+        a.ss_family = AF_INET6;
+    }
+    bool is6 = a.ss_family == AF_INET6;
+    if (is6 && IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr)) {
+        v6->sin6_addr = in6addr_loopback; /* an IPv6 socket of ours takes no IPv4 */
+    }
+    if (is6) {
+        inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof host);
+    } else if (a.ss_family == AF_INET && v4->sin_addr.s_addr != htonl(INADDR_ANY)) {
+        inet_ntop(AF_INET, &v4->sin_addr, host, sizeof host);
+    }
+    snprintf(dst, size, "%s://%s%s%s:%u", s->conf->tls_cert_file ? "https" : "http", is6 ? "[" : "",
+             host, is6 ? "]" : "", s->port);
 }
 
 /* How the command line finds the server of this data folder. */
 static void write_address(const struct mu_server *s)
 {
-    char path[1100], tmp[1100], text[400];
+    char path[1100], tmp[1100], url[URL_MAX], text[URL_MAX + 64];
     snprintf(path, sizeof path, "%s/server.json", s->conf->data_dir);
     snprintf(tmp, sizeof tmp, "%s/server.json.tmp", s->conf->data_dir);
-    bool any = strcmp(s->conf->host, "0.0.0.0") == 0 || strcmp(s->conf->host, "::") == 0;
-    bool v6 = !any && strchr(s->conf->host, ':');
-    int n = snprintf(text, sizeof text, "{\"url\":\"%s://%s%s%s:%u\",\"pid\":%d}\n",
-                     s->conf->tls_cert_file ? "https" : "http", v6 ? "[" : "",
-                     any ? "127.0.0.1" : s->conf->host, v6 ? "]" : "", s->port, (int)getpid());
+    own_url(s, url, sizeof url);
+    int n = snprintf(text, sizeof text, "{\"url\":\"%s\",\"pid\":%d}\n", url, (int)getpid());
     MU_AUTO_CLOSE int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0 || write(fd, text, (size_t)n) != n || rename(tmp, path) < 0) {
         mu_log(MU_LOG_WARN, "startup.no_address_file", MU_KC("path", path),
@@ -238,6 +246,7 @@ static void write_address(const struct mu_server *s)
 static void greet(const struct mu_server *s)
 {
     const struct mu_config *c = s->conf;
+    char url[URL_MAX];
     for (size_t i = 0; i < c->provider_list.n; i++) {
         const struct mu_provider_conf *p = &c->provider_list.items[i];
         if (p->discovered) {
@@ -259,13 +268,12 @@ static void greet(const struct mu_server *s)
     if (!isatty(1) || !c->admin_key) {
         return;
     }
+    own_url(s, url, sizeof url);
+    printf("\nMuster is ready at %s\n", url);
     if (s->new_admin_key) {
-        printf("\nMuster is ready at http://%s:%u\n  admin key (shown once; kept in %s/admin.key): "
-               "%s\n\n",
-               c->host, s->port, c->data_dir, c->admin_key);
-    } else {
-        printf("\nMuster is ready at http://%s:%u\n\n", c->host, s->port);
+        printf("  admin key (shown once; kept in %s/admin.key): %s\n", c->data_dir, c->admin_key);
     }
+    putchar('\n');
     fflush(stdout);
 }
 
@@ -279,29 +287,35 @@ static void recovered(void *arg)
     const struct mu_sweeper_opts so = {.sessions = s->sessions,
                                        .core = s->loops[0],
                                        .retention_interval_ms = s->conf->retention_sweep_ms,
+                                       .work = s->work,
                                        .expired = expired,
                                        .file_gone = file_gone,
                                        .arg = s};
     int r = mu_sweeper_new(&so, &s->sweeper);
-    if (r < 0) {
-        mu_err_set(&err, r, "%s", mu_err_text(r));
-    } else {
+    if (r == 0) {
         r = listen_all(s, &err);
+        r = r < 0 ? r : mu_schedules_start(s->schedules);
+    }
+    if (r < 0 && !err.code) {
+        mu_err_set(&err, r, "%s", mu_err_text(r));
     }
     if (r < 0) {
         mu_log(MU_LOG_ERROR, "startup.fatal", MU_KC("err_message", err.text));
-        finish(s, 1);
+        s->sweeper = mu_sweeper_free(s->sweeper);
+        mu_fleet_close(s->fleet);
+        mu_dispatch_stop(s->dispatch, 0, give_up, s); /* the queue must not begin to run */
         return;
     }
-    mu_schedules_start(s->schedules);
-    mu_timer_init(&s->disk_timer, s->loops[0], check_disk);
-    check_disk(&s->disk_timer);
+    mu_timer_init(&s->disk.timer, s->loops[0], check_disk);
+    (void)!mu_timer_set(&s->disk.timer, DISK_MS);
+    if (!s->workers.opts.server_root_url) { /* this loop gives the work out: nothing was yet */
+        own_url(s, s->root_url, sizeof s->root_url);
+        s->workers.opts.server_root_url = s->root_url;
+    }
     write_address(s);
     atomic_store(&s->ready, true);
-    char admin_file[1100];
-    snprintf(admin_file, sizeof admin_file, "%s/admin.key", s->conf->data_dir);
     if (s->new_admin_key) {
-        mu_log(MU_LOG_INFO, "startup.admin_key_generated", MU_KC("file", admin_file));
+        mu_server_log_new_key(s);
     }
     mu_log(MU_LOG_INFO, "startup.listening", MU_KC("host", s->conf->host), MU_KI("port", s->port),
            MU_KC("backend", s->meta.backend), MU_KC("data_dir", s->conf->data_dir),
@@ -314,26 +328,31 @@ static void recovered(void *arg)
     }
     mu_notify("READY=1");
     greet(s);
+    mu_embedded_start(s->embedded, s->loops[0], s->port);
 }
 
 static void begin(struct mu_post *post)
 {
     struct mu_server *s = MU_CONTAINER(post, struct mu_server, begin_post);
-    mu_dispatch_start(s->dispatch, recovered, s);
+    if (!s->signals) {
+        mu_dispatch_start(s->dispatch, recovered, s);
+    }
 }
 
 int mu_server_run(struct mu_server *s)
 {
     s->first_conf = s->conf;
     s->begin_post.fn = begin;
+    s->disk.dir = s->conf->data_dir;
+    look_at_disk(&s->disk.job);
+    judge_disk(s);
     int r = mu_loop_signal(s->loops[0], SIGTERM, on_stop, s);
     if (r == 0) {
         r = mu_loop_signal(s->loops[0], SIGINT, on_stop, s);
     }
     if (r == 0) {
-        r = mu_loop_signal(s->loops[0], SIGHUP, on_reload, s);
+        r = mu_loop_signal(s->loops[0], SIGHUP, mu_server_on_reload, s);
     }
-    mu_loop_post(s->loops[0], &s->begin_post);
     size_t started = 0;
     while (r == 0 && started < s->n_loops) {
         r = mu_loop_start(s->loops[started]);
@@ -342,6 +361,8 @@ int mu_server_run(struct mu_server *s)
     if (r < 0) {
         mu_log(MU_LOG_ERROR, "startup.fatal", MU_KC("err_message", mu_err_text(r)));
         finish(s, 1);
+    } else {
+        mu_loop_post(s->loops[0], &s->begin_post);
     }
     pthread_mutex_lock(&s->lock);
     while (!s->over) {

@@ -25,7 +25,8 @@ static void kick(struct mu_fetcher *r)
 
 /* --- the end of a fetch --- */
 
-void mu_fetch_end_soon_(struct mu_fetch *f)
+/* It ends from the next kick. */
+static void end_soon(struct mu_fetch *f)
 {
     if (!f->aborting) {
         f->aborting = true;
@@ -155,7 +156,7 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *so
         char *f = NULL;
         if (curl_easy_getinfo(easy, CURLINFO_PRIVATE, &f) == CURLE_OK && f) {
             mu_fetch_decide_((struct mu_fetch *)(void *)f, MU_FETCH_FAILED, "out of memory");
-            mu_fetch_end_soon_((struct mu_fetch *)(void *)f);
+            end_soon((struct mu_fetch *)(void *)f);
         }
     }
     return 0;
@@ -238,7 +239,7 @@ static void real_abort(struct mu_fetch *f)
 {
     MU_CHECK(mu_loop_here(f->fetcher->loop));
     mu_fetch_decide_(f, MU_FETCH_ABORTED, "aborted");
-    mu_fetch_end_soon_(f);
+    end_soon(f);
 }
 
 const struct mu_fetch_ops mu_fetch_real = {real_start, real_abort};

@@ -17,7 +17,7 @@ enum mu_fetch_end {
     MU_FETCH_STALLED, /* no byte for idle_ms after it began, or total_ms passed */
     MU_FETCH_BROKEN,  /* the connection ended in the middle, or the framing was wrong */
     MU_FETCH_TOO_LARGE,
-    MU_FETCH_ABORTED, /* by mu_fetch_abort() or by body() returning < 0 */
+    MU_FETCH_ABORTED, /* by abort() or by body_fn() returning < 0 */
     MU_FETCH_FAILED,  /* anything else (bad URL, no memory) */
 };
 
@@ -42,7 +42,7 @@ struct mu_fetch_request {
     /* A piece of the body, in order. Return < 0 to abort. May be NULL (then the body is dropped).
      * Only called for the final answer, not for 1xx. `status` is known. */
     int (*body_fn)(void *arg, int status, mu_bytes piece);
-    /* Exactly once, never from inside mu_fetch_start(); the fetch is gone afterwards. */
+    /* Exactly once, never from inside start(); the fetch is gone afterwards. */
     void (*done)(void *arg, const struct mu_fetch_result *result);
     void *arg;
 };
@@ -60,7 +60,7 @@ struct mu_fetch_ops {
 };
 extern const struct mu_fetch_ops mu_fetch_real;
 
-/* `max_connections` in all (0 = no limit). */
+/* `max_connections` in all (0 = no limit). Loop thread. -ENOMEM, MU_E_INVALID. */
 MU_MUST_USE int mu_fetcher_new(struct mu_loop *loop, long max_connections, struct mu_fetcher **ret);
 /* Aborts what runs (their done() is called first). Loop thread, not from inside a body_fn or done.
  */

@@ -42,9 +42,7 @@ struct mu_fetch {
     void *arg;
 };
 
-/* fetch.c: puts it on the list `aborting`; it ends from the next kick. */
-void mu_fetch_end_soon_(struct mu_fetch *f);
-/* Ends it now: outside of libcurl only. Calls done() and frees. */
+/* fetch.c: ends it now: outside of libcurl only. Calls done() and frees. */
 void mu_fetch_finish_(struct mu_fetch *f);
 
 /* fetch_one.c */

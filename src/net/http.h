@@ -47,18 +47,23 @@ struct mu_http_ops {
      * head only for 413 and a body that failed; the connection is closed after the answer. */
     void (*malformed)(void *arg, struct mu_http_req *req, int status, const char *text);
     void *arg;
+    /* Instead of an answer, another protocol takes the connection over (net/ws.h): the last moment
+     * of the request. May be NULL. */
+    void (*taken)(void *arg, struct mu_http_req *req);
 };
 
 struct mu_http_listen {
     const char *host; /* numeric address */
     unsigned port;    /* 0 = any free one */
-    int fd; /* >= 0: an inherited listening socket (socket activation); host and port are ignored */
+    int fd; /* >= 0: an inherited listening TCP socket (socket activation), of which copies are
+               used; host and port are ignored */
     void *listener_arg; /* shown to the ops as mu_http_listener_arg(req): which listener it came
                            from */
     const char *tls_cert_file, *tls_key_file; /* both or neither; PEM */
 };
 
-/* `loops` all run or will run; connections are spread over them. `ops` is copied. */
+/* `loops` (1..64) all run or will run; connections are spread over them. `limits` and `ops` are
+ * copied, ops->arg must outlive the server. -ENOMEM. */
 MU_MUST_USE int mu_http_server_new(struct mu_loop **loops, size_t n_loops,
                                    const struct mu_http_limits *limits,
                                    const struct mu_http_ops *ops, struct mu_http_server **ret);
@@ -66,9 +71,13 @@ MU_MUST_USE int mu_http_server_new(struct mu_loop **loops, size_t n_loops,
  * the address). */
 MU_MUST_USE int mu_http_server_listen(struct mu_http_server *s, const struct mu_http_listen *l,
                                       unsigned *ret_port, struct mu_err *err);
-/* Reads the certificate files again; the old ones stay in use when they are bad. Any thread. */
-MU_MUST_USE int mu_http_server_reload_tls(struct mu_http_server *s, struct mu_err *err);
-/* Stops accepting; idle connections are closed, others answer what they have and close. Loop 0.
+/* Reads the certificate files of all listeners again, without using them yet. Blocking; any thread,
+ * one at a time, once all listeners are there. When it fails nothing stays prepared. */
+MU_MUST_USE int mu_http_server_prepare_tls(struct mu_http_server *s, struct mu_err *err);
+/* Puts what was prepared into use for new connections, or (`use` false) forgets it. Any thread. */
+void mu_http_server_commit_tls(struct mu_http_server *s, bool use);
+/* Stops accepting; idle connections are closed, others answer what they have and close, WebSockets
+ * are closed with 1001. Loop 0.
  * `drained` is called on loop 0 when no connection is left or after `grace_ms` (then the rest is
  * cut). */
 void mu_http_server_drain(struct mu_http_server *s, int64_t grace_ms, void (*drained)(void *arg),
@@ -82,11 +91,10 @@ int64_t mu_http_server_connections(const struct mu_http_server *s);
 /* --- a request: valid until its response was given and finished; loop thread only --- */
 const struct mu_http_head *mu_http_req_head(const struct mu_http_req *req);
 mu_bytes mu_http_req_body(const struct mu_http_req *req);
-struct mu_arena *
-mu_http_req_arena(struct mu_http_req *req); /* lives as long as the request; at most 64 MiB */
+/* Lives as long as the request; at most 64 MiB. */
+struct mu_arena *mu_http_req_arena(struct mu_http_req *req);
 struct mu_loop *mu_http_req_loop(struct mu_http_req *req);
 mu_bytes mu_http_req_peer(const struct mu_http_req *req); /* "127.0.0.1" */
-bool mu_http_req_tls(const struct mu_http_req *req);
 void *mu_http_listener_arg(const struct mu_http_req *req);
 /* One pointer of the layer above (its request context, from the arena). */
 void mu_http_req_set_ctx(struct mu_http_req *req, void *ctx);
@@ -128,13 +136,14 @@ struct mu_http_stream *mu_http_stream(struct mu_http_req *req, int status,
 /* Queues a shared message (takes a reference); all that is queued in one loop turn goes out in one
  * write. */
 void mu_http_stream_send(struct mu_http_stream *s, struct mu_msg *msg);
-void mu_http_stream_write(struct mu_http_stream *s, mu_bytes bytes); /* copies */
-bool mu_http_stream_full(
-    const struct mu_http_stream *s); /* above write_soft: stop, and wait for writable() */
+/* The same with a copy of the bytes. Without memory, above write_hard or beyond the announced
+ * length the connection is cut, and closed() follows. */
+void mu_http_stream_write(struct mu_http_stream *s, mu_bytes bytes);
+/* Above write_soft: stop, and wait for writable(). */
+bool mu_http_stream_full(const struct mu_http_stream *s);
 /* Ends the answer properly (last chunk); closed() follows. */
 void mu_http_stream_end(struct mu_http_stream *s);
 /* Cuts the connection. */
 void mu_http_stream_abort(struct mu_http_stream *s);
-struct mu_loop *mu_http_stream_loop(struct mu_http_stream *s);
 
 #endif

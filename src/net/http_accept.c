@@ -211,12 +211,30 @@ static int bind_all(const struct mu_http_listen *l, int *fds, size_t n, struct m
                  : 0;
 }
 
+/* What else a service manager may hand over (a file, a unix socket) would be taken without a word
+ * and never get a connection. */
+static bool is_tcp_listener(int fd)
+{
+    int family = 0, listens = 0;
+    socklen_t len = sizeof family;
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &len) < 0) {
+        return false;
+    }
+    len = sizeof listens;
+    return (family == AF_INET || family == AF_INET6) &&
+           getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) == 0 && listens;
+}
+
 static int share_inherited(int fd, int *fds, size_t n, struct mu_err *err)
 {
+    if (!is_tcp_listener(fd)) {
+        return mu_err_set(err, MU_E_INVALID, "inherited socket %d is not a listening TCP socket",
+                          fd);
+    }
     for (size_t i = 0; i < n; i++) {
         fds[i] = fcntl(fd, F_DUPFD_CLOEXEC, 3);
         if (fds[i] < 0) {
-            return mu_err_set(err, -errno, "inherited socket %d", fd);
+            return mu_err_set(err, -errno, "inherited socket %d: %s", fd, mu_err_text(-errno));
         }
     }
     return 0;

@@ -136,6 +136,11 @@ void mu_http_respond_close(struct mu_http_req *req, int status, const struct mu_
 
 /* --- streams --- */
 
+static struct mu_http_conn *conn_of(struct mu_http_stream *s)
+{
+    return MU_CONTAINER(s, struct mu_http_conn, stream);
+}
+
 struct mu_http_stream *mu_http_stream(struct mu_http_req *req, int status,
                                       const struct mu_http_pair *headers, size_t n, int64_t length,
                                       const struct mu_http_stream_ops *ops, void *arg)
@@ -182,7 +187,7 @@ struct mu_http_stream *mu_http_stream(struct mu_http_req *req, int status,
 /* Whether `len` more bytes are to be sent; more than was announced ends the connection. */
 static bool takes(struct mu_http_stream *s, size_t len)
 {
-    struct mu_http_conn *c = mu_http_conn_of(s);
+    struct mu_http_conn *c = conn_of(s);
     MU_CHECK(mu_loop_here(c->seat->loop) && c->state == MU_CONN_STREAM);
     if (c->cut || s->ended || s->mute || len == 0) {
         return false;
@@ -219,8 +224,7 @@ static struct mu_http_seg seg_of(const struct mu_http_stream *s, void *own, cons
 void mu_http_stream_send(struct mu_http_stream *s, struct mu_msg *msg)
 {
     if (takes(s, msg->len)) {
-        mu_http_push(mu_http_conn_of(s),
-                     seg_of(s, mu_msg_ref(msg), msg->data, msg->len, MU_SEG_MSG));
+        mu_http_push(conn_of(s), seg_of(s, mu_msg_ref(msg), msg->data, msg->len, MU_SEG_MSG));
     }
 }
 
@@ -231,16 +235,16 @@ void mu_http_stream_write(struct mu_http_stream *s, mu_bytes bytes)
     }
     char *copy = mu_alloc(bytes.len);
     if (!copy) {
-        mu_http_conn_cut(mu_http_conn_of(s));
+        mu_http_conn_cut(conn_of(s));
         return;
     }
     memcpy(copy, bytes.ptr, bytes.len);
-    mu_http_push(mu_http_conn_of(s), seg_of(s, copy, copy, bytes.len, MU_SEG_HEAP));
+    mu_http_push(conn_of(s), seg_of(s, copy, copy, bytes.len, MU_SEG_HEAP));
 }
 
 bool mu_http_stream_full(const struct mu_http_stream *s)
 {
-    struct mu_http_conn *c = mu_http_conn_of((struct mu_http_stream *)s);
+    struct mu_http_conn *c = conn_of((struct mu_http_stream *)s);
     bool full = !c->cut && mu_http_waiting(c) > c->seat->server->limits.write_soft;
     c->stream.was_full = c->stream.was_full || full;
     return full;
@@ -248,7 +252,7 @@ bool mu_http_stream_full(const struct mu_http_stream *s)
 
 void mu_http_stream_end(struct mu_http_stream *s)
 {
-    struct mu_http_conn *c = mu_http_conn_of(s);
+    struct mu_http_conn *c = conn_of(s);
     MU_CHECK(mu_loop_here(c->seat->loop) && c->state == MU_CONN_STREAM);
     if (c->cut || s->ended) {
         return;
@@ -266,10 +270,5 @@ void mu_http_stream_end(struct mu_http_stream *s)
 
 void mu_http_stream_abort(struct mu_http_stream *s)
 {
-    mu_http_conn_cut(mu_http_conn_of(s));
-}
-
-struct mu_loop *mu_http_stream_loop(struct mu_http_stream *s)
-{
-    return mu_http_conn_of(s)->seat->loop;
+    mu_http_conn_cut(conn_of(s));
 }

@@ -10,18 +10,20 @@ static const unsigned moves[MU_CONN_STATES] = {
     [MU_CONN_HEAD] = TO(BODY) | TO(DROP) | TO(WAIT) | TO(SEND) | TO(IDLE) | TO(FLUSH) | TO(CLOSED),
     [MU_CONN_BODY] = TO(WAIT) | TO(CLOSED),
     [MU_CONN_DROP] = TO(IDLE) | TO(SEND) | TO(FLUSH) | TO(CLOSED),
-    [MU_CONN_WAIT] = TO(IDLE) | TO(SEND) | TO(STREAM) | TO(FLUSH) | TO(CLOSED),
+    [MU_CONN_WAIT] = TO(IDLE) | TO(SEND) | TO(STREAM) | TO(FLUSH) | TO(TAKEN) | TO(CLOSED),
     [MU_CONN_SEND] = TO(IDLE) | TO(FLUSH) | TO(CLOSED),
     [MU_CONN_STREAM] = TO(IDLE) | TO(FLUSH) | TO(CLOSED),
     [MU_CONN_FLUSH] = TO(LINGER) | TO(CLOSED),
     [MU_CONN_LINGER] = TO(CLOSED),
+    [MU_CONN_TAKEN] = TO(CLOSED),
 };
 
 /* A connection that waits for the layer above has no deadline; thousands of streams must not be
  * looked at ten times a second. */
 static bool has_deadline(const struct mu_http_conn *c)
 {
-    return (c->state != MU_CONN_WAIT && c->state != MU_CONN_STREAM) || mu_http_waiting(c) > 0;
+    bool idle = c->state == MU_CONN_WAIT || c->state == MU_CONN_STREAM || c->state == MU_CONN_TAKEN;
+    return !idle || mu_http_waiting(c) > 0;
 }
 
 void mu_http_conn_timed(struct mu_http_conn *c)
@@ -82,6 +84,9 @@ void mu_http_conn_release(struct mu_http_conn *c)
 {
     atomic_fetch_sub(&c->seat->server->connections, 1);
     mu_http_drop_output(c);
+    if (c->taker) {
+        c->taker->freed(c->taker_arg);
+    }
     mu_tls_free(c->tls);
     mu_free(c->kept);
     mu_free(c);
@@ -104,6 +109,7 @@ void mu_http_conn_close(struct mu_http_conn *c)
     mu_http_conn_state(c, MU_CONN_CLOSED);
     mu_list_remove(&c->link);
     mu_list_remove(&c->dirty);
+    c->tcp.data = c; /* a taker may have put itself there */
     uv_close((uv_handle_t *)&c->tcp, on_closed);
     mu_http_drop_output(c);
     struct mu_http_req *req = c->req;
@@ -119,7 +125,36 @@ void mu_http_conn_close(struct mu_http_conn *c)
     }
     if (was == MU_CONN_STREAM && !quiet) {
         c->stream.ops->closed(c->stream.arg);
+    } else if (was == MU_CONN_TAKEN && !quiet) {
+        c->taker->lost(c->taker_arg);
     }
+}
+
+int mu_http_conn_take(struct mu_http_req *req, const struct mu_http_taker *taker, void *arg)
+{
+    struct mu_http_conn *c = req->conn;
+    const struct mu_http_ops *ops = &req->seat->server->ops;
+    MU_CHECK(mu_loop_here(req->seat->loop) && !req->answered);
+    req->answered = true;
+    if (!c || c->cut || c->eof) {
+        if (c) {
+            c->req = NULL;
+            mu_http_conn_cut(c);
+        }
+        mu_http_req_free(req);
+        return MU_E_CLOSED;
+    }
+    if (ops->taken) {
+        ops->taken(ops->arg, req);
+    }
+    mu_http_read_stop(c);
+    c->req = NULL;
+    mu_http_req_free(req);
+    c->taker = taker;
+    c->taker_arg = arg;
+    mu_http_conn_state(c, MU_CONN_TAKEN);
+    mu_http_conn_dirty(c);
+    return 0;
 }
 
 /* Our side is shut first and the peer's bytes are read away for a while: closing with unread input
@@ -205,6 +240,11 @@ void mu_http_conn_advance(struct mu_http_conn *c)
     case MU_CONN_FLUSH:
         if (mu_http_waiting(c) == 0) {
             linger(c);
+        }
+        break;
+    case MU_CONN_TAKEN:
+        if (mu_http_waiting(c) == 0) {
+            c->taker->turn(c->taker_arg);
         }
         break;
     default:

@@ -12,6 +12,14 @@ static void on_alloc(uv_handle_t *h, size_t suggested MU_UNUSED, uv_buf_t *buf)
     *buf = uv_buf_init(c->seat->in, quiet ? MU_HTTP_QUIET_BYTES : MU_HTTP_IN_BYTES);
 }
 
+void mu_http_read_stop(struct mu_http_conn *c)
+{
+    if (c->reading) {
+        uv_read_stop((uv_stream_t *)&c->tcp);
+        c->reading = false;
+    }
+}
+
 /* The peer will send no more. It may still read: a whole answer that is due is given. */
 static void on_end(struct mu_http_conn *c)
 {
@@ -31,6 +39,7 @@ static void on_end(struct mu_http_conn *c)
         break;
     case MU_CONN_SEND:
     case MU_CONN_FLUSH:
+    case MU_CONN_TAKEN:
         c->last = true;
         break;
     default:
@@ -85,14 +94,6 @@ void mu_http_read_start(struct mu_http_conn *c)
         return;
     }
     c->reading = true;
-}
-
-void mu_http_read_stop(struct mu_http_conn *c)
-{
-    if (c->reading) {
-        uv_read_stop((uv_stream_t *)&c->tcp);
-        c->reading = false;
-    }
 }
 
 /* --- from bytes to a request --- */

@@ -37,6 +37,7 @@ enum mu_http_state {
     MU_CONN_STREAM, /* a streamed answer */
     MU_CONN_FLUSH,  /* answered for the last time; not all bytes are with the kernel */
     MU_CONN_LINGER, /* our side is shut; waits for the peer's */
+    MU_CONN_TAKEN,  /* another protocol has it (WebSocket) */
     MU_CONN_CLOSED,
     MU_CONN_STATES,
 };
@@ -58,6 +59,15 @@ struct mu_http_stream {
     void *arg;
     int64_t left; /* of the announced length; -1 = none was */
     bool chunked, mute, ended, was_full;
+};
+
+/* Who has taken a connection over. It reads and writes by itself from its first turn on, and ends
+ * the connection with mu_http_conn_close(). */
+struct mu_http_taker {
+    void (*turn)(void *arg); /* after mu_http_conn_dirty(), when no byte of HTTP is left to write */
+    void (*drain)(void *arg); /* the server ends */
+    void (*lost)(void *arg);  /* the connection was closed; not while the server is being freed */
+    void (*freed)(void *arg); /* nothing refers to it any more */
 };
 
 struct mu_http_conn {
@@ -83,6 +93,8 @@ struct mu_http_conn {
     uint64_t stall_mark;      /* bytes the kernel had taken by then */
     size_t window, discarded; /* body bytes in this window; bytes read away */
     struct mu_http_stream stream;
+    const struct mu_http_taker *taker; /* TAKEN */
+    void *taker_arg;
     char peer[46];
     uint8_t state;
     bool timed, reading, fresh, busy, eof, cut, deaf, last, stalling, bye;
@@ -155,15 +167,7 @@ struct mu_http_server {
     atomic_size_t refs; /* seats */
 };
 
-static inline struct mu_http_conn *mu_http_conn_of(struct mu_http_stream *s)
-{
-    return MU_CONTAINER(s, struct mu_http_conn, stream);
-}
-
 /* http_server.c */
-MU_MUST_USE int mu_http_seat_new(struct mu_http_server *s, struct mu_loop *loop,
-                                 struct mu_http_seat **ret);
-void mu_http_seat_free(struct mu_http_seat *seat);
 void mu_http_seat_unref(struct mu_http_seat *seat);
 void mu_http_sweep_on(struct mu_http_seat *seat);
 const char *mu_http_date(struct mu_http_seat *seat);
@@ -184,6 +188,9 @@ void mu_http_conn_advance(struct mu_http_conn *c);
 void mu_http_conn_next(struct mu_http_conn *c);
 void mu_http_conn_check(struct mu_http_conn *c, int64_t now);
 void mu_http_conn_timed(struct mu_http_conn *c);
+/* The request (which waits for its answer) is gone afterwards. MU_E_CLOSED: the peer is gone. */
+MU_MUST_USE int mu_http_conn_take(struct mu_http_req *req, const struct mu_http_taker *taker,
+                                  void *arg);
 
 /* http_input.c */
 void mu_http_read_start(struct mu_http_conn *c);
@@ -201,7 +208,6 @@ void mu_http_req_gone(struct mu_http_req *req);
 size_t mu_http_waiting(const struct mu_http_conn *c); /* bytes the kernel has not taken yet */
 void mu_http_send_now(struct mu_http_conn *c, const mu_bytes *parts, size_t n);
 void mu_http_push(struct mu_http_conn *c, struct mu_http_seg seg);
-void mu_http_push_copy(struct mu_http_conn *c, mu_bytes bytes);
 void mu_http_flush(struct mu_http_conn *c);
 void mu_http_drop_output(struct mu_http_conn *c);
 uint64_t mu_http_taken(const struct mu_http_conn *c);

@@ -108,11 +108,6 @@ mu_bytes mu_http_req_peer(const struct mu_http_req *req)
     return mu_str(req->peer);
 }
 
-bool mu_http_req_tls(const struct mu_http_req *req)
-{
-    return req->listener->tls != NULL;
-}
-
 void *mu_http_listener_arg(const struct mu_http_req *req)
 {
     return req->listener->arg;

@@ -35,10 +35,42 @@ const char *mu_http_date(struct mu_http_seat *seat)
     return seat->date;
 }
 
+static void destroy_reqs(struct mu_list *list)
+{
+    while (!mu_list_empty(list)) {
+        mu_http_req_destroy(MU_CONTAINER(list->next, struct mu_http_req, link));
+    }
+}
+
+static void server_unref(struct mu_http_server *s)
+{
+    if (atomic_fetch_sub(&s->refs, 1) != 1) {
+        return;
+    }
+    struct mu_list *l;
+    while ((l = mu_list_pop(&s->listeners))) {
+        struct mu_http_listener *lis = MU_CONTAINER(l, struct mu_http_listener, link);
+        mu_tls_conf_free(lis->tls);
+        mu_free(lis);
+    }
+    mu_free(s->seats);
+    mu_free(s);
+}
+
+static void seat_free(struct mu_http_seat *seat)
+{
+    struct mu_http_server *s = seat->server;
+    destroy_reqs(&seat->reqs);
+    destroy_reqs(&seat->spare);
+    mu_buf_fini(&seat->head);
+    mu_free(seat);
+    server_unref(s);
+}
+
 void mu_http_seat_unref(struct mu_http_seat *seat)
 {
     if (atomic_fetch_sub(&seat->refs, 1) == 1 && seat->dying) {
-        mu_http_seat_free(seat);
+        seat_free(seat);
     }
 }
 
@@ -121,7 +153,10 @@ static void on_setup(struct mu_post *post)
     mu_http_seat_unref(seat);
 }
 
-int mu_http_seat_new(struct mu_http_server *s, struct mu_loop *loop, struct mu_http_seat **ret)
+static void on_drain_post(struct mu_post *post);
+static void on_cut_post(struct mu_post *post);
+
+static int seat_new(struct mu_http_server *s, struct mu_loop *loop, struct mu_http_seat **ret)
 {
     struct mu_http_seat *seat = mu_calloc(1, sizeof *seat);
     if (!seat) {
@@ -138,40 +173,10 @@ int mu_http_seat_new(struct mu_http_server *s, struct mu_loop *loop, struct mu_h
     mu_list_init(&seat->socks);
     mu_buf_init(&seat->head, HEAD_BYTES);
     seat->setup.fn = on_setup;
+    seat->drain_post.fn = on_drain_post;
+    seat->cut_post.fn = on_cut_post;
     *ret = seat;
     return 0;
-}
-
-static void destroy_reqs(struct mu_list *list)
-{
-    while (!mu_list_empty(list)) {
-        mu_http_req_destroy(MU_CONTAINER(list->next, struct mu_http_req, link));
-    }
-}
-
-static void server_unref(struct mu_http_server *s)
-{
-    if (atomic_fetch_sub(&s->refs, 1) != 1) {
-        return;
-    }
-    struct mu_list *l;
-    while ((l = mu_list_pop(&s->listeners))) {
-        struct mu_http_listener *lis = MU_CONTAINER(l, struct mu_http_listener, link);
-        mu_tls_conf_free(lis->tls);
-        mu_free(lis);
-    }
-    mu_free(s->seats);
-    mu_free(s);
-}
-
-void mu_http_seat_free(struct mu_http_seat *seat)
-{
-    struct mu_http_server *s = seat->server;
-    destroy_reqs(&seat->reqs);
-    destroy_reqs(&seat->spare);
-    mu_buf_fini(&seat->head);
-    mu_free(seat);
-    server_unref(s);
 }
 
 static void on_handle_closed(uv_handle_t *h)
@@ -198,7 +203,7 @@ static void free_after_loop(struct mu_http_seat *seat)
     while ((l = mu_list_pop(&seat->socks))) {
         mu_free(MU_CONTAINER(l, struct mu_http_sock, link));
     }
-    mu_http_seat_free(seat);
+    seat_free(seat);
 }
 
 static void seat_end(struct mu_http_seat *seat)
@@ -206,7 +211,7 @@ static void seat_end(struct mu_http_seat *seat)
     seat->dying = true;
     if (!seat->ready) {
         if (atomic_load(&seat->refs) == 0) {
-            mu_http_seat_free(seat);
+            seat_free(seat);
         }
         return; /* else the posts that are still under way free it */
     }
@@ -239,7 +244,7 @@ int mu_http_server_new(struct mu_loop **loops, size_t n_loops, const struct mu_h
     s->seats = mu_calloc(n_loops, sizeof(struct mu_http_seat *));
     int r = s->seats ? 0 : -ENOMEM;
     for (size_t i = 0; i < n_loops && r == 0; i++) {
-        r = mu_http_seat_new(s, loops[i], &s->seats[i]);
+        r = seat_new(s, loops[i], &s->seats[i]);
         if (r == 0) {
             s->n_seats++;
             atomic_fetch_add(&s->refs, 1);
@@ -257,17 +262,31 @@ int mu_http_server_new(struct mu_loop **loops, size_t n_loops, const struct mu_h
     return 0;
 }
 
-int mu_http_server_reload_tls(struct mu_http_server *s, struct mu_err *err)
+int mu_http_server_prepare_tls(struct mu_http_server *s, struct mu_err *err)
 {
     int r = 0;
     MU_LIST_EACH(it, tmp, &s->listeners)
     {
         struct mu_http_listener *lis = MU_CONTAINER(it, struct mu_http_listener, link);
         if (lis->tls && r == 0) {
-            r = mu_tls_conf_reload(lis->tls, err);
+            r = mu_tls_conf_prepare(lis->tls, err);
         }
     }
+    if (r < 0) {
+        mu_http_server_commit_tls(s, false);
+    }
     return r;
+}
+
+void mu_http_server_commit_tls(struct mu_http_server *s, bool use)
+{
+    MU_LIST_EACH(it, tmp, &s->listeners)
+    {
+        struct mu_http_listener *lis = MU_CONTAINER(it, struct mu_http_listener, link);
+        if (lis->tls) {
+            mu_tls_conf_commit(lis->tls, use);
+        }
+    }
 }
 
 int64_t mu_http_server_connections(const struct mu_http_server *s)
@@ -299,12 +318,25 @@ static void close_idle(struct mu_http_seat *seat)
     }
 }
 
+static void drain_taken(struct mu_list *list)
+{
+    MU_LIST_EACH(it, tmp, list)
+    {
+        struct mu_http_conn *c = MU_CONTAINER(it, struct mu_http_conn, link);
+        if (c->state == MU_CONN_TAKEN) {
+            c->taker->drain(c->taker_arg);
+        }
+    }
+}
+
 static void on_drain_post(struct mu_post *post)
 {
     struct mu_http_seat *seat = MU_CONTAINER(post, struct mu_http_seat, drain_post);
     if (!seat->dying) {
         mu_http_socks_close(seat);
         close_idle(seat);
+        drain_taken(&seat->timed);
+        drain_taken(&seat->quiet);
     }
     mu_http_seat_unref(seat);
 }
@@ -323,8 +355,6 @@ static void post_all(struct mu_http_server *s, bool cut)
 {
     for (size_t i = 0; i < s->n_seats; i++) {
         struct mu_http_seat *seat = s->seats[i];
-        seat->drain_post.fn = on_drain_post;
-        seat->cut_post.fn = on_cut_post;
         atomic_fetch_add(&seat->refs, 1);
         mu_loop_post(seat->loop, cut ? &seat->cut_post : &seat->drain_post);
     }

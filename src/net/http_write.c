@@ -95,7 +95,7 @@ void mu_http_push(struct mu_http_conn *c, struct mu_http_seg seg)
     mu_http_conn_dirty(c);
 }
 
-void mu_http_push_copy(struct mu_http_conn *c, mu_bytes bytes)
+static void push_copy(struct mu_http_conn *c, mu_bytes bytes)
 {
     while (bytes.len > 0) {
         mu_bytes piece = mu_bytes_head(bytes, UINT32_MAX / 2);
@@ -382,7 +382,7 @@ void mu_http_send_now(struct mu_http_conn *c, const mu_bytes *parts, size_t n)
     for (size_t i = 0; i < n && !c->cut; i++) {
         size_t skip = MU_MIN(done, parts[i].len);
         done -= skip;
-        mu_http_push_copy(c, mu_bytes_from(parts[i], skip));
+        push_copy(c, mu_bytes_from(parts[i], skip));
     }
     if (!c->cut && mu_http_waiting(c) > 0) {
         mu_http_conn_timed(c);

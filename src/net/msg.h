@@ -15,12 +15,9 @@ struct mu_msg {
 
 /* One reference for the caller; NULL when out of memory. */
 struct mu_msg *mu_msg_new(mu_bytes content);
+/* Another reference to m, which it returns. Any thread. */
 struct mu_msg *mu_msg_ref(struct mu_msg *m);
-/* Returns NULL. Any thread. */
+/* Returns NULL; the last reference frees. Any thread. */
 struct mu_msg *mu_msg_unref(struct mu_msg *m);
-static inline mu_bytes mu_msg_bytes(const struct mu_msg *m)
-{
-    return mu_bytes_of(m->data, m->len);
-}
 
 #endif

@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <openssl/x509v3.h>
 #include <pthread.h>
 
 /* Handshake messages and one batch of records; the caller stops encrypting long before. */
@@ -12,6 +13,7 @@ enum { MAX_OUT = 4 * 1024 * 1024 };
 struct mu_tls_conf {
     pthread_mutex_t lock;
     SSL_CTX *ctx;
+    SSL_CTX *prepared; /* read again, not in use yet */
     BIO_METHOD *bio;
     char *cert_file, *key_file;
 };
@@ -22,7 +24,9 @@ struct mu_tls {
     SSL *ssl;
     mu_bytes in;
     struct mu_buf out;
-    bool failed;
+    struct mu_tls_conf *trust; /* of a client */
+    unsigned long error;       /* OpenSSL's */
+    bool failed, verified;
 };
 
 static int bio_read(BIO *b, char *dst, int size)
@@ -141,7 +145,7 @@ int mu_tls_conf_new(const char *cert_file, const char *key_file, struct mu_tls_c
     return 0;
 }
 
-int mu_tls_conf_reload(struct mu_tls_conf *c, struct mu_err *err)
+int mu_tls_conf_prepare(struct mu_tls_conf *c, struct mu_err *err)
 {
     SSL_CTX *fresh = NULL;
     int r = new_context(c, &fresh, err);
@@ -149,17 +153,32 @@ int mu_tls_conf_reload(struct mu_tls_conf *c, struct mu_err *err)
         return r;
     }
     pthread_mutex_lock(&c->lock);
-    SSL_CTX *old = c->ctx;
-    c->ctx = fresh;
+    SSL_CTX *old = c->prepared;
+    c->prepared = fresh;
     pthread_mutex_unlock(&c->lock);
     SSL_CTX_free(old);
     return 0;
+}
+
+void mu_tls_conf_commit(struct mu_tls_conf *c, bool use)
+{
+    pthread_mutex_lock(&c->lock);
+    SSL_CTX *old = c->prepared;
+    c->prepared = NULL;
+    if (use && old) {
+        SSL_CTX *fresh = old;
+        old = c->ctx;
+        c->ctx = fresh;
+    }
+    pthread_mutex_unlock(&c->lock);
+    SSL_CTX_free(old);
 }
 
 struct mu_tls_conf *mu_tls_conf_free(struct mu_tls_conf *c)
 {
     if (c) {
         SSL_CTX_free(c->ctx);
+        SSL_CTX_free(c->prepared);
         BIO_meth_free(c->bio);
         mu_free(c->cert_file);
         mu_free(c->key_file);
@@ -169,7 +188,59 @@ struct mu_tls_conf *mu_tls_conf_free(struct mu_tls_conf *c)
     return NULL;
 }
 
-int mu_tls_new(struct mu_tls_conf *c, struct mu_tls **ret)
+/* --- a client's trust --- */
+
+static int load_trust(SSL_CTX *ctx, const char *ca_file, struct mu_err *err)
+{
+    ERR_clear_error();
+    if (ca_file) {
+        return SSL_CTX_load_verify_file(ctx, ca_file) == 1
+                   ? 0
+                   : ssl_error(err, "trusted certificates", ca_file);
+    }
+    return SSL_CTX_set_default_verify_paths(ctx) == 1
+               ? 0
+               : ssl_error(err, "trusted certificates", "of the system");
+}
+
+int mu_tls_trust_new(const char *ca_file, struct mu_tls_conf **ret, struct mu_err *err)
+{
+    struct mu_tls_conf *c = mu_calloc(1, sizeof *c);
+    if (!c) {
+        return mu_err_set(err, -ENOMEM, "no memory for TLS");
+    }
+    pthread_mutex_init(&c->lock, NULL);
+    c->bio = new_bio_method();
+    c->ctx = c->bio ? SSL_CTX_new(TLS_client_method()) : NULL;
+    int r =
+        c->ctx ? load_trust(c->ctx, ca_file, err) : mu_err_set(err, -ENOMEM, "no memory for TLS");
+    if (r < 0) {
+        mu_tls_conf_free(c);
+        return r;
+    }
+    SSL_CTX_set_min_proto_version(c->ctx, TLS1_2_VERSION);
+    SSL_CTX_set_options(c->ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION |
+                                    SSL_OP_IGNORE_UNEXPECTED_EOF);
+    SSL_CTX_set_mode(c->ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_session_cache_mode(c->ctx, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_verify(c->ctx, SSL_VERIFY_PEER, NULL);
+    *ret = c;
+    return 0;
+}
+
+/* The handshake is over and nothing is verified again: the roots of a system are a megabyte. */
+static void forget_roots(struct mu_tls *t)
+{
+    X509_STORE *none = X509_STORE_new();
+    if (none) {
+        SSL_CTX_set_cert_store(t->trust->ctx, none);
+    }
+    ERR_clear_error();
+}
+
+/* --- connections --- */
+
+static int new_filter(struct mu_tls_conf *c, struct mu_tls **ret)
 {
     struct mu_tls *t = mu_calloc(1, sizeof *t);
     BIO *bio = t ? BIO_new(c->bio) : NULL;
@@ -189,15 +260,66 @@ int mu_tls_new(struct mu_tls_conf *c, struct mu_tls **ret)
         return -ENOMEM;
     }
     SSL_set_bio(t->ssl, bio, bio);
-    SSL_set_accept_state(t->ssl);
     *ret = t;
     return 0;
+}
+
+int mu_tls_new(struct mu_tls_conf *c, struct mu_tls **ret)
+{
+    int r = new_filter(c, ret);
+    if (r == 0) {
+        SSL_set_accept_state((*ret)->ssl);
+    }
+    return r;
+}
+
+/* Who the peer must be. */
+static bool name_peer(SSL *ssl, const char *host)
+{
+    static const unsigned char ours[] = "\x08http/1.1";
+    X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
+    X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    SSL_set_alpn_protos(ssl, ours, sizeof ours - 1);
+    if (X509_VERIFY_PARAM_set1_ip_asc(param, host) == 1) {
+        return true;
+    }
+    ERR_clear_error();
+    return SSL_set1_host(ssl, host) == 1 && SSL_set_tlsext_host_name(ssl, host) == 1;
+}
+
+int mu_tls_client_new(struct mu_tls_conf **trust, const char *host, struct mu_tls **ret)
+{
+    struct mu_tls *t = NULL;
+    int r = new_filter(*trust, &t);
+    if (r < 0) {
+        return r;
+    }
+    SSL_set_connect_state(t->ssl);
+    if (!name_peer(t->ssl, host)) {
+        ERR_clear_error();
+        mu_tls_free(t);
+        return MU_E_INVALID;
+    }
+    t->trust = mu_steal(trust);
+    *ret = t;
+    return 0;
+}
+
+const char *mu_tls_fault(const struct mu_tls *t)
+{
+    long v = SSL_get_verify_result(t->ssl);
+    if (v != X509_V_OK) {
+        return X509_verify_cert_error_string(v);
+    }
+    const char *text = t->error ? ERR_reason_error_string(t->error) : NULL;
+    return text ? text : "the connection ended in the handshake";
 }
 
 struct mu_tls *mu_tls_free(struct mu_tls *t)
 {
     if (t) {
         SSL_free(t->ssl);
+        mu_tls_conf_free(t->trust);
         mu_buf_fini(&t->out);
         mu_free(t);
     }
@@ -220,8 +342,13 @@ ptrdiff_t mu_tls_read(struct mu_tls *t, char *dst, size_t size)
         return n;
     }
     int e = SSL_get_error(t->ssl, n);
+    t->error = e == SSL_ERROR_WANT_READ ? 0 : ERR_peek_last_error();
     ERR_clear_error();
     if (e == SSL_ERROR_WANT_READ) {
+        if (t->trust && !t->verified && SSL_is_init_finished(t->ssl)) {
+            t->verified = true;
+            forget_roots(t);
+        }
         return 0;
     }
     t->in = MU_B_NONE;

@@ -22,21 +22,24 @@ extern const struct mu_ws_limits mu_ws_default_limits;
 struct mu_ws_ops {
     /* Payload of a data message as it arrives: unmasked, fragments joined, a text message checked
      * as UTF-8 up to here (a piece may end inside a character). `last`: the message is whole; the
-     * piece may be empty then. The bytes are valid inside the call; mu_ws_close() may be called
-     * from it. */
+     * piece may be empty then. The bytes are valid inside the call; everything may be called from
+     * it. Not called any more after mu_ws_close() or mu_ws_abort(). */
     void (*data)(void *arg, bool text, mu_bytes piece, bool last);
     /* Unsent bytes fell below a quarter of write_hard after they had been above half; may be NULL.
      */
     void (*writable)(void *arg);
-    /* Exactly once, never from inside a call of ours: the code and reason that the peer sent, or
-     * why it was cut (1006 when the stream just ended). The connection is gone afterwards. */
+    /* Exactly once, never from inside a call of ours: the code and reason that the peer sent (1005:
+     * it sent none), or why it was cut: 1006 the stream just ended or the peer does not answer,
+     * 1002, 1007, 1009 what the peer did wrong (it was told), 4409 it does not take what is sent,
+     * 1011 out of memory. The connection is gone afterwards; inside, mu_ws_unsent() still says how
+     * much did not leave. */
     void (*closed)(void *arg, int code, mu_bytes reason);
 };
 
 /* --- server --- */
-/* Whether a request is a proper upgrade: 0, or the status that refuses it (400 bad key or Upgrade
- * header, 426 no upgrade or another version, 405) and why. For 426 the answer carries
- * "Sec-WebSocket-Version: 13" and "Upgrade: websocket". */
+/* Whether a request is a proper upgrade: 0, or the status that refuses it (400 another version, bad
+ * key or Upgrade header, 426 no upgrade, 405; oz-worker.md 2.2) and why. With 400 and 426 the
+ * answer carries "Sec-WebSocket-Version: 13", with 426 also "Upgrade: websocket". */
 int mu_ws_check(const struct mu_http_head *head, const char **ret_why);
 /* Answers 101 (exactly the headers that oz-worker.md 2.1 names, no sub-protocol) and takes the
  * connection over from the HTTP layer on its loop; `req` is gone. Bytes that the client sent behind
@@ -63,7 +66,9 @@ struct mu_ws_connect {
     void (*failed)(void *arg, int status, int64_t retry_after_ms, const char *why);
 };
 struct mu_ws_dial;
-/* -ENOMEM, MU_E_INVALID (URL). Texts are copied. */
+/* -ENOMEM, MU_E_INVALID (URL, proxy). Texts are copied. What is left of a dial or a connection when
+ * its loop ends must be ended with mu_ws_dial_abort() or mu_ws_abort(): mu_loop_free() frees it
+ * then (and calls closed()). */
 MU_MUST_USE int mu_ws_connect(struct mu_loop *loop, const struct mu_ws_connect *opts,
                               struct mu_ws_dial **ret);
 /* Before opened() or failed(): neither is called then. Returns NULL. */

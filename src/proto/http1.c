@@ -252,7 +252,9 @@ static void move_text(struct mu_http1 *p, char *to)
     }
     for (size_t i = 0; i < h->n_headers; i++) {
         struct mu_http_header *f = &h->headers[i];
-        f->name.ptr = to + (f->name.ptr - p->text);
+        if (f->name.ptr) { /* the header that is just being read may have none yet */
+            f->name.ptr = to + (f->name.ptr - p->text);
+        }
         if (f->value.ptr) {
             f->value.ptr = to + (f->value.ptr - p->text);
         }

@@ -106,31 +106,6 @@ static size_t escape(unsigned char c, char dst[6])
     return 6;
 }
 
-/* Length of the well-formed sequence at the start of `b`, whose first byte is above 0x7f; 0 when
- * there is none, and then *ret_bad bytes stand for one U+FFFD. */
-static size_t utf8_len(mu_bytes b, size_t *ret_bad)
-{
-    unsigned char c = (unsigned char)b.ptr[0];
-    size_t n = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
-    if (n <= b.len && mu_utf8_valid(mu_bytes_head(b, n))) {
-        return n;
-    }
-    char tmp[16];
-    struct mu_buf lossy = {.ptr = tmp, .cap = sizeof tmp, .max = sizeof tmp};
-    /* The longest prefix that is replaced by exactly one character is the maximal invalid part. */
-    size_t bad = 1;
-    for (size_t k = 2; k <= 3 && k <= b.len; k++) {
-        lossy.len = 0;
-        mu_utf8_add_lossy(&lossy, mu_bytes_head(b, k));
-        if (lossy.len != 3 || (unsigned char)tmp[0] != 0xef) {
-            break;
-        }
-        bad = k;
-    }
-    *ret_bad = bad;
-    return 0;
-}
-
 void mu_jw_str(struct mu_json_w *w, mu_bytes s)
 {
     /* The output is never shorter than the input, so this much is needed in any case; what an
@@ -164,7 +139,7 @@ void mu_jw_str(struct mu_json_w *w, mu_bytes s)
         if (c < 0x80) {
             n = escape(c, tmp);
         } else {
-            n = utf8_len(mu_bytes_from(s, i), &used);
+            n = mu_utf8_len(mu_bytes_from(s, i), &used);
             used = n ? n : used;
             memcpy(tmp, n ? s.ptr + i : "\xef\xbf\xbd", n ? n : 3);
             n = n ? n : 3;
@@ -195,6 +170,10 @@ void mu_jw_real(struct mu_json_w *w, double v)
 {
     if (!isfinite(v)) {
         mu_jw_null(w);
+        return;
+    }
+    if (v == 0 && signbit(v)) {
+        mu_jw_raw(w, MU_B("-0.0")); /* "-0" would be read back as an integer without its sign */
         return;
     }
     char text[40];

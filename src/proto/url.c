@@ -5,30 +5,21 @@
 #include "base/buf.h"
 #include "base/encode.h"
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    char low = (char)(c | 0x20);
-    return low >= 'a' && low <= 'f' ? low - 'a' + 10 : -1;
-}
-
 /* The byte of "%XX" at text.ptr[at], or -1. */
 static int escape_at(mu_bytes text, size_t at)
 {
     if (text.len - at < 3) {
         return -1;
     }
-    int high = hex_value(text.ptr[at + 1]), low = hex_value(text.ptr[at + 2]);
+    int high = mu_hex_value(text.ptr[at + 1]), low = mu_hex_value(text.ptr[at + 2]);
     return high < 0 || low < 0 ? -1 : high << 4 | low;
 }
 
-mu_bytes mu_url_decode(struct mu_arena *a, mu_bytes text, bool form)
+int mu_url_decode(struct mu_arena *a, mu_bytes text, bool form, mu_bytes *ret)
 {
     char *dst = mu_arena_alloc(a, text.len + 1);
     if (!dst) {
-        return MU_B_NONE;
+        return -ENOMEM;
     }
     size_t n = 0;
     for (size_t i = 0; i < text.len; i++) {
@@ -36,7 +27,7 @@ mu_bytes mu_url_decode(struct mu_arena *a, mu_bytes text, bool form)
         if (c == '%') {
             int v = escape_at(text, i);
             if (v < 0) {
-                return MU_B_NONE;
+                return MU_E_INVALID;
             }
             c = (char)v;
             i += 2;
@@ -44,12 +35,13 @@ mu_bytes mu_url_decode(struct mu_arena *a, mu_bytes text, bool form)
             c = ' ';
         }
         if (c == 0) {
-            return MU_B_NONE;
+            return MU_E_INVALID;
         }
         dst[n++] = c;
     }
     dst[n] = 0;
-    return mu_bytes_of(dst, n);
+    *ret = mu_bytes_of(dst, n);
+    return 0;
 }
 
 static bool is_alnum(char c)
@@ -144,8 +136,7 @@ int mu_url_path(struct mu_arena *a, mu_bytes raw_path, mu_bytes *ret)
     return 0;
 }
 
-bool mu_url_query_next(struct mu_arena *a, mu_bytes *rest, mu_bytes *ret_key, mu_bytes *ret_value,
-                       bool *bad)
+int mu_url_query_next(struct mu_arena *a, mu_bytes *rest, mu_bytes *ret_key, mu_bytes *ret_value)
 {
     while (rest->ptr) {
         mu_bytes pair = mu_bytes_split(rest, '&');
@@ -154,15 +145,18 @@ bool mu_url_query_next(struct mu_arena *a, mu_bytes *rest, mu_bytes *ret_key, mu
         }
         mu_bytes value = pair;
         mu_bytes key = mu_bytes_split(&value, '=');
-        *ret_key = mu_url_decode(a, key, true);
-        *ret_value = mu_url_decode(a, value, true);
-        if (!ret_key->ptr || !ret_value->ptr) {
-            *ret_key = *ret_value = MU_B("");
-            *bad = true;
+        int r = mu_url_decode(a, key, true, &key);
+        if (r == 0) {
+            r = mu_url_decode(a, value, true, &value);
         }
-        return true;
+        if (r < 0) {
+            return r;
+        }
+        *ret_key = key;
+        *ret_value = value;
+        return 1;
     }
-    return false;
+    return 0;
 }
 
 static int parse_port(mu_bytes text, unsigned *port)
@@ -188,7 +182,7 @@ static bool host_ok(mu_bytes host, bool literal)
 {
     for (size_t i = 0; i < host.len; i++) {
         char c = host.ptr[i];
-        bool ok = literal ? hex_value(c) >= 0 || c == ':' || c == '.' : is_unreserved(c);
+        bool ok = literal ? mu_hex_value(c) >= 0 || c == ':' || c == '.' : is_unreserved(c);
         if (!ok) {
             return false;
         }

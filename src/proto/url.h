@@ -5,11 +5,12 @@
 #include "base/arena.h"
 #include "base/err.h"
 
-/* Percent-decodes ("+" stays "+" unless `form`). ptr is NULL on a malformed escape, a decoded NUL,
- * or no memory. */
-mu_bytes mu_url_decode(struct mu_arena *a, mu_bytes text, bool form);
-/* Appends with everything outside the unreserved characters escaped. */
 struct mu_buf;
+
+/* Percent-decodes ("+" stays "+" unless `form`) into the arena, NUL-terminated. MU_E_INVALID on a
+ * malformed escape or a decoded NUL, -ENOMEM. What comes out need not be valid UTF-8. */
+MU_MUST_USE int mu_url_decode(struct mu_arena *a, mu_bytes text, bool form, mu_bytes *ret);
+/* Appends with everything outside the unreserved characters escaped. */
 void mu_url_encode(struct mu_buf *dst, mu_bytes text);
 
 /* The path of a request target, normalised once (stack.md 2): refuses bytes outside printable ASCII
@@ -18,10 +19,10 @@ void mu_url_encode(struct mu_buf *dst, mu_bytes text);
  * path percent-decoded. MU_E_INVALID, -ENOMEM. */
 MU_MUST_USE int mu_url_path(struct mu_arena *a, mu_bytes raw_path, mu_bytes *ret);
 
-/* Walks "a=1&b=2": returns false at the end. Key and value are decoded as a form. *bad is set when
- * a pair does not decode. */
-bool mu_url_query_next(struct mu_arena *a, mu_bytes *rest, mu_bytes *ret_key, mu_bytes *ret_value,
-                       bool *bad);
+/* Walks "a=1&b=2": 1 with the next pair, decoded as a form; 0 at the end. MU_E_INVALID for a pair
+ * that does not decode (behind which the walk may go on), -ENOMEM. */
+MU_MUST_USE int mu_url_query_next(struct mu_arena *a, mu_bytes *rest, mu_bytes *ret_key,
+                                  mu_bytes *ret_value);
 
 struct mu_url {
     mu_bytes scheme, host, path,

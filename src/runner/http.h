@@ -28,7 +28,7 @@ MU_MUST_USE int mu_http_answer_parse(mu_bytes raw, bool ended, struct mu_http_an
 struct mu_http_call {
     const char *method, *url, *bearer;
     mu_bytes body;        /* JSON; ptr NULL = none */
-    int dir;              /* where curl may find the body in a file */
+    int dir;              /* .oz, where curl may find the body in a file */
     const char *dir_path; /* the same as a path */
     int64_t timeout_ms;
 };

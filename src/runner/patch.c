@@ -195,12 +195,16 @@ static void find_large(struct maker *m)
 
 static int add_all(struct maker *m)
 {
-    const char *argv[WORDS] = {"git", "add", "-A", "--", ":(top)"};
-    size_t n = 5; /* .oz is ignored already, and add refuses to be told of ignored names */
+    const char *argv[WORDS] = {"git", "add", "-A", "--ignore-errors", "--", ":(top)"};
+    size_t n = 6; /* .oz is ignored already, and add refuses to be told of ignored names */
     for (size_t i = 0; i < m->n_left_out; i++) {
         argv[n++] = m->left_out[i];
     }
-    return run(m, argv, -1, true);
+    int status = run(m, argv, -1, true);
+    if (status == 1) { /* a file that cannot be read, a repository without a commit in a folder */
+        mu_note("changes.patch: some files could not be added");
+    }
+    return status == 1 ? 0 : status;
 }
 
 static int diff(struct maker *m, int out)

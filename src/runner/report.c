@@ -183,14 +183,14 @@ static MU_NORETURN void tell(struct mu_report *r, int fd)
     _exit(0);
 }
 
-void mu_report_start(struct mu_report *r, int dir, const char *dir_path, struct mu_procs *p)
+void mu_report_start(struct mu_report *r, int dir, const char *root, struct mu_procs *p)
 {
     int fds[2];
     if (!r->on) {
         return;
     }
     r->dir = dir;
-    snprintf(r->dir_path, sizeof r->dir_path, "%s", dir_path);
+    snprintf(r->dir_path, sizeof r->dir_path, "%s/.oz", root);
     void *shared =
         mmap(NULL, sizeof *r->seq, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED || pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0) {

@@ -165,7 +165,7 @@ class Server:
 
     def environment(self):
         env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8", "USER": "tester",
-               "OZ_DATA_DIR": str(self.data), "OZ_CONTROL_PLANE_PORT": "0",
+               "OZ_DATA_DIR": str(self.data), "OZ_CONTROL_PLANE_PORT": "0", "OZ_EMBEDDED_WORKER": "off",
                "ASAN_OPTIONS": "detect_leaks=1:exitcode=97:abort_on_error=0:detect_stack_use_after_return=1",
                "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=97",
                "TSAN_OPTIONS": "exitcode=97:halt_on_error=0"}

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import tarfile
+import tempfile
 import threading
 import time
 
@@ -490,6 +491,29 @@ def test_backup_while_the_database_is_open_and_restore(folder, tmp_path):
     assert not (other / "blobs/ab/stale").exists()
 
 
+def test_restore_onto_two_file_systems_changes_nothing(folder, tmp_path):
+    file, data = tmp_path / "saved.tar.gz", tmp_path / "there"
+    make_database(folder / "muster.db").close()
+    assert cli("backup", str(file), env={"OZ_DATA_DIR": str(folder)}).returncode == 0
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        if os.stat(elsewhere).st_dev == os.stat(tmp_path).st_dev:
+            pytest.fail("/dev/shm and the temporary folder are one file system: this shows nothing")
+        database = pathlib.Path(elsewhere, "muster.db")
+        db = make_database(database)
+        db.execute("INSERT INTO things VALUES ('of its own')")
+        db.commit()  # in the WAL, which a restore must not take away either
+        (data / "blobs").mkdir(parents=True)
+        (data / "blobs/mine").write_text("mine")
+        (data / "admin.key").write_text("m" * 64)
+        done = cli("restore", "--force", str(file), env={"OZ_DATA_DIR": str(data), "DATABASE_URL": f"file:{database}"})
+        assert done.returncode == 1 and "another file system" in done.stderr
+        assert [p.name for p in (data / "blobs").iterdir()] == ["mine"]
+        assert (data / "admin.key").read_text() == "m" * 64 and not (data / "encryption.key").exists()
+        assert not [p for p in data.iterdir() if p.name.startswith(".")], "staging is left over"
+        assert ("of its own",) in sqlite3.connect(database).execute("SELECT x FROM things").fetchall()
+        db.close()
+
+
 def test_restore_refuses_while_a_server_runs(folder, tmp_path):
     import fcntl
     make_database(folder / "muster.db").close()
@@ -590,6 +614,13 @@ def test_backup_and_restore_of_postgresql(tmp_path):
         again = cli("restore", str(file), env={**target, "OZ_DATA_DIR": str(tmp_path / "fourth")})
         assert again.returncode == 1 and "--force" in again.stderr
         assert cli("restore", "--force", str(file), env=target).returncode == 0
+        (other / "blobs").mkdir(exist_ok=True)
+        (other / "blobs/mine").write_text("mine")
+        (other / "encryption.key").write_text("m" * 64)
+        lost = cli("restore", "--force", str(file), env={**target, "PATH": str(tmp_path)})
+        assert lost.returncode == 5 and "pg_restore" in lost.stderr
+        assert (other / "blobs/mine").read_text() == "mine", "the database stayed, its blobs did not"
+        assert (other / "encryption.key").read_text() == "m" * 64
         wrong = cli("restore", str(file), env={"OZ_DATA_DIR": str(tmp_path / "third")})
         assert wrong.returncode == 1 and "DATABASE_URL" in wrong.stderr
     finally:

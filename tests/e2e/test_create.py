@@ -258,6 +258,15 @@ def test_same_key_and_body_give_the_first_run(tenant, model, word):
     assert len(tenant.list()["runs"]) == 1 and len(model.calls(word)) == 1
 
 
+def test_the_key_of_a_deleted_run_says_so(tenant, model, word):
+    key = {"Idempotency-Key": f"gone-{word}"}
+    run = ok(post(tenant, {"prompt": word}, **key))["run_id"]
+    tenant.wait(run)
+    ok(tenant.api("DELETE", f"/agent/runs/{run}"))
+    error = assert_error(post(tenant, {"prompt": word}, **key), 404, "not_found", "Idempotency-Key")
+    assert "deleted" in error["message"] and tenant.list()["runs"] == [] and len(model.calls(word)) == 1
+
+
 def test_same_key_with_another_body_is_422(tenant):
     key = {"Idempotency-Key": "k"}
     ok(post(tenant, {"prompt": "a"}, **key))

@@ -77,7 +77,15 @@ def test_values_stay_intact(tenant, value):
 
 
 def test_nul_in_a_value_is_refused(tenant):
-    assert_error(post(tenant, env_vars={"A": "a\u0000b"}), 400, "invalid_field")
+    assert_error(post(tenant, env_vars={"A": "a\u0000b"}), 400, "invalid_field", "env_vars.A")
+
+
+@pytest.mark.parametrize("field", ["repos", "setup_commands"])
+def test_lists_as_text_have_the_same_limits(tenant, field):
+    assert_error(post(tenant, **{field: "a\u0000b"}), 400, "invalid_field", field)
+    assert_error(post(tenant, **{field: ["x", "a\u0000b"]}), 400, "invalid_field", f"{field}[1]")
+    assert_error(post(tenant, **{field: "x\n" * 101}), 400, "invalid_field", field)
+    assert ok(post(tenant, **{field: "x\n\n" * 100}))[field] == ["x"] * 100
 
 
 def test_commands_with_newlines_stay_whole_in_lists(tenant):

@@ -421,6 +421,105 @@ def test_sighup_reads_providers_from_the_env_file_again(make_server, model, word
     eventually(lambda: client.finish() and model.calls(upstream=f"b-{word}"), 10, "the new provider")
 
 
+def test_a_reload_is_taken_over_whole_or_not_at_all(make_server, model, tmp_path):
+    tokens = tmp_path / "tokens"
+    tokens.write_text(hashlib.sha256(b"one").hexdigest() + "\n")
+    first, second = "the-first-admin-key-of-a-reload", "the-second-admin-key-of-a-reload"
+
+    def text(key, level):
+        return f"OZ_ADMIN_API_KEY={key}\nOZ_TENANT_TOKENS_FILE={tokens}\nOZ_LOG_LEVEL={level}\n"
+
+    def metrics(key):
+        return server.client(key).get("/metrics").status_code
+    server = make_server(provider_env(model), admin_key=None, files={".env": text(first, "info")})
+    assert metrics(first) == 200
+    (server.cwd / ".env").write_text(text(second, "warn"))
+    tokens.write_text("this is no hash\n")
+    server.signal(signal.SIGHUP)
+    failed = server.wait_log("reload.failed")
+    assert "OZ_TENANT_TOKENS_FILE" in failed["err_message"] and "line 1" in failed["err_message"]
+    assert metrics(first) == 200 and metrics(second) == 401, "half of a refused reload was taken over"
+    assert server.client("one").api("GET", "/agent/runs").status_code == 200
+    tokens.write_text(hashlib.sha256(b"two").hexdigest() + "\n")
+    (server.cwd / ".env").write_text(text(second, "info"))
+    for _ in range(5):  # signals that come during a reload are one
+        server.signal(signal.SIGHUP)
+    server.wait_log("reload.done")
+    assert metrics(second) == 200 and metrics(first) == 401
+    assert server.client("two").api("GET", "/agent/runs").status_code == 200
+    assert server.client("one").api("GET", "/agent/runs").status_code == 401
+
+
+def test_a_reload_looks_for_servers_off_the_loop(make_server):
+    """Without a provider three local ports are asked, up to a second each; requests go on meanwhile."""
+    silent = socket.socket()
+    silent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        silent.bind(("127.0.0.1", 11434))
+    except OSError:
+        pytest.fail("port 11434 is taken: no server that keeps silent can be put there")
+    server = make_server()
+    silent.listen(8)
+    try:
+        client = server.client()
+        server.signal(signal.SIGHUP)
+        worst, asked = 0.0, time.monotonic()
+        while not [e for e in server.log if e["msg"] == "reload.done"]:
+            before = time.monotonic()
+            assert client.get("/livez").status_code == 200
+            worst = max(worst, time.monotonic() - before)
+            assert before - asked < 20, server.tail()
+        assert time.monotonic() - asked > 0.5, "nobody was waited for: this shows nothing"
+        assert worst < 0.4, f"a request waited {worst:.2f} s for the reload"
+    finally:
+        silent.close()
+
+
+def test_a_rotated_admin_key_survives_reloads(make_server, model):
+    server = make_server(provider_env(model), admin_key=None)
+    (key_file,) = server.data.glob("admin.key")
+    key = key_file.read_text().strip()
+    for _ in range(10):
+        server.signal(signal.SIGHUP)
+        r = server.client(key).api("POST", "/keys/rotate-admin")
+        if r.status_code == 503:  # the reload came first
+            assert int(r.headers["retry-after"]) >= 1
+            continue
+        old, key = key, ok(r)["key"]
+        assert key_file.read_text().strip() == key
+    server.signal(signal.SIGHUP)
+    time.sleep(1)
+    assert server.client(key).get("/metrics").status_code == 200, "a reload brought an old key back"
+    assert server.client(old).get("/metrics").status_code == 401
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: server.client(key).api("POST", "/keys/rotate-admin"), range(8)))
+    assert {r.status_code for r in answers} <= {200, 401, 503}
+    eventually(lambda: server.client(key_file.read_text().strip()).get("/metrics").status_code == 200, 5, "the key of the file")
+    assert key_file.stat().st_mode & 0o777 == 0o600
+    server.secrets += [r.json()["key"] for r in answers if r.status_code == 200]
+
+
+def test_a_start_that_fails_runs_nothing(make_server, model, word):
+    """Runs wait in the queue, and the port is taken: they stay where they are."""
+    server = make_server(provider_env(model, OZ_RUN_CONCURRENCY="1"))
+    client = server.client("t")
+    client.create("[[stall]]")
+    waiting = [client.create(f"{word} {i}")["run_id"] for i in range(5)]
+    server.kill9()
+    before = len(model.calls())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        server.extra["OZ_CONTROL_PLANE_PORT"] = str(taken.getsockname()[1])
+        server.start(wait=False)
+        assert server.wait_exit(20) == 1, server.tail()
+    assert len(model.calls()) == before, "a run was started by a server that does not listen"
+    server.extra["OZ_CONTROL_PLANE_PORT"] = "0"
+    server.start()
+    client = server.client("t")
+    assert all(client.run(r)["state"] in ("QUEUED", "INPROGRESS") for r in waiting)
+
+
 def test_vanished_postgres_gives_503_and_recovers(make_server, postgres, model):
     """On SQLite the same is shown by a lock that another process holds."""
     server = make_server(provider_env(model))
@@ -435,6 +534,7 @@ def test_vanished_postgres_gives_503_and_recovers(make_server, postgres, model):
             assert int(r.headers["retry-after"]) >= 1
             assert client.get("/health").status_code == 503
             assert client.get("/livez").status_code == 200 and client.get("/readyz").status_code == 503
+            assert server.wait_log("database.unavailable")["err_message"]
         finally:
             postgres.start()
     else:
@@ -447,6 +547,7 @@ def test_vanished_postgres_gives_503_and_recovers(make_server, postgres, model):
             assert_error(r, 503, "unavailable")
             assert int(r.headers["retry-after"]) >= 1
             assert client.run(kept)["state"] == "SUCCEEDED", "reading does not wait for the writer"
+            assert "busy" in server.wait_log("database.unavailable")["err_message"]
         finally:
             other.execute("ROLLBACK")
             other.close()
@@ -458,6 +559,7 @@ def test_vanished_postgres_gives_503_and_recovers(make_server, postgres, model):
     time.sleep(1)
     assert client.run(kept)["state"] == "SUCCEEDED"
     assert not [r for r in client.list()["runs"] if r["prompt"].startswith("while it is")], "refused, yet stored"
+    server.wait_log("database.recovered")
 
 
 def test_full_disk_gives_503_and_recovers(make_server, model, tmp_path):
@@ -501,6 +603,7 @@ def test_socket_activation(make_server):
     server = make_server(start=False)
     env = server.environment()
     env["LISTEN_FDS"] = "1"
+    env["OZ_CONTROL_PLANE_HOST"] = "127.0.0.9"
     # LISTEN_PID must be the pid after exec: a shell sets it and becomes the server.
     process = subprocess.Popen(["/bin/bash", "-c", f"LISTEN_PID=$$ exec {BINARY} serve 3<&{listener.fileno()}"],
                                env=env, cwd=server.cwd, pass_fds=[listener.fileno()], stdout=subprocess.DEVNULL,
@@ -508,6 +611,9 @@ def test_socket_activation(make_server):
     try:
         answer = httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False, timeout=20)
         assert answer.json()["ok"] is True
+        # The command line is told of the socket, not of the settings, which do not count here.
+        eventually((server.data / "server.json").exists, 5, "the address")
+        assert json.loads((server.data / "server.json").read_text())["url"] == f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         assert process.wait(20) == 0

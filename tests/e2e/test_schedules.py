@@ -30,6 +30,22 @@ def test_next_run_is_utc(tenant):
     assert item["history"].get("last_ran") is None
 
 
+def test_the_environment_is_shown_as_it_is_now(tenant):
+    env = ok(tenant.api("POST", "/environments", json={
+        "name": "box", "docker_image": "debian:12", "repos": ["me/one", "https://github.com/you/two.git"],
+        "setup_commands": ["make"], "env_vars": {"HUSH": "a-value-nobody-sees"}}))
+    item = tenant.schedule(agent_config={"environment_id": env["environment_id"]})
+    assert item["environment"] == {"name": "box", "docker_image": "debian:12", "setup_commands": ["make"],
+                                   "github_repos": [{"owner": "me", "repo": "one"}, {"owner": "you", "repo": "two"}]}
+    assert ok(tenant.api("GET", path(item["id"])))["environment"] == item["environment"]
+    assert "a-value-nobody-sees" not in tenant.api("GET", path(item["id"])).text
+    ok(tenant.api("DELETE", f"/environments/{env['environment_id']}"))
+    assert "environment" not in ok(tenant.api("GET", path(item["id"])))
+    raw = tenant.schedule(agent_config={"environment_id": "alpine:3"})
+    assert raw["environment"] == {"docker_image": "alpine:3"}
+    assert "environment" not in tenant.schedule()
+
+
 def test_list_is_sorted_by_name(tenant):
     for name in ("charlie", "alpha", "bravo", "alpha"):
         tenant.schedule(name=name)

@@ -22,7 +22,8 @@ for d in $BOX_HOST; do
 done
 mount --bind "$workspace" "$root/workspace"
 [ -z "$BOX_PROC" ] || mount -t proc proc "$root/proc"
-unset BOX_HOST BOX_PROC
+[ -z "$BOX_FD" ] || eval "exec 3<&$BOX_FD $BOX_FD<&-"
+unset BOX_HOST BOX_PROC BOX_FD
 exec chroot "$root" /bin/sh -c 'cd /workspace && exec "$@"' sh "$@"
 """
 
@@ -54,6 +55,8 @@ class Box:
     def __init__(self, place, program="static", shell="host"):
         self.place = pathlib.Path(place)
         self.program, self.shell = program, shell
+        self.more = []  # further options of unshare
+        self.binds = []  # further folders of this machine that are there inside
         self.root, self.workspace = self.place / "root", self.place / "workspace"
         self.fake, self.repos = self.root / "fake", self.root / "repos"
         for d in (self.root, self.workspace, self.fake, self.repos, self.root / "workspace", self.root / "home"):
@@ -111,16 +114,21 @@ class Box:
     def command(self, args, pid1):
         user = [] if os.getuid() == 0 else ["-Ur"]
         pid = ["-p", "-f", "--kill-child"] if pid1 else []
-        return ["unshare", "-m", *user, *pid, "/bin/sh", "-c", ENTER, "box", str(self.root), str(self.workspace), *args]
+        return ["unshare", "-m", *user, *pid, *self.more, "/bin/bash", "-c", ENTER, "box", str(self.root), str(self.workspace), *args]
 
-    def start(self, *args, env=None, pid1=False, entry=("/agent/entrypoint.sh",), path=None, **popen):
+    def start(self, *args, env=None, pid1=False, entry=("/agent/entrypoint.sh",), path=None, keeper=None, **popen):
+        """keeper: a socket that becomes descriptor 3."""
         host = "dev proc" if self.shell == "bare" else "usr etc dev proc sys"
+        host = " ".join([host, *(str(b).strip("/") for b in self.binds)])
         inside = {"PATH": path if path is not None else "/fake:/usr/local/bin:/usr/bin:/bin", "HOME": "/home",
                   "GIT_TERMINAL_PROMPT": "0", "BOX_HOST": host, "BOX_PROC": "1" if pid1 else "",
                   "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "protocol.file.allow", "GIT_CONFIG_VALUE_0": "always"}
         if self.program == "sanitized":
             inside["ASAN_OPTIONS"] = "abort_on_error=0:exitcode=99"
             inside["UBSAN_OPTIONS"] = "print_stacktrace=1"
+        if keeper is not None:
+            inside["BOX_FD"], inside["MUSTER_KEEPER"] = str(keeper.fileno()), "3"
+            popen["pass_fds"] = (keeper.fileno(),)
         inside.update({k: v for k, v in (env or {}).items() if v is not None})
         # What enters the box needs a PATH of the machine; the one inside is set last.
         inner = inside.pop("PATH")

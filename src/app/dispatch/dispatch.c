@@ -6,21 +6,28 @@
 #include "app/dispatch/exec.h"
 #include "base/log.h"
 
+enum { RECOVER_RETRY_MS = 500 };
+
 /* --- life --- */
+
+/* The alarm stays set for as long as the dispatcher lives: moving it then needs no memory, so no
+ * wake-up can be lost. */
+static int arm_wake(struct mu_dispatch *d)
+{
+    return mu_timer_set(&d->wake, MU_LOOK_MS);
+}
 
 static void on_wake(struct mu_timer *t)
 {
-    mu_dispatch_pump(MU_CONTAINER(t, struct mu_dispatch, wake));
+    struct mu_dispatch *d = MU_CONTAINER(t, struct mu_dispatch, wake);
+    MU_CHECK(arm_wake(d) == 0); /* its place in the heap has only just become free */
+    mu_dispatch_pump(d);
 }
 
 static void on_capacity(void *arg)
 {
     struct mu_dispatch *d = arg;
-    MU_LIST_EACH(it, tmp, &d->waiting)
-    {
-        struct mu_run *run = MU_CONTAINER(it, struct mu_run, link);
-        run->wake_ms = run->stubborn ? run->wake_ms : 0;
-    }
+    d->look_no++;
     mu_dispatch_pump(d);
 }
 
@@ -38,6 +45,11 @@ int mu_dispatch_new(const struct mu_dispatch_opts *opts, struct mu_dispatch **re
     mu_list_init(&d->active);
     mu_timer_init(&d->wake, opts->core, on_wake);
     mu_timer_init(&d->grace, opts->core, NULL);
+    int r = arm_wake(d);
+    if (r < 0) {
+        mu_free(d);
+        return r;
+    }
     if (opts->metrics) {
         d->queued_gauge = mu_metrics_gauge(opts->metrics, "muster_runs_queued", NULL,
                                            "Runs waiting for a free place.");
@@ -76,6 +88,14 @@ struct mu_dispatch *mu_dispatch_free(struct mu_dispatch *d)
     if (!d) {
         return NULL;
     }
+    MU_LIST_EACH(it, tmp, &d->waiting)
+    {
+        struct mu_run *waiter = MU_CONTAINER(it, struct mu_run, link);
+        if (!waiter->mapped) {
+            mu_list_remove(it);
+            mu_run_free(waiter);
+        }
+    }
     size_t at = 0;
     struct mu_run *run;
     while ((run = mu_map_next(&d->runs, &at))) {
@@ -107,10 +127,13 @@ static int add_queued(struct mu_dispatch *d, mu_bytes id, mu_bytes org, mu_bytes
     if (r < 0) {
         return r;
     }
-    if (mu_id_parse(id, NULL, &run->id) < 0 ||
-        mu_map_put(&d->runs, mu_id_bytes(&run->id), run) < 0) {
+    r = mu_id_parse(id, NULL, &run->id);
+    if (r == 0) {
+        r = mu_run_map(run);
+    }
+    if (r < 0) {
         mu_run_free(run);
-        return -ENOMEM;
+        return r;
     }
     run->queued_ms = queued_ms;
     run->epoch = epoch;
@@ -153,7 +176,10 @@ static int load_row(void *arg, const struct mu_live_row *row)
         atomic_fetch_add(&t->live, 1);
     }
     if (row->route != MU_ROUTE_PROVIDER) {
-        return 0;
+        /* what a worker held is found by its attempt: mu_fleet_load() */
+        return d->opts.fleet && row->state == MU_ST_QUEUED_WORKER
+                   ? mu_fleet_load_queued(d->opts.fleet, row)
+                   : 0;
     }
     if (row->state == MU_ST_QUEUED) {
         return add_queued(d, row->id, row->org_id, row->harness, row->model, row->queued_ms,
@@ -164,7 +190,8 @@ static int load_row(void *arg, const struct mu_live_row *row)
 
 int mu_dispatch_load(struct mu_dispatch *d, struct mu_db *db)
 {
-    return mu_sessions_each_live(db, load_row, d);
+    int r = d->opts.fleet ? mu_fleet_load(d->opts.fleet, db) : 0;
+    return r < 0 ? r : mu_sessions_each_live(db, load_row, d);
 }
 
 static void all_recovered(struct mu_dispatch *d)
@@ -174,6 +201,9 @@ static void all_recovered(struct mu_dispatch *d)
     }
     free_recoveries(d);
     d->started = true;
+    if (d->opts.fleet) {
+        mu_fleet_start(d->opts.fleet);
+    }
     d->ready(d->ready_arg);
     mu_dispatch_pump(d);
 }
@@ -185,20 +215,35 @@ static void recover_again(struct mu_timer *t)
     recover(MU_CONTAINER(t, struct mu_recovery, again));
 }
 
+static void recovered(struct mu_session_recover *op, int result);
+
+static void queue_again(struct mu_timer *t)
+{
+    recovered(&MU_CONTAINER(t, struct mu_recovery, again)->op, 0);
+}
+
+/* False when there is no memory for that either. */
+static bool once_more(struct mu_recovery *rec, void (*fn)(struct mu_timer *t))
+{
+    mu_timer_init(&rec->again, rec->d->opts.core, fn);
+    return mu_timer_set(&rec->again, RECOVER_RETRY_MS) == 0;
+}
+
 static void recovered(struct mu_session_recover *op, int result)
 {
     struct mu_recovery *rec = op->ctx;
     struct mu_dispatch *d = rec->d;
-    if (result < 0 && result != MU_E_STALE && result != MU_E_NOT_FOUND && result != MU_E_SHUTDOWN) {
-        mu_timer_init(&rec->again, d->opts.core, recover_again);
-        if (mu_timer_set(&rec->again, 500) == 0) {
-            return;
-        }
+    if (result < 0 && result != MU_E_STALE && result != MU_E_NOT_FOUND && result != MU_E_SHUTDOWN &&
+        once_more(rec, recover_again)) {
+        return;
     }
     if (result == 0 && op->requeued &&
         add_queued(d, mu_id_bytes(&op->id), mu_str(op->org_id), mu_str(rec->harness),
                    mu_str(rec->model), rec->queued_ms, op->epoch, op->tries,
                    rec->saturated_ms) < 0) {
+        if (once_more(rec, queue_again)) {
+            return;
+        }
         mu_log(MU_LOG_ERROR, "startup.requeue_failed", MU_KS("run_id", mu_id_bytes(&op->id)));
     }
     if (--d->recoveries_open == 0) {
@@ -239,13 +284,11 @@ void mu_dispatch_start(struct mu_dispatch *d, void (*ready)(void *arg), void *ar
 static void enqueue_posted(struct mu_post *post)
 {
     struct mu_run *run = MU_CONTAINER(post, struct mu_run, post);
-    struct mu_dispatch *d = run->d;
-    if (mu_map_put(&d->runs, mu_id_bytes(&run->id), run) < 0) {
-        mu_log(MU_LOG_ERROR, "run.not_queued", MU_KS("run_id", mu_id_bytes(&run->id)));
-        mu_run_free(run); /* durable: the next start queues it */
-        return;
+    if (mu_run_map(run) < 0) { /* it is stored: nothing may lose it here */
+        mu_run_wait_retry(run);
+    } else {
+        mu_run_enqueue(run);
     }
-    mu_run_enqueue(run);
 }
 
 static void created(struct mu_session_create *op, int result)
@@ -264,7 +307,8 @@ static void created(struct mu_session_create *op, int result)
 int mu_dispatch_create(struct mu_dispatch *d, struct mu_session_create *op)
 {
     if (op->route != MU_ROUTE_PROVIDER) {
-        return mu_session_create(d->opts.sessions, op);
+        return d->opts.fleet ? mu_fleet_create(d->opts.fleet, op)
+                             : mu_session_create(d->opts.sessions, op);
     }
     struct mu_run *run;
     int r = mu_run_new(d, mu_str(op->who->org_id), op->harness, op->model, &run);
@@ -301,22 +345,28 @@ struct cancel_post {
     struct mu_post post;
     struct mu_dispatch *d;
     struct mu_id id;
+    int route;
 };
 
 static void cancel_posted(struct mu_post *post)
 {
     struct cancel_post *p = MU_CONTAINER(post, struct cancel_post, post);
-    cancel_here(p->d, mu_id_bytes(&p->id));
+    if (p->route == MU_ROUTE_PROVIDER) {
+        cancel_here(p->d, mu_id_bytes(&p->id));
+    } else if (p->d->opts.fleet) {
+        mu_fleet_cancelled(p->d->opts.fleet, mu_id_bytes(&p->id));
+    }
     mu_free(p);
 }
 
 static void cancelled(struct mu_session_cancel *op, int result)
 {
     struct cancel_post *p = op->after;
-    if (result < 0 || !op->changed || op->route != MU_ROUTE_PROVIDER) {
+    if (result < 0 || !op->changed) {
         mu_free(p);
         return;
     }
+    p->route = op->route;
     mu_loop_post(p->d->opts.core, &p->post);
 }
 
@@ -340,6 +390,9 @@ int mu_dispatch_cancel(struct mu_dispatch *d, struct mu_session_cancel *op)
 void mu_dispatch_expired(struct mu_dispatch *d, mu_bytes session_id)
 {
     cancel_here(d, session_id);
+    if (d->opts.fleet) {
+        mu_fleet_expired(d->opts.fleet, session_id);
+    }
 }
 
 /* --- snapshot --- */
@@ -350,10 +403,33 @@ static void snapshot_back(struct mu_post *post)
     op->done(op);
 }
 
+static void held_read(struct mu_fleet_snapshot *held)
+{
+    struct mu_snapshot *op = held->ctx;
+    op->text = held->text;
+    op->running = held->running;
+    op->epoch = held->epoch;
+    op->offset = held->offset;
+    op->post.fn = snapshot_back;
+    mu_loop_post(op->loop, &op->post);
+}
+
+/* Whether a worker holds it: then the answer follows. */
+static bool snapshot_held(struct mu_snapshot *op)
+{
+    struct mu_fleet *fleet = op->dispatch->opts.fleet;
+    op->held = (struct mu_fleet_snapshot){.id = op->id, .done = held_read, .ctx = op};
+    mu_buf_init(&op->held.text, MU_OUTPUT_MAX + (2 << 20));
+    return fleet && mu_fleet_snapshot(fleet, &op->held);
+}
+
 static void snapshot_here(struct mu_post *post)
 {
     struct mu_snapshot *op = MU_CONTAINER(post, struct mu_snapshot, post);
     struct mu_run *run = mu_map_get(&op->dispatch->runs, mu_id_bytes(&op->id));
+    if (!run && snapshot_held(op)) {
+        return;
+    }
     mu_buf_init(&op->text, MU_OUTPUT_MAX + 1);
     op->running = run && run->x && run->phase >= MU_RUN_RUNNING;
     if (op->running) {
@@ -405,12 +481,14 @@ static void cut_off(struct mu_timer *t)
 void mu_dispatch_stop(struct mu_dispatch *d, int64_t grace_ms, void (*stopped)(void *arg),
                       void *arg)
 {
+    if (!d->stopping && d->opts.fleet) {
+        mu_fleet_stop(d->opts.fleet);
+    }
     if (!d->stopping) {
         d->stopping = true;
         d->stopped = stopped;
         d->stopped_arg = arg;
         mu_timer_init(&d->grace, d->opts.core, cut_off);
-        mu_timer_clear(&d->wake);
     }
     if (d->n_active == 0 || grace_ms <= 0 || mu_timer_set(&d->grace, grace_ms) < 0) {
         cut_off(&d->grace);

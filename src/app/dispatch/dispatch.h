@@ -1,9 +1,11 @@
-/* The dispatcher of the provider route: the queue in memory (fair between tenants, FIFO within
- * one), and the execution of each run over its candidates (oz-providers.md 4). The database decides
- * every move; memory proposes. Core loop, but for the calls marked "any loop". */
+/* The one way in for sessions that are to be executed: those of the worker route go to the fleet
+ * (app/fleet), those of the provider route wait here in memory (fair between tenants, FIFO within
+ * one) and are executed over their candidates (oz-providers.md 4). The database decides every move;
+ * memory proposes. Core loop, but for the calls marked "any loop". */
 #ifndef MU_APP_DISPATCH_DISPATCH_H
 #define MU_APP_DISPATCH_DISPATCH_H
 
+#include "app/fleet/fleet.h"
 #include "app/providers/providers.h"
 #include "app/sessions/sessions.h"
 
@@ -18,6 +20,7 @@ struct mu_dispatch_opts {
     struct mu_identity *identity;
     struct mu_readers *readers;
     struct mu_files *files; /* input images; may be NULL */
+    struct mu_fleet *fleet; /* the worker route; NULL: its sessions only wait */
     struct mu_feed *feed;
     struct mu_metrics *metrics;
     const struct mu_providers_settings *settings;
@@ -52,6 +55,7 @@ struct mu_snapshot {
     bool running;          /* out: an attempt is producing output here */
     int64_t epoch, offset; /* out: of the first byte of `text` (0, or where the kept tail begins) */
     struct mu_buf text;    /* out; the caller frees it with mu_buf_fini() */
+    struct mu_fleet_snapshot held; /* of a session that a worker holds */
     void (*done)(struct mu_snapshot *op);
     void *ctx;
 };

@@ -3,7 +3,7 @@
 #define MU_APP_DISPATCH_DISPATCH_INT_H
 
 #include "app/dispatch/dispatch.h"
-#include "app/dispatch/output.h"
+#include "app/sessions/output.h"
 #include "base/heap.h"
 #include "base/map.h"
 
@@ -30,12 +30,17 @@ struct mu_run {
     enum mu_run_phase phase;
     int64_t queued_ms, epoch, saturated_ms, wake_ms;
     int tries;
-    int64_t shown_ms;  /* until when the row says that it waits */
-    bool stubborn;     /* waits for the database or for memory: capacity does not help it */
-    bool counted;      /* in its org's `running` */
-    bool cancel;       /* stop was accepted, or the session ended behind our back */
-    bool release;      /* shutdown: put back instead of going on */
-    struct mu_exec *x; /* while active */
+    int64_t shown_ms;         /* until when the row says that it waits */
+    bool stubborn;            /* waits for the database or for memory: capacity does not help it */
+    uint64_t look_no;         /* the look (d->look_no) that it was tried in last */
+    uint64_t group;           /* of whoever has the same candidates under the same quotas */
+    bool mapped;              /* in d->runs */
+    bool counted;             /* in its org's `running` */
+    bool cancel;              /* stop was accepted, or the session ended behind our back */
+    bool release;             /* shutdown: put back instead of going on */
+    unsigned unread;          /* how often its stored input could not be read just then */
+    struct mu_exec *x;        /* while active */
+    struct mu_provider *last; /* whose call was recorded last; NULL = none in this process */
     /* what was tried so far, over all executions: JSON objects, separated by commas */
     struct mu_buf attempts;
     unsigned n_attempts;
@@ -57,6 +62,7 @@ struct mu_dispatch {
     struct mu_timer wake;
     struct mu_post pump_post;
     bool pump_posted, started, stopping;
+    uint64_t look_no; /* counts the times that something may have become free */
     /* recovery */
     struct mu_recovery *recoveries;
     size_t n_recoveries, recoveries_open;
@@ -69,6 +75,9 @@ struct mu_dispatch {
     struct mu_metric *queued_gauge, *running_gauge, *waiting_gauge;
 };
 
+/* The waiting are looked at at least this often: the wall clock may be set. */
+enum { MU_LOOK_MS = 60000 };
+
 struct mu_run_name {
     char text[8 + MU_ID_LEN];
 };
@@ -78,6 +87,9 @@ struct mu_run_name mu_run_name(const struct mu_run *run);
 MU_MUST_USE int mu_run_new(struct mu_dispatch *d, mu_bytes org_id, mu_bytes harness, mu_bytes model,
                            struct mu_run **ret);
 struct mu_run *mu_run_free(struct mu_run *run);
+/* Into d->runs, where a cancel finds it. A run that is not there yet is tried only once it is.
+ * -ENOMEM. */
+MU_MUST_USE int mu_run_map(struct mu_run *run);
 /* Puts a run into its org's heap (phase QUEUED) and pumps. Ends it in the database when there is no
  * memory. */
 void mu_run_enqueue(struct mu_run *run);
@@ -90,8 +102,9 @@ void mu_run_set_active(struct mu_run *run);
 void mu_run_set_idle(struct mu_run *run);
 /* Starts what may start, at the next turn of the loop. */
 void mu_dispatch_pump(struct mu_dispatch *d);
-/* exec.c: tries to start a run now; else it goes to the waiting list or ends. */
-void mu_run_try(struct mu_run *run);
+/* exec.c: tries to start a run now; else it goes to the waiting list or ends. False when none of
+ * its candidates had room; the run may be gone in either case. */
+bool mu_run_try(struct mu_run *run);
 void mu_run_abort(struct mu_run *run);
 /* Whether another run is just being claimed for this provider under the same quota: the database is
  * asked for one at a time, so that the oldest gets what is free. */

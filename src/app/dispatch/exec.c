@@ -1,12 +1,19 @@
 /* One run over its candidates: claim, call, retry, fall back (oz-providers.md 4). */
 #include "app/dispatch/exec.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 #include "base/log.h"
 #include "proto/json.h"
 
-enum { ARENA_MAX = 96 << 20, ROOM_MS = 30000, RETRY_MS = 250 };
+enum {
+    ARENA_MAX = 96 << 20,
+    ROOM_MS = 30000,
+    RETRY_MS = 250,
+    LIMITED_MS = 5000,
+    UNREAD_MAX = 20,
+};
 
 static void next_candidate(struct mu_exec *x);
 static void begin_call(struct mu_exec *x);
@@ -177,6 +184,13 @@ static void claimed(struct mu_session_claim *op, int result)
     }
 }
 
+/* What it was waiting for did not come in the time that it may wait. */
+static void give_up(struct mu_exec *x, const char *text)
+{
+    mu_run_set_active(x->run);
+    mu_exec_finish(x, MU_ST_FAILED, MU_OUT_FAILED, MU_END_SATURATED, "saturated", text);
+}
+
 static void start_claim(struct mu_exec *x)
 {
     struct mu_run *run = x->run;
@@ -233,14 +247,11 @@ static void wait_saturated(struct mu_exec *x)
     const struct mu_providers_settings *set = d->opts.settings;
     int64_t now = now_of(x);
     if (!set->queue_on_saturation) {
-        mu_run_set_active(run);
-        mu_exec_finish(x, MU_ST_FAILED, MU_OUT_FAILED, MU_END_SATURATED, "saturated",
-                       "All providers saturated");
+        give_up(x, "All providers saturated");
         return;
     }
     if (mu_exec_waited_out(x, now)) {
-        mu_run_set_active(run);
-        mu_exec_finish(x, MU_ST_FAILED, MU_OUT_FAILED, MU_END_SATURATED, "saturated", x->text);
+        give_up(x, x->text);
         return;
     }
     int64_t until = mu_exec_wait_until(x, now);
@@ -266,17 +277,33 @@ static void wait_saturated(struct mu_exec *x)
     }
 }
 
-void mu_run_try(struct mu_run *run)
+/* A candidate is there, only not at this moment: every slot of its program is taken, or another
+ * run is just being claimed. Capacity wakes the run before. */
+static void wait_for_room(struct mu_exec *x)
 {
-    struct mu_dispatch *d = run->d;
-    if (run->cancel) {
-        mu_run_drop(run);
+    struct mu_run *run = x->run;
+    int64_t now = now_of(x);
+    if (mu_exec_waited_out(x, now)) {
+        give_up(x, x->text);
         return;
     }
-    struct mu_exec *x = exec_new(run);
+    int64_t until = MU_MIN(now + ROOM_MS, mu_exec_give_up_ms(x, now));
+    mu_exec_over(x);
+    mu_run_wait(run, until);
+}
+
+bool mu_run_try(struct mu_run *run)
+{
+    struct mu_dispatch *d = run->d;
+    run->look_no = d->look_no;
+    if (run->cancel) {
+        mu_run_drop(run);
+        return true;
+    }
+    struct mu_exec *x = mu_run_map(run) == 0 ? exec_new(run) : NULL;
     if (!x) {
         mu_run_wait_retry(run);
-        return;
+        return false;
     }
     x->n_candidates = mu_providers_candidates(d->opts.providers, mu_str(run->harness), run->admin,
                                               x->candidates, MU_CANDIDATES_MAX);
@@ -285,25 +312,28 @@ void mu_run_try(struct mu_run *run)
                                   sizeof x->text);
         mu_run_set_active(run);
         mu_exec_finish(x, MU_ST_FAILED, MU_OUT_FAILED, MU_END_PROVIDER_ERROR, "config", x->text);
-        return;
+        return true;
     }
     bool busy;
     int at = choose(x, 0, &busy);
     if (at >= 0) {
         x->at = (unsigned)at;
         start_claim(x);
-    } else if (busy) {
-        mu_exec_over(x);
-        mu_run_wait(run, mu_env_wall_ms(d->opts.env) + ROOM_MS); /* capacity wakes it before */
-    } else if (x->saturated) {
-        wait_saturated(x);
-    } else {
-        mu_run_set_active(run);
-        mu_exec_finish(x, MU_ST_FAILED, MU_OUT_FAILED, MU_END_PROVIDER_ERROR,
-                       "provider_unavailable",
-                       "Every provider of this run failed repeatedly just now; it is tried again "
-                       "in a few seconds");
+        return true;
     }
+    if (busy) {
+        wait_for_room(x);
+        return false;
+    }
+    if (x->saturated) {
+        wait_saturated(x);
+        return false;
+    }
+    mu_run_set_active(run);
+    mu_exec_finish(x, MU_ST_FAILED, MU_OUT_FAILED, MU_END_PROVIDER_ERROR, "provider_unavailable",
+                   "Every provider of this run failed repeatedly just now; they are tried again "
+                   "in a few seconds");
+    return true;
 }
 
 /* --- the call --- */
@@ -343,6 +373,20 @@ static void fail(struct mu_exec *x)
                    mu_call_error_code(x->cls), x->text);
 }
 
+/* The candidate of the call that just ended is full until a time that is known. */
+static void note_limited(struct mu_exec *x)
+{
+    int64_t now = now_of(x), until = 0;
+    struct mu_provider *pr = x->candidates[x->at];
+    if (mu_provider_gate(pr, x->run->org_id, now, &until) != MU_P_BLOCKED) {
+        until = now + LIMITED_MS; /* there was no memory to note it */
+    }
+    x->saturated_until = x->saturated ? MU_MIN(x->saturated_until, until) : until;
+    x->saturated = true;
+    mu_log(MU_LOG_INFO, "run.rate_limited", MU_KC("run_id", mu_run_name(x->run).text),
+           MU_KC("provider_key", mu_provider_conf(pr)->key), MU_KC("message", x->text));
+}
+
 static void call_done(void *arg, const struct mu_call_result *result)
 {
     struct mu_exec *x = arg;
@@ -362,11 +406,7 @@ static void call_done(void *arg, const struct mu_call_result *result)
         return;
     }
     if (result->cls == MU_CALL_OK) {
-        if (result->final_text.ptr) {
-            mu_buf_add(&x->final, mu_bytes_trim(result->final_text));
-        } else {
-            mu_output_write(&x->out, true, &x->final);
-        }
+        mu_exec_keep(x, result->final_text);
         mu_exec_finish(x, MU_ST_COMPLETED, MU_OUT_FINISHED, MU_END_FINISHED, NULL, NULL);
         return;
     }
@@ -382,6 +422,9 @@ static void call_done(void *arg, const struct mu_call_result *result)
             return;
         }
     }
+    if (result->cls == MU_CALL_RATE_LIMITED) {
+        note_limited(x);
+    }
     if (mu_call_falls_back(result->cls, had_output)) {
         next_candidate(x);
     } else {
@@ -394,11 +437,22 @@ static void on_retry(struct mu_timer *t)
     begin_call(MU_CONTAINER(t, struct mu_exec, retry_timer));
 }
 
+/* Whether reading failed for a reason that has nothing to do with what was to be read. */
+static bool may_pass(int code)
+{
+    return code == -ENOMEM || code == MU_E_BUSY || code == MU_E_UNAVAILABLE ||
+           code == MU_E_CLOSED || code == MU_E_RETRY || code == MU_E_SHUTDOWN;
+}
+
 static void begin_call(struct mu_exec *x)
 {
     struct mu_run *run = x->run;
     if (run->cancel || run->release) {
         stopped(x);
+        return;
+    }
+    if (may_pass(x->context_result) && run->unread++ < UNREAD_MAX) {
+        mu_exec_put_back(x, false);
         return;
     }
     if (x->context_result < 0) {
@@ -468,15 +522,6 @@ static void next_candidate(struct mu_exec *x)
     struct mu_run *run = x->run;
     bool busy;
     hold(x, NULL);
-    if (x->cls == MU_CALL_RATE_LIMITED) {
-        int64_t until = 0;
-        (void)mu_provider_gate(x->candidates[x->at], run->org_id, now_of(x), &until);
-        x->saturated_until = x->saturated ? MU_MIN(x->saturated_until, until) : until;
-        x->saturated = true;
-        mu_log(MU_LOG_INFO, "run.rate_limited", MU_KC("run_id", mu_run_name(run).text),
-               MU_KC("provider_key", mu_provider_conf(x->candidates[x->at])->key),
-               MU_KC("message", x->text));
-    }
     int at = choose(x, x->at + 1, &busy);
     if (at < 0) {
         if (busy) { /* a candidate is there, only not at this moment */

@@ -53,6 +53,7 @@ struct mu_exec {
     bool is_exit_code, has_status, truncated, no_memory;
     int64_t tokens_in, tokens_out;
     struct mu_buf final, provider_json;
+    int64_t final_bytes; /* what `final` was cut from */
 };
 
 /* context.c: earlier turns of the conversation, images, the system text; then `then` on the core
@@ -62,6 +63,10 @@ void mu_exec_context(struct mu_exec *x, void (*then)(struct mu_exec *x));
 void mu_exec_record(struct mu_exec *x, const struct mu_call_result *result);
 /* x->quota was settled by a unit that is committed. */
 void mu_exec_settled(struct mu_exec *x);
+/* The answer of a call that worked, cut to what is stored: `text`, or (ptr NULL) the deltas. */
+void mu_exec_keep(struct mu_exec *x, mu_bytes text);
+/* When the run has waited as long as it may; INT64_MAX = never. */
+int64_t mu_exec_give_up_ms(const struct mu_exec *x, int64_t now_ms);
 /* What "waiting until …" says, and when the wait ends: not before now, at most the total wait. */
 int64_t mu_exec_wait_until(struct mu_exec *x, int64_t now_ms);
 int64_t mu_exec_wait_deadline(const struct mu_exec *x, int64_t now_ms);

@@ -15,6 +15,7 @@ void mu_exec_record(struct mu_exec *x, const struct mu_call_result *result)
 {
     struct mu_run *run = x->run;
     const struct mu_provider_conf *conf = mu_provider_conf(x->candidates[x->at]);
+    run->last = x->candidates[x->at];
     x->cls = result->cls;
     x->status = result->status;
     x->has_status = result->status != 0 || result->is_exit_code;
@@ -59,10 +60,11 @@ void mu_exec_record(struct mu_exec *x, const struct mu_call_result *result)
 static void provider_json(struct mu_exec *x)
 {
     mu_buf_clear(&x->provider_json);
-    if (!x->run->n_attempts) {
+    /* not a candidate of now: a reload may have left none */
+    struct mu_provider *pr = x->run->last;
+    if (!pr) {
         return;
     }
-    struct mu_provider *pr = x->candidates[x->at];
     const struct mu_provider_conf *conf = mu_provider_conf(pr);
     struct mu_json_w w = mu_json_w(&x->provider_json);
     mu_jw_obj(&w);
@@ -114,7 +116,8 @@ static void ended(struct mu_session_end *op, int result)
 {
     struct mu_exec *x = op->ctx;
     struct mu_run *run = x->run;
-    if (result < 0 && result != MU_E_STALE && result != MU_E_NOT_FOUND && result != MU_E_SHUTDOWN) {
+    bool gone = result == MU_E_STALE || result == MU_E_NOT_FOUND;
+    if (result < 0 && !gone && result != MU_E_SHUTDOWN) {
         mu_timer_init(&x->end_timer, run->d->opts.core, end_again);
         if (mu_timer_set(&x->end_timer, DB_RETRY_MS) == 0) {
             return; /* the result is kept in memory until the database takes it */
@@ -122,6 +125,8 @@ static void ended(struct mu_session_end *op, int result)
     }
     if (result >= 0) {
         log_end(op, run);
+    }
+    if (result >= 0 || gone) {
         mu_exec_settled(x);
     }
     mu_exec_over(x);
@@ -142,6 +147,29 @@ static void submit_end(struct mu_exec *x)
     }
 }
 
+void mu_exec_keep(struct mu_exec *x, mu_bytes text)
+{
+    if (!text.ptr) {
+        mu_output_write(&x->out, true, &x->final);
+        x->final_bytes = mu_output_truncated(&x->out) ? x->out.total : (int64_t)x->final.len;
+        return;
+    }
+    text = mu_bytes_trim(text);
+    x->final_bytes = (int64_t)text.len;
+    if (text.len > MU_OUTPUT_MAX) {
+        mu_buf_add(&x->final, mu_bytes_head(text, MU_OUTPUT_HEAD));
+        text = mu_bytes_from(text, text.len - (MU_OUTPUT_MAX - MU_OUTPUT_HEAD));
+    }
+    mu_buf_add(&x->final, text);
+}
+
+/* What was said so far is kept. */
+static void keep_partial(struct mu_exec *x)
+{
+    mu_output_write(&x->out, false, &x->final);
+    x->final_bytes = x->out.total;
+}
+
 void mu_exec_finish(struct mu_exec *x, int state, enum mu_outcome outcome,
                     enum mu_end_reason reason, const char *code, const char *text)
 {
@@ -149,33 +177,40 @@ void mu_exec_finish(struct mu_exec *x, int state, enum mu_outcome outcome,
     const struct mu_env *env = run->d->opts.env;
     run->phase = MU_RUN_ENDING;
     if (outcome != MU_OUT_FINISHED) {
-        mu_output_write(&x->out, false, &x->final); /* partial output is kept */
+        keep_partial(x);
+    } else if (x->final.failed) { /* an empty answer would pass for the whole one */
+        mu_buf_fini(&x->final);
+        mu_buf_clear(&x->final);
+        mu_exec_finish(x, MU_ST_FAILED, MU_OUT_FAILED, MU_END_INTERNAL, "internal",
+                       "There was not enough memory for the output");
+        return;
     }
     if (text && text != x->text) {
         snprintf(x->text, sizeof x->text, "%s", text);
     }
     provider_json(x);
     struct mu_session_end *op = &x->end;
-    *op = (struct mu_session_end){
-        .unit = {.loop = run->d->opts.core},
-        .id = run->id,
-        .epoch = run->epoch,
-        .state = state,
-        .outcome = outcome,
-        .reason = reason,
-        .has_exit_code = x->is_exit_code,
-        .exit_code = x->status,
-        .tokens_in = x->tokens_in,
-        .tokens_out = x->tokens_out,
-        .error_code = code,
-        .error_message = code ? mu_str(x->text) : MU_B_NONE,
-        .output = mu_buf_bytes(&x->final),
-        .output_bytes = mu_output_truncated(&x->out) ? x->out.total : (int64_t)x->final.len,
-        .output_truncated = mu_output_truncated(&x->out),
-        .quota = x->quota,
-        .done = ended,
-        .ctx = x};
-    if (!op->output.ptr) {
+    *op = (struct mu_session_end){.unit = {.loop = run->d->opts.core},
+                                  .id = run->id,
+                                  .epoch = run->epoch,
+                                  .state = state,
+                                  .outcome = outcome,
+                                  .reason = reason,
+                                  .has_exit_code = x->is_exit_code,
+                                  .exit_code = x->status,
+                                  .tokens_in = x->tokens_in,
+                                  .tokens_out = x->tokens_out,
+                                  .error_code = code,
+                                  .error_message = code ? mu_str(x->text) : MU_B_NONE,
+                                  .output = mu_buf_bytes(&x->final),
+                                  .output_bytes = x->final_bytes,
+                                  .output_truncated = x->final_bytes > MU_OUTPUT_MAX,
+                                  .quota = x->quota,
+                                  .done = ended,
+                                  .ctx = x};
+    if (x->final.failed) {
+        op->output = MU_B_NONE; /* no memory for it: what is stored of it stays */
+    } else if (!op->output.ptr) {
         op->output = MU_B(""); /* what is stored of a text that was thrown away must go */
     }
     if (x->provider_json.len && !x->provider_json.failed) {
@@ -220,12 +255,16 @@ static void was_put_back(struct mu_session_put_back *op, int result)
         run->shown_ms = x->put_back_saturated ? until : 0;
         mu_exec_settled(x);
     }
+    bool saturated = x->put_back_saturated;
     mu_exec_over(x);
     if (result < 0 || run->release || run->cancel) {
         mu_run_drop(run);
-    } else {
-        mu_run_wait(run, until);
+        return;
     }
+    if (!saturated) { /* what became free while it was here is what it has just failed to use */
+        run->look_no = run->d->look_no;
+    }
+    mu_run_wait(run, until);
 }
 
 static int64_t max_wait_ms(const struct mu_exec *x)
@@ -235,7 +274,7 @@ static int64_t max_wait_ms(const struct mu_exec *x)
 }
 
 /* The total wait is counted from the first saturation. */
-static int64_t give_up_ms(const struct mu_exec *x, int64_t now_ms)
+int64_t mu_exec_give_up_ms(const struct mu_exec *x, int64_t now_ms)
 {
     int64_t first = x->run->saturated_ms ? x->run->saturated_ms : now_ms;
     return max_wait_ms(x) ? first + max_wait_ms(x) : INT64_MAX;
@@ -243,7 +282,7 @@ static int64_t give_up_ms(const struct mu_exec *x, int64_t now_ms)
 
 bool mu_exec_waited_out(struct mu_exec *x, int64_t now_ms)
 {
-    if (now_ms < give_up_ms(x, now_ms)) {
+    if (now_ms < mu_exec_give_up_ms(x, now_ms)) {
         return false;
     }
     snprintf(x->text, sizeof x->text,
@@ -255,7 +294,7 @@ bool mu_exec_waited_out(struct mu_exec *x, int64_t now_ms)
 int64_t mu_exec_wait_until(struct mu_exec *x, int64_t now_ms)
 {
     x->saturated_until = MU_MAX(x->saturated_until, now_ms + 1);
-    x->saturated_until = MU_MIN(x->saturated_until, give_up_ms(x, now_ms));
+    x->saturated_until = MU_MIN(x->saturated_until, mu_exec_give_up_ms(x, now_ms));
     char until[MU_TIME_LEN + 1];
     mu_time_format(x->saturated_until, until);
     snprintf(x->text, sizeof x->text, MU_WAITING_TEXT "%s", until);
@@ -264,8 +303,11 @@ int64_t mu_exec_wait_until(struct mu_exec *x, int64_t now_ms)
 
 int64_t mu_exec_wait_deadline(const struct mu_exec *x, int64_t now_ms)
 {
-    return max_wait_ms(x) ? give_up_ms(x, now_ms) + LATE_MS
-                          : now_ms + x->run->d->opts.pending_max_ms;
+    if (max_wait_ms(x)) {
+        return mu_exec_give_up_ms(x, now_ms) + LATE_MS;
+    }
+    /* without a limit a run may wait for longer than a queued one may */
+    return MU_MAX(now_ms, x->saturated_until) + x->run->d->opts.pending_max_ms;
 }
 
 void mu_exec_put_back(struct mu_exec *x, bool saturated)

@@ -5,7 +5,12 @@
 
 #include "app/dispatch/dispatch_int.h"
 
-enum { LOOK_MAX = 4096, RETRY_MS = 500, LOOK_MS = 60000 };
+enum {
+    LOOK_MAX = 16384, /* waiting runs that one pass passes by … */
+    TRY_MAX = 1024,   /* … and those of them that it tries */
+    FULL_MAX = 64,    /* groups that it remembers to be without room */
+    RETRY_MS = 500,
+};
 
 static bool before(const struct mu_run *a, const struct mu_run *b)
 {
@@ -37,6 +42,13 @@ int mu_run_new(struct mu_dispatch *d, mu_bytes org_id, mu_bytes harness, mu_byte
     }
     *ret = run;
     return 0;
+}
+
+int mu_run_map(struct mu_run *run)
+{
+    int r = run->mapped ? 0 : mu_map_put(&run->d->runs, mu_id_bytes(&run->id), run);
+    run->mapped = r == 0;
+    return r;
 }
 
 struct mu_run *mu_run_free(struct mu_run *run)
@@ -142,7 +154,8 @@ void mu_run_drop(struct mu_run *run)
 {
     struct mu_dispatch *d = run->d;
     leave(run);
-    if (mu_map_get(&d->runs, mu_id_bytes(&run->id)) == run) {
+    d->look_no++; /* others may have waited behind it */
+    if (run->mapped) {
         mu_map_remove(&d->runs, mu_id_bytes(&run->id));
     }
     mu_run_free(run);
@@ -156,25 +169,25 @@ static void join_waiting(struct mu_run *run)
 {
     struct mu_dispatch *d = run->d;
     run->phase = MU_RUN_WAITING;
+    run->group = mu_hash(mu_str(run->org_id)) * 31 + mu_hash(mu_str(run->harness)) * 2 + run->admin;
     d->n_waiting++;
     if (!mu_list_empty(&d->waiting) &&
         before(run, MU_CONTAINER(d->waiting.next, struct mu_run, link))) {
-        mu_list_insert_(&run->link, &d->waiting, d->waiting.next); /* it was the first in line */
+        mu_list_push_front(&d->waiting, &run->link); /* it was the first in line */
         return;
     }
     struct mu_list *at = d->waiting.prev; /* usually the newest comes last */
     while (at != &d->waiting && before(run, MU_CONTAINER(at, struct mu_run, link))) {
         at = at->prev;
     }
-    mu_list_insert_(&run->link, at, at->next);
+    mu_list_push_front(at, &run->link);
 }
 
-/* The timer looks at least once a minute: the wall clock may be set. */
 static void wake_by(struct mu_dispatch *d, int64_t wake_ms)
 {
-    int64_t delay = MU_MIN(MU_MAX(wake_ms - mu_env_wall_ms(d->opts.env), 1), LOOK_MS);
-    if (!mu_timer_is_set(&d->wake) || d->wake.due_ms > mu_loop_now_ms(d->opts.core) + delay) {
-        (void)!mu_timer_set(&d->wake, delay);
+    int64_t delay = MU_MIN(MU_MAX(wake_ms - mu_env_wall_ms(d->opts.env), 1), (int64_t)MU_LOOK_MS);
+    if (d->wake.due_ms > mu_loop_now_ms(d->opts.core) + delay) {
+        MU_CHECK(mu_timer_set(&d->wake, delay) == 0); /* it is always set, and only moves */
     }
 }
 
@@ -241,10 +254,45 @@ static bool org_is_busy(struct mu_dispatch *d, const char *org_id)
     return q && q->running >= d->opts.tenant_max_running;
 }
 
+/* The groups in which somebody has just found no room: nobody younger finds any either. */
+struct full {
+    uint64_t groups[FULL_MAX];
+    unsigned n;
+};
+
+static bool is_full(const struct full *full, uint64_t group)
+{
+    for (unsigned i = 0; i < full->n; i++) {
+        if (full->groups[i] == group) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether a waiting run is to be tried: its time has come, or something may have become free that
+ * it was not tried for yet. */
+static bool is_wanted(const struct mu_dispatch *d, struct mu_run *run, const struct full *full,
+                      int64_t now_ms)
+{
+    if (run->wake_ms <= now_ms) {
+        return true;
+    }
+    if (run->stubborn || run->look_no == d->look_no) {
+        return false;
+    }
+    if (is_full(full, run->group)) {
+        run->look_no = d->look_no;
+        return false;
+    }
+    return true;
+}
+
 static void try_waiting(struct mu_dispatch *d)
 {
     int64_t now = mu_env_wall_ms(d->opts.env), next = INT64_MAX;
-    unsigned looked = 0;
+    unsigned looked = 0, tried = 0;
+    struct full full = {.n = 0};
     MU_LIST_EACH(it, tmp, &d->waiting)
     {
         struct mu_run *run = MU_CONTAINER(it, struct mu_run, link);
@@ -255,13 +303,20 @@ static void try_waiting(struct mu_dispatch *d)
             next = MU_MIN(next, now + 1000);
             break;
         }
-        if (run->wake_ms <= now && org_is_busy(d, run->org_id)) {
+        if (!is_wanted(d, run, &full, now)) {
+            next = MU_MIN(next, run->wake_ms);
+            continue;
+        }
+        if (org_is_busy(d, run->org_id)) {
             continue; /* the end of one of its runs is the next occasion */
         }
-        if (run->wake_ms <= now) {
-            mu_run_try(run);
-        } else {
-            next = MU_MIN(next, run->wake_ms);
+        if (++tried > TRY_MAX) { /* the loop has other work too */
+            mu_dispatch_pump(d);
+            break;
+        }
+        uint64_t group = run->group;
+        if (!mu_run_try(run) && full.n < FULL_MAX) {
+            full.groups[full.n++] = group;
         }
     }
     if (next != INT64_MAX) {

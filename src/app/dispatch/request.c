@@ -31,7 +31,7 @@ const char *mu_run_request_refuse(const struct mu_run_request *rq, const char **
 {
     yyjson_val *c = rq->config;
     bool worker = rq->environment_id.len > 0;
-    mu_bytes host = mu_json_get_bytes(c, "worker_host");
+    mu_bytes host = mu_bytes_trim(mu_json_get_bytes(c, "worker_host"));
     yyjson_val *mcp = mu_json_get(c, "mcp_servers");
     if (!worker && (rq->skill.len || mu_json_get_bytes(c, "skill_spec").len)) {
         *ret_field = rq->skill.len ? "skill" : "config.skill_spec";
@@ -49,6 +49,15 @@ const char *mu_run_request_refuse(const struct mu_run_request *rq, const char **
     if (!worker && truthy(mu_json_get(c, "computer_use_enabled"))) {
         *ret_field = "config.computer_use_enabled";
         return "computer use needs an environment (config.environment_id)";
+    }
+    if (!worker && mu_json_get_bytes(c, "harness").len) {
+        *ret_field = "config.harness";
+        return "a harness needs an environment (config.environment_id); without one "
+               "config.model_id chooses the provider";
+    }
+    if (worker && host.len && !mu_worker_name_ok(host)) {
+        *ret_field = "config.worker_host";
+        return "a worker's id is 1 to 200 bytes without control characters";
     }
     if (!worker && host.len && !mu_bytes_is(host, "warp")) {
         *ret_field = "config.worker_host";
@@ -107,7 +116,8 @@ int mu_run_request_fill(const struct mu_run_request *rq,
     mu_bytes title = mu_bytes_trim(rq->title).len ? rq->title : name;
     op->route = rq->environment_id.len ? MU_ROUTE_WORKER : MU_ROUTE_PROVIDER;
     op->source = rq->source;
-    op->harness = mu_str(mu_providers_harness(settings, model));
+    mu_bytes harness = mu_json_get_bytes(rq->config, "harness");
+    op->harness = harness.len ? harness : mu_str(mu_providers_harness(settings, model));
     op->model = model.ptr ? model : MU_B("");
     op->name = name.ptr ? name : MU_B("");
     op->title = mu_bytes_trim(title).len    ? title
@@ -118,5 +128,7 @@ int mu_run_request_fill(const struct mu_run_request *rq,
     op->environment_id = rq->environment_id;
     op->conversation_id = rq->conversation_id;
     op->env_snapshot = rq->env_snapshot;
+    mu_bytes host = mu_bytes_trim(mu_json_get_bytes(rq->config, "worker_host"));
+    op->pin_worker_id = host.len && !mu_bytes_is(host, "warp") ? host : MU_B_NONE;
     return build_spec(rq, a, &op->spec);
 }

@@ -17,7 +17,6 @@ struct mu_run_request {
     enum mu_source source;
     mu_bytes environment_id; /* trimmed; ptr NULL = none */
     mu_bytes env_snapshot;   /* JSON; ptr NULL = none */
-    bool rerun;              /* of a stored run: config is the stored agent_config */
 };
 
 /* What cannot be honoured on the path that the request takes: the offending field and why, or NULL

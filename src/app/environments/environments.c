@@ -268,7 +268,7 @@ static void write_done(struct mu_unit *u, int result)
 {
     struct mu_env_write *op = MU_CONTAINER(u, struct mu_env_write, unit);
     if (result >= 0 && op->what == MU_ENV_CREATE) {
-        atomic_store_explicit(&op->who->tenant->stored, true, memory_order_relaxed);
+        mu_identity_org_stored(op->who);
     }
     op->done(op, result);
 }

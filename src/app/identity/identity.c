@@ -37,10 +37,16 @@ int mu_identity_new(const struct mu_identity_opts *opts, struct mu_db *db, struc
                           : 0;
     pthread_rwlock_init(&id->lock, NULL);
     pthread_rwlock_init(&id->tenants_lock, NULL);
+    pthread_rwlock_init(&id->runs_lock, NULL);
     mu_map_init(&id->keys);
+    mu_map_init(&id->workers);
+    mu_map_init(&id->runs);
     mu_map_init(&id->tenants);
     set_admin(id, opts->admin_key);
     int r = id->tokens_file ? mu_tokens_read(id->tokens_file, &id->tokens, &id->n_tokens, err) : 0;
+    if (r == 0 && opts->worker_keys) {
+        r = mu_identity_worker_keys(id, opts->worker_keys, err);
+    }
     if (r == 0 && db) {
         r = mu_keys_load(id, db);
         if (r < 0) {
@@ -69,6 +75,9 @@ struct mu_identity *mu_identity_free(struct mu_identity *id)
     if (id) {
         free_values(&id->keys);
         free_values(&id->tenants);
+        free_values(&id->workers);
+        free_values(&id->runs);
+        pthread_rwlock_destroy(&id->runs_lock);
         mu_free(id->tokens);
         pthread_rwlock_destroy(&id->lock);
         pthread_rwlock_destroy(&id->tenants_lock);
@@ -78,24 +87,36 @@ struct mu_identity *mu_identity_free(struct mu_identity *id)
     return NULL;
 }
 
-int mu_identity_reload(struct mu_identity *id, const char *admin_key, struct mu_err *err)
+int mu_identity_read_tokens(const struct mu_identity *id, struct mu_tenant_tokens *ret,
+                            struct mu_err *err)
 {
-    struct mu_digest *tokens = NULL;
-    size_t n = 0;
-    if (id->tokens_file) {
-        int r = mu_tokens_read(id->tokens_file, &tokens, &n, err);
-        if (r < 0) {
-            return r;
-        }
-    }
+    *ret = (struct mu_tenant_tokens){0};
+    return id->tokens_file ? mu_tokens_read(id->tokens_file, &ret->list, &ret->n, err) : 0;
+}
+
+void mu_tenant_tokens_fini(struct mu_tenant_tokens *t)
+{
+    mu_free(t->list);
+    *t = (struct mu_tenant_tokens){0};
+}
+
+void mu_identity_take(struct mu_identity *id, struct mu_tenant_tokens *t, const char *admin_key)
+{
     pthread_rwlock_wrlock(&id->lock);
-    struct mu_digest *old = id->tokens;
-    id->tokens = tokens;
-    id->n_tokens = n;
+    struct mu_tenant_tokens old = {id->tokens, id->n_tokens};
+    id->tokens = t->list;
+    id->n_tokens = t->n;
     set_admin(id, admin_key);
     pthread_rwlock_unlock(&id->lock);
-    mu_free(old);
-    return 0;
+    *t = old;
+    mu_tenant_tokens_fini(t);
+}
+
+void mu_identity_set_admin_key(struct mu_identity *id, const char *admin_key)
+{
+    pthread_rwlock_wrlock(&id->lock);
+    set_admin(id, admin_key);
+    pthread_rwlock_unlock(&id->lock);
 }
 
 /* --- tenants --- */
@@ -209,6 +230,10 @@ int mu_identity_resolve(struct mu_identity *id, mu_bytes token, struct mu_princi
         memcpy(hash, p.token_hash, sizeof hash);
         p.token_hash[0] = 0;
         r = resolve_key(id, hash, &p);
+    } else if (!p.admin && mu_bytes_starts(token, MU_B(MU_RUN_TOKEN_PREFIX))) {
+        r = mu_grant_run(id, &p);
+    } else if (!p.admin && mu_grant_worker(id, &p)) {
+        r = 0;
     } else if (!p.admin && (!listed || mu_bytes_starts(token, MU_B("adm_")))) {
         r = MU_E_UNAUTHORIZED; /* an admin key that was replaced is nobody's */
     } else {
@@ -226,7 +251,7 @@ int mu_identity_resolve(struct mu_identity *id, mu_bytes token, struct mu_princi
 /* GCRA: one number per tenant says when its budget would be full again. */
 int mu_identity_charge(struct mu_identity *id, const struct mu_principal *p, int64_t *ret_retry_ms)
 {
-    if (p->admin || id->interval_us == 0) {
+    if (p->admin || !p->tenant || id->interval_us == 0) {
         return 0;
     }
     int64_t now = id->env->mono_ns(id->env) / 1000;

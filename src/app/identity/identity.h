@@ -14,7 +14,8 @@
 
 struct mu_identity;
 
-enum { MU_ORG_LEN = 39, MU_UID_LEN = 64 };
+enum { MU_ORG_LEN = 39, MU_UID_LEN = 64, MU_WORKER_NAME_MAX = 200, MU_RUN_TOKEN_LEN = 3 + 64 };
+#define MU_RUN_TOKEN_PREFIX "rt_"
 
 /* Live counters and the request budget of one org; shared by all loops, never freed before the
  * identity is. */
@@ -22,7 +23,7 @@ struct mu_tenant {
     char org_id[MU_ORG_LEN + 1];
     atomic_bool stored;     /* the orgs row exists */
     atomic_long live;       /* sessions that have not ended */
-    atomic_long running;    /* of those, executing on the provider route */
+    atomic_long running;    /* of those, held by workers */
     _Atomic int64_t bucket; /* request budget: theoretical arrival time in microseconds (GCRA) */
 };
 
@@ -33,7 +34,10 @@ struct mu_principal {
     char uid[MU_UID_LEN + 1]; /* what the run object shows as creator.uid: the token's hash, or the
                                  org of the key */
     char token_hash[65];      /* "" for issued keys */
-    struct mu_tenant *tenant;
+    struct mu_tenant *tenant; /* NULL for a worker's key */
+    const char *worker;       /* a worker's key: the one worker id that it may use, else NULL */
+    struct mu_id run;         /* a session token: the one session that it may touch, else empty */
+    int64_t run_epoch;        /* of its attempt: a move of the session voids the token */
 };
 
 struct mu_identity_opts {
@@ -43,6 +47,7 @@ struct mu_identity_opts {
     struct mu_loop *core;
     const char *admin_key;          /* NULL: no admin (OZ_ALLOW_NO_ADMIN_KEY) */
     const char *tenant_tokens_file; /* lines of 64 hex; NULL = every bare token is a tenant */
+    const char *worker_keys;        /* OZ_WORKER_KEYS: "id=sha256,…", or NULL */
     int64_t requests_per_minute;    /* per tenant; 0 = no limit */
     int64_t max_tenants;            /* tenants remembered in memory (100000); beyond it 503 */
 };
@@ -52,12 +57,24 @@ struct mu_identity_opts {
 MU_MUST_USE int mu_identity_new(const struct mu_identity_opts *opts, struct mu_db *db,
                                 struct mu_identity **ret, struct mu_err *err);
 struct mu_identity *mu_identity_free(struct mu_identity *id);
-/* Reads the tokens file again and takes a new admin key. Any thread. */
-MU_MUST_USE int mu_identity_reload(struct mu_identity *id, const char *admin_key,
-                                   struct mu_err *err);
+/* A reload is read first and taken over when all else of it is known to be good. */
+struct mu_tenant_tokens {
+    struct mu_digest *list; /* sorted; NULL without a tokens file */
+    size_t n;
+};
+/* Reads the tokens file again (nothing without one). Blocking; any thread. Worded errors. */
+MU_MUST_USE int mu_identity_read_tokens(const struct mu_identity *id, struct mu_tenant_tokens *ret,
+                                        struct mu_err *err);
+/* For tokens that are not taken over after all. */
+void mu_tenant_tokens_fini(struct mu_tenant_tokens *t);
+/* From now on these tokens, which it empties, and this admin key (NULL = none). Any thread. */
+void mu_identity_take(struct mu_identity *id, struct mu_tenant_tokens *t, const char *admin_key);
+/* A new admin key alone. Any thread. */
+void mu_identity_set_admin_key(struct mu_identity *id, const char *admin_key);
 
 /* Any thread. `token` is the trimmed bearer. MU_E_UNAUTHORIZED: unknown or revoked sk_…, or a bare
- * token that is not listed; MU_E_LIMIT when too many tenants are in memory. */
+ * token that is not listed, a session token whose attempt is over; MU_E_LIMIT when too many tenants
+ * are in memory. */
 MU_MUST_USE int mu_identity_resolve(struct mu_identity *id, mu_bytes token,
                                     struct mu_principal *ret);
 /* Takes one request from the tenant's budget. 0, or MU_E_LIMIT with the wait in *ret_retry_ms. Any
@@ -70,6 +87,18 @@ struct mu_tenant *mu_identity_tenant(struct mu_identity *id, mu_bytes org_id);
 
 /* Whether the org is the admin key's own (discovered providers serve only it). Any thread. */
 bool mu_identity_is_admin_org(struct mu_identity *id, mu_bytes org_id);
+
+/* --- session tokens (OZ_RUN_TOKEN): "rt_" and 64 hex, good for one attempt --- */
+/* Makes one. Only its hash is kept anywhere. */
+void mu_run_token_new(const struct mu_env *env, char dst[MU_RUN_TOKEN_LEN + 1],
+                      struct mu_digest_hex *ret_hash);
+/* From now on mu_identity_resolve() knows it (principal.run, .run_epoch). -ENOMEM. Any thread. */
+MU_MUST_USE int mu_identity_run_token_add(struct mu_identity *id, const char *hash,
+                                          const struct mu_id *session, const char *org_id,
+                                          int64_t epoch);
+void mu_identity_run_token_remove(struct mu_identity *id, const char *hash);
+/* 1 to 200 bytes of UTF-8 without control characters. */
+bool mu_worker_name_ok(mu_bytes name);
 
 /* --- inside a unit: the orgs row of a caller's first write --- */
 MU_MUST_USE int mu_identity_store_org(struct mu_tx *tx, const struct mu_principal *p,

@@ -34,6 +34,10 @@ struct mu_identity {
     size_t n_tokens;
     struct mu_map keys; /* hash -> struct mu_key_entry */
 
+    struct mu_map workers; /* hash -> key of one worker; unchanged once made */
+    pthread_rwlock_t runs_lock;
+    struct mu_map runs; /* hash -> session token */
+
     pthread_rwlock_t tenants_lock;
     struct mu_map tenants; /* org_id -> struct mu_tenant */
 };
@@ -42,6 +46,13 @@ struct mu_identity {
 MU_MUST_USE int mu_keys_load(struct mu_identity *id, struct mu_db *db);
 /* Notes that the key was used, at most once a minute; the lock is held for reading. */
 void mu_key_used(struct mu_identity *id, struct mu_key_entry *e, int64_t now_ms);
+
+/* --- grants.c --- */
+MU_MUST_USE int mu_identity_worker_keys(struct mu_identity *id, const char *list,
+                                        struct mu_err *err);
+/* p->token_hash is set. */
+bool mu_grant_worker(struct mu_identity *id, struct mu_principal *p);
+MU_MUST_USE int mu_grant_run(struct mu_identity *id, struct mu_principal *p);
 
 /* --- tokens.c --- */
 MU_MUST_USE int mu_tokens_read(const char *path, struct mu_digest **ret, size_t *ret_n,

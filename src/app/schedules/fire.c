@@ -7,7 +7,13 @@
 #include "base/log.h"
 #include "proto/json.h"
 
-enum { TICK_MS = 1000, CATCH_UP_MS = 3600 * 1000, ARENA_MAX = 8 << 20 };
+enum {
+    TICK_MS = 1000,
+    CATCH_UP_MS = 3600 * 1000,
+    /* A stored spec and what it is read into: 2 MiB of small values become 24 times as much. One
+     * that could never be read would come up again in every round, before everybody else's. */
+    ARENA_MAX = 128 << 20,
+};
 
 const struct mu_stmt mu_q_sched_due = {
     "sched_due", "ii",
@@ -78,6 +84,13 @@ static int run_due(struct mu_read *read, struct mu_db *db)
     return r < 0 ? r : 0;
 }
 
+/* While the schedules fire their timer is always set, so that moving it needs no memory: a round
+ * that could not be called would be the last one. */
+static void next_round(struct mu_schedules *s)
+{
+    MU_CHECK(mu_timer_set(&s->timer, TICK_MS) == 0);
+}
+
 static void round_over(struct mu_schedules *s)
 {
     s->reading = false;
@@ -89,7 +102,7 @@ static void round_over(struct mu_schedules *s)
         }
         return;
     }
-    (void)!mu_timer_set(&s->timer, TICK_MS);
+    next_round(s);
 }
 
 /* --- one firing --- */
@@ -127,6 +140,15 @@ static void skip(struct mu_firing *f)
     }
 }
 
+/* What passes by itself: the row is still due at the next round. Anything else would come up again
+ * in every round. */
+static bool may_pass(int code)
+{
+    return code == -ENOMEM || code == MU_E_BUSY || code == MU_E_UNAVAILABLE ||
+           code == MU_E_CLOSED || code == MU_E_DISK_FULL || code == MU_E_IO || code == MU_E_RETRY ||
+           code == MU_E_SHUTDOWN;
+}
+
 static void created(struct mu_session_create *op, int result)
 {
     struct mu_firing *f = op->ctx;
@@ -134,14 +156,13 @@ static void created(struct mu_session_create *op, int result)
     if (result == 0) {
         mu_log(MU_LOG_INFO, "schedule.fired", MU_KS("schedule_id", mu_id_bytes(&d->id)),
                MU_KS("run_id", mu_id_bytes(&op->id)));
-    } else if (result == MU_E_LIMIT || result == MU_E_TOO_LARGE) {
+    } else if (may_pass(result)) {
+        mu_log(MU_LOG_WARN, "schedule.delayed", MU_KS("schedule_id", mu_id_bytes(&d->id)),
+               MU_KC("err_message", mu_err_text(result)));
+    } else if (result != MU_E_STALE) { /* else somebody fired or changed it */
         snprintf(f->error, sizeof f->error, "the run was refused: %s", mu_err_text(result));
         skip(f);
         return;
-    } else if (result != MU_E_STALE) { /* somebody else fired it */
-        /* the database is away, or memory: the row is still due at the next round */
-        mu_log(MU_LOG_WARN, "schedule.delayed", MU_KS("schedule_id", mu_id_bytes(&d->id)),
-               MU_KC("err_message", mu_err_text(result)));
     }
     one_over(f);
 }
@@ -255,9 +276,10 @@ static void fire(struct mu_firing *f)
         skip(f);
         return;
     }
-    if (!f->who.tenant || mu_json_read(&f->one, d->spec, &limits, &spec, NULL) < 0 ||
-        schedule_json(f, &f->rq.schedule_json) < 0) {
-        one_over(f); /* no memory: due again in a second */
+    int r = f->who.tenant ? mu_json_read(&f->one, d->spec, &limits, &spec, NULL) : -ENOMEM;
+    r = r < 0 ? r : schedule_json(f, &f->rq.schedule_json);
+    if (r < 0) {
+        created(&f->create, r);
         return;
     }
     f->rq.prompt = mu_json_get_bytes(spec, "prompt");
@@ -279,7 +301,7 @@ static void fire(struct mu_firing *f)
         use_as_image(f);
         return;
     }
-    int r = mu_environment_read(f->s->opts.environments, &f->env);
+    r = mu_environment_read(f->s->opts.environments, &f->env);
     if (r < 0) {
         environment_read(&f->env, r);
     }
@@ -310,12 +332,12 @@ static void due_read(struct mu_read *read, int result)
 static void on_tick(struct mu_timer *t)
 {
     struct mu_schedules *s = MU_CONTAINER(t, struct mu_schedules, timer);
-    struct mu_firing *f = mu_calloc(1, sizeof *f);
-    s->reading = true;
+    next_round(s);
+    struct mu_firing *f = s->reading ? NULL : mu_calloc(1, sizeof *f);
     if (!f) {
-        round_over(s);
         return;
     }
+    s->reading = true;
     f->s = s;
     f->now_ms = mu_env_wall_ms(s->opts.env);
     mu_arena_init(&f->arena, 64 << 20);
@@ -341,9 +363,9 @@ int mu_schedules_new(const struct mu_schedules_opts *opts, struct mu_schedules *
     return 0;
 }
 
-void mu_schedules_start(struct mu_schedules *s)
+int mu_schedules_start(struct mu_schedules *s)
 {
-    (void)!mu_timer_set(&s->timer, TICK_MS);
+    return mu_timer_set(&s->timer, TICK_MS);
 }
 
 void mu_schedules_stop(struct mu_schedules *s, void (*stopped)(void *arg), void *arg)

@@ -4,10 +4,13 @@
 #include <stdio.h>
 
 #include "app/schedules/schedules_int.h"
+#include "proto/json.h"
+
+enum { SPEC_ARENA_MAX = 128 << 20 };
 
 #define COLUMNS                                                                                    \
     "id, org_id, creator, name, cron, spec, enabled, next_ms, last_ms, last_error, created_ms, "   \
-    "updated_ms"
+    "updated_ms, admin"
 
 static const struct mu_stmt q_new = {
     "sched_new", "ttttttiiii",
@@ -26,6 +29,11 @@ static const struct mu_stmt q_enable = {
 static const struct mu_stmt q_del = {"sched_del", "t", "DELETE FROM schedules WHERE id = $1", NULL};
 static const struct mu_stmt q_one = {"sched_get", "t",
                                      "SELECT " COLUMNS " FROM schedules WHERE id = $1", NULL};
+static const struct mu_stmt q_environment = {
+    "sched_env", "tti",
+    "SELECT name, image, spec FROM environments WHERE id = $1 AND deleted_ms IS NULL AND (org_id = "
+    "$2 OR org_id IS NULL OR $3 = 1)",
+    NULL};
 static const struct mu_stmt q_list = {
     "sched_list", "t",
     "SELECT " COLUMNS " FROM schedules WHERE org_id = $1 ORDER BY name, id LIMIT 1000", NULL};
@@ -49,6 +57,53 @@ static void view_of(struct mu_row *r, struct mu_schedule_view *v)
                                    .updated_ms = mu_row_i64(r, 11)};
 }
 
+/* --- one schedule with its environment --- */
+
+struct showing {
+    struct mu_db *db;
+    struct mu_schedule_view view;
+    int (*each)(void *arg, const struct mu_schedule_view *v);
+    void *arg;
+};
+
+static int take_environment(void *arg, struct mu_row *row)
+{
+    struct showing *s = arg;
+    s->view.env_name = mu_row_bytes(row, 0);
+    s->view.env_image = mu_row_bytes(row, 1);
+    s->view.env_spec = mu_row_bytes(row, 2);
+    return s->each(s->arg, &s->view);
+}
+
+static int show(struct mu_db *db, struct mu_row *row,
+                int (*each)(void *arg, const struct mu_schedule_view *v), void *arg)
+{
+    struct showing s = {.db = db, .each = each, .arg = arg};
+    struct mu_arena a;
+    yyjson_val *spec = NULL;
+    struct mu_id id;
+    static const struct mu_json_limits limits = {.max_bytes = 4 << 20, .max_depth = 80};
+    view_of(row, &s.view);
+    mu_arena_init(&a, SPEC_ARENA_MAX);
+    int r = mu_json_read(&a, s.view.spec, &limits, &spec, NULL);
+    mu_bytes named =
+        mu_bytes_trim(mu_json_get_bytes(mu_json_get(spec, "agent_config"), "environment_id"));
+    bool record = named.len && mu_id_parse(named, "env_", &id) == 0;
+    int found = 0;
+    if (r == 0 && record) {
+        found = MU_DB_RUN(db, &q_environment, take_environment, &s, MU_VT(mu_id_bytes(&id)),
+                          MU_VT(s.view.org_id), MU_VI(mu_row_i64(row, 12) != 0));
+    }
+    if (r == 0 && found == 0) {
+        if (named.len && !mu_bytes_starts(named, MU_B("env_"))) {
+            s.view.env_image = named;
+        }
+        r = each(arg, &s.view);
+    }
+    mu_arena_fini(&a);
+    return r < 0 ? r : MU_MIN(found, 0);
+}
+
 /* --- writing --- */
 
 struct before {
@@ -68,12 +123,15 @@ static int take_before(void *arg, struct mu_row *row)
     return 0;
 }
 
+struct after {
+    struct mu_schedule_write *op;
+    struct mu_db *db;
+};
+
 static int take_after(void *arg, struct mu_row *row)
 {
-    struct mu_schedule_write *op = arg;
-    struct mu_schedule_view v;
-    view_of(row, &v);
-    return op->each(op->arg, &v);
+    const struct after *a = arg;
+    return show(a->db, row, a->op->each, a->op->arg);
 }
 
 static int write_existing(struct mu_schedule_write *op, struct mu_tx *tx)
@@ -132,7 +190,8 @@ static int run_write(struct mu_unit *u, struct mu_tx *tx)
     mu_bytes id = mu_id_bytes(&op->id);
     int r = op->what == MU_SCHED_CREATE ? write_new(op, tx) : write_existing(op, tx);
     if (r >= 0 && op->what != MU_SCHED_DELETE) {
-        r = MU_TX_RUN(tx, &q_one, take_after, op, MU_VT(id));
+        struct after after = {op, mu_tx_db(tx)};
+        r = MU_TX_RUN(tx, &q_one, take_after, &after, MU_VT(id));
     }
     return r < 0 ? r : 0;
 }
@@ -140,8 +199,8 @@ static int run_write(struct mu_unit *u, struct mu_tx *tx)
 static void write_done(struct mu_unit *u, int result)
 {
     struct mu_schedule_write *op = MU_CONTAINER(u, struct mu_schedule_write, unit);
-    if (result >= 0) {
-        atomic_store_explicit(&op->who->tenant->stored, true, memory_order_relaxed);
+    if (result >= 0 && op->what == MU_SCHED_CREATE) { /* the others did not store it */
+        mu_identity_org_stored(op->who);
     }
     op->done(op, result);
 }
@@ -166,28 +225,35 @@ int mu_schedule_write(struct mu_schedules *s, struct mu_schedule_write *op)
 
 /* --- reading --- */
 
+struct reading {
+    struct mu_schedule_read *op;
+    struct mu_db *db;
+};
+
 static int take_read(void *arg, struct mu_row *row)
 {
-    struct mu_schedule_read *op = arg;
+    const struct reading *rd = arg;
+    struct mu_schedule_read *op = rd->op;
     struct mu_schedule_view v;
     view_of(row, &v);
     if (!op->admin && !mu_bytes_eq(v.org_id, op->org_id)) {
         op->foreign = true;
         return 0;
     }
-    return op->each(op->arg, &v);
+    return op->id.text[0] ? show(rd->db, row, op->each, op->arg) : op->each(op->arg, &v);
 }
 
 static int run_read(struct mu_read *read, struct mu_db *db)
 {
     struct mu_schedule_read *op = MU_CONTAINER(read, struct mu_schedule_read, read);
+    struct reading rd = {op, db};
     op->foreign = false;
     if (!op->id.text[0]) {
-        int r = op->admin ? MU_DB_RUN(db, &q_all, take_read, op, MU_VT(MU_B("")))
-                          : MU_DB_RUN(db, &q_list, take_read, op, MU_VT(op->org_id));
+        int r = op->admin ? MU_DB_RUN(db, &q_all, take_read, &rd, MU_VT(MU_B("")))
+                          : MU_DB_RUN(db, &q_list, take_read, &rd, MU_VT(op->org_id));
         return r < 0 ? r : 0;
     }
-    int r = MU_DB_RUN(db, &q_one, take_read, op, MU_VT(mu_id_bytes(&op->id)));
+    int r = MU_DB_RUN(db, &q_one, take_read, &rd, MU_VT(mu_id_bytes(&op->id)));
     return r < 0 ? r : r == 0 || op->foreign ? MU_E_NOT_FOUND : 0;
 }
 

@@ -23,8 +23,8 @@ struct mu_schedules_opts {
     const char *image_allowlist; /* globs separated by commas; NULL = any */
 };
 MU_MUST_USE int mu_schedules_new(const struct mu_schedules_opts *opts, struct mu_schedules **ret);
-/* Begins to fire; core loop. */
-void mu_schedules_start(struct mu_schedules *s);
+/* Begins to fire; core loop. -ENOMEM. */
+MU_MUST_USE int mu_schedules_start(struct mu_schedules *s);
 /* No further firing; `stopped` on the core loop when none is under way. */
 void mu_schedules_stop(struct mu_schedules *s, void (*stopped)(void *arg), void *arg);
 /* New settings; core loop. */
@@ -46,6 +46,9 @@ struct mu_schedule_view {
         last_error; /* spec: {"prompt":…,"agent_config"?:…} */
     bool enabled;
     int64_t next_ms, last_ms, created_ms, updated_ms;
+    /* Not in a list: the environment that its config names, as it is now. env_spec is the stored
+     * JSON of a record; an image stands alone. ptr NULL = none, or gone. */
+    mu_bytes env_name, env_image, env_spec;
 };
 
 /* One write; it and what it points at live until done(). */

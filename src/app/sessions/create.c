@@ -36,12 +36,13 @@ static const struct mu_stmt q_dup = {"dup", "ttb",
                                      "ORDER BY r.id DESC LIMIT 1",
                                      NULL};
 static const struct mu_stmt q_create = {
-    "create", "tttiiittttttttii",
+    "create", "tttiiittttttttiit",
     "INSERT INTO sessions (id, org_id, creator, view, mode, source, state, route, harness, model, "
     "name, title, skill, "
-    "environment_id, conversation_id, schedule_id, queued_ms, deadline_ms, created_ms, updated_ms) "
+    "environment_id, conversation_id, schedule_id, queued_ms, deadline_ms, created_ms, updated_ms, "
+    "pin_worker_id) "
     "VALUES ($1, $2, $3, 1, 1, $4, "
-    "$5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $15, $15)",
+    "$5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $15, $15, $17)",
     NULL};
 static const struct mu_stmt q_spec = {
     "spec", "tbittttt",
@@ -68,6 +69,7 @@ static const struct mu_stmt q_tick = {
 struct found {
     char id[MU_ID_LEN + 1], hash[33];
     int state, outcome;
+    bool gone; /* the session was deleted; its key still stands for it */
 };
 
 static int take_found(void *arg, struct mu_row *row)
@@ -75,6 +77,7 @@ static int take_found(void *arg, struct mu_row *row)
     struct found *f = arg;
     snprintf(f->id, sizeof f->id, "%.*s", MU_ARGS(mu_row_bytes(row, 0)));
     snprintf(f->hash, sizeof f->hash, "%.*s", MU_ARGS(mu_row_bytes(row, 1)));
+    f->gone = mu_row_null(row, 2);
     f->state = (int)mu_row_i64(row, 2);
     f->outcome = (int)mu_row_i64(row, 3);
     return 0;
@@ -113,6 +116,9 @@ static int answer_existing(struct mu_session_create *op, struct mu_tx *tx)
         if (strcmp(f.hash, op->hash_hex) != 0) {
             return MU_E_MISMATCH;
         }
+        if (f.gone) { /* to run it once more is what the key is there to prevent */
+            return MU_E_EXISTS;
+        }
         op->replayed = true;
     } else if (op->check_dup) {
         struct mu_id from = mu_id_floor(op->now_ms - DUP_WINDOW_MS);
@@ -139,7 +145,8 @@ static int insert_session(struct mu_session_create *op, struct mu_tx *tx)
                        MU_VI(op->source), MU_VI(op->state), MU_VI(op->route), MU_VT(op->harness),
                        MU_VT(op->model), MU_VT(op->name), MU_VT(op->title), MU_VT(op->skill),
                        MU_VTOPT(op->environment_id), MU_VTOPT(op->conversation_id),
-                       MU_VTOPT(op->schedule_id), MU_VI(op->now_ms), MU_VI(op->deadline_ms));
+                       MU_VTOPT(op->schedule_id), MU_VI(op->now_ms), MU_VI(op->deadline_ms),
+                       MU_VTOPT(op->pin_worker_id));
     if (r < 0) {
         return r;
     }
@@ -206,7 +213,7 @@ static void created(struct mu_unit *u, int result)
         mu_metric_add(op->sessions->created, 1);
     }
     if (result >= 0) {
-        atomic_store_explicit(&op->who->tenant->stored, true, memory_order_relaxed);
+        mu_identity_org_stored(op->who);
     }
     mu_buf_fini(&op->search_buf);
     if (op->after_done) {
@@ -237,7 +244,10 @@ int mu_session_create(struct mu_sessions *s, struct mu_session_create *op)
 {
     op->sessions = s;
     op->now_ms = mu_sessions_now(s);
-    op->fresh = op->id = mu_id_new(s->opts.env, &op->now_ms);
+    if (op->fresh.text[0] == 0) {
+        op->fresh = mu_id_new(s->opts.env, &op->now_ms);
+    }
+    op->id = op->fresh;
     op->deadline_ms = op->now_ms + s->opts.pending_max_ms;
     op->prompt_head = mu_utf8_cut(op->prompt, PROMPT_HEAD);
     op->prompt_rest = mu_bytes_from(op->prompt, op->prompt_head.len);

@@ -14,19 +14,23 @@ static const struct mu_stmt q_complete = {
     "THEN end_reason ELSE CAST($4 AS "
     "BIGINT) END, exit_code = $5, ended_ms = $6, updated_ms = $6, purge_ms = $7, tokens_in = $9, "
     "tokens_out = $10, rev = rev + 1 "
-    "WHERE id = $1 AND epoch = $2 AND state IN (20, 60, 80) RETURNING state, outcome",
+    "WHERE id = $1 AND epoch = $2 AND state BETWEEN 20 AND 80 RETURNING state, outcome, "
+    "stop_ms",
     NULL};
 static const struct mu_stmt q_result = {
-    "result", "ttttittiib",
+    "result", "ttttittiibt",
     "INSERT INTO session_results (session_id, message_head, error_code, error_message, updated_ms, "
     "provider, artifacts, "
-    "output_bytes, output_truncated, output) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON "
+    "output_bytes, output_truncated, output, session_link) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, "
+    "$9, $10, $11) ON "
     "CONFLICT (session_id) DO UPDATE "
     "SET message_head = excluded.message_head, error_code = excluded.error_code, error_message = "
     "excluded.error_message, "
     "updated_ms = excluded.updated_ms, provider = excluded.provider, artifacts = "
     "excluded.artifacts, output_bytes = "
-    "excluded.output_bytes, output_truncated = excluded.output_truncated, output = excluded.output",
+    "excluded.output_bytes, output_truncated = excluded.output_truncated, output = "
+    "excluded.output, session_link = coalesce(excluded.session_link, "
+    "session_results.session_link)",
     NULL};
 static const struct mu_stmt q_artifact = {
     "artifact_new", "tttitti",
@@ -47,7 +51,12 @@ static const struct mu_stmt q_cancel = {
 static const struct mu_stmt q_cancel_any = {"cancel_any", "tiii",
                                             CANCEL_SET "RETURNING state, route, org_id", NULL};
 static const struct mu_stmt q_who = {
-    "who", "t", "SELECT org_id, state, route, outcome FROM sessions WHERE id = $1", NULL};
+    "who", "t",
+    "SELECT org_id, state, route, CASE WHEN worker_id IS NULL THEN 0 ELSE 1 END FROM sessions "
+    "WHERE id = $1",
+    NULL};
+static const struct mu_stmt q_is_live = {
+    "is_live", "t", "SELECT 1 FROM sessions WHERE id = $1 AND ended_ms IS NULL", NULL};
 static const struct mu_stmt q_stopped_result = {
     "stopped_result", "tti",
     "INSERT INTO session_results (session_id, error_code, error_message, message_head, updated_ms) "
@@ -55,6 +64,9 @@ static const struct mu_stmt q_stopped_result = {
     "$2, $3) ON CONFLICT (session_id) DO UPDATE SET error_code = excluded.error_code, "
     "error_message = excluded.error_message, "
     "message_head = excluded.message_head, updated_ms = excluded.updated_ms",
+    NULL};
+static const struct mu_stmt q_attempt_reason = {
+    "attempt_reason", "tit", "UPDATE attempts SET reason = $3 WHERE session_id = $1 AND epoch = $2",
     NULL};
 static const struct mu_stmt q_delete = {
     "delete", "t", "DELETE FROM sessions WHERE id = $1 AND ended_ms IS NOT NULL", NULL};
@@ -71,11 +83,13 @@ enum { STOP_GRACE_MS = 30000, HEAD_MAX = 4096, MESSAGE_MAX = 65536 };
 
 /* --- the reported end --- */
 
+/* stop_ms comes as it is: SQLite 3.40 gets a second CASE over it wrong in RETURNING. */
 static int take_ended(void *arg, struct mu_row *row)
 {
     struct mu_session_end *op = arg;
     op->got_state = (int)mu_row_i64(row, 0);
     op->got_outcome = (int)mu_row_i64(row, 1);
+    op->got_stop = mu_row_i64(row, 2) != 0;
     return 0;
 }
 
@@ -99,13 +113,13 @@ static int store_result(struct mu_session_end *op, struct mu_tx *tx)
     struct mu_buf message_buf, head_buf;
     mu_bytes message =
         clean_text(&message_buf, cancelled ? MU_B("Cancelled") : op->error_message, MESSAGE_MAX);
-    mu_bytes head = clean_text(&head_buf, code ? message : op->output, HEAD_MAX);
+    mu_bytes head = clean_text(&head_buf, code || !op->output.len ? message : op->output, HEAD_MAX);
     int r = message_buf.failed ? message_buf.failed : head_buf.failed;
     if (r == 0) {
         r = MU_TX_RUN(tx, &q_result, NULL, NULL, MU_VT(id), MU_VT(head), MU_VTOPT(mu_str(code)),
                       code ? MU_VT(message) : MU_VNULL, MU_VI(op->now_ms), MU_VTOPT(op->provider),
                       MU_VTOPT(op->artifacts), MU_VI(op->output_bytes), MU_VI(op->output_truncated),
-                      op->output.ptr ? MU_VB(op->output) : MU_VNULL);
+                      op->output.ptr ? MU_VB(op->output) : MU_VNULL, MU_VTOPT(op->session_link));
     }
     mu_buf_fini(&message_buf);
     mu_buf_fini(&head_buf);
@@ -173,6 +187,10 @@ static int run_end(struct mu_unit *u, struct mu_tx *tx)
                                                        : MU_ATT_FAILED;
     r = MU_TX_SEND(tx, &mu_q_attempt_end, -1, MU_VT(id), MU_VI(op->epoch), MU_VI(outcome),
                    op->has_exit_code ? MU_VI(op->exit_code) : MU_VNULL, MU_VI(op->now_ms));
+    if (r >= 0 && op->attempt_reason.len) {
+        r = MU_TX_SEND(tx, &q_attempt_reason, -1, MU_VT(id), MU_VI(op->epoch),
+                       MU_VT(op->attempt_reason));
+    }
     if (r >= 0) {
         r = mu_quota_settle(tx, &op->quota, id);
     }
@@ -182,16 +200,51 @@ static int run_end(struct mu_unit *u, struct mu_tx *tx)
     return r < 0 ? r : end_events(op, tx);
 }
 
+static int run_settle(struct mu_unit *u, struct mu_tx *tx)
+{
+    struct mu_session_end *op = MU_CONTAINER(u, struct mu_session_end, unit);
+    mu_bytes id = mu_id_bytes(&op->id);
+    /* what a live session holds belongs to another attempt */
+    int r = MU_TX_RUN(tx, &q_is_live, NULL, NULL, MU_VT(id));
+    return r != 0 ? MU_MIN(r, 0) : mu_quota_settle(tx, &op->quota, id);
+}
+
+static void settle_done(struct mu_unit *u, int result MU_UNUSED)
+{
+    struct mu_session_end *op = MU_CONTAINER(u, struct mu_session_end, unit);
+    op->done(op, op->why_not); /* a hold that was not settled ends by itself */
+}
+
+/* The session ended without this report (its deadline passed), but what the call used of a quota
+ * is known only here: else the hold would give the message back long before the window does. */
+static bool settle_alone(struct mu_session_end *op, int result)
+{
+    bool gone = result == MU_E_STALE || result == MU_E_NOT_FOUND;
+    if (!gone || !op->quota.provider) {
+        return false;
+    }
+    op->why_not = result;
+    op->unit.run = run_settle;
+    op->unit.done = settle_done;
+    op->unit.alone = false;
+    return mu_writer_submit(op->sessions->opts.writer, &op->unit) == 0;
+}
+
 static void end_done(struct mu_unit *u, int result)
 {
     struct mu_session_end *op = MU_CONTAINER(u, struct mu_session_end, unit);
     mu_buf_fini(&op->event);
+    if (result >= 0 && op->got_outcome == MU_OUT_CANCELLED && !op->got_stop) {
+        mu_sessions_note_stop(op->sessions, mu_str(op->org_id)); /* nobody had asked for it */
+    }
     if (result >= 0) {
         mu_sessions_note_end(op->sessions, mu_str(op->org_id), op->got_outcome);
     } else if (result == MU_E_STALE) {
         mu_metric_add(op->sessions->stale, 1);
     }
-    op->done(op, result);
+    if (!settle_alone(op, result)) {
+        op->done(op, result);
+    }
 }
 
 int mu_session_end(struct mu_sessions *s, struct mu_session_end *op)
@@ -210,7 +263,8 @@ int mu_session_end(struct mu_sessions *s, struct mu_session_end *op)
 
 struct who {
     char org[MU_ORG_LEN + 1];
-    int state, route, outcome;
+    int state, route;
+    bool attached; /* something may run it: a stop ends it only when that was told */
 };
 
 static int take_cancelled(void *arg, struct mu_row *row)
@@ -228,7 +282,7 @@ static int take_who(void *arg, struct mu_row *row)
     snprintf(w->org, sizeof w->org, "%.*s", MU_ARGS(mu_row_bytes(row, 0)));
     w->state = (int)mu_row_i64(row, 1);
     w->route = (int)mu_row_i64(row, 2);
-    w->outcome = (int)mu_row_i64(row, 3);
+    w->attached = mu_row_i64(row, 3) != 0;
     return 0;
 }
 
@@ -258,7 +312,7 @@ static int run_cancel(struct mu_unit *u, struct mu_tx *tx)
         return 0;
     }
     int64_t purge = mu_sessions_purge_ms(op->sessions, op->now_ms);
-    r = mu_tx_stream(tx, id, who.state == MU_ST_RUNNING ? 1 : 2);
+    r = mu_tx_stream(tx, id, who.attached ? 1 : 2);
     if (r < 0) {
         return r;
     }

@@ -26,9 +26,14 @@ bool mu_state_may_move(int from, int to)
     } moves[] = {
         {20, 60}, {20, 90}, {20, 92}, {20, 94}, /* claimed; cancelled; failed before it began; queue
                                                    deadline */
-        {22, 90}, {22, 94},                     /* a worker's part comes with the workers */
-        {60, 20}, {60, 80}, {60, 90}, {60, 92}, {60, 94},
-        {80, 90}, /* an accepted stop ends as cancelled, whatever was reported */
+        {22, 30}, {22, 90}, {22, 92}, {22, 94}, /* offered to a worker; cancelled; impossible; queue
+                                                   deadline */
+        {30, 22}, {30, 40}, {30, 50}, {30, 60}, {30, 80}, {30, 90}, {30, 92},
+        {30, 94}, {40, 22}, {40, 50}, {40, 60}, {40, 80}, {40, 90}, {40, 92},
+        {40, 94}, {50, 22}, {50, 60}, {50, 80}, {50, 90}, {50, 92}, {50, 94},
+        {60, 20}, {60, 80}, {60, 90}, {60, 92}, {60, 94}, {80, 90}, /* an accepted stop ends as
+                                                                       cancelled, whatever was
+                                                                       reported */
     };
     for (size_t i = 0; i < MU_ARRAY_LEN(moves); i++) {
         if (moves[i].from == from && moves[i].to == to) {

@@ -9,7 +9,11 @@
  * paste MU_SQL(MU_ST_…). */
 #define MU_ST_QUEUED        20 /* for the provider route */
 #define MU_ST_QUEUED_WORKER 22
+#define MU_ST_CLAIMED       30 /* offered to a worker */
+#define MU_ST_PREPARING     40
+#define MU_ST_STARTING      50
 #define MU_ST_RUNNING       60
+#define MU_ST_STOPPING      80
 #define MU_ST_COMPLETED     90
 #define MU_ST_FAILED        92
 #define MU_ST_TIMED_OUT     94

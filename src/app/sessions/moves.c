@@ -1,4 +1,5 @@
 /* The executor's moves: claim, switch of candidate, put back, output. */
+#include <errno.h>
 #include <stdio.h>
 
 #include "app/sessions/sessions_int.h"
@@ -90,7 +91,7 @@ static int take_prompt(void *arg, struct mu_row *row)
     mu_bytes head = mu_row_bytes(row, 0), rest = mu_row_bytes(row, 1);
     char *p = mu_arena_alloc(&op->arena, head.len + rest.len + 1);
     if (!p) {
-        return MU_E_TOO_LARGE;
+        return -ENOMEM;
     }
     memcpy(p, head.ptr ? head.ptr : "", head.len);
     memcpy(p + head.len, rest.ptr ? rest.ptr : "", rest.len);
@@ -99,7 +100,7 @@ static int take_prompt(void *arg, struct mu_row *row)
     op->spec = mu_arena_dup(&op->arena, mu_row_bytes(row, 2));
     mu_bytes conversation = mu_row_bytes(row, 3);
     op->conversation_id = conversation.ptr ? mu_arena_dup(&op->arena, conversation) : MU_B_NONE;
-    return op->spec.ptr ? 0 : MU_E_TOO_LARGE;
+    return op->spec.ptr && (!conversation.ptr || op->conversation_id.ptr) ? 0 : -ENOMEM;
 }
 
 static int run_claim(struct mu_unit *u, struct mu_tx *tx)

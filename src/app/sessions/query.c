@@ -46,8 +46,9 @@ static const struct mu_stmt q_list = {"list", "tti", LIST("s.org_id = $1 AND s.i
 static const struct mu_stmt q_list_all = {"list_all", "tti", LIST("s.id < $2 AND $1 = ''"),
                                           LIST_PG("s.id < $2 AND $1 = ''")};
 static const struct mu_stmt q_chunks = {
-    "chunks", "t", "SELECT bytes FROM output_chunks WHERE session_id = $1 ORDER BY pos LIMIT 4096",
-    NULL};
+    /* one a second at most: a day's are few enough, and their bytes are bounded */
+    "chunks", "t",
+    "SELECT bytes FROM output_chunks WHERE session_id = $1 ORDER BY pos LIMIT 100000", NULL};
 static const struct mu_stmt q_files_of = {
     "files_of", "t",
     "SELECT s.org_id, s.ended_ms, x.output_bytes FROM sessions s LEFT JOIN session_results x ON "
@@ -109,7 +110,7 @@ void mu_session_view_read(struct mu_row *r, struct mu_session_view *v)
 
 struct got {
     struct mu_session_get *op;
-    struct mu_buf chunks; /* read first: a row callback may not ask the connection anything */
+    struct mu_buf chunks; /* read first: the row's own texts must stay valid beside them */
     bool foreign;
 };
 
@@ -302,7 +303,8 @@ static int take_live(void *arg, struct mu_row *r)
                               .queued_ms = mu_row_i64(r, 7),
                               .epoch = mu_row_i64(r, 8),
                               .deadline_ms = mu_row_i64(r, 9),
-                              .saturated_ms = mu_row_i64(r, 10)};
+                              .saturated_ms = mu_row_i64(r, 10),
+                              .pin_worker_id = mu_row_bytes(r, 11)};
     l->deadline_ms = row.deadline_ms;
     snprintf(l->id, sizeof l->id, "%.*s", MU_ARGS(row.id));
     return l->each(l->arg, &row);
@@ -311,7 +313,7 @@ static int take_live(void *arg, struct mu_row *r)
 static const struct mu_stmt q_live_all = {
     "live_all", "it",
     "SELECT id, org_id, harness, model, state, route, tries, queued_ms, epoch, deadline_ms, "
-    "saturated_ms FROM sessions WHERE "
+    "saturated_ms, pin_worker_id FROM sessions WHERE "
     "ended_ms IS NULL AND (deadline_ms, id) > ($1, $2) ORDER BY deadline_ms, id LIMIT 1000",
     NULL};
 

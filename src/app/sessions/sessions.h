@@ -9,6 +9,7 @@
 #include "app/identity/identity.h"
 #include "app/sessions/model.h"
 #include "base/id.h"
+#include "io/work.h"
 
 struct mu_sessions;
 
@@ -45,7 +46,8 @@ struct mu_session_create {
     enum mu_route_kind route;
     enum mu_source source;
     mu_bytes harness, model, name, title, skill, prompt;
-    mu_bytes environment_id, conversation_id, schedule_id; /* ptr NULL = none */
+    mu_bytes environment_id, conversation_id, schedule_id,
+        pin_worker_id;     /* the worker that must take it; ptr NULL = none, each */
     mu_bytes spec;         /* JSON: agent_config as sent and what else the run shows */
     mu_bytes env_snapshot; /* JSON or ptr NULL */
     mu_bytes body;         /* what is hashed for duplicate detection */
@@ -60,11 +62,13 @@ struct mu_session_create {
     int state, outcome; /* of it */
     int64_t now_ms, deadline_ms;
     void (*done)(struct mu_session_create *op,
-                 int result); /* MU_E_MISMATCH: the key was used with another body;
-                                 MU_E_STALE: the tick was taken already */
+                 int result); /* MU_E_MISMATCH: the key was used with another body; MU_E_EXISTS:
+                                 the key was used, and its session was deleted since; MU_E_STALE:
+                                 the tick was taken already */
     void *ctx;
     /* own */
-    struct mu_id fresh; /* the id if it is made: a unit may run twice, so `id` is only an answer */
+    struct mu_id fresh; /* the id if it is made (a unit may run twice, so `id` is only an answer);
+                           app/fleet chooses it beforehand */
     struct mu_digest hash;
     char hash_hex[33];
     mu_bytes prompt_head, prompt_rest, search;
@@ -204,7 +208,11 @@ MU_MUST_USE int mu_session_cancel(struct mu_sessions *s, struct mu_session_cance
 
 /* Removes an ended session and all that belongs to it but the stored objects, which it names.
  * MU_E_NOT_FOUND; MU_E_CONFLICT while it has not ended. */
-enum { MU_SESSION_FILES = 16 };
+enum {
+    MU_SESSION_FILES = 96,         /* input images and what attempts left */
+    MU_RUN_FILES = 64,             /* of those, left by attempts … */
+    MU_RUN_FILE_BYTES = 256 << 20, /* … and their bytes together */
+};
 struct mu_session_delete {
     struct mu_unit unit;
     struct mu_sessions *sessions;
@@ -337,10 +345,12 @@ struct mu_session_end {
     bool has_exit_code;
     int64_t exit_code, tokens_in, tokens_out;
     const char *error_code; /* NULL = none */
-    mu_bytes error_message;
-    mu_bytes output; /* whole, already cut to 8 MiB; ptr NULL: keep the chunks as they are */
+    mu_bytes error_message; /* without a code: shown when there is no output */
+    mu_bytes output;        /* whole, already cut to 8 MiB; ptr NULL: keep the chunks as they are */
     int64_t output_bytes;
     bool output_truncated;
+    mu_bytes session_link;   /* http(s), or ptr NULL: the stored one stays */
+    mu_bytes attempt_reason; /* kept with the attempt; ptr NULL = none */
     mu_bytes provider;       /* JSON for the run object, or ptr NULL */
     mu_bytes artifacts;      /* JSON array in the SDK's shape, or ptr NULL */
     struct mu_artifact_row { /* at most 100 */
@@ -354,16 +364,17 @@ struct mu_session_end {
     char org_id[MU_ORG_LEN + 1];
     /* out */
     int got_state, got_outcome;
+    bool got_stop; /* a stop had been accepted */
     void (*done)(struct mu_session_end *op, int result);
     void *ctx;
     struct mu_buf event;
-    char from_event[64];
+    int why_not; /* own: the answer, while the quota of a stale report is settled */
 };
 MU_MUST_USE int mu_session_end(struct mu_sessions *s, struct mu_session_end *op);
 
 /* --- start-up, sweeps: core loop --- */
 struct mu_live_row {
-    mu_bytes id, org_id, harness, model;
+    mu_bytes id, org_id, harness, model, pin_worker_id;
     int state, route, tries;
     int64_t queued_ms, epoch, deadline_ms, saturated_ms;
 };
@@ -394,8 +405,9 @@ struct mu_sweeper_opts {
     struct mu_sessions *sessions;
     struct mu_loop *core;
     int64_t retention_interval_ms;
+    struct mu_work *work; /* file_gone() runs there */
     void (*expired)(void *arg, mu_bytes session_id);
-    void (*file_gone)(void *arg, mu_bytes file_id); /* a purged session's stored object */
+    void (*file_gone)(void *arg, mu_bytes file_id); /* a purged session's stored object; blocking */
     void *arg;
 };
 /* Deadlines every second, the reconciler every minute (metric muster_orphans, always 0), retention

@@ -12,15 +12,17 @@ enum {
     RECONCILE_MS = 60000,
     FIRST_PURGE_MS = 10000,
     BATCH = 200,
+    KEYS = 2000, /* idempotency keys a unit, and those of the same moment */
     PURGE_PAUSE_MS = 100,
-    ROWS = 500
+    ROWS = 500,
+    PER_UNIT = 10, /* sessions purged by a unit: a big purge never holds the writer for long */
 };
 
-static const struct mu_stmt q_due = {
-    "due", "ii",
-    "SELECT id, org_id, state, epoch FROM sessions WHERE ended_ms IS NULL AND deadline_ms <= $1 "
-    "ORDER BY deadline_ms, id LIMIT $2",
-    NULL};
+static const struct mu_stmt q_due = {"due", "ii",
+                                     "SELECT id, org_id, state, epoch, route FROM sessions WHERE "
+                                     "ended_ms IS NULL AND deadline_ms <= $1 "
+                                     "ORDER BY deadline_ms, id LIMIT $2",
+                                     NULL};
 static const struct mu_stmt q_expire = {
     "expire", "tiiiiii",
     "UPDATE sessions SET state = CASE WHEN stop_ms IS NOT NULL THEN 90 ELSE 94 END, outcome = CASE "
@@ -47,14 +49,17 @@ static const struct mu_stmt q_purge_session = {
 static const struct mu_stmt q_purge_files = {"purge_files", "t",
                                              "SELECT id FROM files WHERE session_id = $1", NULL};
 static const struct mu_stmt q_purge_keys = {
-    "purge_keys", "i", "DELETE FROM idempotency_keys WHERE expires_ms <= $1", NULL};
+    "purge_keys", "ii",
+    "DELETE FROM idempotency_keys WHERE expires_ms <= (SELECT max(x.expires_ms) FROM (SELECT "
+    "expires_ms FROM idempotency_keys WHERE expires_ms <= $1 ORDER BY expires_ms LIMIT $2) x)",
+    NULL};
 static const struct mu_stmt q_purge_ticks = {
     "purge_ticks", "i", "DELETE FROM schedule_ticks WHERE tick_ms <= $1", NULL};
 
 struct due_row {
     struct mu_id id;
     char org_id[MU_ORG_LEN + 1];
-    int state;
+    int state, route;
     int64_t epoch;
 };
 
@@ -63,14 +68,17 @@ struct mu_sweeper {
     struct mu_timer timer;
     struct mu_read read;
     struct mu_unit unit;
+    struct mu_job job; /* removes stored objects */
     enum { IDLE, DUE, RECONCILE, PURGE } what;
     bool stopping, purged_last;
     void (*stopped)(void *arg);
     void *stopped_arg;
     int64_t now_ms, next_purge_ms, next_reconcile_ms;
     struct due_row rows[BATCH];
-    unsigned n, at;
-    struct mu_id files[ROWS]; /* stored objects of the sessions purged by the unit */
+    unsigned n, at, n_expired;
+    bool keys_left; /* the unit removed as many keys as it may */
+    struct mu_id
+        files[PER_UNIT * MU_SESSION_FILES]; /* stored objects of the sessions purged by the unit */
     unsigned n_files;
     int64_t orphans;
     struct mu_metric *orphan_gauge, *purged;
@@ -81,6 +89,7 @@ static void next_step(struct mu_sweeper *w, int64_t delay_ms);
 
 static void finish(struct mu_sweeper *w)
 {
+    bool more = w->what == DUE && w->n_expired == BATCH; /* others are overdue meanwhile */
     w->what = IDLE;
     if (w->stopping) {
         mu_timer_clear(&w->timer);
@@ -91,7 +100,7 @@ static void finish(struct mu_sweeper *w)
         }
         return;
     }
-    next_step(w, TICK_MS);
+    next_step(w, more ? 0 : TICK_MS);
 }
 
 /* --- deadlines --- */
@@ -107,6 +116,7 @@ static int take_due(void *arg, struct mu_row *row)
     snprintf(d->org_id, sizeof d->org_id, "%.*s", MU_ARGS(mu_row_bytes(row, 1)));
     d->state = (int)mu_row_i64(row, 2);
     d->epoch = mu_row_i64(row, 3);
+    d->route = (int)mu_row_i64(row, 4);
     return 0;
 }
 
@@ -168,6 +178,19 @@ static int sweep_read(struct mu_read *read, struct mu_db *db)
     }
 }
 
+static mu_bytes expired_text(const struct due_row *d, bool stopped, bool queued)
+{
+    if (stopped) {
+        return MU_B("Cancelled");
+    }
+    if (d->route == MU_ROUTE_WORKER) {
+        return queued ? MU_B("No worker took the run in time")
+                      : MU_B("Run exceeded maximum duration");
+    }
+    return queued ? MU_B("Timed out: nothing could run this before its queue deadline")
+                  : MU_B("Timed out: the run passed its deadline");
+}
+
 static int run_expire(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_sweeper *w = MU_CONTAINER(u, struct mu_sweeper, unit);
@@ -188,9 +211,7 @@ static int run_expire(struct mu_unit *u, struct mu_tx *tx)
     }
     w->ended_state = (int)state;
     bool stopped = state == MU_ST_COMPLETED;
-    mu_bytes text = stopped  ? MU_B("Cancelled")
-                    : queued ? MU_B("Timed out: nothing could run this before its queue deadline")
-                             : MU_B("Timed out: the run passed its deadline");
+    mu_bytes text = expired_text(d, stopped, queued);
     r = MU_TX_SEND(tx, &q_timeout_result, 1, MU_VT(id),
                    MU_VT(stopped ? MU_B("cancelled") : MU_B("timeout")), MU_VT(text), MU_VT(text),
                    MU_VI(w->now_ms));
@@ -218,6 +239,7 @@ static void expired(struct mu_unit *u, int result)
                              w->ended_state == MU_ST_COMPLETED ? MU_OUT_CANCELLED
                                                                : MU_OUT_TIMED_OUT);
         w->opts.expired(w->opts.arg, mu_id_bytes(&d->id));
+        w->n_expired++;
     }
     w->at++;
     expire_next(w);
@@ -244,20 +266,19 @@ static void expire_next(struct mu_sweeper *w)
 static int take_file(void *arg, struct mu_row *row)
 {
     struct mu_sweeper *w = arg;
-    if (w->n_files < ROWS && mu_id_parse(mu_row_bytes(row, 0), NULL, &w->files[w->n_files]) == 0) {
+    if (w->n_files < MU_ARRAY_LEN(w->files) &&
+        mu_id_parse(mu_row_bytes(row, 0), NULL, &w->files[w->n_files]) == 0) {
         w->n_files++;
     }
     return 0;
 }
-
-/* A few sessions a unit, so that a big purge never holds the writer for long. */
-enum { PER_UNIT = 10 };
 
 static int run_purge(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_sweeper *w = MU_CONTAINER(u, struct mu_sweeper, unit);
     unsigned end = MU_MIN(w->at + PER_UNIT, w->n);
     w->n_files = 0;
+    w->keys_left = false;
     int r = 0;
     for (unsigned i = w->at; r >= 0 && i < end; i++) {
         mu_bytes id = mu_id_bytes(&w->rows[i].id);
@@ -270,7 +291,8 @@ static int run_purge(struct mu_unit *u, struct mu_tx *tx)
         }
     }
     if (r >= 0 && w->n == 0) {
-        r = MU_TX_SEND(tx, &q_purge_keys, -1, MU_VI(w->now_ms));
+        r = MU_TX_RUN(tx, &q_purge_keys, NULL, NULL, MU_VI(w->now_ms), MU_VI(KEYS));
+        w->keys_left = r >= KEYS;
     }
     if (r >= 0 && w->n == 0) {
         r = MU_TX_SEND(tx, &q_purge_ticks, -1, MU_VI(w->now_ms - INT64_C(7) * 86400000));
@@ -280,23 +302,21 @@ static int run_purge(struct mu_unit *u, struct mu_tx *tx)
 
 static void purge_next(struct mu_sweeper *w);
 
-static void purged(struct mu_unit *u, int result)
+static void remove_files(struct mu_job *job)
 {
-    struct mu_sweeper *w = MU_CONTAINER(u, struct mu_sweeper, unit);
-    unsigned end = MU_MIN(w->at + PER_UNIT, w->n);
-    if (result < 0) {
-        mu_log(MU_LOG_WARN, "retention.sweep_failed", MU_KC("err_message", mu_err_text(result)));
-        w->next_purge_ms = w->now_ms + w->opts.retention_interval_ms;
-        finish(w);
-        return;
-    }
-    mu_metric_add(w->purged, end - w->at);
+    struct mu_sweeper *w = MU_CONTAINER(job, struct mu_sweeper, job);
     for (unsigned i = 0; i < w->n_files; i++) {
         w->opts.file_gone(w->opts.arg, mu_id_bytes(&w->files[i]));
     }
-    bool last = w->n == 0;
-    w->at = end;
-    if (last) {
+}
+
+static void files_removed(struct mu_job *job)
+{
+    struct mu_sweeper *w = MU_CONTAINER(job, struct mu_sweeper, job);
+    if (!job->ran) { /* no row names them any more: better one slow turn than bytes that stay */
+        remove_files(job);
+    }
+    if (w->n == 0 && !w->keys_left) {
         w->next_purge_ms = w->now_ms + w->opts.retention_interval_ms;
         finish(w);
     } else if (w->at < w->n) {
@@ -310,6 +330,24 @@ static void purged(struct mu_unit *u, int result)
         } else {
             next_step(w, PURGE_PAUSE_MS);
         }
+    }
+}
+
+static void purged(struct mu_unit *u, int result)
+{
+    struct mu_sweeper *w = MU_CONTAINER(u, struct mu_sweeper, unit);
+    unsigned end = MU_MIN(w->at + PER_UNIT, w->n);
+    if (result < 0) {
+        mu_log(MU_LOG_WARN, "retention.sweep_failed", MU_KC("err_message", mu_err_text(result)));
+        w->next_purge_ms = w->now_ms + w->opts.retention_interval_ms;
+        finish(w);
+        return;
+    }
+    mu_metric_add(w->purged, end - w->at);
+    w->at = end;
+    w->job = (struct mu_job){.run = remove_files, .done = files_removed, .loop = w->opts.core};
+    if (w->n_files == 0 || mu_work_submit(w->opts.work, &w->job) < 0) {
+        files_removed(&w->job);
     }
 }
 
@@ -346,6 +384,11 @@ static void sweep_read_done(struct mu_read *read, int result)
 static void tick(struct mu_timer *t)
 {
     struct mu_sweeper *w = MU_CONTAINER(t, struct mu_sweeper, timer);
+    next_step(w, TICK_MS); /* always set: moving it needs no memory */
+    if (w->what != IDLE) {
+        return;
+    }
+    w->n_expired = 0;
     w->now_ms = mu_sessions_now(w->opts.sessions);
     if (w->now_ms >= w->next_reconcile_ms) {
         w->what = RECONCILE;
@@ -364,8 +407,8 @@ static void tick(struct mu_timer *t)
 
 static void next_step(struct mu_sweeper *w, int64_t delay_ms)
 {
-    MU_CHECK(mu_timer_set(&w->timer, delay_ms) ==
-             0); /* its place in the heap was made when the sweeper was */
+    /* it is in the heap already, or its place there has only just become free */
+    MU_CHECK(mu_timer_set(&w->timer, delay_ms) == 0);
 }
 
 int mu_sweeper_new(const struct mu_sweeper_opts *opts, struct mu_sweeper **ret)

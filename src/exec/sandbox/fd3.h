@@ -54,8 +54,8 @@ enum mu_fd3_kind {
     /* A connection was accepted on `port`. `id` is PID 1's own choice and unique among its
      * unanswered requests. */
     MU_FD3_DIAL = 17,
-    /* Answer to SWEEP: `value` = processes that were still running when it gave up (0 = all stopped),
-     * `id` = rounds. */
+    /* Answer to SWEEP: `value` = processes that were still running when it gave up (0 = all
+     * stopped), `id` = rounds. */
     MU_FD3_SWEPT = 18,
 };
 

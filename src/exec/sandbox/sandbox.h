@@ -47,7 +47,7 @@ struct mu_sandbox_spec {
     enum mu_sandbox_network network;
     const char *base; /* NULL = the host's /usr */
     bool fake_root, nested;
-    const char *broker_policy; /* text for exec/broker.h: allowed hosts, forwards; NULL = nothing */
+    const char *broker_policy; /* the environment's network.allow (exec/broker); NULL = nothing */
 };
 
 struct mu_sandbox_result {
@@ -101,6 +101,8 @@ struct mu_sandbox_settings {
     const char *const *harness_paths;        /* name, absolute path, …, NULL: programs bound at
                                                 /opt/harness/<name> */
     bool allow_nested, allow_host_network;
+    struct mu_broker *broker; /* the way out of MU_NET_PROXY; NULL = there is none. Outlives the
+                                 driver. */
     int64_t memory_bytes, pids, disk_bytes, shm_bytes;
     double cpus;
     /* docker */

@@ -52,6 +52,12 @@ static void account(struct mu_call *c, int status)
     log_access(c, status, us);
 }
 
+void mu_call_taken(struct mu_call *c)
+{
+    account(c, 101);
+    mu_buf_fini(&c->buf);
+}
+
 static size_t common_headers(const struct mu_call *c, struct mu_http_pair *dst)
 {
     dst[0] = (struct mu_http_pair){"X-Request-Id", c->request_id};
@@ -146,6 +152,16 @@ static const char *media_of(const struct mu_call *c, int status)
 void mu_call_send(struct mu_call *c, int status)
 {
     mu_answer(c, status, media_of(c, status), NULL, 0);
+}
+
+void mu_call_success(struct mu_call *c)
+{
+    struct mu_json_w w = mu_json_w(mu_call_buf(c));
+    mu_jw_obj(&w);
+    mu_jw_kbool(&w, "success", true);
+    mu_jw_kstr(&w, "request_id", mu_call_request_id(c));
+    mu_jw_obj_end(&w);
+    mu_call_send(c, 200);
 }
 
 void mu_call_send_with(struct mu_call *c, int status, const char *header, mu_bytes value)

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "face/api/api_int.h"
+#include "net/ws.h"
 
 enum { OPENAPI_MAX = 8 << 20, ANSWER_MAX = 112 << 20 };
 
@@ -120,6 +121,26 @@ static bool unauthorized(struct mu_call *c, const char *why)
     return false;
 }
 
+/* Whether this kind of bearer may call the route. */
+static bool permitted(struct mu_call *c)
+{
+    const struct mu_principal *p = &c->principal;
+    const char *why = NULL;
+    if (p->worker && (!c->route || c->route->auth != MU_AUTH_WORKER)) {
+        why = "A worker's key opens the worker link only";
+    } else if (p->run.text[0] && (!c->route || c->route->auth != MU_AUTH_RUN)) {
+        why = "A session token is for its own run's prompt, report and files only";
+    } else if (c->route && c->route->auth == MU_AUTH_ADMIN && !p->admin) {
+        why = "This needs the admin key";
+    } else if (c->route && c->route->auth == MU_AUTH_WORKER && !p->admin && !p->worker) {
+        why = "This needs the admin key or a worker's key";
+    }
+    if (why) {
+        mu_call_error(c, 403, "forbidden", NULL, "%s", why);
+    }
+    return !why;
+}
+
 static bool authenticate(struct mu_call *c, const struct mu_http_head *h)
 {
     mu_bytes token = bearer(h);
@@ -139,11 +160,7 @@ static bool authenticate(struct mu_call *c, const struct mu_http_head *h)
         return false;
     }
     c->authenticated = true;
-    if (c->route && c->route->auth == MU_AUTH_ADMIN && !c->principal.admin) {
-        mu_call_error(c, 403, "forbidden", NULL, "This needs the admin key");
-        return false;
-    }
-    return true;
+    return permitted(c);
 }
 
 static bool names_agent_run(mu_bytes path)
@@ -159,10 +176,45 @@ static bool names_agent_run(mu_bytes path)
     return rest.len == 0 || rest.ptr[0] == '/';
 }
 
+static bool wants_websocket(const struct mu_http_head *h)
+{
+    return h->upgrade && mu_bytes_eq_nocase(mu_http_header(h, "Upgrade"), MU_B("websocket"));
+}
+
+static bool is_websocket(const struct mu_route *route)
+{
+    return route && route->flags & MU_ROUTE_WEBSOCKET;
+}
+
+/* oz-worker.md 2.2: no answer here may look like one that a worker should try again. */
+static bool upgradable(struct mu_call *c, const struct mu_http_head *h)
+{
+    const struct mu_http_pair pairs[] = {{"Sec-WebSocket-Version", MU_B("13")},
+                                         {"Upgrade", MU_B("websocket")}};
+    const struct mu_http_pair allow = {"Allow", MU_B("GET")};
+    const char *why = NULL;
+    int status = mu_ws_check(h, &why);
+    switch (status) {
+    case 0:
+        return true;
+    case 405:
+        mu_answer_error(c, 405, "method_not_allowed", NULL, "Method not allowed", mu_str(why),
+                        &allow, 1);
+        return false;
+    case 426:
+        mu_answer_error(c, 426, "upgrade_required", NULL, "Upgrade required", mu_str(why), pairs,
+                        2);
+        return false;
+    default:
+        c->close = true; /* what follows may be no HTTP */
+        mu_answer_error(c, status, "bad_request", NULL, "Bad request", mu_str(why), pairs, 1);
+        return false;
+    }
+}
+
 static bool routed(struct mu_call *c, const struct mu_http_head *h, const struct mu_node *node)
 {
-    if (h->upgrade && mu_bytes_eq_nocase(mu_http_header(h, "Upgrade"), MU_B("websocket"))) {
-        c->close = true; /* what follows is no HTTP */
+    if (wants_websocket(h) && !(node && is_websocket(node->first))) {
         mu_call_error(c, 404, "not_found", NULL, "Not found: no WebSocket is served here");
         return false;
     }
@@ -189,7 +241,7 @@ static bool routed(struct mu_call *c, const struct mu_http_head *h, const struct
                         MU_B("Method not allowed"), &pair, 1);
         return false;
     }
-    return true;
+    return !is_websocket(c->route) || upgradable(c, h);
 }
 
 static bool served_now(struct mu_call *c)
@@ -233,11 +285,15 @@ static bool gates(struct mu_call *c, const struct mu_http_head *h)
 {
     const struct mu_api_listener *listener = mu_http_listener_arg(c->req);
     bool probes_only = listener && listener->probes_only;
+    c->close = wants_websocket(h); /* what follows a refusal is no HTTP */
     if (!reachable(c, h)) {
         return false;
     }
     const struct mu_node *node = mu_router_find(&c->api->router, h->path, c->params);
     if (probes_only && node && !(node->first->flags & MU_ROUTE_PROBE)) {
+        node = NULL;
+    }
+    if (node && is_websocket(node->first) && mu_bytes_ends(h->path, MU_B("/"))) {
         node = NULL;
     }
     c->route = node ? mu_node_route(node, h->method) : NULL;
@@ -366,6 +422,12 @@ static void on_request(void *arg, struct mu_http_req *req)
     }
 }
 
+static void on_taken(void *arg, struct mu_http_req *req)
+{
+    (void)arg;
+    mu_call_taken(mu_http_req_ctx(req));
+}
+
 static const char *code_of(int status)
 {
     switch (status) {
@@ -485,7 +547,12 @@ struct mu_api *mu_api_free(struct mu_api *api)
 struct mu_http_ops mu_api_http_ops(struct mu_api *api)
 {
     return (struct mu_http_ops){
-        .admit = on_admit, .request = on_request, .malformed = on_malformed, .arg = api};
+        .admit = on_admit,
+        .request = on_request,
+        .malformed = on_malformed,
+        .taken = on_taken,
+        .arg = api,
+    };
 }
 
 void mu_api_set_stopping(struct mu_api *api)

@@ -58,6 +58,8 @@ enum mu_api_auth {
     MU_AUTH_NONE,
     MU_AUTH_TENANT, /* any bearer */
     MU_AUTH_ADMIN,
+    MU_AUTH_WORKER, /* the admin key, or the key of one worker */
+    MU_AUTH_RUN,    /* any bearer, or a session token: the handler checks principal->run */
 };
 enum mu_api_face { MU_FACE_ROOT, MU_FACE_OZ }; /* whose error body and conventions */
 enum {
@@ -65,9 +67,12 @@ enum {
     MU_ROUTE_WRITES =
         2,              /* refused with 503 while the disk is nearly full or the database is away */
     MU_ROUTE_QUIET = 4, /* no access line at info (health probes) */
-    MU_ROUTE_STREAM = 8,    /* may answer with a stream */
     MU_ROUTE_NO_DRAIN = 16, /* still served while stopping (health) */
     MU_ROUTE_PROBE = 32,    /* also on the metrics listener, and there without a key */
+    MU_ROUTE_WEBSOCKET =
+        64, /* the handler is called for a proper upgrade request only (after the key was looked at)
+               and calls mu_ws_accept(mu_call_http(c), …), now or later, or answers; the call is
+               gone once it was accepted; no trailing slash is tolerated */
 };
 
 struct mu_route {
@@ -162,7 +167,9 @@ struct mu_buf *mu_call_buf(struct mu_call *c);
 /* Sends mu_call_buf() as application/json (or as the route's `media` when the status is 200 or
  * 206); a failed buffer becomes a 503. */
 void mu_call_send(struct mu_call *c, int status);
-/* The same with one further header. */
+/* {"success":true,"request_id":…} with 200: what a delete answers. */
+void mu_call_success(struct mu_call *c);
+/* The same as mu_call_send() with one further header. */
 void mu_call_send_with(struct mu_call *c, int status, const char *header, mu_bytes value);
 /* The same with up to 8 further headers. */
 void mu_call_send_headers(struct mu_call *c, int status, const struct mu_http_pair *headers,

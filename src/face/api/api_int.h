@@ -131,6 +131,8 @@ void mu_answer_error(struct mu_call *c, int status, const char *code, const char
 /* Sends the buffer. */
 void mu_answer(struct mu_call *c, int status, const char *type, const struct mu_http_pair *extra,
                size_t n_extra);
+/* A WebSocket was made of it. */
+void mu_call_taken(struct mu_call *c);
 /* When there is no memory for a call. */
 void mu_answer_bare(struct mu_http_req *req);
 

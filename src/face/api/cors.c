@@ -69,7 +69,7 @@ int mu_origins_init(struct mu_origins *o, const char *cors, const char *public_u
             o->any_origin = true;
         } else if (!mu_bytes_eq(origin_of(entry), entry)) {
             return mu_err_set(err, MU_E_INVALID,
-                              "%.*s is no origin: give scheme, name and port, like "
+                              "OZ_CORS_ORIGIN: %.*s is no origin: give scheme, name and port, like "
                               "https://app.example.com, or *",
                               MU_ARGS(entry));
         }
@@ -81,7 +81,8 @@ int mu_origins_init(struct mu_origins *o, const char *cors, const char *public_u
     if (public_url && public_url[0]) {
         o->own = origin_of(mu_str(public_url));
         if (!o->own.ptr) {
-            return mu_err_set(err, MU_E_INVALID, "%s is no http or https URL", public_url);
+            return mu_err_set(err, MU_E_INVALID, "PUBLIC_URL: %s is no http or https URL",
+                              public_url);
         }
         o->own_host = host_name(authority_of(o->own));
     }

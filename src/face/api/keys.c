@@ -160,13 +160,8 @@ static void revoked(struct mu_key_op *op, int result)
         mu_call_fail(c, result);
         return;
     }
-    struct mu_json_w w = mu_json_w(mu_call_buf(c));
-    mu_jw_obj(&w);
-    mu_jw_kbool(&w, "success", true);
-    mu_jw_kstr(&w, "request_id", mu_call_request_id(c));
-    mu_jw_obj_end(&w);
     mu_call_note(c, "key_id", mu_id_bytes(&op->id));
-    mu_call_send(c, 200);
+    mu_call_success(c);
 }
 
 static void revoke_key(struct mu_call *c)
@@ -234,7 +229,6 @@ const struct mu_route mu_key_routes[] = {
      .path = "/api/v1/keys/{id}",
      .face = MU_FACE_OZ,
      .auth = MU_AUTH_ADMIN,
-     .flags = MU_ROUTE_WRITES,
      .handler = revoke_key,
      .id = "revokeKey",
      .summary = "Revokes an API key at once.",

@@ -199,12 +199,14 @@ static void write_string_or_list(struct mu_json_w *w, const struct mu_schema *s)
     mu_jw_arr(w);
     mu_jw_obj(w);
     mu_jw_kcstr(w, "type", "string");
+    write_patterns(w, s);
     mu_jw_obj_end(w);
     mu_jw_obj(w);
     mu_jw_kcstr(w, "type", "array");
     write_limits(w, s, "minItems", "maxItems");
-    mu_jw_key(w, "items");
+    mu_jw_key(w, "items"); /* anything; the pattern is for those that are texts */
     mu_jw_obj(w);
+    write_patterns(w, s);
     mu_jw_obj_end(w);
     mu_jw_obj_end(w);
     if (s->flags & MU_S_NULLABLE) {
@@ -382,6 +384,8 @@ static bool gives(const struct mu_route *r, int status)
         return guarded;
     case 404:
         return strchr(r->path, '{') != NULL;
+    case 426:
+        return r->flags & MU_ROUTE_WEBSOCKET;
     default:
         return false;
     }
@@ -410,10 +414,15 @@ static void write_error(struct mu_json_w *w, size_t i, const struct mu_route *r)
     mu_jw_obj_end(w);
 }
 
-static void write_responses(struct mu_json_w *w, const struct mu_route *r)
+static void write_success(struct mu_json_w *w, const struct mu_route *r)
 {
-    mu_jw_key(w, "responses");
-    mu_jw_obj(w);
+    if (r->flags & MU_ROUTE_WEBSOCKET) {
+        mu_jw_key(w, "101");
+        mu_jw_obj(w);
+        mu_jw_kcstr(w, "description", "The connection is a WebSocket now.");
+        mu_jw_obj_end(w);
+        return;
+    }
     mu_jw_key(w, "200");
     mu_jw_obj(w);
     mu_jw_kcstr(w, "description", "Done.");
@@ -430,6 +439,13 @@ static void write_responses(struct mu_json_w *w, const struct mu_route *r)
     mu_jw_obj_end(w);
     mu_jw_obj_end(w);
     mu_jw_obj_end(w);
+}
+
+static void write_responses(struct mu_json_w *w, const struct mu_route *r)
+{
+    mu_jw_key(w, "responses");
+    mu_jw_obj(w);
+    write_success(w, r);
     for (size_t i = 0; i < MU_ARRAY_LEN(statuses); i++) {
         if (gives(r, statuses[i].status)) {
             write_error(w, i, r);

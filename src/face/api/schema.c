@@ -196,6 +196,37 @@ static int check_string(struct at *at, const struct mu_schema *s, yyjson_val *v,
                                 : check_text(at, s, mu_json_bytes(v), err);
 }
 
+/* The text form has as many entries as lines that are not blank; entries that are no strings are
+ * dropped by the face (oz-api.md 4.7). */
+static int check_lines(struct at *at, const struct mu_schema *s, yyjson_val *v, struct mu_err *err)
+{
+    bool no_nul = s->flags & MU_S_NO_NUL;
+    size_t len = at->len, entries = 0, i, n;
+    yyjson_val *item;
+    if (yyjson_is_arr(v)) {
+        yyjson_arr_foreach(v, i, n, item)
+        {
+            if (no_nul && mu_bytes_find_char(mu_json_bytes(item), 0) >= 0) {
+                at_index(at, i);
+                return bad(at, err, "must not contain NUL characters");
+            }
+        }
+        at_cut(at, len);
+        return in_range(at, s, (int64_t)yyjson_arr_size(v), " entries", err);
+    }
+    if (!yyjson_is_str(v)) {
+        return bad(at, err, "must be a string or an array of strings");
+    }
+    mu_bytes rest = mu_json_bytes(v);
+    if (no_nul && mu_bytes_find_char(rest, 0) >= 0) {
+        return bad(at, err, "must not contain NUL characters");
+    }
+    while (rest.ptr) {
+        entries += mu_bytes_trim(mu_bytes_split(&rest, '\n')).len > 0;
+    }
+    return in_range(at, s, (int64_t)entries, " entries", err);
+}
+
 static int check_value(struct at *at, const struct mu_schema *s, yyjson_val *v, struct mu_err *err)
 {
     if (yyjson_is_null(v) && s->flags & MU_S_NULLABLE) {
@@ -220,11 +251,7 @@ static int check_value(struct at *at, const struct mu_schema *s, yyjson_val *v, 
     case MU_S_MAP:
         return yyjson_is_obj(v) ? check_map(at, s, v, err) : bad(at, err, "must be an object");
     case MU_S_STRING_OR_LIST:
-        /* entries that are no strings are dropped by the face (oz-api.md 4.7) */
-        if (yyjson_is_arr(v)) {
-            return in_range(at, s, (int64_t)yyjson_arr_size(v), " entries", err);
-        }
-        return yyjson_is_str(v) ? 0 : bad(at, err, "must be a string or an array of strings");
+        return check_lines(at, s, v, err);
     case MU_S_ANY:
         break;
     }
@@ -332,18 +359,18 @@ int mu_schema_query(const struct mu_schema *schema, struct mu_arena *a, mu_bytes
     struct at at = {ret_path, path_size, 0};
     size_t n = 0;
     at_cut(&at, 0);
-    bool undecodable = false;
     mu_bytes rest = query, key, value;
-    while (rest.len && mu_url_query_next(a, &rest, &key, &value, &undecodable)) {
-        const struct mu_schema *s = undecodable ? NULL : query_key(schema, key);
+    int more;
+    while ((more = mu_url_query_next(a, &rest, &key, &value)) > 0) {
+        const struct mu_schema *s = query_key(schema, key);
         int r = s ? query_pair(&at, s, value, values, &n, err) : 0;
-        if (r < 0 || undecodable) {
-            return undecodable ? mu_err_set(err, MU_E_PROTOCOL, "the query string does not decode")
-                               : r;
+        if (r < 0) {
+            return r;
         }
     }
-    if (undecodable) {
-        return mu_err_set(err, MU_E_PROTOCOL, "the query string does not decode");
+    if (more < 0) {
+        return more == -ENOMEM ? mu_err_set(err, more, "out of memory")
+                               : mu_err_set(err, MU_E_PROTOCOL, "the query string does not decode");
     }
     for (const struct mu_schema *s = schema; s->name; s++) {
         if (s->flags & MU_S_REQUIRED && !seen(values, n, s)) {

@@ -36,6 +36,14 @@ const char *const mu_oz_components[] = {
     ",\"is_sandbox_running\":" BOOL
     ",\"agent_skill\":{\"type\":\"object\"},\"creator\":{\"type\":\"object\"},\"scope\":{\"type\":"
     "\"object\"},\"request_id\":" STR "}}",
+    "WorkerList",
+    "{\"type\":\"object\",\"required\":[\"workers\",\"total\",\"connected\"],\"properties\":{"
+    "\"workers\":{\"type\":\"array\",\"items\":{\"type\":\"object\",\"required\":[\"id\","
+    "\"connected\"],\"properties\":{\"id\":" STR ",\"uid\":" STR ",\"dialect\":" STR
+    ",\"connected\":" BOOL ",\"draining\":" BOOL ",\"saturated\":" BOOL ",\"since\":" TIMEN
+    ",\"last_seen\":" TIMEN ",\"in_flight\":" INT ",\"capacity\":" INT ",\"conflicts\":" INT
+    ",\"version\":" STR ",\"capabilities\":{\"type\":\"object\"}}}},\"total\":" INT
+    ",\"connected\":" INT ",\"request_id\":" STR "}}",
     "RunList",
     "{\"type\":\"object\",\"required\":[\"runs\",\"page_info\",\"next_cursor\",\"request_id\"],"
     "\"properties\":{\"runs\":" LIST(REF("Run")) ",\"items\":" LIST(
@@ -72,10 +80,14 @@ const char *const mu_oz_components[] = {
     "\"created_at\",\"updated_at\"],"
     "\"properties\":{\"id\":" STR ",\"name\":" STR ",\"prompt\":" STR ",\"cron_schedule\":" STR
     ",\"enabled\":" BOOL ",\"created_at\":" TIME ",\"updated_at\":" TIME
-    ",\"agent_config\":{\"type\":\"object\"},\"history\":{\"type\":\"object\",\"properties\":{"
-    "\"last_ran\":" TIMEN ",\"next_run\":" TIMEN "}},\"last_spawn_error\":" STRN
-    ",\"scope\":{\"type\":\"object\"},\"created_by\":{\"type\":\"object\"},"
-    "\"prompt_truncated\":" BOOL ",\"request_id\":" STR "}}",
+    ",\"agent_config\":{\"type\":\"object\"},\"environment\":{\"type\":\"object\","
+    "\"properties\":{\"name\":" STR ",\"docker_image\":" STR
+    ",\"github_repos\":" LIST("{\"type\":\"object\"}") ",\"setup_commands\":" LIST(
+        STR) "}},"
+             "\"history\":{\"type\":\"object\",\"properties\":{"
+             "\"last_ran\":" TIMEN ",\"next_run\":" TIMEN "}},\"last_spawn_error\":" STRN
+             ",\"scope\":{\"type\":\"object\"},\"created_by\":{\"type\":\"object\"},"
+             "\"prompt_truncated\":" BOOL ",\"request_id\":" STR "}}",
     "ScheduleList",
     "{\"type\":\"object\",\"required\":[\"schedules\"],\"properties\":{\"schedules\":" LIST(
         REF("Schedule")) ",\"request_id\":" STR "}}",

@@ -31,6 +31,10 @@ static void refused(struct mu_call *c, int result)
     if (result == MU_E_MISMATCH) {
         mu_call_error(c, 422, "invalid_field", "Idempotency-Key",
                       "Idempotency-Key was used with another body before");
+    } else if (result == MU_E_EXISTS) {
+        mu_call_error(c, 404, "not_found", "Idempotency-Key",
+                      "the run that Idempotency-Key stands for was deleted; another key makes a "
+                      "new one");
     } else if (result == MU_E_LIMIT) {
         mu_call_retry(
             c, 429, "too_many_requests", 5000,
@@ -173,7 +177,14 @@ static bool take_images(struct creating *cr, yyjson_val *images)
         snprintf(field, sizeof field, "images[%zu].data", i);
         struct mu_buf *raw = &cr->raw[cr->n_files];
         mu_buf_init(raw, 32 << 20);
+        mu_bytes name = mu_arena_printf(mu_call_arena(c), "image-%zu", i + 1);
         int r = mu_base64_decode(mu_json_get_bytes(item, "data"), raw);
+        if (r == -ENOMEM || !name.ptr) {
+            mu_buf_fini(raw);
+            free_images(cr);
+            mu_call_fail(c, -ENOMEM);
+            return false;
+        }
         if (r < 0 || raw->len == 0) {
             mu_buf_fini(raw);
             free_images(cr);
@@ -182,7 +193,7 @@ static bool take_images(struct creating *cr, yyjson_val *images)
         }
         struct mu_new_file *f = &cr->files[cr->n_files++];
         f->id = mu_id_new(mu_oz(c)->env, NULL);
-        f->name = mu_arena_printf(mu_call_arena(c), "image-%zu", i + 1);
+        f->name = name;
         f->media_type = mu_json_get_bytes(item, "mime_type");
         f->bytes = (int64_t)raw->len;
     }
@@ -432,6 +443,8 @@ static void source_read(struct mu_session_get *op, int result)
     static const struct mu_json_limits limits = {.max_bytes = 2 << 20, .max_depth = 80};
     if (result == 0) {
         result = mu_json_read(mu_call_arena(c), cr->source_spec, &limits, &spec, NULL);
+        result =
+            result < 0 && result != -ENOMEM ? MU_E_CORRUPT : result; /* not the caller's fault */
     }
     if (result < 0) {
         mu_call_fail(c, result);

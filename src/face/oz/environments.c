@@ -255,12 +255,7 @@ static void removed(struct mu_env_write *op, int result)
         mu_call_fail(x->c, result);
         return;
     }
-    struct mu_json_w w = mu_json_w(mu_call_buf(x->c));
-    mu_jw_obj(&w);
-    mu_jw_kbool(&w, "success", true);
-    mu_jw_kstr(&w, "request_id", mu_call_request_id(x->c));
-    mu_jw_obj_end(&w);
-    mu_call_send(x->c, 200);
+    mu_call_success(x->c);
 }
 
 static void delete_environment(struct mu_call *c)
@@ -318,20 +313,12 @@ static void got(struct mu_env_read *op, int result)
 static void listed(struct mu_env_read *op, int result)
 {
     struct reading *x = op->ctx;
-    struct mu_buf *b = x->w.buf;
     if (result < 0) {
         mu_call_fail(x->c, result);
         return;
     }
     mu_jw_arr_end(&x->w);
-    size_t from = sizeof "{\"items\":" - 1, len = b->len - from;
-    mu_jw_key(&x->w, "environments");
-    char *room = mu_buf_room(b, len);
-    if (room) {
-        memcpy(room, b->ptr + from, len);
-        b->len += len;
-    }
-    x->w.comma = true;
+    mu_oz_repeat(&x->w, sizeof "{\"items\":" - 1, "environments");
     if (op->more) {
         char next[64];
         snprintf(next, sizeof next, "env_%s", op->next);

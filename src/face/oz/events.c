@@ -227,6 +227,21 @@ static void on_keepalive(struct mu_timer *t)
     (void)!mu_timer_set(t, KEEPALIVE_MS);
 }
 
+/* Sends what was built and frees it. What is incomplete for lack of memory is not sent: the stream
+ * is cut (then false), and its reader comes back with its Last-Event-ID. */
+static bool write_whole(struct viewer *v, struct mu_buf *b)
+{
+    bool whole = !b->failed;
+    if (whole) {
+        mu_http_stream_write(v->stream, mu_buf_bytes(b));
+    }
+    mu_buf_fini(b);
+    if (!whole) {
+        mu_http_stream_abort(v->stream);
+    }
+    return whole;
+}
+
 /* --- pages from the database --- */
 
 static void page_free(struct viewer *v)
@@ -269,11 +284,11 @@ static void page_read(struct mu_session_events *op, int result)
         snprintf(data, sizeof data, "{\"first_seq\":%lld,\"last_seq\":%lld}",
                  (long long)op->first_seq, (long long)op->last_seq);
         mu_sse_add(&reset, "reset", -1, mu_str(data));
-        mu_http_stream_write(v->stream, mu_buf_bytes(&reset));
-        mu_buf_fini(&reset);
         v->seq = v->seq > op->last_seq ? 0 : op->first_seq - 1;
         page_free(v);
-        read_page(v);
+        if (write_whole(v, &reset)) {
+            read_page(v);
+        }
         return;
     }
     unsigned count = op->count;
@@ -338,36 +353,38 @@ static void read_page(struct viewer *v)
 
 /* --- the output so far --- */
 
+/* What the viewer lacks of the output so far, as one event; nothing when it lacks nothing. */
+static void catch_up(struct viewer *v, const struct mu_snapshot *op, struct mu_buf *dst)
+{
+    mu_bytes text = mu_buf_bytes(&op->text);
+    bool same = op->epoch == v->epoch && v->offset >= op->offset &&
+                v->offset <= op->offset + (int64_t)text.len;
+    mu_bytes rest = same ? mu_bytes_from(text, (size_t)(v->offset - op->offset)) : text;
+    if (rest.len) {
+        add_output(dst, same ? v->offset : op->offset, rest, !same && v->offset > 0);
+    }
+    v->epoch = op->epoch;
+    v->offset = op->offset + (int64_t)text.len;
+}
+
 static void snapshot_done(struct mu_snapshot *op)
 {
     struct page *p = op->ctx;
     struct viewer *v = p->v;
     bool stale = v->stale;
-    if (v->closed) {
-        mu_buf_fini(&op->text);
-        page_free(v);
-        viewer_free(v);
-        return;
-    }
-    mu_bytes text = mu_buf_bytes(&op->text);
-    if (op->running) {
-        bool same = op->epoch == v->epoch && v->offset >= op->offset &&
-                    v->offset <= op->offset + (int64_t)text.len;
-        mu_bytes rest = same ? mu_bytes_from(text, (size_t)(v->offset - op->offset)) : text;
-        if (rest.len) {
-            struct mu_buf b;
-            mu_buf_init(&b, 80 << 20);
-            add_output(&b, same ? v->offset : op->offset, rest, !same && v->offset > 0);
-            mu_http_stream_write(v->stream, mu_buf_bytes(&b));
-            mu_buf_fini(&b);
-        }
-        v->epoch = op->epoch;
-        v->offset = op->offset + (int64_t)text.len;
+    struct mu_buf b;
+    mu_buf_init(&b, 80 << 20);
+    if (op->running && !v->closed) {
+        catch_up(v, op, &b);
     }
     mu_buf_fini(&op->text);
     page_free(v);
+    if (v->closed) {
+        viewer_free(v);
+        return;
+    }
     v->synced = true;
-    if (stale) {
+    if (write_whole(v, &b) && stale) {
         v->live = false;
         read_page(v);
     }
@@ -519,7 +536,6 @@ const struct mu_route mu_oz_event_routes[] = {
      .path = "/api/v1/agent/runs/{runID}/events",
      .face = MU_FACE_OZ,
      .auth = MU_AUTH_TENANT,
-     .flags = MU_ROUTE_STREAM,
      .query = events_query,
      .handler = stream_events,
      .id = "streamRunEvents",

@@ -30,12 +30,14 @@ struct mu_oz {
     const char *public_url;      /* NULL: no session links of our own */
     int run_source_default;      /* enum mu_source */
     struct mu_metric *sse_clients;
+    struct mu_worker_face *workers; /* face/worker */
 };
 
 /* The routes of all files of this folder, each table ended by {.path = NULL}. */
 extern const struct mu_route mu_oz_run_routes[];
 extern const struct mu_route mu_oz_event_routes[];
 extern const struct mu_route mu_oz_file_routes[];
+extern const struct mu_route mu_oz_attempt_routes[]; /* with a session token */
 extern const struct mu_route mu_oz_environment_routes[];
 extern const struct mu_route mu_oz_schedule_routes[];
 extern const struct mu_route mu_oz_provider_routes[];

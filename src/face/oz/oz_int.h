@@ -22,6 +22,9 @@ bool mu_oz_run_id(struct mu_call *c, struct mu_id *ret);
 bool mu_oz_limit(struct mu_call *c, unsigned *ret);
 bool mu_oz_cursor(struct mu_call *c, const char *prefix, struct mu_id *ret); /* text[0] = 0: none */
 
+/* What was written from byte `from` on (a whole value), once more under a second key. */
+void mu_oz_repeat(struct mu_json_w *w, size_t from, const char *key);
+
 /* The image allow-list. */
 static inline bool mu_oz_image_allowed(const struct mu_oz *oz, mu_bytes image)
 {

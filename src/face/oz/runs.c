@@ -45,6 +45,19 @@ bool mu_oz_cursor(struct mu_call *c, const char *prefix, struct mu_id *ret)
     return true;
 }
 
+void mu_oz_repeat(struct mu_json_w *w, size_t from, const char *key)
+{
+    struct mu_buf *b = w->buf;
+    size_t len = b->len - from;
+    mu_jw_key(w, key);
+    char *room = mu_buf_room(b, len);
+    if (room) {
+        memcpy(room, b->ptr + from, len);
+        b->len += len;
+    }
+    w->comma = true;
+}
+
 /* --- list --- */
 
 struct listing {
@@ -68,7 +81,6 @@ static void listed(struct mu_session_list *op, int result)
 {
     struct listing *l = op->ctx;
     struct mu_call *c = l->c;
-    struct mu_buf *b = l->w.buf;
     if (result < 0) {
         mu_call_fail(c, result);
         return;
@@ -76,15 +88,8 @@ static void listed(struct mu_session_list *op, int result)
     char next[64];
     snprintf(next, sizeof next, "run_%s", op->next);
     mu_jw_arr_end(&l->w);
-    size_t from = sizeof "{\"runs\":" - 1, len = b->len - from;
     if (l->oz->list_legacy_items) {
-        mu_jw_key(&l->w, "items");
-        char *room = mu_buf_room(b, len);
-        if (room) {
-            memcpy(room, b->ptr + from, len);
-            b->len += len;
-        }
-        l->w.comma = true;
+        mu_oz_repeat(&l->w, sizeof "{\"runs\":" - 1, "items");
     }
     mu_jw_key(&l->w, "page_info");
     mu_jw_obj(&l->w);
@@ -321,16 +326,6 @@ struct deleting {
     struct mu_job job;
 };
 
-static void answer_deleted(struct mu_call *c)
-{
-    struct mu_json_w w = mu_json_w(mu_call_buf(c));
-    mu_jw_obj(&w);
-    mu_jw_kbool(&w, "success", true);
-    mu_jw_kstr(&w, "request_id", mu_call_request_id(c));
-    mu_jw_obj_end(&w);
-    mu_call_send(c, 200);
-}
-
 static void remove_objects(struct mu_job *job)
 {
     struct deleting *x = MU_CONTAINER(job, struct deleting, job);
@@ -341,7 +336,7 @@ static void remove_objects(struct mu_job *job)
 
 static void objects_removed(struct mu_job *job)
 {
-    answer_deleted(MU_CONTAINER(job, struct deleting, job)->c);
+    mu_call_success(MU_CONTAINER(job, struct deleting, job)->c);
 }
 
 static void deleted(struct mu_session_delete *op, int result)
@@ -358,7 +353,7 @@ static void deleted(struct mu_session_delete *op, int result)
     x->job =
         (struct mu_job){.run = remove_objects, .done = objects_removed, .loop = mu_call_loop(x->c)};
     if (op->n_files == 0 || mu_work_submit(mu_oz(x->c)->work, &x->job) < 0) {
-        answer_deleted(x->c);
+        mu_call_success(x->c);
     }
 }
 
@@ -425,7 +420,12 @@ const struct mu_schema mu_oz_config_members[] = {
      .type = MU_S_STRING,
      .flags = MU_S_NULLABLE | MU_S_NO_NUL,
      .max = 200,
-     .doc = "Model wanted; its name chooses the harness."},
+     .doc = "Model wanted; its name chooses the harness unless `harness` does."},
+    {.name = "harness",
+     .type = MU_S_STRING,
+     .flags = MU_S_NULLABLE | MU_S_NO_NUL,
+     .words = "claude-code codex gemini-cli opencode shell custom",
+     .doc = "The agent program to run; needs an environment."},
     {.name = "base_prompt",
      .type = MU_S_STRING,
      .flags = MU_S_NULLABLE | MU_S_NO_NUL,

@@ -20,10 +20,79 @@ static void add_person(struct mu_json_w *w, const char *key, mu_bytes uid)
     mu_jw_obj_end(w);
 }
 
+/* "owner/name" or a URL that ends so; false for anything else. */
+static bool owner_and_repo(mu_bytes text, mu_bytes *ret_owner, mu_bytes *ret_repo)
+{
+    text = mu_bytes_trim(text);
+    if (mu_bytes_ends(text, MU_B(".git"))) {
+        text.len -= 4;
+    }
+    mu_bytes parts[2] = {MU_B_NONE, MU_B_NONE}; /* the last two */
+    for (mu_bytes rest = text; rest.ptr;) {
+        mu_bytes part = mu_bytes_split(&rest, '/');
+        ptrdiff_t colon = mu_bytes_find_char(part, ':'); /* git@host:owner/name */
+        part = colon >= 0 ? mu_bytes_from(part, (size_t)colon + 1) : part;
+        parts[0] = parts[1];
+        parts[1] = part;
+    }
+    *ret_owner = parts[0];
+    *ret_repo = parts[1];
+    return parts[0].len && parts[1].len;
+}
+
+static void add_repos(struct mu_json_w *w, yyjson_val *repos)
+{
+    size_t i, n;
+    yyjson_val *item;
+    mu_jw_key(w, "github_repos");
+    mu_jw_arr(w);
+    yyjson_arr_foreach(repos, i, n, item)
+    {
+        mu_bytes owner, repo;
+        if (owner_and_repo(mu_json_bytes(item), &owner, &repo)) {
+            mu_jw_obj(w);
+            mu_jw_kstr(w, "owner", owner);
+            mu_jw_kstr(w, "repo", repo);
+            mu_jw_obj_end(w);
+        }
+    }
+    mu_jw_arr_end(w);
+}
+
+static void add_environment(struct mu_json_w *w, struct mu_arena *a,
+                            const struct mu_schedule_view *v)
+{
+    static const struct mu_json_limits limits = {.max_bytes = 2 << 20, .max_depth = 16};
+    yyjson_val *spec = NULL;
+    if (!v->env_image.ptr) {
+        return;
+    }
+    mu_jw_key(w, "environment");
+    mu_jw_obj(w);
+    if (v->env_spec.ptr) {
+        int r = mu_json_read(a, v->env_spec, &limits, &spec, NULL);
+        w->buf->failed = r < 0 && !w->buf->failed ? r : w->buf->failed;
+        mu_jw_kstr(w, "name", v->env_name);
+    }
+    mu_jw_kstr(w, "docker_image", v->env_image);
+    if (spec) {
+        add_repos(w, mu_json_get(spec, "repos"));
+        yyjson_val *commands = mu_json_get(spec, "setup_commands");
+        mu_jw_key(w, "setup_commands");
+        if (commands) {
+            mu_json_add(w->buf, commands);
+            w->comma = true;
+        } else {
+            mu_jw_raw(w, MU_B("[]"));
+        }
+    }
+    mu_jw_obj_end(w);
+}
+
 static void add_item(struct mu_json_w *w, const struct mu_schedule_view *v, bool full)
 {
     struct mu_arena a;
-    mu_arena_init(&a, 32 << 20);
+    mu_arena_init(&a, 128 << 20);
     static const struct mu_json_limits limits = {.max_bytes = 2 << 20, .max_depth = 80};
     yyjson_val *spec = NULL;
     int r = mu_json_read(&a, v->spec, &limits, &spec, NULL);
@@ -49,6 +118,7 @@ static void add_item(struct mu_json_w *w, const struct mu_schedule_view *v, bool
         mu_json_add(w->buf, config);
         w->comma = true;
     }
+    add_environment(w, &a, v);
     mu_jw_key(w, "history");
     mu_jw_obj(w);
     mu_jw_ktime_opt(w, "last_ran", v->last_ms);
@@ -99,13 +169,10 @@ static void written(struct mu_schedule_write *op, int result)
         return;
     }
     if (op->what == MU_SCHED_DELETE) {
-        struct mu_json_w w = mu_json_w(mu_call_buf(x->c));
-        mu_jw_obj(&w);
-        mu_jw_kbool(&w, "success", true);
-        mu_jw_kstr(&w, "request_id", mu_call_request_id(x->c));
-        mu_jw_obj_end(&w);
+        mu_call_success(x->c);
+    } else {
+        mu_call_send(x->c, 200);
     }
-    mu_call_send(x->c, 200);
 }
 
 /* What is no environment's id must be an image that may be used (oz-api.md 16.5); whether the

@@ -285,7 +285,7 @@ static void world_begin(struct world *w, const struct kind *kind)
     assert_int_equal(mu_loop_new(&mu_env_real, "test", &w->loop), 0);
     assert_int_equal(mu_feed_new(&w->loop, 1, &w->feed), 0);
     assert_int_equal(mu_metrics_new(&w->metrics), 0);
-    const struct mu_db_opts db = {.url = w->url};
+    const struct mu_db_opts db = {.url = w->url, .sync_normal = true};
     const struct mu_writer_opts wo = {
         .db = db, .env = &w->env, .feed = w->feed, .metrics = w->metrics};
     const struct mu_readers_opts ro = {.db = db, .threads = 2};

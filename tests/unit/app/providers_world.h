@@ -222,7 +222,8 @@ static struct mu_provider *provider(struct world *w, const char *key)
     return NULL;
 }
 
-MU_UNUSED static struct mu_call_request request(struct world *w, const char *key, const char *prompt)
+MU_UNUSED static struct mu_call_request request(struct world *w, const char *key,
+                                                const char *prompt)
 {
     struct mu_provider *pr = provider(w, key);
     w->out_len = 0;
@@ -278,7 +279,7 @@ MU_UNUSED static void settle(struct world *w)
     assert_true(mu_list_empty(&w->p->calls));
 }
 
-static void assert_has(const char *text, const char *part)
+MU_UNUSED static void assert_has(const char *text, const char *part)
 {
     if (!strstr(text, part)) {
         fail_msg("\"%s\" is not in: %s", part, text);

@@ -2,6 +2,7 @@
 #ifndef TEST_APP_SESSION_MOVES_H
 #define TEST_APP_SESSION_MOVES_H
 
+#include "app/sessions/attempts.h"
 #include "app_world.h"
 
 /* --- what a single get shows --- */
@@ -77,6 +78,50 @@ static struct mu_session_put_back a_put_back(struct world *w, const struct mu_id
 {
     return (struct mu_session_put_back){
         .id = *id, .epoch = epoch, .now_ms = now(w), .deadline_ms = now(w) + 1000};
+}
+
+OPERATION(mu_session_offer, do_offer, mu_session_offer, w->sessions, unit)
+OPERATION(mu_session_step, do_step, mu_session_step, w->sessions, unit)
+OPERATION(mu_session_requeue, do_requeue, mu_session_requeue, w->sessions, unit)
+
+static int offer(struct world *w, const struct mu_id *id, int64_t epoch, int64_t *ret_epoch)
+{
+    struct mu_session_offer op = {.id = *id,
+                                  .execution_id = mu_id_random(&w->env),
+                                  .epoch = epoch,
+                                  .worker_id = MU_B("w1"),
+                                  .conn = 7,
+                                  .token = mu_sha256_hex(MU_B("token")),
+                                  .deadline_ms = now(w) + 60000};
+    int r = do_offer(w, &op);
+    if (ret_epoch) {
+        *ret_epoch = op.epoch;
+    }
+    return r;
+}
+
+static int step(struct world *w, const struct mu_id *id, int64_t epoch, int from, int to)
+{
+    struct mu_session_step op = {
+        .id = *id, .epoch = epoch, .deadline_ms = now(w) + 60000, .from = from, .to = to};
+    return do_step(w, &op);
+}
+
+static int requeue(struct world *w, const struct mu_id *id, int64_t epoch, bool counts,
+                   int64_t *ret_epoch)
+{
+    struct mu_session_requeue op = {.id = *id,
+                                    .epoch = epoch,
+                                    .deadline_ms = now(w) + 60000,
+                                    .from = 30,
+                                    .counts = counts,
+                                    .outcome = MU_ATT_REJECTED,
+                                    .reason = "It was refused"};
+    int r = do_requeue(w, &op);
+    if (ret_epoch) {
+        *ret_epoch = op.epoch;
+    }
+    return r;
 }
 
 static void put_chunk(struct world *w, const struct mu_id *id, int64_t epoch, int64_t pos,

@@ -390,14 +390,18 @@ static void a_stop_that_was_accepted_wins(struct world *w)
 
 /* --- G2: the states --- */
 
-static const int states[] = {20, 22, 60, 80, 90, 92, 94};
+static const int states[] = {20, 22, 30, 40, 50, 60, 80, 90, 92, 94};
 
 static struct mu_id planted(struct world *w, int state)
 {
     struct mu_session_create c = new_run(&w->alice);
-    c.route = state == 22 ? MU_ROUTE_WORKER : MU_ROUTE_PROVIDER;
+    bool worker = state >= 22 && state <= 50;
+    c.route = worker ? MU_ROUTE_WORKER : MU_ROUTE_PROVIDER;
     assert_int_equal(do_create(w, &c), 0);
-    if (state != 20 && state != 22) {
+    if (worker && state != 22) {
+        assert_int_equal(offer(w, &c.id, 0, NULL), 0);
+        assert_int_equal(state == 30 ? 0 : step(w, &c.id, 1, 30, state), 0);
+    } else if (state != 20 && state != 22) {
         assert_int_equal(claim(w, &c.id, 0, NULL), 0);
     } else {
         put_sql(w, "UPDATE sessions SET epoch = 1 WHERE id = '%s'", c.id.text);
@@ -429,6 +433,11 @@ enum {
     MOVE_RECOVER_60,
     MOVE_RECOVER_60_LAST,
     MOVE_RECOVER_80,
+    MOVE_OFFER,
+    MOVE_STEP_40,
+    MOVE_STEP_50,
+    MOVE_STEP_60,
+    MOVE_REQUEUE,
     MOVES
 };
 
@@ -462,6 +471,14 @@ static int make_move(struct world *w, const struct mu_id *id, int move)
         return cancel(w, &w->alice, id, NULL);
     case MOVE_CANCEL_ADMIN:
         return cancel(w, &w->admin, id, NULL);
+    case MOVE_OFFER:
+        return offer(w, id, 1, NULL);
+    case MOVE_STEP_40:
+    case MOVE_STEP_50:
+    case MOVE_STEP_60:
+        return step(w, id, 1, 30, 40 + 10 * (move - MOVE_STEP_40));
+    case MOVE_REQUEUE:
+        return requeue(w, id, 1, false, NULL);
     case MOVE_RECOVER_60:
     case MOVE_RECOVER_60_LAST:
         rec.state = 60;
@@ -500,7 +517,7 @@ static void every_move_is_in_the_table_and_no_end_changes(struct world *w)
             assert_int_equal(
                 num(w, "SELECT COUNT(*) FROM attempts WHERE session_id = '%s' AND ended_ms IS NULL",
                     id.text),
-                after.state == 60 || after.state == 80);
+                after.state >= 30 && after.state <= 80);
             put_sql(w, "UPDATE sessions SET deadline_ms = 6 WHERE id = '%s'", id.text);
         }
     }

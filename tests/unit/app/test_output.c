@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "../alloc_fail.h"
-#include "app/dispatch/output.h"
+#include "app/sessions/output.h"
 
 static void add(struct mu_output *o, const char *text)
 {

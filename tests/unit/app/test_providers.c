@@ -115,69 +115,70 @@ struct row {
 };
 
 /* oz-providers.md 4.1 and 9. */
+static const struct row failures[] = {
+    {MU_FETCH_OK, 429, "slow down", MU_CALL_RATE_LIMITED, false},
+    {MU_FETCH_BROKEN, 429, "slo", MU_CALL_RATE_LIMITED, false},
+    {MU_FETCH_CONNECT, 0, NULL, MU_CALL_UNAVAILABLE, false},
+    {MU_FETCH_TLS, 0, NULL, MU_CALL_UNAVAILABLE, false},
+    {MU_FETCH_TIMEOUT, 0, NULL, MU_CALL_UNAVAILABLE, true},
+    {MU_FETCH_BROKEN, 0, NULL, MU_CALL_UNAVAILABLE, true},
+    {MU_FETCH_FAILED, 0, NULL, MU_CALL_UNAVAILABLE, false},
+    {MU_FETCH_OK, 408, "", MU_CALL_UNAVAILABLE, false},
+    {MU_FETCH_OK, 500, "oops", MU_CALL_UNAVAILABLE, true},
+    {MU_FETCH_OK, 502, "oops", MU_CALL_UNAVAILABLE, true},
+    {MU_FETCH_OK, 503, "oops", MU_CALL_UNAVAILABLE, true},
+    {MU_FETCH_OK, 504, "oops", MU_CALL_UNAVAILABLE, true},
+    {MU_FETCH_OK, 529, "oops", MU_CALL_UNAVAILABLE, true},
+    {MU_FETCH_STALLED, 503, "oo", MU_CALL_UNAVAILABLE, true},
+    {MU_FETCH_OK, 401, "no", MU_CALL_AUTH, false},
+    {MU_FETCH_OK, 403, "no", MU_CALL_AUTH, false},
+    {MU_FETCH_OK, 400, "bad", MU_CALL_BAD_REQUEST, false},
+    {MU_FETCH_OK, 404, "no such page", MU_CALL_BAD_REQUEST, false},
+    {MU_FETCH_OK, 413, "big", MU_CALL_BAD_REQUEST, false},
+    {MU_FETCH_OK, 422, "bad", MU_CALL_BAD_REQUEST, false},
+    {MU_FETCH_OK, 404, "{\"error\":{\"message\":\"The model m-1 was not found\"}}",
+     MU_CALL_NO_MODEL, false},
+    {MU_FETCH_OK, 302, "to another place", MU_CALL_BAD_RESPONSE, false},
+    {MU_FETCH_OK, 200, "", MU_CALL_BAD_RESPONSE, true},
+    {MU_FETCH_OK, 200, "<html><body>hello</body></html>", MU_CALL_BAD_RESPONSE, true},
+    {MU_FETCH_OK, 200, "{\"choices\":[]}", MU_CALL_BAD_RESPONSE, true},
+    {MU_FETCH_OK, 200, OPENAI_END, MU_CALL_BAD_RESPONSE, true},
+    {MU_FETCH_OK, 200, OPENAI_DELTA(" \\n") OPENAI_END, MU_CALL_BAD_RESPONSE, true},
+    {MU_FETCH_OK, 200, OPENAI_DELTA("half"), MU_CALL_BAD_RESPONSE, true},
+    {MU_FETCH_BROKEN, 200, "", MU_CALL_UNAVAILABLE, true},
+    {MU_FETCH_BROKEN, 200, OPENAI_DELTA("half"), MU_CALL_BAD_RESPONSE, true},
+    {MU_FETCH_STALLED, 200, "", MU_CALL_UNAVAILABLE, true},
+    {MU_FETCH_STALLED, 200, OPENAI_DELTA("half"), MU_CALL_BAD_RESPONSE, true},
+    {MU_FETCH_TOO_LARGE, 200, OPENAI_DELTA("half"), MU_CALL_BAD_RESPONSE, true},
+    {MU_FETCH_TOO_LARGE, 500, "oops", MU_CALL_UNAVAILABLE, true},
+    {MU_FETCH_ABORTED, 200,
+     "data: {\"error\":{\"type\":\"overloaded_error\",\"message\":\"busy\"}}\n\n",
+     MU_CALL_UNAVAILABLE, true},
+    {MU_FETCH_ABORTED, 200,
+     OPENAI_DELTA("half") "data: {\"error\":{\"type\":\"overloaded_error\"}}\n\n",
+     MU_CALL_UNAVAILABLE, true},
+    {MU_FETCH_ABORTED, 200, "data: {\"error\":{\"type\":\"rate_limit_error\"}}\n\n",
+     MU_CALL_RATE_LIMITED, false},
+};
+
 static void every_failure_has_its_class(void **state)
 {
     (void)state;
-    static const struct row rows[] = {
-        {MU_FETCH_OK, 429, "slow down", MU_CALL_RATE_LIMITED, false},
-        {MU_FETCH_BROKEN, 429, "slo", MU_CALL_RATE_LIMITED, false},
-        {MU_FETCH_CONNECT, 0, NULL, MU_CALL_UNAVAILABLE, false},
-        {MU_FETCH_TLS, 0, NULL, MU_CALL_UNAVAILABLE, false},
-        {MU_FETCH_TIMEOUT, 0, NULL, MU_CALL_UNAVAILABLE, true},
-        {MU_FETCH_BROKEN, 0, NULL, MU_CALL_UNAVAILABLE, true},
-        {MU_FETCH_FAILED, 0, NULL, MU_CALL_UNAVAILABLE, false},
-        {MU_FETCH_OK, 408, "", MU_CALL_UNAVAILABLE, false},
-        {MU_FETCH_OK, 500, "oops", MU_CALL_UNAVAILABLE, true},
-        {MU_FETCH_OK, 502, "oops", MU_CALL_UNAVAILABLE, true},
-        {MU_FETCH_OK, 503, "oops", MU_CALL_UNAVAILABLE, true},
-        {MU_FETCH_OK, 504, "oops", MU_CALL_UNAVAILABLE, true},
-        {MU_FETCH_OK, 529, "oops", MU_CALL_UNAVAILABLE, true},
-        {MU_FETCH_STALLED, 503, "oo", MU_CALL_UNAVAILABLE, true},
-        {MU_FETCH_OK, 401, "no", MU_CALL_AUTH, false},
-        {MU_FETCH_OK, 403, "no", MU_CALL_AUTH, false},
-        {MU_FETCH_OK, 400, "bad", MU_CALL_BAD_REQUEST, false},
-        {MU_FETCH_OK, 404, "no such page", MU_CALL_BAD_REQUEST, false},
-        {MU_FETCH_OK, 413, "big", MU_CALL_BAD_REQUEST, false},
-        {MU_FETCH_OK, 422, "bad", MU_CALL_BAD_REQUEST, false},
-        {MU_FETCH_OK, 404, "{\"error\":{\"message\":\"The model m-1 was not found\"}}",
-         MU_CALL_NO_MODEL, false},
-        {MU_FETCH_OK, 302, "to another place", MU_CALL_BAD_RESPONSE, false},
-        {MU_FETCH_OK, 200, "", MU_CALL_BAD_RESPONSE, true},
-        {MU_FETCH_OK, 200, "<html><body>hello</body></html>", MU_CALL_BAD_RESPONSE, true},
-        {MU_FETCH_OK, 200, "{\"choices\":[]}", MU_CALL_BAD_RESPONSE, true},
-        {MU_FETCH_OK, 200, OPENAI_END, MU_CALL_BAD_RESPONSE, true},
-        {MU_FETCH_OK, 200, OPENAI_DELTA(" \\n") OPENAI_END, MU_CALL_BAD_RESPONSE, true},
-        {MU_FETCH_OK, 200, OPENAI_DELTA("half"), MU_CALL_BAD_RESPONSE, true},
-        {MU_FETCH_BROKEN, 200, "", MU_CALL_UNAVAILABLE, true},
-        {MU_FETCH_BROKEN, 200, OPENAI_DELTA("half"), MU_CALL_BAD_RESPONSE, true},
-        {MU_FETCH_STALLED, 200, "", MU_CALL_UNAVAILABLE, true},
-        {MU_FETCH_STALLED, 200, OPENAI_DELTA("half"), MU_CALL_BAD_RESPONSE, true},
-        {MU_FETCH_TOO_LARGE, 200, OPENAI_DELTA("half"), MU_CALL_BAD_RESPONSE, true},
-        {MU_FETCH_TOO_LARGE, 500, "oops", MU_CALL_UNAVAILABLE, true},
-        {MU_FETCH_ABORTED, 200,
-         "data: {\"error\":{\"type\":\"overloaded_error\",\"message\":\"busy\"}}\n\n",
-         MU_CALL_UNAVAILABLE, true},
-        {MU_FETCH_ABORTED, 200,
-         OPENAI_DELTA("half") "data: {\"error\":{\"type\":\"overloaded_error\"}}\n\n",
-         MU_CALL_UNAVAILABLE, true},
-        {MU_FETCH_ABORTED, 200, "data: {\"error\":{\"type\":\"rate_limit_error\"}}\n\n",
-         MU_CALL_RATE_LIMITED, false},
-    };
     add_conf(&w, "glm", MU_PROVIDER_OPENAI);
     world_start(&w);
-    for (size_t i = 0; i < MU_ARRAY_LEN(rows); i++) {
+    for (size_t i = 0; i < MU_ARRAY_LEN(failures); i++) {
         struct mu_fetch *x = start("glm");
-        int fed = rows[i].body ? feed(x, rows[i].status, rows[i].body) : 0;
-        assert_true((fed < 0) == (rows[i].end == MU_FETCH_ABORTED));
-        end_fetch(x, rows[i].end, rows[i].status, rows[i].status == 429 ? 7000 : -1);
-        if (w.result.cls != rows[i].cls || w.result.counted != rows[i].counted) {
+        int fed = failures[i].body ? feed(x, failures[i].status, failures[i].body) : 0;
+        assert_true((fed < 0) == (failures[i].end == MU_FETCH_ABORTED));
+        end_fetch(x, failures[i].end, failures[i].status, failures[i].status == 429 ? 7000 : -1);
+        if (w.result.cls != failures[i].cls || w.result.counted != failures[i].counted) {
             fail_msg("row %zu: %s, counted %d: %s", i, mu_call_class_name(w.result.cls),
                      w.result.counted, w.text);
         }
         assert_true(w.text[0] != 0);
-        assert_int_equal(w.result.retry_after_ms, rows[i].status == 429 ? 7000 : 0);
+        assert_int_equal(w.result.retry_after_ms, failures[i].status == 429 ? 7000 : 0);
     }
-    assert_int_equal(w.dones, MU_ARRAY_LEN(rows));
+    assert_int_equal(w.dones, MU_ARRAY_LEN(failures));
 }
 
 static void fallback_follows_the_table(void **state)
@@ -615,7 +616,7 @@ static void a_block_survives_a_restart(void **state)
     char path[64];
     int64_t until;
     snprintf(path, sizeof path, "%s/m.db", w.dir);
-    const struct mu_db_opts db_opts = {.url = path};
+    const struct mu_db_opts db_opts = {.url = path, .sync_normal = true};
     struct mu_feed *feed_ = NULL;
     struct mu_writer *writer;
     assert_int_equal(mu_feed_new(&w.loop, 1, &feed_), 0);

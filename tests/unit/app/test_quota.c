@@ -140,6 +140,25 @@ static void a_stale_settle_does_not_free_anothers_slot(struct world *w)
     assert_int_equal(held(w), 1);
 }
 
+/* The deadline ended the session; what its call used is known only to the report that comes late.
+ */
+static void a_late_report_still_settles_its_quota(struct world *w)
+{
+    struct mu_id a = queued(w, &w->alice), b = queued(w, &w->alice);
+    struct mu_quota_take q = a_take(w, "org", 1);
+    assert_int_equal(claim_with(w, &a, 0, &q), 0);
+    put_sql(w,
+            "UPDATE sessions SET state = 94, outcome = 4, ended_ms = 1, stop_ms = NULL WHERE id = "
+            "'%s'",
+            a.text);
+    int64_t free_ms = now(w) + 60000;
+    assert_int_equal(end_settling(w, &a, 1, free_ms), MU_E_STALE);
+    advance(w, 10001); /* the hold would be over */
+    q = a_take(w, "org", 1);
+    assert_int_equal(claim_with(w, &b, 0, &q), MU_E_SATURATED);
+    assert_int_equal(q.next_free_ms, free_ms);
+}
+
 static void a_switch_gives_the_former_slot_back(struct world *w)
 {
     struct mu_id a = queued(w, &w->alice);
@@ -205,6 +224,7 @@ IN_WORLD(exactly_as_many_as_the_limit_are_granted)
 IN_WORLD(no_limit_takes_no_slot)
 IN_WORLD(a_success_uses_its_slot_for_the_window_and_a_failure_gives_it_back)
 IN_WORLD(a_stale_settle_does_not_free_anothers_slot)
+IN_WORLD(a_late_report_still_settles_its_quota)
 IN_WORLD(a_switch_gives_the_former_slot_back)
 IN_WORLD(a_lower_limit_holds_at_once)
 IN_WORLD(putting_back_gives_the_slot_back)
@@ -216,6 +236,7 @@ int main(void)
         ON_ALL(no_limit_takes_no_slot),
         ON_ALL(a_success_uses_its_slot_for_the_window_and_a_failure_gives_it_back),
         ON_ALL(a_stale_settle_does_not_free_anothers_slot),
+        ON_ALL(a_late_report_still_settles_its_quota),
         ON_ALL(a_switch_gives_the_former_slot_back),
         ON_ALL(a_lower_limit_holds_at_once),
         ON_ALL(putting_back_gives_the_slot_back),

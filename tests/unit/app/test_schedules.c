@@ -1,6 +1,6 @@
 /* Schedules on real databases: written by their owner, fired once a tick. The dispatcher is real
  * but never started: what is created stays queued. */
-#include "app/schedules/schedules.h"
+#include "app/schedules/schedules_int.h"
 
 #include "app_world.h"
 #include "io/work.h"
@@ -216,9 +216,9 @@ static int64_t runs(struct world *w)
 /* Lets both fire a few rounds. */
 static void fire(struct world *w, int both)
 {
-    mu_schedules_start(schedules[0]);
+    assert_int_equal(mu_schedules_start(schedules[0]), 0);
     if (both) {
-        mu_schedules_start(schedules[1]);
+        assert_int_equal(mu_schedules_start(schedules[1]), 0);
     }
     run_for(w, 2300);
 }
@@ -304,11 +304,53 @@ static void a_refused_run_is_remembered_and_not_tried_again(struct world *w)
     close_schedules(w);
 }
 
+/* What can never work must not come up again in every round: it would keep others from theirs. */
+static void a_firing_that_cannot_work_waits_for_its_next_time(struct world *w)
+{
+    open_schedules(w);
+    struct mu_id bad = hourly(w, SPEC);
+    int64_t tick = next_of(w, &bad);
+    put_sql(w, "UPDATE schedules SET spec = '{' WHERE id = '%s'", bad.text);
+    atomic_store(&w->now_ms, tick);
+    fire(w, 0);
+    assert_int_equal(runs(w), 0);
+    assert_int_equal(num(w, "SELECT next_ms FROM schedules"), tick + 3600000);
+    assert_string_equal(txt(w, "SELECT last_error FROM schedules"),
+                        "the run was refused: invalid value;");
+    close_schedules(w);
+}
+
+/* The n-th allocation of anything in the process fails; the round after finds the same tick due. */
+static void no_allocation_failure_loses_a_tick(struct world *w)
+{
+    open_schedules(w);
+    struct mu_id id = hourly(w, SPEC);
+    assert_int_equal(mu_schedules_start(schedules[0]), 0);
+    for (long n = 1, made = n; made >= n; n++) {
+        int64_t before = runs(w);
+        atomic_store(&w->now_ms, next_of(w, &id));
+        (void)mu_alloc_fail_at(n);
+        for (int i = 0; i < 3; i++) {
+            assert_int_equal(mu_timer_set(&schedules[0]->timer, 0), 0);
+            run_for(w, 30);
+        }
+        made = mu_alloc_fail_at(0);
+        for (int i = 0; i < 100 && runs(w) == before; i++) {
+            run_for(w, 30);
+        }
+        assert_int_equal(runs(w), before + 1);
+        assert_true(mu_timer_is_set(&schedules[0]->timer));
+    }
+    close_schedules(w);
+}
+
 IN_WORLD(a_schedule_lives_through_its_operations)
 IN_WORLD(a_foreign_schedule_is_an_unknown_one)
 IN_WORLD(a_tick_fires_once_whoever_tries)
 IN_WORLD(a_tick_is_caught_up_with_for_an_hour)
 IN_WORLD(a_refused_run_is_remembered_and_not_tried_again)
+IN_WORLD(a_firing_that_cannot_work_waits_for_its_next_time)
+IN_WORLD(no_allocation_failure_loses_a_tick)
 
 int main(void)
 {
@@ -318,6 +360,8 @@ int main(void)
         ON_ALL(a_tick_fires_once_whoever_tries),
         ON_BOTH(a_tick_is_caught_up_with_for_an_hour),
         ON_BOTH(a_refused_run_is_remembered_and_not_tried_again),
+        ON_BOTH(a_firing_that_cannot_work_waits_for_its_next_time),
+        ON(no_allocation_failure_loses_a_tick, 0),
     };
     return cmocka_run_group_tests(tests, start_pg, stop_pg);
 }

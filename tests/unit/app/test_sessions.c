@@ -175,6 +175,26 @@ static void a_replayed_key_tells_how_its_session_ended(struct world *w)
     assert_int_equal(op.outcome, MU_OUT_CANCELLED);
 }
 
+/* The key stands for a run that is gone: neither that run nor a second one. */
+static void a_key_outlives_its_deleted_session(struct world *w)
+{
+    struct mu_session_create op = new_run(&w->alice);
+    op.idem_key = MU_B("k");
+    assert_int_equal(do_create(w, &op), 0);
+    assert_int_equal(cancel(w, &w->alice, &op.id, NULL), 0);
+    struct mu_session_delete del = {.id = op.id, .org_id = mu_str(w->alice.org_id)};
+    assert_int_equal(do_delete(w, &del), 0);
+    op = new_run(&w->alice);
+    op.idem_key = MU_B("k");
+    assert_int_equal(do_create(w, &op), MU_E_EXISTS);
+    assert_int_equal(num(w, "SELECT COUNT(*) FROM sessions"), 0);
+    assert_int_equal(live(&w->alice), 0);
+    op = new_run(&w->alice);
+    op.idem_key = MU_B("k");
+    op.body = MU_B("other");
+    assert_int_equal(do_create(w, &op), MU_E_MISMATCH);
+}
+
 static void a_retry_without_a_key_finds_the_run_of_the_last_three_minutes(struct world *w)
 {
     struct mu_session_create first = new_run(&w->alice), op;
@@ -574,12 +594,38 @@ static void no_allocation_failure_breaks_anything(struct world *w)
     assert_int_equal(holes(w), 0);
 }
 
+static void no_allocation_failure_half_cancels_or_half_deletes(struct world *w)
+{
+    long n = 1;
+    for (;; n++) {
+        struct mu_id id = running(w, &w->alice), waiting = queued(w, &w->alice);
+        long before = live(&w->alice);
+        struct mu_session_delete del = {.id = waiting, .org_id = mu_str(w->alice.org_id)};
+        mu_alloc_fail_at(n);
+        int stop = cancel(w, &w->alice, &id, NULL), end = cancel(w, &w->alice, &waiting, NULL);
+        int gone = do_delete(w, &del);
+        long made = mu_alloc_fail_at(0);
+        assert_int_equal(row_of(w, &id).state, stop == 0 ? 80 : 60);
+        assert_int_equal(row_of(w, &waiting).state, gone == 0 ? -1 : end == 0 ? 90 : 20);
+        assert_int_equal(live(&w->alice), before - (stop == 0) - (end == 0));
+        assert_int_equal(events_of(w, &id), stop == 0 ? 3 : 2);
+        assert_int_equal(events_of(w, &waiting), gone == 0 ? 0 : end == 0 ? 3 : 1);
+        if (made < n) {
+            assert_int_equal(stop | end | gone, 0);
+            break;
+        }
+    }
+    assert_true(n > 1);
+    assert_int_equal(holes(w), 0);
+}
+
 IN_WORLD(a_new_session_has_every_column)
 IN_WORLD(a_workers_session_waits_as_such)
 IN_WORLD(a_long_prompt_is_cut_at_a_character)
 IN_WORLD(the_searched_text_is_bounded_and_lower_case)
 IN_WORLD(a_key_creates_once)
 IN_WORLD(a_replayed_key_tells_how_its_session_ended)
+IN_WORLD(a_key_outlives_its_deleted_session)
 IN_WORLD(a_retry_without_a_key_finds_the_run_of_the_last_three_minutes)
 IN_WORLD(too_many_live_sessions_are_refused)
 IN_WORLD(only_an_ended_session_is_deleted)
@@ -590,6 +636,7 @@ IN_WORLD(recovery_finishes_an_accepted_stop)
 IN_WORLD(every_live_session_is_read_once)
 IN_WORLD(a_failing_neighbour_changes_nothing)
 IN_WORLD(no_allocation_failure_breaks_anything)
+IN_WORLD(no_allocation_failure_half_cancels_or_half_deletes)
 
 int main(void)
 {
@@ -600,6 +647,7 @@ int main(void)
         ON_ALL(the_searched_text_is_bounded_and_lower_case),
         ON_ALL(a_key_creates_once),
         ON_ALL(a_replayed_key_tells_how_its_session_ended),
+        ON_ALL(a_key_outlives_its_deleted_session),
         ON_ALL(a_retry_without_a_key_finds_the_run_of_the_last_three_minutes),
         ON_ALL(too_many_live_sessions_are_refused),
         ON_ALL(only_an_ended_session_is_deleted),
@@ -610,6 +658,7 @@ int main(void)
         ON_ALL(every_live_session_is_read_once),
         ON_ALL(a_failing_neighbour_changes_nothing),
         ON_BOTH(no_allocation_failure_breaks_anything),
+        ON_BOTH(no_allocation_failure_half_cancels_or_half_deletes),
     };
     return cmocka_run_group_tests(tests, start_pg, stop_pg);
 }

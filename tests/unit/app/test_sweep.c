@@ -6,6 +6,7 @@ static struct told {
     char ids[16][MU_ID_LEN + 1], gone[16][MU_ID_LEN + 1];
     bool stopped;
     struct mu_loop *loop;
+    struct mu_work *work;
 } told;
 
 static void on_expired(void *arg, mu_bytes id)
@@ -25,12 +26,14 @@ static void on_stopped(void *arg)
 static struct mu_sweeper *start_sweeper(struct world *w)
 {
     struct mu_sweeper *sw = NULL;
+    told = (struct told){.loop = w->loop};
+    assert_int_equal(mu_work_new(1, 4, &told.work), 0);
     const struct mu_sweeper_opts o = {.sessions = w->sessions,
                                       .core = w->loop,
                                       .retention_interval_ms = 3600000,
+                                      .work = told.work,
                                       .expired = on_expired,
                                       .file_gone = on_file_gone};
-    told = (struct told){.loop = w->loop};
     assert_int_equal(mu_sweeper_new(&o, &sw), 0);
     return sw;
 }
@@ -42,6 +45,7 @@ static void stop_sweeper(struct mu_sweeper *sw)
         mu_loop_run(told.loop);
     }
     mu_sweeper_free(sw);
+    told.work = mu_work_free(told.work);
 }
 
 static void set_deadline(struct world *w, const struct mu_id *id, int64_t ms)
@@ -192,18 +196,59 @@ static void a_sweeper_stops_in_the_middle(struct world *w)
     assert_int_equal(num(w, "SELECT COUNT(*) FROM sessions WHERE state = 94"), told.expired);
 }
 
+static void many_keys_go_in_several_units(struct world *w)
+{
+    put_sql(w, "INSERT INTO idempotency_keys (org_id, op, key, body_hash, subject_id, expires_ms) "
+               "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500) "
+               "SELECT 'o', 1, 'k' || i, '', '', i FROM n");
+    struct mu_sweeper *sw = start_sweeper(w);
+    advance(w, 11000);
+    int64_t left[2] = {0, 1};
+    for (int i = 0; i < 60 && left[1]; i++) {
+        run_for(w, 100);
+        left[0] = left[1] < 2500 && left[1] > 0 ? left[1] : left[0];
+        left[1] = num(w, "SELECT COUNT(*) FROM idempotency_keys");
+    }
+    assert_int_equal(left[0], 500); /* seen between two units */
+    assert_int_equal(left[1], 0);
+    stop_sweeper(sw);
+}
+
+/* The n-th allocation of anything in the process fails; the tick after finds the same row due. */
+static void no_allocation_failure_stops_the_sweeper(struct world *w)
+{
+    struct mu_sweeper *sw = start_sweeper(w);
+    for (long n = 1;; n++) {
+        struct mu_id id = queued(w, &w->alice);
+        set_deadline(w, &id, 1);
+        unsigned before = told.expired;
+        (void)mu_alloc_fail_at(n);
+        for (int i = 0; i < 40 && told.expired == before; i++) {
+            run_for(w, 100);
+        }
+        long made = mu_alloc_fail_at(0);
+        assert_int_equal(told.expired, before + 1);
+        assert_int_equal(row_of(w, &id).state, 94);
+        if (made < n || n == 20) {
+            break;
+        }
+    }
+    stop_sweeper(sw);
+}
+
 IN_WORLD(deadlines_end_sessions)
 IN_WORLD(retention_removes_what_is_due_and_only_that)
 IN_WORLD(planted_orphans_are_counted)
 IN_WORLD(a_sweeper_stops_in_the_middle)
+IN_WORLD(many_keys_go_in_several_units)
+IN_WORLD(no_allocation_failure_stops_the_sweeper)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        ON_ALL(deadlines_end_sessions),
-        ON_ALL(retention_removes_what_is_due_and_only_that),
-        ON_BOTH(planted_orphans_are_counted),
-        ON_ALL(a_sweeper_stops_in_the_middle),
+        ON_ALL(deadlines_end_sessions),         ON_ALL(retention_removes_what_is_due_and_only_that),
+        ON_BOTH(planted_orphans_are_counted),   ON_ALL(a_sweeper_stops_in_the_middle),
+        ON_BOTH(many_keys_go_in_several_units), ON(no_allocation_failure_stops_the_sweeper, 0),
     };
     return cmocka_run_group_tests(tests, start_pg, stop_pg);
 }

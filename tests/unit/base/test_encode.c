@@ -13,6 +13,11 @@ static void hexadecimal_is_lower_case(void **state MU_UNUSED)
     assert_string_equal(text, "00ff1ab2");
     mu_hex("", 0, text);
     assert_string_equal(text, "");
+    const char *digits = "0123456789abcdef", *upper = "ABCDEF";
+    for (int c = 0; c < 256; c++) {
+        const char *at = c ? strchr(digits, c) : NULL, *up = c ? strchr(upper, c) : NULL;
+        assert_int_equal(mu_hex_value((char)c), at ? at - digits : up ? up - upper + 10 : -1);
+    }
 }
 
 static void base64_matches_the_standard_both_ways(void **state MU_UNUSED)
@@ -95,6 +100,23 @@ static void malformed_utf8_is_found_and_replaced_by_maximal_parts(void **state M
     }
 }
 
+static void the_length_of_a_character_or_of_what_stands_for_none(void **state MU_UNUSED)
+{
+    static const struct {
+        const char *text;
+        size_t len, bad;
+    } rows[] = {{"a\x80", 1, 0},        {"\xc3\xa9\xa9", 2, 0},
+                {"\xe2\x82\xac", 3, 0}, {"\xf0\x9f\x98\x80", 4, 0},
+                {"\x80\x80", 0, 1},     {"\xc3", 0, 1},
+                {"\xe2\x82x", 0, 2},    {"\xf0\x9f\x98", 0, 3},
+                {"\xff\xff", 0, 1}};
+    for (size_t i = 0; i < MU_ARRAY_LEN(rows); i++) {
+        size_t bad = 0;
+        assert_int_equal(mu_utf8_len(mu_str(rows[i].text), &bad), rows[i].len);
+        assert_true(rows[i].len || bad == rows[i].bad);
+    }
+}
+
 static void cuts_fall_between_characters(void **state MU_UNUSED)
 {
     mu_bytes text = MU_B("a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80z");
@@ -133,6 +155,7 @@ int main(void)
         cmocka_unit_test(base64_matches_the_standard_both_ways),
         cmocka_unit_test(base64_that_no_encoder_makes_is_refused),
         cmocka_unit_test(malformed_utf8_is_found_and_replaced_by_maximal_parts),
+        cmocka_unit_test(the_length_of_a_character_or_of_what_stands_for_none),
         cmocka_unit_test(cuts_fall_between_characters),
         cmocka_unit_test(every_failing_allocation_is_survived),
     };

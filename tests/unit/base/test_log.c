@@ -1,5 +1,7 @@
 #include "../unit.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 
@@ -150,9 +152,45 @@ static void lines_of_several_threads_do_not_mix(void **state MU_UNUSED)
 
 static void a_closed_descriptor_does_no_harm(void **state MU_UNUSED)
 {
-    mu_log_setup(&fake, MU_LOG_INFO, false);
+    capture(MU_LOG_INFO, false);
     mu_log_fd(-1);
+    errno = ENOENT;
     mu_log(MU_LOG_INFO, "nobody reads this");
+    assert_int_equal(errno, ENOENT);
+    mu_log_fd(fds[1]);
+    mu_log(MU_LOG_INFO, "somebody reads this");
+    const char *text = written();
+    assert_null(strstr(text, "nobody"));
+    assert_non_null(strstr(text, "somebody"));
+    mu_log_fd(1);
+}
+
+/* A pipe that is full takes the front of a line; what comes later must still be lines. */
+static void a_line_that_was_cut_does_not_swallow_the_next(void **state MU_UNUSED)
+{
+    static char big[6000]; /* two of them are more than the pipe holds */
+    memset(big, 'x', sizeof big - 1);
+    capture(MU_LOG_INFO, false);
+    assert_int_equal(fcntl(fds[1], F_SETFL, O_NONBLOCK), 0);
+    assert_true(fcntl(fds[1], F_SETPIPE_SZ, 8192) >= 8192);
+    for (int i = 0; i < 3; i++) {
+        mu_log(MU_LOG_INFO, "long", MU_KC("v", big), MU_KC("w", big));
+    }
+    size_t n = 0;
+    ssize_t k;
+    assert_int_equal(fcntl(fds[0], F_SETFL, O_NONBLOCK), 0);
+    while ((k = read(fds[0], got + n, sizeof got - 1 - n)) > 0) {
+        n += (size_t)k;
+    }
+    assert_true(n > 0 && got[n - 1] != '\n'); /* it was cut */
+    assert_int_equal(fcntl(fds[0], F_SETFL, 0), 0);
+    mu_log(MU_LOG_INFO, "next");
+    mu_log(MU_LOG_INFO, "and the one behind it");
+    const char *text = written();
+    assert_int_equal(text[0], '\n');
+    assert_int_equal(text[1], '{');
+    assert_non_null(strstr(text, "\"msg\":\"next\",\"service\":\"muster\"}\n{"));
+    assert_null(strstr(text, "\n\n"));
     mu_log_fd(1);
 }
 
@@ -165,6 +203,7 @@ int main(void)
         cmocka_unit_test(only_the_value_that_is_too_long_is_cut),
         cmocka_unit_test(lines_of_several_threads_do_not_mix),
         cmocka_unit_test(a_closed_descriptor_does_no_harm),
+        cmocka_unit_test(a_line_that_was_cut_does_not_swallow_the_next),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -314,13 +314,13 @@ static unsigned seed_of_this_run(void)
     return given ? (unsigned)strtoul(given, NULL, 10) : (unsigned)(now.tv_nsec ^ now.tv_sec);
 }
 
-static void scene_new(struct scene *s, int sync_full, unsigned seed)
+static void scene_new(struct scene *s, bool sync_full, unsigned seed)
 {
     memset(s, 0, sizeof *s);
     tmp_make(&s->dir);
     s->seed = seed;
     s->opts.db =
-        (struct mu_db_opts){.url = s->dir.db, .sync_full = sync_full, .vfs = power_register()};
+        (struct mu_db_opts){.url = s->dir.db, .sync_normal = !sync_full, .vfs = power_register()};
 }
 
 static void scene_end(struct scene *s)

@@ -3,6 +3,7 @@
 #pragma GCC diagnostic ignored "-Wunused-parameter" /* cmocka hands a state to every test */
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <time.h>
 
@@ -173,6 +174,11 @@ static void reads_answer_and_see_one_moment_on_postgresql(void **state)
     reads_answer_and_see_one_moment(server.url);
 }
 
+static void *free_pool(void *pool)
+{
+    return mu_readers_free(pool);
+}
+
 static void a_full_queue_says_busy_and_the_end_says_shutdown(void **state)
 {
     tmp_make(&dir);
@@ -189,14 +195,24 @@ static void a_full_queue_says_busy_and_the_end_says_shutdown(void **state)
         asks[i] = make(&all, run_count);
         assert_int_equal(submit(pool, &asks[i]), i < 3 ? 0 : MU_E_BUSY);
     }
+    /* The end begins while a read runs: those behind it are not run any more. */
+    pthread_t thread;
+    struct ask late = make(&all, run_count);
+    assert_int_equal(pthread_create(&thread, NULL, free_pool, pool), 0);
+    int r = MU_E_BUSY;
+    while (r == MU_E_BUSY) {
+        r = submit(pool, &late);
+    }
+    assert_int_equal(r, MU_E_SHUTDOWN);
     atomic_store(&all.gate, false);
-    mu_readers_free(pool);
+    pthread_join(thread, NULL);
     mu_loop_run(all.loop);
     assert_int_equal(gate.result, 1);
     for (int i = 0; i < 3; i++) {
         assert_true(asks[i].done);
-        assert_true(asks[i].result == 1 || asks[i].result == MU_E_SHUTDOWN);
+        assert_int_equal(asks[i].result, MU_E_SHUTDOWN);
     }
+    assert_false(asks[3].done || late.done);
     mu_loop_free(all.loop);
     mu_db_close(db);
     tmp_drop(&dir);

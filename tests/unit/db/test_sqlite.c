@@ -19,7 +19,7 @@ static void file_is_private_and_durable_by_default(void **state)
     struct tmp_dir dir;
     tmp_make(&dir);
     struct mu_db *db = NULL;
-    struct mu_db_opts opts = {.url = dir.db, .sync_full = 1};
+    struct mu_db_opts opts = {.url = dir.db};
     assert_int_equal(mu_db_open(&opts, &db, NULL), 0);
     assert_int_equal(mu_db_script(db, "CREATE TABLE t (id TEXT)"), 0);
     static const struct mu_stmt sync = {"sync", "", "PRAGMA synchronous", NULL};
@@ -41,7 +41,7 @@ static void file_is_private_and_durable_by_default(void **state)
         assert_int_equal(st.st_mode & 0777, 0600);
     }
     mu_db_close(db);
-    opts.sync_full = 0;
+    opts.sync_normal = true;
     assert_int_equal(mu_db_open(&opts, &db, NULL), 0);
     assert_int_equal(mu_db_run(db, &sync, NULL, 0, on_number, &n), 1);
     assert_int_equal(n, 1);
@@ -80,7 +80,7 @@ static void a_reader_cannot_write(void **state)
     struct tmp_dir dir;
     tmp_make(&dir);
     struct mu_db *w = NULL, *r = NULL;
-    struct mu_db_opts opts = {.url = dir.db, .sync_full = 1};
+    struct mu_db_opts opts = {.url = dir.db};
     assert_int_equal(mu_db_open(&opts, &w, NULL), 0);
     assert_int_equal(mu_db_script(w, "CREATE TABLE t (id TEXT); INSERT INTO t VALUES ('a')"), 0);
     opts.reader = true;

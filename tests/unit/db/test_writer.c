@@ -11,7 +11,7 @@ static struct tmp_dir dir;
 
 static struct mu_writer_opts options(void)
 {
-    return (struct mu_writer_opts){.db = {.url = dir.db, .sync_full = 1}};
+    return (struct mu_writer_opts){.db = {.url = dir.db}};
 }
 
 static int set_up(void **state)

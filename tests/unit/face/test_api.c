@@ -37,6 +37,16 @@ static void streamed(struct mu_call *c)
     assert_null(mu_call_stream(c, 200, &h, 1, -1, NULL, NULL));
 }
 
+/* What mu_ws_accept() does as far as the api sees it. */
+static void upgraded(struct mu_call *c)
+{
+    struct mu_http_req *req = mu_call_http(c);
+    struct mu_http_ops ops = mu_api_http_ops(mu_call_api(c));
+    mu_buf_add_str(mu_call_buf(c), "thrown away");
+    ops.taken(ops.arg, req);
+    mu_http_respond(req, 101, NULL, 0, MU_B("frames"));
+}
+
 static const struct mu_schema query[] = {{.name = "q", .type = MU_S_STRING, .max = 5}, {0}};
 static const struct mu_schema body[] = {
     {.name = "prompt", .type = MU_S_STRING, .flags = MU_S_REQUIRED | MU_S_NOT_BLANK}, {0}};
@@ -60,6 +70,11 @@ static const struct mu_route routes[] = {
     {.method = MU_HTTP_GET, .path = "/api/v1/admin", .auth = MU_AUTH_ADMIN, .handler = plain},
     {.method = MU_HTTP_GET, .path = "/api/v1/broken", .auth = MU_AUTH_TENANT, .handler = broken},
     {.method = MU_HTTP_GET, .path = "/api/v1/stream", .auth = MU_AUTH_TENANT, .handler = streamed},
+    {.method = MU_HTTP_GET,
+     .path = "/api/v1/ws",
+     .auth = MU_AUTH_ADMIN,
+     .flags = MU_ROUTE_WEBSOCKET,
+     .handler = upgraded},
     {.path = "/health", .flags = MU_ROUTE_ANY_METHOD | MU_ROUTE_NO_DRAIN, .handler = plain},
     {.method = MU_HTTP_GET,
      .path = "/metrics",
@@ -508,6 +523,85 @@ static void a_stream_carries_the_common_headers(void **state)
     drop(&f);
 }
 
+/* A request for a WebSocket; what `without` names is left out. */
+static void ask_upgrade(struct fixture *f, const char *method, const char *path, const char *token,
+                        const char *without, struct mu_http_req *r)
+{
+    static const struct {
+        const char *name, *value;
+    } headers[] = {{"Upgrade", "websocket"},
+                   {"Connection", "Upgrade"},
+                   {"Sec-WebSocket-Version", "13"},
+                   {"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="}};
+    begin(r, method, path);
+    r->head.upgrade = true;
+    for (size_t i = 0; i < MU_ARRAY_LEN(headers); i++) {
+        if (!without || strcmp(without, headers[i].name) != 0) {
+            header(r, headers[i].name, headers[i].value);
+        } else if (i < 2) {
+            r->head.upgrade = false;
+        }
+    }
+    if (token) {
+        header(r, "Authorization", token);
+    }
+    run(f, r);
+}
+
+static void a_websocket_is_opened_after_the_key_and_the_upgrade_were_looked_at(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *method, *path, *token, *without;
+        int status;
+        bool closed;
+    } rows[] = {
+        {"GET", "/api/v1/ws", "Bearer boss", NULL, 101, false},
+        {"GET", "/api/v1/ws?a=b", "bearer   boss ", NULL, 101, false},
+        {"GET", "/api/v1/ws", NULL, NULL, 401, true},
+        {"GET", "/api/v1/ws", "Bearer t", NULL, 403, true},
+        {"GET", "/api/v1/ws", NULL, "Sec-WebSocket-Key", 401, true},
+        {"GET", "/api/v1/ws", "Bearer boss", "Sec-WebSocket-Key", 400, true},
+        {"GET", "/api/v1/ws", "Bearer boss", "Sec-WebSocket-Version", 400, true},
+        {"GET", "/api/v1/ws", "Bearer boss", "Connection", 400, true},
+        {"GET", "/api/v1/ws", "Bearer boss", "Upgrade", 426, false},
+        {"HEAD", "/api/v1/ws", "Bearer boss", "Upgrade", 405, false},
+        {"POST", "/api/v1/ws", "Bearer boss", NULL, 405, true},
+        {"GET", "/api/v1/ws/", "Bearer boss", NULL, 404, true},
+        {"GET", "/api/v1/ws/", "Bearer boss", "Upgrade", 404, false},
+        {"GET", "/api/v1/things", "Bearer boss", NULL, 404, true},
+        {"GET", "/api/v1/nothing", "Bearer boss", NULL, 404, true},
+        {"GET", "/health", NULL, NULL, 404, true},
+        {"GET", "/", NULL, NULL, 404, true},
+    };
+    struct fixture f = make();
+    for (size_t i = 0; i < MU_ARRAY_LEN(rows); i++) {
+        struct mu_http_req r;
+        ask_upgrade(&f, rows[i].method, rows[i].path, rows[i].token, rows[i].without, &r);
+        if (r.status != rows[i].status || r.closed != rows[i].closed) {
+            fail_msg("row %zu: %d %d", i, r.status, r.closed);
+        }
+        if (r.status == 426 || r.status == 400) {
+            headers_have(&r, "Sec-WebSocket-Version: 13\n");
+        }
+        if (r.status == 426) {
+            headers_have(&r, "Upgrade: websocket\n");
+            out_has(&r, "\"code\":\"upgrade_required\"");
+        }
+        if (r.status == 405) {
+            headers_have(&r, "Allow: GET");
+        }
+        end(&r);
+    }
+    mu_api_set_stopping(f.api);
+    struct mu_http_req r;
+    ask_upgrade(&f, "GET", "/api/v1/ws", "Bearer boss", NULL, &r);
+    assert_int_equal(r.status, 503);
+    headers_have(&r, "Retry-After: ");
+    end(&r);
+    drop(&f);
+}
+
 static void trace_ids_are_taken_from_valid_headers_only(void **state)
 {
     (void)state;
@@ -586,6 +680,7 @@ int main(void)
         cmocka_unit_test(the_metrics_listener_serves_probes_without_a_key),
         cmocka_unit_test(a_stream_carries_the_common_headers),
         cmocka_unit_test(trace_ids_are_taken_from_valid_headers_only),
+        cmocka_unit_test(a_websocket_is_opened_after_the_key_and_the_upgrade_were_looked_at),
         cmocka_unit_test(a_request_survives_any_failing_allocation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -46,7 +46,8 @@ static int open_world(void **state)
     tmp_make(&w.dir);
     assert_int_equal(mu_loop_new(&mu_env_real, "test", &w.loop), 0);
     assert_int_equal(mu_metrics_new(&w.metrics), 0);
-    const struct mu_writer_opts wo = {.db = {.url = w.dir.db}, .env = &mu_env_real};
+    const struct mu_writer_opts wo = {.db = {.url = w.dir.db, .sync_normal = true},
+                                      .env = &mu_env_real};
     must(mu_writer_new(&wo, &w.writer, &err), &err);
     const struct mu_readers_opts ro = {.db = {.url = w.dir.db, .reader = true}, .threads = 1};
     must(mu_readers_new(&ro, &w.readers, &err), &err);

@@ -25,7 +25,7 @@ static const struct mu_schema body[] = {
     {.name = "ratio", .type = MU_S_NUMBER, .min = -1, .max = 1},
     {.name = "team", .type = MU_S_BOOL},
     {.name = "at", .type = MU_S_TIME},
-    {.name = "repos", .type = MU_S_STRING_OR_LIST, .max = 2},
+    {.name = "repos", .type = MU_S_STRING_OR_LIST, .flags = MU_S_NO_NUL, .max = 2},
     {.name = "any", .type = MU_S_ANY},
     {0},
 };
@@ -71,6 +71,7 @@ static void good_bodies_pass_and_unknown_members_are_ignored(void **state)
     accepts("{\"prompt\":\"x\",\"at\":\"2026-01-31T09:08:16+01:00\",\"any\":{\"a\":[null]}}");
     accepts("{\"prompt\":\"x\",\"repos\":\"a\\nb\"}");
     accepts("{\"prompt\":\"x\",\"repos\":[\"a\",1]}");
+    accepts("{\"prompt\":\"x\",\"repos\":\"\\n a\\n \\nb\\n\"}");
     accepts("{\"prompt\":\"x\",\"title\":\"\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\"}");
 }
 
@@ -117,6 +118,12 @@ static void wrong_values_are_named_with_their_path(void **state)
             "at must be a time like 2026-01-31T09:08:16Z (RFC 3339)");
     refuses("{\"prompt\":\"x\",\"repos\":[1,2,3]}", MU_E_INVALID, "repos",
             "repos must be 0 to 2 entries");
+    refuses("{\"prompt\":\"x\",\"repos\":\"a\\nb\\nc\"}", MU_E_INVALID, "repos",
+            "repos must be 0 to 2 entries");
+    refuses("{\"prompt\":\"x\",\"repos\":\"a\\u0000\"}", MU_E_INVALID, "repos",
+            "repos must not contain NUL characters");
+    refuses("{\"prompt\":\"x\",\"repos\":[\"a\",\"b\\u0000\"]}", MU_E_INVALID, "repos[1]",
+            "repos[1] must not contain NUL characters");
 }
 
 static void a_long_path_is_cut_and_stays_text(void **state)

@@ -32,16 +32,25 @@ static void assert_bytes(mu_bytes got, const char *want)
     }
 }
 
+/* The text, or NULL when it does not decode. */
+static mu_bytes decoded(mu_bytes text, bool form)
+{
+    mu_bytes out = MU_B_NONE;
+    int r = mu_url_decode(&arena, text, form, &out);
+    assert_int_equal(r, out.ptr ? 0 : MU_E_INVALID);
+    return out;
+}
+
 static void escapes_decode(void **state)
 {
     (void)state;
-    assert_bytes(mu_url_decode(&arena, MU_B("a%20b+c%2Fd%c3%A4"), false), "a b+c/d\xc3\xa4");
-    assert_bytes(mu_url_decode(&arena, MU_B("a%20b+c"), true), "a b c");
-    assert_bytes(mu_url_decode(&arena, MU_B("%2B"), true), "+");
-    assert_non_null(mu_url_decode(&arena, MU_B(""), true).ptr);
+    assert_bytes(decoded(MU_B("a%20b+c%2Fd%c3%A4"), false), "a b+c/d\xc3\xa4");
+    assert_bytes(decoded(MU_B("a%20b+c"), true), "a b c");
+    assert_bytes(decoded(MU_B("%2B"), true), "+");
+    assert_non_null(decoded(MU_B(""), true).ptr);
     const char *bad[] = {"%", "%4", "%4g", "%g4", "a%00b", "%-1", "% 1"};
     for (size_t i = 0; i < MU_ARRAY_LEN(bad); i++) {
-        assert_null(mu_url_decode(&arena, mu_str(bad[i]), false).ptr);
+        assert_null(decoded(mu_str(bad[i]), false).ptr);
     }
 }
 
@@ -55,7 +64,7 @@ static void encoding_escapes_all_but_unreserved(void **state)
         all[i] = (char)i;
     }
     mu_url_encode(&b, mu_bytes_of(all + 1, 255));
-    mu_bytes back = mu_url_decode(&arena, mu_buf_bytes(&b), false);
+    mu_bytes back = decoded(mu_buf_bytes(&b), false);
     assert_int_equal(back.len, 255);
     assert_memory_equal(back.ptr, all + 1, 255);
     mu_buf_clear(&b);
@@ -112,24 +121,24 @@ static void unsafe_paths_are_refused(void **state)
 static void query_pairs_are_walked(void **state)
 {
     (void)state;
-    mu_bytes rest = MU_B("a=1&&b&c=x%3Dy=z+w&=v&bad=%zz&d="), k, v;
-    bool bad = false;
+    mu_bytes rest = MU_B("a=1&&b&c=x%3Dy=z+w&=v&bad=%zz&%zz=b&d="), k, v;
     const char *want[][2] = {{"a", "1"}, {"b", ""}, {"c", "x=y=z w"}, {"", "v"}};
     for (size_t i = 0; i < MU_ARRAY_LEN(want); i++) {
-        assert_true(mu_url_query_next(&arena, &rest, &k, &v, &bad));
+        assert_int_equal(mu_url_query_next(&arena, &rest, &k, &v), 1);
         assert_bytes(k, want[i][0]);
         assert_bytes(v, want[i][1]);
     }
-    assert_false(bad);
-    assert_true(mu_url_query_next(&arena, &rest, &k, &v, &bad));
-    assert_true(bad);
-    assert_true(mu_url_query_next(&arena, &rest, &k, &v, &bad));
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(mu_url_query_next(&arena, &rest, &k, &v), MU_E_INVALID);
+        assert_bytes(v, "v"); /* untouched */
+    }
+    assert_int_equal(mu_url_query_next(&arena, &rest, &k, &v), 1);
     assert_bytes(k, "d");
-    assert_false(mu_url_query_next(&arena, &rest, &k, &v, &bad));
+    assert_int_equal(mu_url_query_next(&arena, &rest, &k, &v), 0);
     rest = MU_B_NONE;
-    assert_false(mu_url_query_next(&arena, &rest, &k, &v, &bad));
+    assert_int_equal(mu_url_query_next(&arena, &rest, &k, &v), 0);
     rest = MU_B("");
-    assert_false(mu_url_query_next(&arena, &rest, &k, &v, &bad));
+    assert_int_equal(mu_url_query_next(&arena, &rest, &k, &v), 0);
 }
 
 static void absolute_urls_parse(void **state)
@@ -202,24 +211,39 @@ static void other_urls_are_refused_with_words(void **state)
     }
 }
 
-static int work(void *arg)
+static int decode_path(void *arg)
 {
+    mu_bytes p = MU_B_NONE;
     (void)arg;
-    struct mu_arena a;
-    mu_arena_init(&a, 4096);
-    mu_bytes p, k, v, rest = MU_B("a=b");
-    bool bad = false;
-    int r = mu_url_path(&a, MU_B("/a"), &p);
-    assert_true(r == 0 || r == -ENOMEM);
-    mu_url_query_next(&a, &rest, &k, &v, &bad);
-    mu_arena_fini(&a);
-    return 0;
+    mu_arena_fini(&arena);
+    int r = mu_url_path(&arena, MU_B("/a"), &p);
+    assert_int_equal(r, p.ptr ? 0 : -ENOMEM);
+    return r;
+}
+
+static int walk_query(void *arg)
+{
+    mu_bytes k = MU_B_NONE, v = MU_B_NONE, rest = MU_B("a=b");
+    (void)arg;
+    mu_arena_fini(&arena);
+    int r = mu_url_query_next(&arena, &rest, &k, &v);
+    assert_int_equal(r, v.ptr ? 1 : -ENOMEM);
+    return r;
 }
 
 static void no_memory_is_told(void **state)
 {
     (void)state;
-    each_allocation_fails(work, NULL);
+    each_allocation_fails(decode_path, NULL);
+    each_allocation_fails(walk_query, NULL);
+    mu_alloc_fail_at(1);
+    mu_arena_fini(&arena);
+    int path = decode_path(NULL);
+    mu_alloc_fail_at(1);
+    int query = walk_query(NULL);
+    mu_alloc_fail_at(0);
+    assert_int_equal(path, -ENOMEM);
+    assert_int_equal(query, -ENOMEM);
 }
 
 int main(void)

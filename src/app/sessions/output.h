@@ -1,7 +1,7 @@
 /* The output of one attempt: all of it up to 8 MiB, beyond that the first 1 and the last 7
  * (oz-worker.md 14.3). */
-#ifndef MU_APP_DISPATCH_OUTPUT_H
-#define MU_APP_DISPATCH_OUTPUT_H
+#ifndef MU_APP_SESSIONS_OUTPUT_H
+#define MU_APP_SESSIONS_OUTPUT_H
 
 #include "app/sessions/sessions.h"
 

@@ -1,4 +1,4 @@
-#include "app/dispatch/output.h"
+#include "app/sessions/output.h"
 
 #include <errno.h>
 

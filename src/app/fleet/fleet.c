@@ -1,0 +1,320 @@
+/* The fleet: life, start-up, time. */
+#include "app/fleet/fleet.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "app/fleet/fleet_int.h"
+
+const char *mu_dialect_name(enum mu_dialect d)
+{
+    static const char *const names[] = {"unknown", "vendored", "warp", "native"};
+    return names[d];
+}
+
+int64_t mu_fleet_now(const struct mu_fleet *f)
+{
+    return mu_env_wall_ms(f->opts.env);
+}
+
+struct mu_metric *mu_fleet_protocol_errors(struct mu_fleet *f)
+{
+    return f->protocol_errors;
+}
+
+/* --- time --- */
+
+void mu_task_due(struct mu_task *t, int64_t delay_ms)
+{
+    t->due_ms = mu_loop_now_ms(t->f->opts.core) + delay_ms;
+    if (mu_list_empty(&t->timed)) {
+        mu_list_push(&t->f->timed, &t->timed);
+    }
+}
+
+void mu_task_no_due(struct mu_task *t)
+{
+    mu_list_remove(&t->timed);
+    t->due_ms = 0;
+}
+
+/* A look at every deadline of the tasks that have one: a list needs no memory, so none is ever
+ * lost, and it holds only what is offered or without its worker. */
+static void tick(struct mu_timer *timer)
+{
+    struct mu_fleet *f = MU_CONTAINER(timer, struct mu_fleet, tick);
+    if (f->closed) {
+        return;
+    }
+    int64_t now = mu_loop_now_ms(f->opts.core);
+    struct mu_list due;
+    mu_list_init(&due);
+    MU_LIST_EACH(it, tmp, &f->timed)
+    {
+        if (MU_CONTAINER(it, struct mu_task, timed)->due_ms <= now) {
+            mu_list_remove(it);
+            mu_list_push(&due, it);
+        }
+    }
+    while (!mu_list_empty(&due)) {
+        mu_task_tick(MU_CONTAINER(mu_list_pop(&due), struct mu_task, timed));
+    }
+    MU_LIST_EACH(it, tmp, &f->timed_workers)
+    {
+        mu_worker_tick(MU_CONTAINER(it, struct mu_worker, timed), now);
+    }
+    if (f->n_parked && f->unpark_ms && now >= f->unpark_ms) {
+        mu_fleet_unpark(f);
+    }
+    mu_store_tick(f);
+    MU_CHECK(mu_timer_set(&f->tick, MU_FLEET_TICK_MS) == 0); /* its place in the heap is there */
+}
+
+/* --- life --- */
+
+static void add_metrics(struct mu_fleet *f)
+{
+    struct mu_metrics *m = f->opts.metrics;
+    static const char *const lost[] = {"reason=\"not_confirmed\"", "reason=\"disconnected\"",
+                                       "reason=\"claim_timeout\"", "reason=\"unknown_to_worker\""};
+    if (!m) {
+        return;
+    }
+    f->connected =
+        mu_metrics_gauge(m, "oz_workers_connected", NULL, "Workers with an open connection.");
+    f->conflicts = mu_metrics_counter(m, "oz_worker_conflicts_total", NULL,
+                                      "Workers refused because their id was connected already.");
+    f->latency =
+        mu_metrics_histogram(m, "oz_assign_latency_seconds", NULL,
+                             "Time from the moment a run waits for a worker to its assignment.");
+    for (size_t i = 0; i < MU_ARRAY_LEN(lost); i++) {
+        f->lost[i] = mu_metrics_counter(m, "oz_attempts_lost_total", lost[i],
+                                        "Attempts that a worker did not bring to an end.");
+    }
+    f->protocol_errors = mu_metrics_counter(m, "oz_ws_protocol_errors_total", NULL,
+                                            "Messages of workers that could not be understood.");
+    f->ignored = mu_metrics_counter(m, "oz_worker_reports_ignored_total", NULL,
+                                    "Reports about a run that the worker does not hold.");
+    f->queued = mu_metrics_gauge(m, "oz_runs_pending", NULL, "Runs that wait for a worker.");
+    f->running = mu_metrics_gauge(m, "oz_runs_held", NULL, "Runs that a worker holds.");
+}
+
+int mu_fleet_new(const struct mu_fleet_opts *opts, struct mu_fleet **ret)
+{
+    struct mu_fleet *f = mu_calloc(1, sizeof *f);
+    if (!f) {
+        return -ENOMEM;
+    }
+    f->opts = *opts;
+    mu_map_init(&f->tasks);
+    mu_map_init(&f->workers);
+    mu_fairq_init(&f->queue);
+    struct mu_list *const lists[] = {&f->parked,    &f->timed,         &f->free,
+                                     &f->pin_check, &f->timed_workers, &f->dirty};
+    for (size_t i = 0; i < MU_ARRAY_LEN(lists); i++) {
+        mu_list_init(lists[i]);
+    }
+    mu_timer_init(&f->tick, opts->core, tick);
+    /* numbers of connections never repeat, not even after a restart */
+    f->next_conn = mu_fleet_now(f) << 20;
+    add_metrics(f);
+    int r = mu_fleet_store_new(f);
+    if (r < 0) {
+        mu_free(f);
+        return r;
+    }
+    *ret = f;
+    return 0;
+}
+
+struct mu_fleet *mu_fleet_free(struct mu_fleet *f)
+{
+    if (!f) {
+        return NULL;
+    }
+    mu_timer_clear(&f->tick);
+    f->stopping = true;
+    size_t at = 0;
+    struct mu_task *t;
+    while ((t = mu_map_next(&f->tasks, &at))) {
+        struct mu_work_item *k = t->work;
+        if (k) {
+            mu_work_fini(k);
+        }
+        mu_free(t->texts);
+        mu_free(t);
+    }
+    at = 0;
+    struct mu_worker *w;
+    while ((w = mu_map_next(&f->workers, &at))) {
+        mu_fleet_worker_free(w);
+    }
+    mu_map_fini(&f->tasks);
+    mu_map_fini(&f->workers);
+    mu_fairq_fini(&f->queue);
+    mu_fleet_store_free(f);
+    mu_free(f);
+    return NULL;
+}
+
+void mu_fleet_start(struct mu_fleet *f)
+{
+    f->started = true;
+    MU_CHECK(mu_timer_set(&f->tick, MU_FLEET_TICK_MS) == 0);
+    mu_fleet_pump(f);
+}
+
+void mu_fleet_stop(struct mu_fleet *f)
+{
+    f->stopping = true;
+}
+
+void mu_fleet_close(struct mu_fleet *f)
+{
+    f->stopping = f->closed = true;
+    mu_timer_clear(&f->tick);
+}
+
+/* --- start-up --- */
+
+static int add_task(struct mu_fleet *f, mu_bytes id, mu_bytes org, mu_bytes pin,
+                    struct mu_task **ret)
+{
+    struct mu_task *t;
+    int r = mu_fleet_task_new(f, org, pin, &t);
+    if (r < 0) {
+        return r;
+    }
+    r = mu_id_parse(id, NULL, &t->id);
+    if (r == 0) {
+        r = mu_task_map(t);
+    }
+    if (r < 0) {
+        mu_fleet_task_free(t);
+        return r;
+    }
+    t->born = true;
+    t->queued_us = f->opts.env->mono_ns(f->opts.env) / 1000;
+    *ret = t;
+    return 0;
+}
+
+int mu_fleet_load_queued(struct mu_fleet *f, const struct mu_live_row *row)
+{
+    struct mu_task *t;
+    int r = add_task(f, row->id, row->org_id, row->pin_worker_id, &t);
+    if (r == 0) {
+        t->queued_ms = row->queued_ms;
+        t->epoch = row->epoch;
+        t->tries = row->tries;
+        mu_task_enqueue(t);
+    }
+    return r;
+}
+
+static int load_attempt(void *arg, const struct mu_attempt_row *row)
+{
+    struct mu_fleet *f = arg;
+    struct mu_worker *w;
+    struct mu_task *t;
+    int r = mu_worker_get(f, row->worker_id, &w);
+    if (r == 0) {
+        r = add_task(f, row->session_id, row->org_id, row->pin_worker_id, &t);
+    }
+    if (r == 0) {
+        r = mu_work_begin(t, w);
+    }
+    if (r < 0) {
+        return r;
+    }
+    struct mu_work_item *k = t->work;
+    t->queued_ms = row->queued_ms;
+    t->epoch = row->epoch;
+    t->tries = row->tries;
+    t->state = row->state;
+    t->cancel = row->stop_ms != 0;
+    k->conn = 0;
+    k->offered = k->sent = true;
+    k->confirmed = row->state > MU_ST_CLAIMED && row->acked_ms;
+    k->deadline_ms = row->deadline_ms;
+    k->persisted = k->total = k->log_at[0] = row->output_bytes;
+    r = mu_id_parse(row->execution_id, NULL, &k->execution);
+    snprintf(k->token_hash.text, sizeof k->token_hash.text, "%.*s", MU_ARGS(row->token_hash));
+    k->token_known =
+        row->token_hash.len && mu_identity_run_token_add(f->opts.identity, k->token_hash.text,
+                                                         &t->id, t->org_id, t->epoch) == 0;
+    mu_task_due(t, f->opts.grace_ms);
+    return r;
+}
+
+int mu_fleet_load(struct mu_fleet *f, struct mu_db *db)
+{
+    int r = mu_store_load(f, db);
+    return r < 0 ? r : mu_sessions_each_attempt(db, load_attempt, f);
+}
+
+/* --- sessions --- */
+
+void mu_fleet_cancelled(struct mu_fleet *f, mu_bytes session_id)
+{
+    struct mu_task *t = mu_map_get(&f->tasks, session_id);
+    if (!t) {
+        return;
+    }
+    t->cancel = true;
+    if (!t->work) {
+        mu_task_drop(t); /* it ended in the database */
+        return;
+    }
+    mu_work_cancel_frame(t);
+    mu_work_next(t);
+}
+
+void mu_fleet_expired(struct mu_fleet *f, mu_bytes session_id)
+{
+    struct mu_task *t = mu_map_get(&f->tasks, session_id);
+    if (!t) {
+        return;
+    }
+    struct mu_work_item *k = t->work;
+    if (k && k->sent) { /* it may go on running: the slot is not given away early */
+        const struct mu_execution of = {t->id, k->execution, t->epoch, 0};
+        mu_worker_owe(k->w, &of, k->slot);
+        k->slot = false;
+    }
+    if (k && k->busy) {
+        k->want = MU_WANT_DROP;
+    } else {
+        mu_task_drop(t);
+    }
+}
+
+/* --- looking --- */
+
+int mu_fleet_each(struct mu_fleet *f, int (*each)(void *arg, const struct mu_worker_view *v),
+                  void *arg)
+{
+    size_t at = 0;
+    struct mu_worker *w;
+    int r = 0;
+    while (r == 0 && (w = mu_map_next(&f->workers, &at))) {
+        const struct mu_worker_view v = {.id = mu_id_bytes(&w->uid),
+                                         .name = mu_str(w->name),
+                                         .version = mu_str(w->version),
+                                         .instance = mu_str(w->instance),
+                                         .caps = mu_str(w->caps),
+                                         .dialect = w->dialect,
+                                         .connected = w->attached,
+                                         .draining = w->draining,
+                                         .saturated = w->saturated_until != 0,
+                                         .since_ms = w->attached ? w->since_ms : 0,
+                                         .seen_ms = w->seen_ms,
+                                         .capacity = w->capacity,
+                                         .in_flight = w->in_flight,
+                                         .conflicts = w->conflicts};
+        if (w->attached || w->seen_ms) { /* not those that only a pin named */
+            r = each(arg, &v);
+        }
+    }
+    return r;
+}

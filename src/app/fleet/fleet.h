@@ -1,0 +1,256 @@
+/* The fleet (oz-worker.md 2.6, 5, 16): which workers are connected, which sessions wait for one,
+ * who holds which attempt and for how long. Knows no socket and no dialect: a worker's connection
+ * is a peer that takes orders and makes reports.
+ *
+ * Everything lives on the core loop; calls are for the core loop unless marked "any loop". The
+ * database decides every move of a session, memory proposes (sessions/attempts.h). */
+#ifndef MU_APP_FLEET_FLEET_H
+#define MU_APP_FLEET_FLEET_H
+
+#include "app/environments/environments.h"
+#include "app/sessions/attempts.h"
+#include "app/sessions/output.h"
+
+struct mu_fleet;
+struct mu_worker;
+
+enum mu_dialect { MU_DIALECT_UNKNOWN, MU_DIALECT_VENDORED, MU_DIALECT_WARP, MU_DIALECT_NATIVE };
+const char *mu_dialect_name(enum mu_dialect d);
+
+struct mu_fleet_opts {
+    const struct mu_env *env;
+    struct mu_loop *core;
+    struct mu_sessions *sessions;
+    struct mu_identity *identity;
+    struct mu_environments *environments; /* NULL: sessions have no variables */
+    struct mu_readers *readers;
+    struct mu_writer *writer;
+    struct mu_feed *feed;
+    struct mu_metrics *metrics;
+    int64_t claim_timeout_ms, native_claim_timeout_ms; /* frame written -> confirmed */
+    int64_t grace_ms;                                  /* a lost worker may return */
+    int64_t default_capacity; /* of a worker that announces none; 0 = no limit */
+    int64_t run_max_ms, pending_max_ms;
+    int64_t max_tries;          /* executions of one session */
+    int64_t tenant_max_running; /* 0 = no limit */
+    enum mu_dialect dialect;    /* of workers that are not native; UNKNOWN: found out */
+    bool go_workers; /* workers that are not native can run something: a sidecar is set */
+};
+MU_MUST_USE int mu_fleet_new(const struct mu_fleet_opts *opts, struct mu_fleet **ret);
+/* After the loops ended; peers that are left are forgotten, not freed. */
+struct mu_fleet *mu_fleet_free(struct mu_fleet *f);
+
+/* --- start and stop --- */
+/* Start-up, blocking, before the loops run: known workers and the attempts that an earlier process
+ * left, each with the whole grace. */
+MU_MUST_USE int mu_fleet_load(struct mu_fleet *f, struct mu_db *db);
+/* Start-up: a session that waits for a worker. */
+MU_MUST_USE int mu_fleet_load_queued(struct mu_fleet *f, const struct mu_live_row *row);
+/* From here on work is given out. */
+void mu_fleet_start(struct mu_fleet *f);
+/* Nothing new is given out, workers that leave keep what they hold: the next start adopts it. */
+void mu_fleet_stop(struct mu_fleet *f);
+/* From here on the database is not asked for anything: what is under way ends, nothing follows. */
+void mu_fleet_close(struct mu_fleet *f);
+
+/* --- sessions --- */
+/* mu_session_create() for a session that waits for a worker; a free worker is offered it in the
+ * same commit. Any loop. Codes of mu_session_create(). */
+MU_MUST_USE int mu_fleet_create(struct mu_fleet *f, struct mu_session_create *op);
+/* A stop was accepted, or the sweeper ended it. */
+void mu_fleet_cancelled(struct mu_fleet *f, mu_bytes session_id);
+void mu_fleet_expired(struct mu_fleet *f, mu_bytes session_id);
+
+/* Output of an attempt so far, for a viewer that joins: false when no worker holds the session,
+ * else done() follows (core loop). */
+struct mu_fleet_snapshot {
+    struct mu_session_chunks read;
+    struct mu_fleet *fleet;
+    struct mu_id id;
+    unsigned tries;
+    bool running; /* out */
+    int64_t epoch, offset;
+    struct mu_buf text; /* out: initialised and freed by the caller */
+    void (*done)(struct mu_fleet_snapshot *op);
+    void *ctx;
+};
+bool mu_fleet_snapshot(struct mu_fleet *f, struct mu_fleet_snapshot *op);
+
+/* --- peers --- */
+enum mu_order_kind {
+    MU_ORDER_ASSIGN,
+    MU_ORDER_CANCEL,
+    MU_ORDER_WELCOME,
+    MU_ORDER_ACK,
+};
+
+struct mu_job_var {
+    mu_bytes name, value;
+};
+
+/* What the worker is to do. Texts live in the order's arena. */
+struct mu_assignment {
+    mu_bytes prompt, title, harness, model, skill;
+    mu_bytes config;         /* JSON: agent_config as sent, or empty */
+    mu_bytes environment_id; /* ptr NULL = none */
+    mu_bytes env_spec;       /* JSON {"repos":[…],"setup_commands":[…]}, or empty */
+    mu_bytes image;          /* ptr NULL = the worker's default */
+    struct mu_job_var *vars;
+    size_t n_vars;
+    char token[MU_RUN_TOKEN_LEN + 1];
+    int64_t created_ms, lease_ms, deadline_ms;
+};
+
+struct mu_execution {
+    struct mu_id session, execution;
+    int64_t epoch, seq;
+};
+
+struct mu_order {
+    struct mu_post post;
+    struct mu_peer *peer;
+    struct mu_fleet *fleet;
+    enum mu_order_kind kind;
+    enum mu_dialect dialect;  /* of the worker, as far as it is known */
+    struct mu_execution of;   /* ASSIGN, CANCEL, ACK */
+    struct mu_assignment job; /* ASSIGN */
+    /* WELCOME; the arrays live in the arena */
+    const char *worker_uid;
+    struct mu_id *keep, *stop;
+    struct mu_execution *acked;
+    size_t n_keep, n_stop, n_acked;
+    struct mu_arena arena;
+};
+/* Any loop. */
+struct mu_order *mu_order_free(struct mu_order *o);
+
+/* One connection, embedded in the face's object on its own loop; the functions run there. */
+struct mu_peer {
+    struct mu_loop *loop;
+    struct mu_fleet *fleet;
+    /* Carries the order out and frees it. */
+    void (*order)(struct mu_peer *peer, struct mu_order *o);
+    /* Pings; any inbound byte within 5 s: mu_fleet_alive(peer, true), else false. */
+    void (*probe)(struct mu_peer *peer);
+    void (*close)(struct mu_peer *peer, int code, const char *reason);
+    /* The last one: the peer is forgotten and may be freed. */
+    void (*release)(struct mu_peer *peer);
+    /* the fleet's */
+    struct mu_worker *worker; /* core loop */
+    int64_t conn;
+    struct mu_post attach_post, gone_post, alive_post, probe_post, close_post, release_post;
+    bool alive, closing;
+    int close_code;
+    const char *close_reason;
+    /* filled before mu_fleet_gone() */
+    struct mu_id *unsent; /* sessions whose assignment did not leave whole; heap, taken over */
+    size_t n_unsent;
+};
+
+/* Whether a worker may connect: 0, MU_E_BUSY (its id is connected and alive: 429), MU_E_LIMIT
+ * (503), MU_E_SHUTDOWN, -ENOMEM. Any loop; may take 5 s. After 0 exactly one of mu_fleet_attach()
+ * and mu_fleet_gone() follows. */
+struct mu_admission {
+    struct mu_post post;
+    struct mu_fleet *fleet;
+    struct mu_peer *peer;
+    mu_bytes name;                                     /* worker id */
+    mu_bytes instance;                                 /* of native workers, ptr NULL = none */
+    bool anonymous;                                    /* the name was made up */
+    bool native;                                       /* it will say hello */
+    void (*done)(struct mu_admission *op, int result); /* on peer->loop */
+    void *ctx;
+    int result;
+};
+void mu_fleet_admit(struct mu_fleet *f, struct mu_admission *op);
+/* The connection is open: orders may come. On peer->loop, like the next two. */
+void mu_fleet_attach(struct mu_peer *peer);
+/* It is over (or did not come to be); release() follows. */
+void mu_fleet_gone(struct mu_peer *peer);
+/* The answer to probe(). */
+void mu_fleet_alive(struct mu_peer *peer, bool alive);
+/* An assignment that came when the connection was closed already. Takes the order. */
+void mu_fleet_unsent(struct mu_order *o);
+
+/* --- reports --- */
+enum mu_report_kind {
+    MU_REPORT_HELLO,
+    MU_REPORT_CLAIMED,
+    MU_REPORT_REJECTED,
+    MU_REPORT_STATE,
+    MU_REPORT_LOG,
+    MU_REPORT_ENDED,
+    MU_REPORT_DRAIN,
+    MU_REPORT_ALIVE, /* a heartbeat, or a message that only shows the dialect */
+};
+
+struct mu_report_running {
+    struct mu_execution of;
+    int state; /* stored number; 0 = not said */
+};
+
+/* What a worker (peer set) or the session's own runner said; heap, texts live in the arena. The
+ * runner speaks over HTTP with its session token (oz-worker.md 13.6): peer NULL, session and epoch
+ * those of the principal (run, run_epoch); kinds ALIVE, LOG, and ENDED, which is only data: the
+ * worker says when it is over, unless it is away for longer than the grace. */
+struct mu_report {
+    struct mu_post post;
+    struct mu_fleet *fleet;
+    struct mu_peer *peer;
+    enum mu_report_kind kind;
+    enum mu_dialect dialect; /* what the message gives away; UNKNOWN = nothing */
+    struct mu_id session;
+    struct mu_id execution; /* empty = not said */
+    int64_t epoch;          /* -1 = not said */
+    int64_t seq;            /* 0 = not said */
+    int state;              /* STATE */
+    /* ENDED */
+    bool failed, cancelled, has_exit_code, has_output;
+    bool searched; /* the output was looked through for artifacts */
+    int64_t exit_code, tokens_in, tokens_out;
+    mu_bytes message, failure_reason, session_link; /* ptr NULL = none */
+    struct mu_buf output;                           /* what is kept of it */
+    int64_t output_total;                           /* bytes that it had */
+    struct mu_artifact_row *artifact_rows;
+    size_t n_artifacts;
+    mu_bytes artifacts; /* JSON array */
+    /* LOG */
+    unsigned stream; /* 0 or 1 */
+    int64_t offset;
+    mu_bytes chunk;
+    /* HELLO */
+    mu_bytes instance, version, caps; /* caps: JSON object, stored as it is */
+    int64_t capacity;                 /* -1 = not said */
+    struct mu_report_running *running;
+    struct mu_id *unacked;
+    size_t n_running, n_unacked;
+    struct mu_arena arena;
+    struct mu_reply *reply; /* NULL: nobody waits for an answer */
+};
+/* Embedded in whoever made the report: when it was dealt with. */
+struct mu_reply {
+    struct mu_post post;
+    struct mu_loop *loop;
+    void (*done)(struct mu_reply *reply); /* on `loop` */
+    void *ctx;
+    int result; /* 0, or MU_E_STALE: the attempt is over, nothing was taken */
+};
+MU_MUST_USE int mu_report_new(enum mu_report_kind kind, struct mu_report **ret);
+struct mu_report *mu_report_free(struct mu_report *r);
+/* Takes the report. Any loop. */
+void mu_fleet_tell(struct mu_fleet *f, struct mu_report *r);
+
+/* --- looking --- */
+struct mu_worker_view {
+    mu_bytes id, name, version, instance, caps;
+    enum mu_dialect dialect;
+    bool connected, draining, saturated;
+    int64_t since_ms, seen_ms, capacity, in_flight, conflicts;
+};
+/* Every known worker, in no order. */
+int mu_fleet_each(struct mu_fleet *f, int (*each)(void *arg, const struct mu_worker_view *v),
+                  void *arg);
+/* For counters of the face. */
+struct mu_metric *mu_fleet_protocol_errors(struct mu_fleet *f);
+
+#endif

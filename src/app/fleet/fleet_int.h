@@ -1,0 +1,275 @@
+/* Shared by the files of this context. */
+#ifndef MU_APP_FLEET_FLEET_INT_H
+#define MU_APP_FLEET_FLEET_INT_H
+
+#include "app/fleet/fleet.h"
+#include "base/heap.h"
+#include "base/log.h"
+#include "base/map.h"
+
+enum {
+    MU_FLEET_TICK_MS = 250,     /* how exactly deadlines in memory are kept */
+    MU_FLEET_CONFIRM_MS = 5000, /* after a reconnect: what was offered before is confirmed */
+    MU_FLEET_SETTLE_MS = 30000, /* after a cancel: the worker has stopped whatever it ran */
+    MU_FLEET_RETRY_MS = 500,    /* the database or memory was not there */
+    MU_FLEET_OWED_MAX = 1024,
+    MU_FLEET_BAD_CONNS = 4,
+};
+
+/* --- the queue: per org a heap by age, the orgs in a ring (queue.c) --- */
+struct mu_fairq {
+    struct mu_list ring; /* orgs that have tasks */
+    struct mu_map orgs;
+    size_t n;
+};
+
+/* What a session's assignment says, kept from its creation while it is small. */
+struct mu_job_texts {
+    size_t bytes;
+    int64_t created_ms;
+    mu_bytes prompt, title, harness, model, skill, spec, environment_id, env_snapshot;
+};
+
+enum mu_task_phase {
+    MU_TASK_NEW,    /* not stored yet, and not in the map */
+    MU_TASK_QUEUED, /* in a queue */
+    MU_TASK_PARKED, /* nobody here may take it just now, or the database is away */
+    MU_TASK_HELD,   /* a worker was chosen: work is set */
+};
+
+struct mu_work_item;
+
+/* A session of the worker route that has not ended. */
+struct mu_task {
+    struct mu_post post; /* creation */
+    struct mu_fleet *f;
+    struct mu_heap_node node;
+    struct mu_list link;  /* parked, or its worker's tasks */
+    struct mu_list timed; /* in f->timed while due_ms means something */
+    struct mu_id id;
+    char org_id[MU_ORG_LEN + 1];
+    struct mu_tenant *tenant;
+    struct mu_worker *pin; /* the only one that may take it */
+    struct mu_job_texts *texts;
+    struct mu_session_create *create;
+    enum mu_task_phase phase;
+    int64_t queued_ms, queued_us /* monotonic, for the latency */, epoch, due_ms;
+    int64_t bad_conns[MU_FLEET_BAD_CONNS]; /* connections that did not confirm it */
+    int tries, state;
+    bool ahead;  /* memory ran ahead of the create's commit */
+    bool unborn; /* its result is not known yet */
+    bool born;   /* it was made */
+    bool mapped; /* in f->tasks */
+    bool doomed; /* it was not: the offer's answer is awaited */
+    bool dead;   /* gone, but for the create's result */
+    bool cancel; /* a stop was accepted */
+    struct mu_work_item *work;
+    char pin_name[];
+};
+
+enum mu_task_want {
+    MU_WANT_NOTHING,
+    MU_WANT_REQUEUE,
+    MU_WANT_STOPPED, /* ended as cancelled: nobody runs it */
+    MU_WANT_FAILED,
+    MU_WANT_DROP, /* it ended behind our back */
+};
+
+/* What a task needs while a worker holds it. One unit of work at a time (busy). */
+struct mu_work_item {
+    struct mu_task *t;
+    struct mu_worker *w;
+    int64_t conn; /* the connection it was sent on, or was adopted by; 0: none just now */
+    struct mu_id execution;
+    struct mu_digest_hex token_hash;
+    char token[MU_RUN_TOKEN_LEN + 1];
+    bool token_known, slot /* counts in the worker's in_flight */,
+        running /* counts in the tenant's */;
+    bool offered; /* committed */
+    bool reading, job_read;
+    bool sent;      /* the assignment was handed over */
+    bool confirmed; /* by the worker */
+    bool busy, retry /* at due_ms */;
+    int want_state; /* the furthest that was reported */
+    enum mu_task_want want;
+    enum mu_attempt_outcome want_outcome; /* REQUEUE */
+    bool want_counts;
+    enum mu_end_reason want_end; /* FAILED */
+    const char *want_code, *want_text /* or the reason of REQUEUE; literals */;
+    bool cancel_sent;
+    int64_t deadline_ms, report_ms /* the runner's last sign of life */;
+    int64_t seq; /* the last one that was dealt with */
+    struct mu_report *end;
+    struct mu_report *side; /* what its runner said about its end */
+    struct mu_session_offer offer;
+    struct mu_session_step step;
+    struct mu_session_requeue requeue;
+    struct mu_session_end ended;
+    struct mu_arena end_arena;
+    struct mu_session_job job;
+    struct mu_env_read vars;
+    struct mu_arena vars_arena;
+    struct mu_job_var *var_list;
+    size_t n_vars;
+    /* output: what is not stored yet, output.c */
+    struct mu_buf tail; /* begins at `persisted` */
+    int64_t persisted, total;
+    int64_t log_at[2]; /* the worker's offsets */
+    struct mu_session_chunk chunk;
+    struct mu_buf chunk_bytes; /* of the chunk under way */
+    struct mu_timer chunk_timer;
+    int64_t log_gap; /* bytes that were left out just now */
+    bool chunk_busy, chunk_unwanted, over /* free it when nothing is under way */;
+};
+
+/* An execution that a worker must be told to stop, or that it may still be running. */
+struct mu_owed {
+    struct mu_list link;
+    struct mu_execution of;
+    bool slot;       /* counts in in_flight until it is settled */
+    int64_t sent_ms; /* loop time of the cancel frame on the present connection; 0 = not sent */
+    int64_t made_ms;
+};
+
+struct mu_worker {
+    struct mu_fleet *f;
+    struct mu_list free_link; /* in f->free */
+    struct mu_list pin_link;  /* in f->pin_check */
+    struct mu_list timed;     /* in f->timed_workers */
+    struct mu_list dirty;     /* in f->dirty */
+    struct mu_list tasks, owed;
+    struct mu_fairq *pinned;
+    size_t n_pins;                /* tasks whose pin it is */
+    struct mu_peer *peer;         /* attached or admitted */
+    struct mu_admission *waiting; /* for the answer to the probe */
+    int64_t conn;
+    enum mu_dialect dialect;
+    bool attached, ready, native, draining, anonymous, stored, took_pinned;
+    int64_t capacity, in_flight;
+    int64_t saturated_until, backoff_ms, due_ms /* of the probe's end, … */;
+    int64_t since_ms, seen_ms, conflicts, created_ms;
+    size_t n_owed;
+    struct mu_id uid;
+    char instance[40];
+    char *caps, *version; /* of the present connection; may be NULL */
+    char name[];          /* the map's key */
+};
+
+struct mu_fleet {
+    struct mu_fleet_opts opts;
+    struct mu_map tasks;   /* session id -> task */
+    struct mu_map workers; /* name -> worker */
+    struct mu_fairq queue;
+    struct mu_list parked, timed, free, pin_check, timed_workers, dirty;
+    struct mu_timer tick;
+    struct mu_post pump_post;
+    bool pump_posted, started, stopping, closed, told_sidecar;
+    int64_t next_conn;
+    size_t cached_bytes, n_connected, n_parked;
+    int64_t unpark_ms;
+    struct mu_store *store; /* store.c */
+    struct mu_metric *connected, *conflicts, *latency, *lost[4], *protocol_errors, *ignored,
+        *queued, *running;
+};
+
+/* fleet.c */
+int64_t mu_fleet_now(const struct mu_fleet *f); /* wall */
+/* Sets when the task is looked at again (tick), wall clock free; 0 = never. */
+void mu_task_due(struct mu_task *t, int64_t delay_ms);
+void mu_task_no_due(struct mu_task *t);
+void mu_worker_timed(struct mu_worker *w);
+
+/* queue.c */
+void mu_fairq_init(struct mu_fairq *q);
+void mu_fairq_fini(struct mu_fairq *q);
+MU_MUST_USE int mu_fairq_push(struct mu_fairq *q, struct mu_task *t);
+void mu_fairq_remove(struct mu_fairq *q, struct mu_task *t);
+/* The next in turn whose tenant may run more, without taking it; NULL. */
+struct mu_task *mu_fairq_peek(struct mu_fairq *q, int64_t tenant_max_running);
+/* The turn passes to the next org. */
+void mu_fairq_turn(struct mu_fairq *q, const struct mu_task *t);
+
+/* place.c: who gets what */
+void mu_fleet_pump(struct mu_fleet *f);
+void mu_fleet_pump_now(struct mu_fleet *f);
+/* Puts a stored task where it waits; frees its worker. */
+void mu_task_enqueue(struct mu_task *t);
+void mu_task_park(struct mu_task *t, int64_t retry_ms);
+void mu_task_unqueue(struct mu_task *t);
+/* A worker can take something, or something changed for those that are parked. */
+void mu_worker_update(struct mu_worker *w);
+void mu_fleet_unpark(struct mu_fleet *f);
+
+/* task.c: making and dropping */
+/* Any loop. */
+MU_MUST_USE int mu_fleet_task_new(struct mu_fleet *f, mu_bytes org_id, mu_bytes pin,
+                                  struct mu_task **ret);
+/* Finds the worker that it is pinned to. -ENOMEM, MU_E_LIMIT. */
+MU_MUST_USE int mu_task_pin(struct mu_task *t);
+/* Into f->tasks, once. The same codes. */
+MU_MUST_USE int mu_task_map(struct mu_task *t);
+/* Out of everything it is in, and freed (when its creation is over). */
+void mu_task_drop(struct mu_task *t);
+void mu_fleet_task_free(struct mu_task *t);
+/* work.c */
+MU_MUST_USE int mu_work_begin(struct mu_task *t, struct mu_worker *w);
+/* The slot, the token, the item; no unit of it may be under way. */
+void mu_work_release(struct mu_task *t);
+void mu_work_free_slot(struct mu_work_item *k);
+void mu_work_fini(struct mu_work_item *k); /* when nothing of it is under way any more */
+void mu_work_offer(struct mu_task *t);
+/* Looks what is to be done next. */
+void mu_work_next(struct mu_task *t);
+void mu_work_retry(struct mu_task *t);
+/* Back to the queue. `told`: the worker knows of it, so it is told to stop, and does not get it
+ * again before that is settled. */
+void mu_work_put_back(struct mu_task *t, enum mu_attempt_outcome outcome, const char *reason,
+                      bool told);
+/* Its worker did not return in time. */
+void mu_work_lost(struct mu_task *t);
+void mu_work_fail(struct mu_task *t, enum mu_end_reason reason, const char *code, const char *text);
+/* The worker's connection ended, or another one came. */
+void mu_work_left(struct mu_task *t, bool unsent);
+void mu_work_adopt(struct mu_task *t);
+void mu_work_cancel_frame(struct mu_task *t);
+void mu_task_tick(struct mu_task *t);
+/* job.c: what the assignment says; sends it when the offer is committed */
+void mu_work_job(struct mu_task *t);
+void mu_work_send(struct mu_task *t);
+/* end.c: by the report k->end, or as k->want says */
+void mu_work_end(struct mu_task *t);
+/* output.c */
+void mu_work_output_init(struct mu_work_item *k);
+void mu_work_log(struct mu_task *t, const struct mu_report *r);
+/* Stores what is not stored yet; false: nothing is left (or it is not wanted). */
+bool mu_work_flush(struct mu_work_item *k);
+
+/* workers.c */
+MU_MUST_USE int mu_worker_get(struct mu_fleet *f, mu_bytes name, struct mu_worker **ret);
+void mu_worker_forget(struct mu_worker *w); /* when nothing refers to it */
+void mu_fleet_worker_free(struct mu_worker *w);
+bool mu_worker_owes(const struct mu_worker *w, const struct mu_id *session);
+/* The worker may be running that; it is told to stop. `slot`: it goes on counting until settled. */
+void mu_worker_owe(struct mu_worker *w, const struct mu_execution *of, bool slot);
+/* It reported the end of it, or does not know it. */
+bool mu_fleet_worker_settle(struct mu_worker *w, const struct mu_id *session,
+                            const struct mu_id *execution);
+void mu_worker_send_owed(struct mu_worker *w);
+void mu_worker_tick(struct mu_worker *w, int64_t now);
+MU_MUST_USE int mu_worker_order(struct mu_worker *w, enum mu_order_kind kind,
+                                const struct mu_execution *of, struct mu_order **ret);
+void mu_worker_post(struct mu_worker *w, struct mu_order *o);
+void mu_worker_ack(struct mu_worker *w, const struct mu_execution *of);
+void mu_worker_dirty(struct mu_worker *w);
+/* What it holds is its again: on a new connection. */
+void mu_worker_adopt_all(struct mu_worker *w);
+/* reports.c */
+void mu_worker_hello(struct mu_worker *w, struct mu_report *r);
+
+/* store.c: rows of workers, written a few at a time */
+void mu_store_tick(struct mu_fleet *f);
+MU_MUST_USE int mu_store_load(struct mu_fleet *f, struct mu_db *db);
+MU_MUST_USE int mu_fleet_store_new(struct mu_fleet *f);
+void mu_fleet_store_free(struct mu_fleet *f);
+
+#endif

@@ -1,0 +1,211 @@
+/* Who gets what: tasks that wait, workers with room. Event-driven: a task that comes, a slot that
+ * becomes free, a worker that connects. */
+#include "app/fleet/fleet_int.h"
+
+enum { LOOK_WORKERS = 64, PARK_MS = 1000 };
+
+/* --- workers with room --- */
+
+static bool has_room(const struct mu_worker *w)
+{
+    const struct mu_fleet *f = w->f;
+    return w->attached && w->ready && !w->draining && (w->native || f->opts.go_workers) &&
+           (w->capacity == 0 || w->in_flight < w->capacity) &&
+           w->saturated_until <= mu_loop_now_ms(f->opts.core);
+}
+
+void mu_worker_update(struct mu_worker *w)
+{
+    struct mu_fleet *f = w->f;
+    bool in = !mu_list_empty(&w->free_link), may = has_room(w);
+    if (may && !in) {
+        mu_list_push(&f->free, &w->free_link);
+    } else if (!may && in) {
+        mu_list_remove(&w->free_link);
+    }
+    if (may && w->pinned && w->pinned->n && mu_list_empty(&w->pin_link)) {
+        mu_list_push(&f->pin_check, &w->pin_link);
+    }
+    if (may && (f->queue.n || f->n_parked || !mu_list_empty(&f->pin_check))) {
+        mu_fleet_pump(f);
+    }
+}
+
+static bool may_take(const struct mu_worker *w, const struct mu_task *t)
+{
+    for (size_t i = 0; i < MU_FLEET_BAD_CONNS; i++) {
+        if (t->bad_conns[i] && t->bad_conns[i] == w->conn) {
+            return false;
+        }
+    }
+    return !mu_worker_owes(w, &t->id);
+}
+
+/* --- tasks that wait --- */
+
+static struct mu_fairq *queue_of(struct mu_task *t)
+{
+    return t->pin ? t->pin->pinned : &t->f->queue;
+}
+
+void mu_task_park(struct mu_task *t, int64_t retry_ms)
+{
+    struct mu_fleet *f = t->f;
+    t->phase = MU_TASK_PARKED;
+    mu_list_push(&f->parked, &t->link);
+    f->n_parked++;
+    int64_t at = mu_loop_now_ms(f->opts.core) + retry_ms;
+    f->unpark_ms = f->unpark_ms ? MU_MIN(f->unpark_ms, at) : at;
+}
+
+void mu_task_enqueue(struct mu_task *t)
+{
+    struct mu_fleet *f = t->f;
+    if (mu_task_map(t) < 0 || mu_fairq_push(queue_of(t), t) < 0) {
+        mu_task_park(t, MU_FLEET_RETRY_MS); /* a list needs no memory */
+        return;
+    }
+    t->phase = MU_TASK_QUEUED;
+    mu_metric_set(f->queued, (int64_t)(f->queue.n + f->n_parked));
+    if (t->pin) {
+        mu_worker_update(t->pin);
+    } else {
+        mu_fleet_pump(f);
+    }
+}
+
+void mu_task_unqueue(struct mu_task *t)
+{
+    if (t->phase == MU_TASK_QUEUED) {
+        mu_fairq_remove(queue_of(t), t);
+    } else if (t->phase == MU_TASK_PARKED) {
+        mu_list_remove(&t->link);
+        t->f->n_parked--;
+    }
+    t->phase = MU_TASK_NEW;
+}
+
+void mu_fleet_unpark(struct mu_fleet *f)
+{
+    struct mu_list all;
+    mu_list_init(&all);
+    f->unpark_ms = 0;
+    while (!mu_list_empty(&f->parked)) {
+        mu_list_push(&all, mu_list_pop(&f->parked));
+        f->n_parked--;
+    }
+    while (!mu_list_empty(&all)) {
+        struct mu_task *t = MU_CONTAINER(mu_list_pop(&all), struct mu_task, link);
+        t->phase = MU_TASK_NEW;
+        mu_task_enqueue(t);
+    }
+}
+
+/* --- both together --- */
+
+static void give(struct mu_task *t, struct mu_worker *w, struct mu_fairq *q)
+{
+    mu_fairq_turn(q, t);
+    mu_task_unqueue(t);
+    if (mu_work_begin(t, w) < 0) {
+        mu_task_park(t, MU_FLEET_RETRY_MS);
+        return;
+    }
+    mu_list_remove(&w->free_link); /* the next one is another's turn */
+    mu_worker_update(w);
+    mu_work_offer(t);
+}
+
+/* What only one worker may take. `by_turns`: a worker that took such a task last time stands back
+ * for what anybody may take. */
+static void give_pinned(struct mu_fleet *f, bool by_turns)
+{
+    struct mu_list round;
+    mu_list_init(&round);
+    while (!mu_list_empty(&f->pin_check)) {
+        mu_list_push(&round, mu_list_pop(&f->pin_check));
+    }
+    while (!mu_list_empty(&round)) {
+        struct mu_worker *w = MU_CONTAINER(mu_list_pop(&round), struct mu_worker, pin_link);
+        if (mu_list_empty(&w->free_link) || !w->pinned || !w->pinned->n) {
+            continue;
+        }
+        if (by_turns && w->took_pinned && f->queue.n) {
+            w->took_pinned = false;
+            mu_list_push(&f->pin_check, &w->pin_link);
+            continue;
+        }
+        struct mu_task *t = mu_fairq_peek(w->pinned, f->opts.tenant_max_running);
+        if (t && !may_take(w, t)) {
+            mu_task_unqueue(t);
+            mu_task_park(t, PARK_MS);
+            mu_list_push(&round, &w->pin_link);
+        } else if (t) {
+            w->took_pinned = true;
+            give(t, w, w->pinned);
+        }
+    }
+}
+
+static struct mu_worker *taker(struct mu_fleet *f, const struct mu_task *t)
+{
+    unsigned looked = 0;
+    MU_LIST_EACH(it, tmp, &f->free)
+    {
+        struct mu_worker *w = MU_CONTAINER(it, struct mu_worker, free_link);
+        if (may_take(w, t)) {
+            return w;
+        }
+        if (++looked == LOOK_WORKERS) {
+            break;
+        }
+    }
+    return NULL;
+}
+
+static void give_any(struct mu_fleet *f)
+{
+    while (!mu_list_empty(&f->free)) {
+        struct mu_task *t = mu_fairq_peek(&f->queue, f->opts.tenant_max_running);
+        if (!t) {
+            break;
+        }
+        struct mu_worker *w = taker(f, t);
+        if (w) {
+            w->took_pinned = false;
+            give(t, w, &f->queue);
+        } else {
+            mu_task_unqueue(t);
+            mu_task_park(t, PARK_MS);
+        }
+    }
+}
+
+void mu_fleet_pump_now(struct mu_fleet *f)
+{
+    if (!f->started || f->stopping) {
+        return;
+    }
+    give_pinned(f, true);
+    give_any(f);
+    while (!mu_list_empty(&f->pin_check)) {
+        give_pinned(f, false);
+    }
+    mu_metric_set(f->queued, (int64_t)(f->queue.n + f->n_parked));
+}
+
+static void pump(struct mu_post *post)
+{
+    struct mu_fleet *f = MU_CONTAINER(post, struct mu_fleet, pump_post);
+    f->pump_posted = false;
+    mu_fleet_pump_now(f);
+}
+
+void mu_fleet_pump(struct mu_fleet *f)
+{
+    if (!f->pump_posted && f->started && !f->stopping) {
+        f->pump_posted = true;
+        f->pump_post.fn = pump;
+        mu_loop_post(f->opts.core, &f->pump_post);
+    }
+}

@@ -1,0 +1,177 @@
+/* The rows of workers. What they hold matters to people and to the next start, not to any decision:
+ * they are written a few at a time, when the fleet has a moment. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "app/fleet/fleet_int.h"
+
+enum { ROWS = 64, WRITE_MS = 500, ARENA = 4 << 20, CAPS_MAX = 16 << 10 };
+
+static const struct mu_stmt q_put = {
+    "worker_put", "titiitttiiii",
+    "INSERT INTO workers (id, kind, hostname, conn, capacity, instance, caps, version, conflicts, "
+    "seen_ms, created_ms, server_slot) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) "
+    "ON CONFLICT (hostname) WHERE removed_ms IS NULL AND org_id IS NULL DO UPDATE SET kind = "
+    "excluded.kind, conn = excluded.conn, capacity = excluded.capacity, instance = "
+    "excluded.instance, caps = excluded.caps, version = excluded.version, conflicts = "
+    "excluded.conflicts, seen_ms = excluded.seen_ms, server_slot = excluded.server_slot",
+    NULL};
+static const struct mu_stmt q_load = {
+    "workers_load", "t",
+    "SELECT id, kind, hostname, capacity, conflicts, seen_ms, created_ms, instance, version, caps "
+    "FROM workers WHERE removed_ms IS NULL AND org_id IS NULL AND hostname > $1 ORDER BY hostname "
+    "LIMIT 1000",
+    NULL};
+
+struct store_row {
+    struct mu_id uid;
+    mu_bytes name, instance, caps, version;
+    int64_t kind, conn, capacity, conflicts, seen_ms, created_ms;
+};
+
+struct mu_store {
+    struct mu_fleet *f;
+    struct mu_unit unit;
+    struct mu_arena arena;
+    struct store_row rows[ROWS];
+    size_t n;
+    bool busy;
+    int64_t next_ms;
+};
+
+int mu_fleet_store_new(struct mu_fleet *f)
+{
+    struct mu_store *s = mu_calloc(1, sizeof *s);
+    if (!s) {
+        return -ENOMEM;
+    }
+    s->f = f;
+    mu_arena_init(&s->arena, ARENA);
+    f->store = s;
+    return 0;
+}
+
+void mu_fleet_store_free(struct mu_fleet *f)
+{
+    if (f->store) {
+        mu_arena_fini(&f->store->arena);
+        mu_free(f->store);
+        f->store = NULL;
+    }
+}
+
+static int run_put(struct mu_unit *u, struct mu_tx *tx)
+{
+    struct mu_store *s = MU_CONTAINER(u, struct mu_store, unit);
+    int r = 0;
+    for (size_t i = 0; r >= 0 && i < s->n; i++) {
+        const struct store_row *w = &s->rows[i];
+        r = MU_TX_SEND(tx, &q_put, -1, MU_VT(mu_id_bytes(&w->uid)), MU_VI(w->kind), MU_VT(w->name),
+                       MU_VI(w->conn), MU_VI(w->capacity), MU_VT(w->instance), MU_VT(w->caps),
+                       MU_VT(w->version), MU_VI(w->conflicts), MU_VI(w->seen_ms),
+                       MU_VI(w->created_ms), MU_VI(1));
+    }
+    return r < 0 ? r : 0;
+}
+
+static void put_done(struct mu_unit *u, int result)
+{
+    struct mu_store *s = MU_CONTAINER(u, struct mu_store, unit);
+    s->busy = false;
+    for (size_t i = 0; i < s->n; i++) {
+        struct mu_worker *w = mu_map_get(&s->f->workers, s->rows[i].name);
+        if (w && result >= 0) {
+            w->stored = true;
+        } else if (w) {
+            mu_worker_dirty(w);
+        }
+    }
+    s->n = 0;
+    mu_arena_fini(&s->arena);
+}
+
+static mu_bytes text_of(struct mu_store *s, const char *text, const char *fallback, size_t max)
+{
+    mu_bytes t = mu_str(text);
+    mu_bytes copy = mu_arena_dup(&s->arena, t.len && t.len <= max ? t : mu_str(fallback));
+    return copy.ptr ? copy : MU_B("");
+}
+
+void mu_store_tick(struct mu_fleet *f)
+{
+    struct mu_store *s = f->store;
+    int64_t now = mu_loop_now_ms(f->opts.core);
+    if (s->busy || mu_list_empty(&f->dirty) || now < s->next_ms || !f->opts.writer) {
+        return;
+    }
+    s->next_ms = now + WRITE_MS;
+    while (s->n < ROWS && !mu_list_empty(&f->dirty)) {
+        struct mu_worker *w = MU_CONTAINER(mu_list_pop(&f->dirty), struct mu_worker, dirty);
+        s->rows[s->n++] = (struct store_row){.uid = w->uid,
+                                             .name = text_of(s, w->name, "", 1000),
+                                             .instance = text_of(s, w->instance, "", 64),
+                                             .caps = text_of(s, w->caps, "{}", CAPS_MAX),
+                                             .version = text_of(s, w->version, "", 200),
+                                             .kind = w->dialect,
+                                             .conn = w->conn,
+                                             .capacity = w->capacity,
+                                             .conflicts = w->conflicts,
+                                             .seen_ms = w->seen_ms,
+                                             .created_ms = w->created_ms};
+        if (s->rows[s->n - 1].name.len == 0) { /* no memory: later */
+            s->n--;
+            mu_worker_dirty(w);
+            break;
+        }
+    }
+    s->unit = (struct mu_unit){.run = run_put, .done = put_done, .loop = f->opts.core};
+    s->busy = true;
+    if (s->n == 0 || mu_writer_submit(f->opts.writer, &s->unit) < 0) {
+        put_done(&s->unit, MU_E_BUSY);
+    }
+}
+
+struct loading {
+    struct mu_fleet *f;
+    char last[MU_WORKER_NAME_MAX + 1];
+};
+
+static int take_worker(void *arg, struct mu_row *row)
+{
+    struct loading *l = arg;
+    struct mu_worker *w;
+    mu_bytes name = mu_row_bytes(row, 2), instance = mu_row_bytes(row, 7);
+    snprintf(l->last, sizeof l->last, "%.*s", MU_ARGS(name));
+    int r = mu_worker_get(l->f, name, &w);
+    if (r < 0) {
+        return r;
+    }
+    r = mu_id_parse(mu_row_bytes(row, 0), NULL, &w->uid);
+    int64_t kind = mu_row_i64(row, 1);
+    if (kind > MU_DIALECT_UNKNOWN && kind <= MU_DIALECT_NATIVE &&
+        l->f->opts.dialect == MU_DIALECT_UNKNOWN) {
+        w->dialect = (enum mu_dialect)kind;
+    }
+    w->capacity = mu_row_i64(row, 3);
+    w->conflicts = mu_row_i64(row, 4);
+    w->seen_ms = mu_row_i64(row, 5);
+    w->created_ms = mu_row_i64(row, 6);
+    snprintf(w->instance, sizeof w->instance, "%.*s", MU_ARGS(instance));
+    w->version = mu_bytes_dup(mu_row_bytes(row, 8));
+    w->caps = mu_bytes_dup(mu_row_bytes(row, 9));
+    w->stored = true;
+    return r < 0 ? r : w->version && w->caps ? 0 : -ENOMEM;
+}
+
+int mu_store_load(struct mu_fleet *f, struct mu_db *db)
+{
+    struct loading l = {.f = f};
+    for (;;) {
+        char after[sizeof l.last];
+        memcpy(after, l.last, sizeof after);
+        int r = MU_DB_RUN(db, &q_load, take_worker, &l, MU_VT(mu_str(after)));
+        if (r < 1000) {
+            return r < 0 ? r : 0;
+        }
+    }
+}

@@ -1,0 +1,324 @@
+/* The moves of an attempt at a worker. */
+#include "app/sessions/attempts.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "app/sessions/sessions_int.h"
+#include "app/sessions/statements_int.h"
+
+static const struct mu_stmt q_offer = {
+    "offer", "ttiii",
+    "UPDATE sessions SET state = 30, worker_id = $2, epoch = epoch + 1, deadline_ms = $5, "
+    "updated_ms = $4, started_ms = coalesce(started_ms, $4), rev = rev + 1 WHERE id = $1 AND state "
+    "= 22 AND epoch = $3",
+    NULL};
+static const struct mu_stmt q_attempt = {
+    "attempt_worker", "tittiiit",
+    "INSERT INTO attempts (session_id, epoch, execution_id, kind, worker_id, conn, server_slot, "
+    "state, lease_ms, offered_ms, token_hash) VALUES ($1, $2, $3, 2, $4, $5, 1, 10, $6, $7, $8)",
+    NULL};
+static const struct mu_stmt q_step = {
+    "step", "tiiii",
+    "UPDATE sessions SET state = $3, deadline_ms = $4, updated_ms = $5, running_ms = CASE WHEN $3 "
+    "= 60 THEN coalesce(running_ms, $5) ELSE running_ms END, rev = rev + 1 WHERE id = $1 AND epoch "
+    "= $2 AND state BETWEEN 30 AND 59 AND state < $3",
+    NULL};
+static const struct mu_stmt q_ack = {
+    "ack", "tiiii",
+    "UPDATE attempts SET state = $3, acked_ms = coalesce(acked_ms, $4), lease_ms = $5 WHERE "
+    "session_id = $1 AND epoch = $2 AND ended_ms IS NULL",
+    NULL};
+static const struct mu_stmt q_requeue = {
+    "requeue", "tiiii",
+    "UPDATE sessions SET state = 22, worker_id = NULL, epoch = epoch + 1, tries = tries + $5, "
+    "deadline_ms = $4, updated_ms = $3, rev = rev + 1 WHERE id = $1 AND epoch = $2 AND state "
+    "BETWEEN 30 AND 50 AND stop_ms IS NULL",
+    NULL};
+static const struct mu_stmt q_attempt_void = {
+    "attempt_void", "tiiit",
+    "UPDATE attempts SET state = 90, outcome = $3, ended_ms = $4, reason = $5 WHERE session_id = "
+    "$1 AND epoch = $2 AND ended_ms IS NULL",
+    NULL};
+static const struct mu_stmt q_job = {
+    "job", "t",
+    "SELECT p.prompt_head, p.prompt_rest, s.title, s.harness, s.model, s.skill, p.spec, "
+    "s.environment_id, p.env_snapshot, s.created_ms FROM session_specs p JOIN sessions s ON s.id = "
+    "p.session_id WHERE p.session_id = $1",
+    NULL};
+static const struct mu_stmt q_stored = {
+    "stored_chunks", "t",
+    "SELECT pos, bytes FROM output_chunks WHERE session_id = $1 ORDER BY pos LIMIT 8192", NULL};
+static const struct mu_stmt q_attempts_live = {
+    "attempts_live", "t",
+    "SELECT a.session_id, a.epoch, a.execution_id, a.worker_id, a.conn, a.offered_ms, a.acked_ms, "
+    "a.token_hash, s.org_id, s.state, s.tries, s.queued_ms, s.deadline_ms, s.stop_ms, "
+    "s.pin_worker_id, (SELECT max(c.pos + length(c.bytes)) FROM output_chunks c WHERE c.session_id "
+    "= a.session_id) FROM attempts a JOIN sessions s ON s.id = a.session_id WHERE a.ended_ms IS "
+    "NULL AND a.kind = 2 AND a.session_id > $1 ORDER BY a.session_id LIMIT 1000",
+    NULL};
+
+static void note_stale(struct mu_sessions *s, int result)
+{
+    if (result == MU_E_STALE || result == MU_E_NOT_FOUND) {
+        mu_metric_add(s->stale, 1);
+    }
+}
+
+/* --- offer --- */
+
+static int run_offer(struct mu_unit *u, struct mu_tx *tx)
+{
+    struct mu_session_offer *op = MU_CONTAINER(u, struct mu_session_offer, unit);
+    mu_bytes id = mu_id_bytes(&op->id);
+    int r = mu_tx_stream(tx, id, 1);
+    if (r >= 0) {
+        r = MU_TX_SEND(tx, &q_offer, 1, MU_VT(id), MU_VT(op->worker_id), MU_VI(op->epoch),
+                       MU_VI(op->now_ms), MU_VI(op->deadline_ms));
+    }
+    if (r >= 0) {
+        r = MU_TX_SEND(tx, &q_attempt, 1, MU_VT(id), MU_VI(op->epoch + 1),
+                       MU_VT(mu_id_bytes(&op->execution_id)), MU_VT(op->worker_id), MU_VI(op->conn),
+                       MU_VI(op->deadline_ms), MU_VI(op->now_ms), MU_VT(mu_str(op->token.text)));
+    }
+    return r < 0 ? r
+                 : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""),
+                               MU_B("{\"from\":22,\"to\":30}"));
+}
+
+static void offered(struct mu_unit *u, int result)
+{
+    struct mu_session_offer *op = MU_CONTAINER(u, struct mu_session_offer, unit);
+    if (result >= 0) {
+        op->epoch++;
+    }
+    note_stale(op->sessions, result);
+    op->done(op, result);
+}
+
+int mu_session_offer(struct mu_sessions *s, struct mu_session_offer *op)
+{
+    op->sessions = s;
+    op->now_ms = mu_sessions_now(s);
+    op->unit.run = run_offer;
+    op->unit.done = offered;
+    op->unit.stream_id = mu_id_bytes(&op->id);
+    return mu_writer_submit(s->opts.writer, &op->unit);
+}
+
+/* --- step --- */
+
+static int run_step(struct mu_unit *u, struct mu_tx *tx)
+{
+    struct mu_session_step *op = MU_CONTAINER(u, struct mu_session_step, unit);
+    mu_bytes id = mu_id_bytes(&op->id);
+    int r = mu_tx_stream(tx, id, 1);
+    if (r >= 0) {
+        r = MU_TX_SEND(tx, &q_step, 1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->to),
+                       MU_VI(op->deadline_ms), MU_VI(op->now_ms));
+    }
+    if (r >= 0) {
+        r = MU_TX_SEND(tx, &q_ack, -1, MU_VT(id), MU_VI(op->epoch),
+                       MU_VI(op->to == MU_ST_RUNNING ? 30 : 20), MU_VI(op->now_ms),
+                       MU_VI(op->deadline_ms));
+    }
+    char data[64];
+    snprintf(data, sizeof data, "{\"from\":%d,\"to\":%d}", op->from, op->to);
+    return r < 0 ? r : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""), mu_str(data));
+}
+
+static void stepped(struct mu_unit *u, int result)
+{
+    struct mu_session_step *op = MU_CONTAINER(u, struct mu_session_step, unit);
+    note_stale(op->sessions, result);
+    op->done(op, result);
+}
+
+int mu_session_step(struct mu_sessions *s, struct mu_session_step *op)
+{
+    op->sessions = s;
+    op->now_ms = mu_sessions_now(s);
+    op->unit.run = run_step;
+    op->unit.done = stepped;
+    op->unit.stream_id = mu_id_bytes(&op->id);
+    return mu_writer_submit(s->opts.writer, &op->unit);
+}
+
+/* --- requeue --- */
+
+static int run_requeue(struct mu_unit *u, struct mu_tx *tx)
+{
+    struct mu_session_requeue *op = MU_CONTAINER(u, struct mu_session_requeue, unit);
+    mu_bytes id = mu_id_bytes(&op->id);
+    int r = mu_tx_stream(tx, id, 1);
+    if (r >= 0) {
+        r = MU_TX_SEND(tx, &q_requeue, 1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->now_ms),
+                       MU_VI(op->deadline_ms), MU_VI(op->counts));
+    }
+    if (r >= 0) {
+        r = MU_TX_SEND(tx, &q_attempt_void, -1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->outcome),
+                       MU_VI(op->now_ms), MU_VT(mu_str(op->reason)));
+    }
+    if (r >= 0) {
+        r = MU_TX_SEND(tx, &mu_q_chunks_drop, -1, MU_VT(id));
+    }
+    return r < 0 ? r : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""), mu_str(op->event));
+}
+
+static void requeued(struct mu_unit *u, int result)
+{
+    struct mu_session_requeue *op = MU_CONTAINER(u, struct mu_session_requeue, unit);
+    if (result >= 0) {
+        op->epoch++;
+    }
+    note_stale(op->sessions, result);
+    op->done(op, result);
+}
+
+int mu_session_requeue(struct mu_sessions *s, struct mu_session_requeue *op)
+{
+    op->sessions = s;
+    op->now_ms = mu_sessions_now(s);
+    snprintf(op->event, sizeof op->event, "{\"from\":%d,\"to\":22,\"message\":\"%s\"}", op->from,
+             op->reason);
+    op->unit.run = run_requeue;
+    op->unit.done = requeued;
+    op->unit.stream_id = mu_id_bytes(&op->id);
+    return mu_writer_submit(s->opts.writer, &op->unit);
+}
+
+/* --- the job --- */
+
+static int take_job(void *arg, struct mu_row *row)
+{
+    struct mu_session_job *op = arg;
+    mu_bytes head = mu_row_bytes(row, 0), rest = mu_row_bytes(row, 1);
+    char *p = mu_arena_alloc(&op->arena, head.len + rest.len + 1);
+    if (!p) {
+        return -ENOMEM;
+    }
+    memcpy(p, head.ptr ? head.ptr : "", head.len);
+    memcpy(p + head.len, rest.ptr ? rest.ptr : "", rest.len);
+    op->prompt = mu_bytes_of(p, head.len + rest.len);
+    mu_bytes *const texts[] = {&op->title, &op->harness,        &op->model,       &op->skill,
+                               &op->spec,  &op->environment_id, &op->env_snapshot};
+    for (int i = 0; i < (int)MU_ARRAY_LEN(texts); i++) {
+        mu_bytes v = mu_row_bytes(row, 2 + i);
+        *texts[i] = v.ptr ? mu_arena_dup(&op->arena, v) : MU_B_NONE;
+        if (v.ptr && !texts[i]->ptr) {
+            return -ENOMEM;
+        }
+    }
+    op->created_ms = mu_row_i64(row, 9);
+    return 0;
+}
+
+static int run_job(struct mu_read *read, struct mu_db *db)
+{
+    struct mu_session_job *op = MU_CONTAINER(read, struct mu_session_job, read);
+    int r = MU_DB_RUN(db, &q_job, take_job, op, MU_VT(mu_id_bytes(&op->id)));
+    return r < 0 ? r : r == 0 ? MU_E_NOT_FOUND : 0;
+}
+
+static void job_done(struct mu_read *read, int result)
+{
+    struct mu_session_job *op = MU_CONTAINER(read, struct mu_session_job, read);
+    op->done(op, result);
+}
+
+int mu_session_job_read(struct mu_sessions *s, struct mu_session_job *op)
+{
+    op->sessions = s;
+    op->read.run = run_job;
+    op->read.done = job_done;
+    return mu_readers_submit(s->opts.readers, &op->read);
+}
+
+/* --- the output so far --- */
+
+static int take_chunk(void *arg, struct mu_row *row)
+{
+    struct mu_session_chunks *op = arg;
+    int64_t pos = mu_row_i64(row, 0);
+    mu_bytes bytes = mu_row_bytes(row, 1);
+    if (pos != op->end) { /* the middle was dropped */
+        mu_buf_clear(&op->text);
+        op->begin = pos;
+    }
+    mu_buf_add(&op->text, bytes);
+    op->end = pos + (int64_t)bytes.len;
+    return op->text.failed;
+}
+
+static int run_chunks(struct mu_read *read, struct mu_db *db)
+{
+    struct mu_session_chunks *op = MU_CONTAINER(read, struct mu_session_chunks, read);
+    op->begin = op->end = 0;
+    int r = MU_DB_RUN(db, &q_stored, take_chunk, op, MU_VT(mu_id_bytes(&op->id)));
+    return r < 0 ? r : 0;
+}
+
+static void chunks_done(struct mu_read *read, int result)
+{
+    struct mu_session_chunks *op = MU_CONTAINER(read, struct mu_session_chunks, read);
+    op->done(op, result);
+}
+
+int mu_session_chunks_read(struct mu_sessions *s, struct mu_session_chunks *op)
+{
+    op->sessions = s;
+    op->read.run = run_chunks;
+    op->read.done = chunks_done;
+    return mu_readers_submit(s->opts.readers, &op->read);
+}
+
+/* --- start-up --- */
+
+struct attempts {
+    int (*each)(void *arg, const struct mu_attempt_row *row);
+    void *arg;
+    char id[MU_ID_LEN + 1];
+};
+
+static int take_attempt(void *arg, struct mu_row *r)
+{
+    struct attempts *a = arg;
+    const struct mu_attempt_row row = {.session_id = mu_row_bytes(r, 0),
+                                       .epoch = mu_row_i64(r, 1),
+                                       .execution_id = mu_row_bytes(r, 2),
+                                       .worker_id = mu_row_bytes(r, 3),
+                                       .conn = mu_row_i64(r, 4),
+                                       .offered_ms = mu_row_i64(r, 5),
+                                       .acked_ms = mu_row_i64(r, 6),
+                                       .token_hash = mu_row_bytes(r, 7),
+                                       .org_id = mu_row_bytes(r, 8),
+                                       .state = (int)mu_row_i64(r, 9),
+                                       .tries = (int)mu_row_i64(r, 10),
+                                       .queued_ms = mu_row_i64(r, 11),
+                                       .deadline_ms = mu_row_i64(r, 12),
+                                       .stop_ms = mu_row_i64(r, 13),
+                                       .pin_worker_id = mu_row_bytes(r, 14),
+                                       .output_bytes = mu_row_i64(r, 15)};
+    snprintf(a->id, sizeof a->id, "%.*s", MU_ARGS(row.session_id));
+    return a->each(a->arg, &row);
+}
+
+int mu_sessions_each_attempt(struct mu_db *db,
+                             int (*each)(void *arg, const struct mu_attempt_row *row), void *arg)
+{
+    struct attempts a = {each, arg, ""};
+    for (;;) {
+        char after[MU_ID_LEN + 1];
+        memcpy(after, a.id, sizeof after);
+        int r = MU_DB_RUN(db, &q_attempts_live, take_attempt, &a, MU_VT(mu_str(after)));
+        if (r < 1000) {
+            return r < 0 ? r : 0;
+        }
+    }
+}
+
+const struct mu_planned mu_attempts_planned[] = {
+    {&q_offer, ""}, {&q_step, ""},   {&q_ack, ""},
+    {&q_job, ""},   {&q_stored, ""}, {&q_attempts_live, "attempts_one_live"},
+    {NULL, NULL},
+};
