@@ -20,8 +20,8 @@ struct mu_report {
 /* What the environment and the arguments say; `token` is taken over. Off without a token, a server
  * or a run, or under our own worker. */
 void mu_report_init(struct mu_report *r, const char *token, const char *server, const char *run);
-/* Starts the process that reports while the task runs; p->spare is it. `dir` is .oz in the workspace
- * `root`. */
+/* Starts the process that reports while the task runs; p->spare is it. `dir` is .oz in the
+ * workspace `root`. */
 void mu_report_start(struct mu_report *r, int dir, const char *root, struct mu_procs *p);
 /* A piece of the agent's output that begins at `offset`; dropped when the process is behind. */
 void mu_report_log(struct mu_report *r, int64_t offset, mu_bytes piece);

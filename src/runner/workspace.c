@@ -205,6 +205,7 @@ void mu_result_file_fini(struct mu_result_file *f)
     *f = (struct mu_result_file){0};
 }
 
+#define ARTIFACTS "/.oz/artifacts/"
 enum { ARTIFACT_DEPTH = 8, ARTIFACT_NAME = 400, ARTIFACT_ENTRIES = 10000 };
 
 struct gather {
@@ -234,11 +235,10 @@ static bool keep_file(struct gather *g, const struct stat *st)
         return false;
     }
     char path[ARTIFACT_NAME + 4200];
-    snprintf(path, sizeof path, "%s/.oz/artifacts/%s", g->w->root, g->path);
-    struct mu_result_file f = {mu_bytes_dup(mu_str(g->path)), mu_bytes_dup(mu_str(path)),
-                               mu_media_type(g->path), st->st_size};
-    if (!f.name || !f.path) {
-        mu_result_file_fini(&f);
+    snprintf(path, sizeof path, "%s" ARTIFACTS "%s", g->w->root, g->path);
+    struct mu_result_file f = {NULL, mu_bytes_dup(mu_str(path)), mu_media_type(g->path),
+                               st->st_size};
+    if (!f.path) {
         return false;
     }
     g->ret[(*g->n)++] = f;
@@ -281,10 +281,47 @@ static void gather_below(struct gather *g, int dir, int depth)
     closedir(d);
 }
 
-static int by_name(const void *a, const void *b)
+static int by_path(const void *a, const void *b)
 {
-    return strcmp(((const struct mu_result_file *)a)->name,
-                  ((const struct mu_result_file *)b)->name);
+    return strcmp(((const struct mu_result_file *)a)->path,
+                  ((const struct mu_result_file *)b)->path);
+}
+
+enum { NAME_BYTES = 128, NAME_ROOM = 8 }; /* what an upload may be called; for a number */
+
+static bool name_taken(const struct mu_result_file *files, size_t n, const char *name)
+{
+    if (strcmp(name, "output") == 0 || strcmp(name, "changes.patch") == 0) {
+        return true;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(files[i].name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The path as one plain word; of a long one the end, where the ending is. */
+static char *plain_name(const struct mu_result_file *files, size_t n, const char *path)
+{
+    char word[NAME_BYTES + 1], name[NAME_BYTES + 1];
+    size_t len = strlen(path), room = NAME_BYTES - NAME_ROOM;
+    path += len > room ? len - room : 0;
+    for (len = 0; path[len]; len++) {
+        char c = path[len];
+        bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                     c == '-' || c == '_' || (c == '.' && len);
+        word[len] = c == '/' ? '-' : plain ? c : '_';
+    }
+    word[len] = 0;
+    const char *dot = strrchr(word, '.');
+    int stem = dot ? (int)(dot - word) : (int)len;
+    memcpy(name, word, len + 1);
+    for (unsigned i = 2; name_taken(files, n, name); i++) {
+        snprintf(name, sizeof name, "%.*s-%u%s", stem, word, i, word + stem);
+    }
+    return mu_bytes_dup(mu_str(name));
 }
 
 size_t mu_workspace_artifacts(struct mu_workspace *w, struct mu_result_file *ret, size_t *n)
@@ -300,7 +337,18 @@ size_t mu_workspace_artifacts(struct mu_workspace *w, struct mu_result_file *ret
     }
     gather_below(&g, dir, 0);
     if (*n > first) {
-        qsort(ret + first, *n - first, sizeof *ret, by_name);
+        qsort(ret + first, *n - first, sizeof *ret, by_path);
     }
+    size_t skip = strlen(w->root) + sizeof ARTIFACTS - 1, kept = first;
+    for (size_t i = first; i < *n; i++) {
+        ret[i].name = plain_name(ret, kept, ret[i].path + skip);
+        if (ret[i].name) {
+            ret[kept++] = ret[i];
+        } else {
+            mu_result_file_fini(&ret[i]);
+            g.left_out++;
+        }
+    }
+    *n = kept;
     return g.left_out;
 }

@@ -29,7 +29,7 @@ void mu_workspace_remove(int dir, const char *name);
 
 /* A file that the worker shall keep. */
 struct mu_result_file {
-    char *name; /* below artifacts/, or changes.patch */
+    char *name; /* [A-Za-z0-9_-][A-Za-z0-9._-]{0,127}, of no other file of the task */
     char *path; /* absolute */
     const char *media_type;
     int64_t bytes;
@@ -37,9 +37,9 @@ struct mu_result_file {
 enum { MU_RESULT_FILES = 100 };
 static const int64_t MU_RESULT_FILE_BYTES = 64LL << 20, MU_RESULT_ALL_BYTES = 256LL << 20;
 
-/* Appends the regular files below .oz/artifacts, sorted by name, to ret[*n]: at most
- * MU_RESULT_FILES in all and of bounded size. Links, odd names and what is too large are left out;
- * their number is returned. */
+/* Appends the regular files below .oz/artifacts, sorted by path, to ret[*n]: at most
+ * MU_RESULT_FILES in all and of bounded size. Links, paths with control characters and what is too
+ * large are left out; their number is returned. A file is named after its path below artifacts/. */
 size_t mu_workspace_artifacts(struct mu_workspace *w, struct mu_result_file *ret, size_t *n);
 void mu_result_file_fini(struct mu_result_file *f);
 /* By the ending of the name. */

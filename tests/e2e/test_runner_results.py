@@ -346,17 +346,19 @@ def test_the_sha256_format(box):
 
 def test_artifacts_are_listed_by_name(box):
     script = """mkdir -p .oz/artifacts/shots; cd .oz/artifacts
-printf 'x' > report.md; printf 'png' > shots/one.PNG; printf '' > empty; printf 'y' > .hidden
+printf 'x' > report.md; printf 'png' > shots/one.PNG; printf 'p' > changes.patch; printf o > output; printf s > shots-one.PNG; printf u > 'ü.x'; printf '' > empty; printf 'y' > .hidden
 ln -s /etc/passwd link; mkfifo pipe; ln report.md second-name-of-a-file; printf z > 'name with blank'
 mkdir -p a/b/c/d/e/f/g/h/i/j; printf deep > a/b/c/d/e/f/g/h/i/j/too-deep; printf ok > a/b/ok.json
 """
     end = run(box, script)
-    files = {f["name"]: (f["path"], f["media_type"], f["bytes"]) for f in end.result["files"]}
-    base = "/workspace/.oz/artifacts/"
-    assert files == {n: (base + n, t, s) for n, t, s in [
-        (".hidden", "application/octet-stream", 1), ("a/b/ok.json", "application/json", 2),
-        ("empty", "application/octet-stream", 0), ("name with blank", "application/octet-stream", 1),
-        ("shots/one.PNG", "image/png", 3)]}, end
+    files = [(f["path"], f["name"], f["media_type"], f["bytes"]) for f in end.result["files"]]
+    base, binary = "/workspace/.oz/artifacts/", "application/octet-stream"
+    assert files == [(base + p, n, t, s) for p, n, t, s in [
+        (".hidden", "_hidden", binary, 1), ("a/b/ok.json", "a-b-ok.json", "application/json", 2),
+        ("changes.patch", "changes-2.patch", "text/x-diff; charset=utf-8", 1), ("empty", "empty", binary, 0),
+        ("name with blank", "name_with_blank", binary, 1), ("output", "output-2", binary, 1),
+        ("shots-one.PNG", "shots-one.PNG", "image/png", 1), ("shots/one.PNG", "shots-one-2.PNG", "image/png", 3),
+        ("ü.x", "__.x", binary, 1)]], end
     assert "5 of the artifacts were left out" in end.text, end  # link, pipe, two names of one file, too deep
 
 
@@ -386,12 +388,12 @@ def test_a_killed_runner_leaves_a_result_once_the_agent_ended(static):
 
 def test_the_workspace_may_lie_elsewhere(static):
     """The direct back end has no container: MUSTER_WORKSPACE names the folder."""
-    (static.root / "home/ws").mkdir()
+    (static.root / "elsewhere").mkdir()
     static.cli("claude", "pwd\n")
-    static.start("--model", "claude", env={**PROMPT, "MUSTER_WORKSPACE": "/home/ws"}).communicate(timeout=30)
-    result = json.loads((static.root / "home/ws/.oz/result.json").read_text())
-    assert result["output_path"] == "/home/ws/.oz/agent_output.txt"
-    assert (static.root / "home/ws/.oz/agent_output.txt").read_text() == "/home/ws\n"
+    static.start("--model", "claude", env={**PROMPT, "MUSTER_WORKSPACE": "/elsewhere"}).communicate(timeout=30)
+    result = json.loads((static.root / "elsewhere/.oz/result.json").read_text())
+    assert result["output_path"] == "/elsewhere/.oz/agent_output.txt"
+    assert (static.root / "elsewhere/.oz/agent_output.txt").read_text() == "/elsewhere\n"
     assert not (static.workspace / ".oz").exists()
 
 

@@ -54,6 +54,26 @@ struct mu_session_requeue {
 };
 MU_MUST_USE int mu_session_requeue(struct mu_sessions *s, struct mu_session_requeue *op);
 
+/* A file that the attempt leaves: its object is stored already. A file of the same name is
+ * replaced. MU_E_STALE: the attempt is over; MU_E_EXISTS: an input image has that name; MU_E_LIMIT:
+ * more than MU_RUN_FILES files or MU_RUN_FILE_BYTES bytes. */
+struct mu_session_attach {
+    struct mu_unit unit;
+    struct mu_id session, file;
+    int64_t epoch;
+    mu_bytes name, media_type;
+    int64_t bytes;
+    struct mu_digest_hex sha256;
+    struct mu_id replaced; /* out: the object that is nobody's any more, or empty */
+    void (*done)(struct mu_session_attach *op, int result);
+    void *ctx;
+    /* own */
+    int64_t now_ms, other_bytes, n_others;
+    char org_id[MU_ORG_LEN + 1];
+    bool taken;
+};
+MU_MUST_USE int mu_session_attach(struct mu_sessions *s, struct mu_session_attach *op);
+
 /* What a worker is told of a session; texts live in the arena, which the caller initialises. */
 struct mu_session_job {
     struct mu_read read;

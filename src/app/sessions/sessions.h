@@ -208,7 +208,11 @@ MU_MUST_USE int mu_session_cancel(struct mu_sessions *s, struct mu_session_cance
 
 /* Removes an ended session and all that belongs to it but the stored objects, which it names.
  * MU_E_NOT_FOUND; MU_E_CONFLICT while it has not ended. */
-enum { MU_SESSION_FILES = 16 };
+enum {
+    MU_SESSION_FILES = 96,         /* input images and what attempts left */
+    MU_RUN_FILES = 64,             /* of those, left by attempts … */
+    MU_RUN_FILE_BYTES = 256 << 20, /* … and their bytes together */
+};
 struct mu_session_delete {
     struct mu_unit unit;
     struct mu_sessions *sessions;

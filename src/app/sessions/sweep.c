@@ -14,7 +14,8 @@ enum {
     BATCH = 200,
     KEYS = 2000, /* idempotency keys a unit, and those of the same moment */
     PURGE_PAUSE_MS = 100,
-    ROWS = 500
+    ROWS = 500,
+    PER_UNIT = 10, /* sessions purged by a unit: a big purge never holds the writer for long */
 };
 
 static const struct mu_stmt q_due = {"due", "ii",
@@ -75,8 +76,9 @@ struct mu_sweeper {
     int64_t now_ms, next_purge_ms, next_reconcile_ms;
     struct due_row rows[BATCH];
     unsigned n, at, n_expired;
-    bool keys_left;           /* the unit removed as many keys as it may */
-    struct mu_id files[ROWS]; /* stored objects of the sessions purged by the unit */
+    bool keys_left; /* the unit removed as many keys as it may */
+    struct mu_id
+        files[PER_UNIT * MU_SESSION_FILES]; /* stored objects of the sessions purged by the unit */
     unsigned n_files;
     int64_t orphans;
     struct mu_metric *orphan_gauge, *purged;
@@ -264,14 +266,12 @@ static void expire_next(struct mu_sweeper *w)
 static int take_file(void *arg, struct mu_row *row)
 {
     struct mu_sweeper *w = arg;
-    if (w->n_files < ROWS && mu_id_parse(mu_row_bytes(row, 0), NULL, &w->files[w->n_files]) == 0) {
+    if (w->n_files < MU_ARRAY_LEN(w->files) &&
+        mu_id_parse(mu_row_bytes(row, 0), NULL, &w->files[w->n_files]) == 0) {
         w->n_files++;
     }
     return 0;
 }
-
-/* A few sessions a unit, so that a big purge never holds the writer for long. */
-enum { PER_UNIT = 10 };
 
 static int run_purge(struct mu_unit *u, struct mu_tx *tx)
 {

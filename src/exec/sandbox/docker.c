@@ -111,6 +111,7 @@ void mu_docker_maybe_free_(struct mu_docker_box *b)
         mu_list_remove(&b->link);
         mu_timer_clear(&b->bury);
         mu_arena_fini(&b->arena);
+        mu_docker_shelf_unref_(b->shelf);
         mu_free(b);
     }
 }

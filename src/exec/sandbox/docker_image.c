@@ -76,8 +76,42 @@ static void on_auth(void *arg, const char *header)
     pull(im, header);
 }
 
+static void start_pull(struct mu_docker_image *im)
+{
+    if (!im->with_auth) {
+        pull(im, NULL);
+        return;
+    }
+    int r = mu_docker_auth_start_(im->d, mu_str(im->ref), on_auth, im, &im->auth);
+    if (r < 0) {
+        unmade(im, r);
+    }
+}
+
+static void on_version(void *arg, const struct mu_engine_result *res)
+{
+    struct mu_docker_image *im = arg;
+    struct mu_arena a;
+    im->call = NULL;
+    mu_arena_init(&a, 1 << 20);
+    yyjson_val *v = res->status == 200 ? mu_docker_json_(&a, res->body) : NULL;
+    if (v) {
+        mu_engine_text(im->d->os, sizeof im->d->os, mu_json_get_bytes(v, "Os"));
+        mu_engine_text(im->d->arch, sizeof im->d->arch, mu_json_get_bytes(v, "Arch"));
+        start_pull(im);
+    } else {
+        snprintf(im->error, sizeof im->error, "%s",
+                 res->message ? res->message : "the engine does not tell its version");
+        over(im, res->result < 0 ? res->result : MU_E_PROTOCOL);
+    }
+    mu_arena_fini(&a);
+}
+
+/* The platform goes with it: known from the check, or asked for now. */
 static void begin_pull(struct mu_docker_image *im)
 {
+    const struct mu_engine_request req = {
+        .method = "GET", .done = on_version, .arg = im, .max_body = 256 << 10};
     im->pulled = true;
     if (im->progress) {
         im->progress(im->arg, "pulling");
@@ -85,11 +119,11 @@ static void begin_pull(struct mu_docker_image *im)
     if (!im->working) {
         return; /* stopped by who was told */
     }
-    if (!im->with_auth) {
-        pull(im, NULL);
+    if (im->d->arch[0]) {
+        start_pull(im);
         return;
     }
-    int r = mu_docker_auth_start_(im->d, mu_str(im->ref), on_auth, im, &im->auth);
+    int r = mu_docker_ask_(im->d, &req, &im->call, "/version");
     if (r < 0) {
         unmade(im, r);
     }
@@ -215,34 +249,6 @@ static void pull(struct mu_docker_image *im, const char *auth)
     }
 }
 
-static void begin(struct mu_docker_image *im)
-{
-    if (is_policy(im, "always")) {
-        begin_pull(im);
-    } else {
-        look(im);
-    }
-}
-
-static void on_version(void *arg, const struct mu_engine_result *res)
-{
-    struct mu_docker_image *im = arg;
-    struct mu_arena a;
-    im->call = NULL;
-    mu_arena_init(&a, 1 << 20);
-    yyjson_val *v = res->status == 200 ? mu_docker_json_(&a, res->body) : NULL;
-    if (v) {
-        mu_engine_text(im->d->os, sizeof im->d->os, mu_json_get_bytes(v, "Os"));
-        mu_engine_text(im->d->arch, sizeof im->d->arch, mu_json_get_bytes(v, "Arch"));
-        begin(im);
-    } else {
-        snprintf(im->error, sizeof im->error, "%s",
-                 res->message ? res->message : "the engine does not tell its version");
-        over(im, res->result < 0 ? res->result : MU_E_PROTOCOL);
-    }
-    mu_arena_fini(&a);
-}
-
 /* Names come from outside and go into a path. */
 static bool well_formed(mu_bytes ref)
 {
@@ -267,16 +273,11 @@ int mu_docker_image_start_(struct mu_docker_image *im, const char *ref)
     snprintf(im->ref, sizeof im->ref, "%s", ref);
     mu_pull_init(&im->pull, NULL, NULL);
     im->working = true;
-    if (im->d->arch[0] == 0) {
-        const struct mu_engine_request req = {
-            .method = "GET", .done = on_version, .arg = im, .max_body = 256 << 10};
-        r = mu_docker_ask_(im->d, &req, &im->call, "/version");
-    } else if (is_policy(im, "always")) {
+    if (is_policy(im, "always")) {
         begin_pull(im);
         return 0;
-    } else {
-        r = ask(im, on_look);
     }
+    r = ask(im, on_look);
     im->working = r == 0;
     return r;
 }

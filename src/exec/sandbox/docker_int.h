@@ -187,6 +187,7 @@ struct mu_docker_box {
     const char *stop_reason;
     unsigned blows; /* stop, kill, kill, remove */
     /* end */
+    struct mu_docker_shelf *shelf; /* small files that were read already */
     struct mu_sandbox_result result;
     char message[MU_DOCKER_TEXT];
 };
@@ -245,6 +246,7 @@ void mu_docker_logged_(struct mu_docker_box *b); /* docker_run.c */
 /* docker_file.c */
 void mu_docker_read_file_(struct mu_sandbox *s, const char *path, size_t max,
                           void (*done)(void *arg, int result, mu_bytes bytes), void *arg);
+void mu_docker_shelf_unref_(struct mu_docker_shelf *s);
 void mu_docker_reads_fini_(struct mu_docker *d);
 
 /* docker_check.c, docker_sweep.c */

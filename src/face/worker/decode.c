@@ -127,9 +127,8 @@ static void guess_dialect(yyjson_val *data, struct mu_report *r)
                                                 : MU_DIALECT_UNKNOWN;
 }
 
-static int take_artifacts(struct mu_link *l, yyjson_val *data, struct mu_report *r)
+static int take_artifacts(const struct mu_env *env, yyjson_val *data, struct mu_report *r)
 {
-    const struct mu_env *env = l->face->opts.env;
     int64_t now = mu_env_wall_ms(env);
     int x = mu_link_artifacts(env, mu_json_get(data, "artifacts"), now, r);
     if (x == 0 && r->n_artifacts == 0 && r->has_output) {
@@ -140,8 +139,8 @@ static int take_artifacts(struct mu_link *l, yyjson_val *data, struct mu_report 
     return x;
 }
 
-static int take_end(struct mu_link *l, yyjson_val *data, struct mu_report *r,
-                    struct mu_output *captured)
+int mu_report_take_end(const struct mu_env *env, yyjson_val *data, struct mu_report *r,
+                       struct mu_output *captured)
 {
     yyjson_val *code = mu_json_get(data, "exit_code");
     r->has_exit_code = code && yyjson_is_int(code);
@@ -155,7 +154,7 @@ static int take_end(struct mu_link *l, yyjson_val *data, struct mu_report *r,
     r->tokens_out = MU_MAX(mu_json_get_i64(usage, "output_tokens", 0), 0);
     guess_dialect(data, r);
     take_output(r, data, captured);
-    return r->output.failed ? r->output.failed : take_artifacts(l, data, r);
+    return r->output.failed ? r->output.failed : take_artifacts(env, data, r);
 }
 
 /* --- native --- */
@@ -288,7 +287,7 @@ static int fill(struct mu_link *l, const struct word *word, yyjson_val *data, st
     switch (word->kind) {
     case MU_REPORT_ENDED:
         r->failed = strcmp(word->type, "task_failed") == 0;
-        return take_end(l, data, r, captured);
+        return mu_report_take_end(l->face->opts.env, data, r, captured);
     case MU_REPORT_REJECTED:
         r->dialect = MU_DIALECT_WARP;
         return 0;

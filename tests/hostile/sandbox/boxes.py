@@ -4,6 +4,7 @@ import concurrent.futures
 import ctypes
 import os
 import pathlib
+import secrets
 import shutil
 import socket
 import struct
@@ -99,7 +100,8 @@ class Box:
     def __init__(self, agent, user, rung=None, without=(), slot=1, **limits):
         self.user = user
         self.state = pathlib.Path(tempfile.mkdtemp(prefix="mu-hostile-"))
-        self.session = self.state / "s" / "box-1"
+        self.id = "box-" + secrets.token_hex(4)
+        self.session = self.state / "s" / self.id
         self.session.mkdir(parents=True)
         self.rung = rung or ("A" if user else "C")
         self.range = RANGE + slot * 65536 if self.rung == "C" else 0
@@ -114,7 +116,7 @@ class Box:
         variables = ["PATH=/usr/bin:/bin", f"HOME={home}", "MUSTER_KEEPER=3", "OZ_HARNESS=shell", "TASK_ID=t", *env]
         if self.rung == "D":
             variables += [f"MUSTER_WORKSPACE={self.session}/workspace", f"TMPDIR={self.session}/tmp"]
-        all_records = [("id", "box-1"), ("worker", "hostile"), ("base", ""), ("bundle", self.agent), ("epoch", 1),
+        all_records = [("id", self.id), ("worker", "hostile"), ("base", ""), ("bundle", self.agent), ("epoch", 1),
                        ("rung", ord(self.rung)), ("range", self.range), ("cg.rung", 4)]
         all_records += list(self.limits.items()) + ([] if self.user else own_cgroups()) + list(records)
         all_records += [("arg", a) for a in ("muster", "runner")] + [("env", v) for v in variables]

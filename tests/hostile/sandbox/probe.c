@@ -118,7 +118,8 @@ static void try_read(int id, const char *path)
     }
 }
 
-/* In a child, so that what it changes is its own. The child's exit status is the errno; 0 = done. */
+/* In a child, so that what it changes is its own. The child's exit status is the errno; 0 = done.
+ */
 static void in_child(int id, int (*fn)(void))
 {
     int status = 0;
@@ -208,8 +209,11 @@ static void families(void)
 {
     static const struct {
         int id, family, type, proto;
-    } all[] = {{11, AF_PACKET, SOCK_RAW, 0}, {12, 40, SOCK_STREAM, 0}, {13, 38, 5, 0},
-               {14, 16, SOCK_RAW, 12},       {15, AF_INET, SOCK_RAW, 1}};
+    } all[] = {{11, AF_PACKET, SOCK_RAW, 0},
+               {12, 40, SOCK_STREAM, 0},
+               {13, 38, 5, 0},
+               {14, 16, SOCK_RAW, 12},
+               {15, AF_INET, SOCK_RAW, 1}};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         int fd = socket(all[i].family, all[i].type | SOCK_CLOEXEC, all[i].proto);
         judge(all[i].id, fd);
@@ -240,7 +244,7 @@ static void proc_and_processes(void)
     try_open(28, "/proc/sys/kernel/core_pattern", O_WRONLY);
     try_open(29, "/proc/sysrq-trigger", O_WRONLY);
     try_read(30, "/proc/kcore");
-    try_read(31, "/proc/keys");
+    try_open(31, "/proc/keys", O_RDONLY);
     try_read(32, "/proc/1/environ");
     try_open(33, "/proc/1/mem", O_RDWR);
     try_open(34, "/proc/1/exe", O_WRONLY);

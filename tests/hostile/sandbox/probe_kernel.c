@@ -123,7 +123,8 @@ static void subsystems(void)
         uint64_t config, period, sample, read_format, flags, rest[9];
     } event = {1 /* software */, 64, 0, 0, 0, 0, 1ULL << 5 | 1ULL << 6 /* not the kernel */, {0}};
     uint32_t ring[30] = {0};
-    /* The user keyring, looked up, made when it is not there: it is shared by one uid's sandboxes. */
+    /* The user keyring, looked up, made when it is not there: it is shared by one uid's sandboxes.
+     */
     judge(38, syscall(SYS_keyctl, 0, -4, 1));
     try_call(39, syscall(SYS_bpf, 0, &map, sizeof map));
     try_call(40, syscall(SYS_perf_event_open, &event, 0, -1, -1, 0));

@@ -542,7 +542,8 @@ static void the_check_says_what_really_protects(void **state MU_UNUSED)
         const struct mu_sandbox_layer *l = &report.layers[i];
         print_message("  %-14s %-3s %s%s%s%s%s\n", l->name, l->active ? "yes" : "no", l->detail,
                       l->cause[0] ? " ! " : "", l->cause, l->cure[0] ? " -> " : "", l->cure);
-        all = all && (l->active || strcmp(l->name, "cgroup") == 0 || strcmp(l->name, "memory") == 0);
+        all =
+            all && (l->active || strcmp(l->name, "cgroup") == 0 || strcmp(l->name, "memory") == 0);
     }
     assert_true(report.usable);
     assert_true(all);

@@ -56,8 +56,8 @@ static uint32_t ask(const struct mu_seccomp_rules *r, int nr, uint64_t a0, uint6
 {
     struct mu_seccomp_program p;
     mu_seccomp_build(r, &p);
-    struct call c = {(uint32_t)nr, (uint32_t)(r->arch ? r->arch : MU_SECCOMP_HERE), 0,
-                     {a0, a1, a2, a3, 0, 0}};
+    struct call c = {
+        (uint32_t)nr, (uint32_t)(r->arch ? r->arch : MU_SECCOMP_HERE), 0, {a0, a1, a2, a3, 0, 0}};
     return judge(&p, &c);
 }
 
@@ -152,11 +152,16 @@ static void set_id_bits_are_refused_however_they_are_asked_for(void **state)
         int nr;
         uint64_t a[4];
     } bad[] = {
-        {90, {0, 04755, 0, 0}},          {91, {0, 02755, 0, 0}},
-        {268, {0, 0, 06000, 0}},         {452, {0, 0, 04000, 0}},
-        {85, {0, 04755, 0, 0}},          {2, {0, 0101, 04755, 0}},
-        {257, {0, 0, 0101, 04755}},      {257, {0, 0, 020200000, 04755}},
-        {133, {0, 0104755, 0, 0}},       {259, {0, 0, 0104755, 0}},
+        {90, {0, 04755, 0, 0}},
+        {91, {0, 02755, 0, 0}},
+        {268, {0, 0, 06000, 0}},
+        {452, {0, 0, 04000, 0}},
+        {85, {0, 04755, 0, 0}},
+        {2, {0, 0101, 04755, 0}},
+        {257, {0, 0, 0101, 04755}},
+        {257, {0, 0, 020200000, 04755}},
+        {133, {0, 0104755, 0, 0}},
+        {259, {0, 0, 0104755, 0}},
         {90, {0, 1ULL << 40 | 04755, 0, 0}},
     };
     for (size_t i = 0; i < MU_ARRAY_LEN(bad); i++) {
@@ -211,20 +216,23 @@ static int libc_number(const char *name)
     if (strcmp(name, #call) == 0) {                                                                \
         return SYS_##call;                                                                         \
     }
-    N(bpf) N(perf_event_open) N(keyctl) N(add_key) N(request_key) N(open_by_handle_at)
-    N(fanotify_init) N(kcmp) N(move_pages) N(migrate_pages) N(init_module) N(finit_module)
-    N(delete_module) N(kexec_load) N(reboot) N(swapon) N(swapoff) N(acct) N(syslog) N(vhangup)
-    N(quotactl) N(sethostname) N(setdomainname) N(settimeofday) N(clock_settime) N(clock_adjtime)
-    N(adjtimex) N(mount) N(umount2) N(pivot_root) N(chroot) N(setns) N(socket) N(socketpair)
-    N(ioctl) N(clone) N(unshare) N(personality) N(fchmod) N(fchmodat) N(openat) N(mknodat)
-    N(fchown) N(fchownat) N(setgroups) N(setuid) N(setgid) N(setreuid) N(setregid) N(setresuid)
-    N(setresgid) N(setfsuid) N(setfsgid) N(capset) N(userfaultfd)
+    N(bpf)
+    N(perf_event_open) N(keyctl) N(add_key) N(request_key) N(open_by_handle_at) N(fanotify_init)
+        N(kcmp) N(move_pages) N(migrate_pages) N(init_module) N(finit_module) N(delete_module)
+            N(kexec_load) N(reboot) N(swapon) N(swapoff) N(acct) N(syslog) N(vhangup) N(quotactl)
+                N(sethostname) N(setdomainname) N(settimeofday) N(clock_settime) N(clock_adjtime)
+                    N(adjtimex) N(mount) N(umount2) N(pivot_root) N(chroot) N(setns) N(socket)
+                        N(socketpair) N(ioctl) N(clone) N(unshare) N(personality) N(fchmod)
+                            N(fchmodat) N(openat) N(mknodat) N(fchown) N(fchownat) N(setgroups)
+                                N(setuid) N(setgid) N(setreuid) N(setregid) N(setresuid)
+                                    N(setresgid) N(setfsuid) N(setfsgid) N(capset) N(userfaultfd)
 #ifdef __x86_64__
-    N(open) N(creat) N(chmod) N(chown) N(lchown) N(mknod) N(modify_ldt) N(iopl) N(ioperm) N(ustat)
-    N(uselib) N(sysfs) N(_sysctl) N(kexec_file_load)
+                                        N(open) N(creat) N(chmod) N(chown) N(lchown) N(mknod)
+                                            N(modify_ldt) N(iopl) N(ioperm) N(ustat) N(uselib)
+                                                N(sysfs) N(_sysctl) N(kexec_file_load)
 #endif
 #undef N
-    return -1;
+                                                    return -1;
 }
 
 static void numbers_agree_with_the_c_library(void **state)
@@ -291,8 +299,12 @@ static void every_number_asked_of_the_kernel_answers_as_the_table_says(void **st
 {
     (void)state;
     static const struct mu_seccomp_rules cases[] = {
-        {0}, {.one_id = true}, {.nested = true}, {.fake_root = true, .one_id = true},
-        {.fake_root = true}, {.only_unix = true},
+        {0},
+        {.one_id = true},
+        {.nested = true},
+        {.fake_root = true, .one_id = true},
+        {.fake_root = true},
+        {.only_unix = true},
     };
     short *answers = mmap(NULL, LAST * sizeof *answers, PROT_READ | PROT_WRITE,
                           MAP_SHARED | MAP_ANONYMOUS, -1, 0);
