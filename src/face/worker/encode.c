@@ -101,32 +101,8 @@ static void add_user_vars(struct mu_json_w *w, const struct mu_assignment *job)
     mu_buf_wipe(&json);
 }
 
-static bool is_word(mu_bytes b)
-{
-    for (size_t i = 0; i < b.len; i++) {
-        char c = b.ptr[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_')) {
-            return false;
-        }
-    }
-    return b.len > 0 && b.len <= 32;
-}
-
-/* The agent that the run's own configuration names (config.harness.type), else the one that its
- * model stands for. */
-static mu_bytes harness_of(const struct mu_assignment *job, struct mu_arena *a)
-{
-    yyjson_val *spec = NULL;
-    if (!job->config.len || mu_json_read(a, job->config, &stored_limits, &spec, NULL) < 0) {
-        return job->harness;
-    }
-    yyjson_val *config = mu_json_get(spec, "agent_config");
-    mu_bytes named = mu_json_get_bytes(mu_json_get(config, "harness"), "type");
-    return is_word(named) && !mu_bytes_is(named, "oz") ? named : job->harness;
-}
-
 static void add_env(struct mu_json_w *w, const struct mu_worker_face *face,
-                    const struct mu_order *o, mu_bytes harness)
+                    const struct mu_order *o)
 {
     const struct mu_assignment *job = &o->job;
     struct run_name run = run_name(o);
@@ -148,8 +124,8 @@ static void add_env(struct mu_json_w *w, const struct mu_worker_face *face,
     add_lines(w, "OZ_ENV_REPOS", mu_json_get(spec, "repos"));
     add_lines(w, "OZ_ENV_SETUP_COMMANDS", mu_json_get(spec, "setup_commands"));
     add_user_vars(w, job);
-    if (harness.len) {
-        add_var(w, "OZ_HARNESS", harness);
+    if (job->harness.len) {
+        add_var(w, "OZ_HARNESS", job->harness);
     }
     if (job->model.len) {
         add_var(w, "OZ_MODEL_ID", job->model);
@@ -189,7 +165,7 @@ static void add_harness(struct mu_json_w *w, mu_bytes harness)
     }
 }
 
-static void add_config(struct mu_json_w *w, const struct mu_assignment *job, mu_bytes harness)
+static void add_config(struct mu_json_w *w, const struct mu_assignment *job)
 {
     struct mu_arena a;
     yyjson_val *spec = NULL;
@@ -215,15 +191,14 @@ static void add_config(struct mu_json_w *w, const struct mu_assignment *job, mu_
     if (computer && yyjson_is_bool(computer)) {
         mu_jw_kbool(w, "computer_use_enabled", yyjson_is_true(computer));
     }
-    add_harness(w, harness);
+    add_harness(w, job->harness);
     mu_jw_obj_end(w);
     mu_arena_fini(&a);
 }
 
 /* --- assignment --- */
 
-static void add_task(struct mu_json_w *w, const struct mu_order *o, const char *run,
-                     mu_bytes harness)
+static void add_task(struct mu_json_w *w, const struct mu_order *o, const char *run)
 {
     const struct mu_assignment *job = &o->job;
     mu_jw_key(w, "task");
@@ -236,7 +211,7 @@ static void add_task(struct mu_json_w *w, const struct mu_order *o, const char *
     mu_jw_obj_end(w);
     mu_jw_ktime(w, "created_at", job->created_ms);
     mu_jw_ktime(w, "updated_at", job->created_ms);
-    add_config(w, job, harness);
+    add_config(w, job);
     mu_jw_obj_end(w);
 }
 
@@ -244,15 +219,12 @@ static void assign(const struct mu_worker_face *face, const struct mu_order *o, 
 {
     const struct mu_assignment *job = &o->job;
     struct run_name run = run_name(o);
-    struct mu_arena a;
-    mu_arena_init(&a, 64 << 20);
-    mu_bytes harness = harness_of(job, &a);
     bool native = o->dialect == MU_DIALECT_NATIVE;
     struct mu_json_w w = begin(b, "task_assignment");
     mu_jw_kcstr(&w, "task_id", run.text);
     mu_jw_kcstr(&w, "trace_id", run.text);
     mu_jw_kstr(&w, "execution_id", mu_id_bytes(&o->of.execution));
-    add_task(&w, o, run.text, harness);
+    add_task(&w, o, run.text);
     if (job->image.len) {
         mu_jw_kstr(&w, "docker_image", job->image);
     }
@@ -260,17 +232,16 @@ static void assign(const struct mu_worker_face *face, const struct mu_order *o, 
         mu_jw_kcstr(&w, "sidecar_image",
                     face->opts.sidecar_image ? face->opts.sidecar_image : "builtin");
     }
-    add_env(&w, face, o, harness);
+    add_env(&w, face, o);
     if (native) {
         mu_jw_ki64(&w, "epoch", o->of.epoch);
         mu_jw_ki64(&w, "lease_ms", job->lease_ms);
-        mu_jw_kstr(&w, "harness", harness);
+        mu_jw_kstr(&w, "harness", job->harness);
         mu_jw_kcstr(&w, "mode", "task");
         mu_jw_ktime(&w, "deadline_at", job->deadline_ms);
         mu_jw_kcstr(&w, "session_token", job->token);
     }
     end(&w);
-    mu_arena_fini(&a);
 }
 
 /* --- the others --- */
