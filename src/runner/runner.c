@@ -247,7 +247,7 @@ static int open_all(struct mu_runner *r)
         }
         r->procs.bridge = r->bridge;
     }
-    if (mu_workspace_open(&r->ws, root && root[0] == '/' ? root : "/workspace", &err) < 0 ||
+    if (mu_workspace_open(&r->ws, root && root[0] == '/' ? root : MU_WORKSPACE, &err) < 0 ||
         mu_workspace_oz(&r->ws, &err) < 0) {
         return mu_runner_fail(r, 1, "%s", err.text);
     }
