@@ -40,8 +40,8 @@ def main():
                   execution="exec-bench", env=["PATH=/bin"])
         for number in range(options.rounds + 1):
             began = time.monotonic()
-            done = engine.inside("--remote", "--url", f"unix://{engine.socket}", "run", "--rm", "--network", "none",
-                                 "--security-opt", "no-new-privileges", "localhost/task:1", "/bin/echo", "done")
+            done = engine.inside("run", "--rm", "--network", "none", "--security-opt", "no-new-privileges",
+                                 "localhost/task:1", "/bin/echo", "done")
             assert done.stdout == b"done\n", done.stderr
             middle = time.monotonic()
             box.log, box.first_offset = b"", 0
@@ -60,7 +60,7 @@ def main():
     def show(name, values):
         print(f"{name:34} median {statistics.median(values) * 1000:7.0f} ms   best {min(values) * 1000:7.0f} ms")
 
-    show("podman --remote run --rm", plain)
+    show("podman run --rm", plain)
     show("driver: start to ended", ended)
     show("driver: start to released", ours)
     ratio = statistics.median(ours) / statistics.median(plain)
