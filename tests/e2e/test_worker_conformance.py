@@ -420,6 +420,8 @@ def test_8_a_claim_that_does_not_come_after_the_reconnect_puts_it_back(oz, clien
         peer.expect(peer.cancel_type, task_id=run_id)
         assert peer.order(run_id).count("task_assignment") == 1, "not while that worker may still run it"
         peer.fail(task, "context canceled")  # it says that it has stopped
+        peer.close()
+        peer.reconnect()  # never back to the connection that did not confirm it
         second = peer.assigned(run_id, timeout=60)
         assert second["execution_id"] != task["execution_id"]
         peer.claim(second)
