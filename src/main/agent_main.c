@@ -18,6 +18,9 @@ int main(int argc, char **argv)
     if (strcmp(command, "runner") == 0) {
         return mu_runner_main(argc - 1, argv + 1);
     }
+    if (strcmp(command, "agent") == 0) { /* the argument list of a worker, without a container */
+        return mu_runner_main(argc, argv);
+    }
 #ifdef MU_WITH_KEEP
     if (strcmp(command, "keep") == 0) {
         return mu_keep_main(argc - 1, argv + 1);

@@ -300,7 +300,7 @@ static int build_faces(struct mu_server *s, struct mu_err *err)
     static const struct mu_route *const tables[] = {
         mu_oz_run_routes,      mu_oz_event_routes,    mu_oz_environment_routes, mu_oz_file_routes,
         mu_oz_schedule_routes, mu_oz_provider_routes, mu_meta_routes,           mu_key_routes,
-        mu_server_routes,      mu_worker_routes,      mu_attempt_routes};
+        mu_server_routes,      mu_worker_routes,      mu_oz_attempt_routes};
     fill_faces(s);
     const struct mu_api_opts ao = {.env = s->env,
                                    .identity = s->identity,

@@ -66,9 +66,8 @@ static void add_patch(struct mu_runner *r)
         limits.timeout_ms = PATCH_STOPPING_MS;
     }
     int64_t bytes = mu_patch_make(&r->checkouts, &r->ws, &r->procs, &limits);
-    char path[4400];
-    snprintf(path, sizeof path, "%s/.oz/changes.patch", r->ws.root);
-    struct mu_result_file f = {mu_bytes_dup(MU_B("changes.patch")), mu_bytes_dup(mu_str(path)),
+    struct mu_result_file f = {mu_bytes_dup(MU_B("changes.patch")),
+                               mu_bytes_dup(MU_B(MU_WORKSPACE "/.oz/changes.patch")),
                                mu_media_type("changes.patch"), bytes};
     if (bytes > 0 && f.name && f.path) {
         r->result.files[r->result.n_files++] = f;
@@ -97,12 +96,10 @@ static void collect(struct mu_runner *r, struct mu_buf *kept)
 {
     struct mu_result *res = &r->result;
     if (r->output.fd >= 0) {
-        static char path[4400];
         mu_output_end(&r->output);
         read_output(r, kept);
         name_output(r, mu_buf_bytes(kept));
-        snprintf(path, sizeof path, "%s/.oz/agent_output.txt", r->ws.root);
-        res->output_path = path;
+        res->output_path = MU_WORKSPACE "/.oz/agent_output.txt";
         res->output_truncated = r->output.cut;
         res->n_prs = mu_extract_prs(mu_buf_bytes(kept), res->prs);
         res->session_link = mu_extract_session(mu_buf_bytes(kept));

@@ -400,7 +400,7 @@ static int send_curl(struct mu_procs *p, const struct mu_http_call *call,
     int64_t status = 0;
     mu_bytes all = mu_buf_bytes(body);
     if (end.error) {
-        return MU_E_UNAVAILABLE;
+        return -ENOSYS;
     }
     if (end.status || body->failed || all.len < 4 ||
         mu_bytes_i64(mu_bytes_from(all, all.len - 3), &status) < 0 || status < 100) {
@@ -423,8 +423,8 @@ int mu_http_send(struct mu_procs *p, const struct mu_http_call *call, int *ret_s
         u.tls ? send_curl(p, call, &answer, ret_body) : send_plain(p, call, &u, &answer, ret_body);
     if (r) {
         return mu_err_set(err, r, "%s: %s", u.host,
-                          r == MU_E_UNAVAILABLE ? "https needs curl, which is not in this image"
-                                                : mu_err_text(r));
+                          r == -ENOSYS ? "https needs curl, which is not in this image"
+                                       : mu_err_text(r));
     }
     *ret_status = answer.status;
     return 0;

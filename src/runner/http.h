@@ -32,7 +32,8 @@ struct mu_http_call {
     const char *dir_path; /* the same as a path */
     int64_t timeout_ms;
 };
-/* Ends early when p->stopping comes. *ret_body may hold a part on errors. Worded. */
+/* Ends early when p->stopping comes. *ret_body may hold a part on errors. Worded; -ENOSYS: https,
+ * and there is no curl. */
 MU_MUST_USE int mu_http_send(struct mu_procs *p, const struct mu_http_call *call, int *ret_status,
                              struct mu_buf *ret_body, struct mu_err *err);
 

@@ -78,7 +78,8 @@ static int post(struct mu_report *r, struct mu_procs *p, mu_bytes body)
             return status < 300 ? 0 : MU_E_FORBIDDEN; /* asking again would not help */
         }
         result = result ? result : MU_E_UNAVAILABLE;
-        if (result == MU_E_INVALID || result == MU_E_CANCELLED || i == RETRIES) {
+        if (result == MU_E_INVALID || result == MU_E_CANCELLED || result == -ENOSYS ||
+            i == RETRIES) {
             break;
         }
         struct pollfd wait = {p->sigfd, POLLIN, 0};

@@ -95,7 +95,7 @@ static int fetch_prompt(struct mu_runner *r, const char *where, const char *toke
         struct mu_http_call call = {"GET", url.ptr, token, MU_B_NONE, r->ws.oz, "", 20000};
         mu_buf_clear(&r->prompt);
         e = mu_http_send(&r->procs, &call, &status, &r->prompt, &err);
-        if (e == MU_E_CANCELLED || (!e && status < 500)) {
+        if (e == MU_E_CANCELLED || e == -ENOSYS || (!e && status < 500)) {
             break;
         }
         usleep((useconds_t)(200000 << i));
@@ -247,7 +247,7 @@ static int open_all(struct mu_runner *r)
         }
         r->procs.bridge = r->bridge;
     }
-    if (mu_workspace_open(&r->ws, root && root[0] == '/' ? root : "/workspace", &err) < 0 ||
+    if (mu_workspace_open(&r->ws, root && root[0] == '/' ? root : MU_WORKSPACE, &err) < 0 ||
         mu_workspace_oz(&r->ws, &err) < 0) {
         return mu_runner_fail(r, 1, "%s", err.text);
     }

@@ -205,7 +205,7 @@ void mu_result_file_fini(struct mu_result_file *f)
     *f = (struct mu_result_file){0};
 }
 
-#define ARTIFACTS "/.oz/artifacts/"
+#define ARTIFACTS MU_WORKSPACE "/.oz/artifacts/"
 enum { ARTIFACT_DEPTH = 8, ARTIFACT_NAME = 400, ARTIFACT_ENTRIES = 10000 };
 
 struct gather {
@@ -234,8 +234,8 @@ static bool keep_file(struct gather *g, const struct stat *st)
         g->bytes + st->st_size > MU_RESULT_ALL_BYTES) {
         return false;
     }
-    char path[ARTIFACT_NAME + 4200];
-    snprintf(path, sizeof path, "%s" ARTIFACTS "%s", g->w->root, g->path);
+    char path[ARTIFACT_NAME + 64];
+    snprintf(path, sizeof path, ARTIFACTS "%s", g->path);
     struct mu_result_file f = {NULL, mu_bytes_dup(mu_str(path)), mu_media_type(g->path),
                                st->st_size};
     if (!f.path) {
@@ -339,7 +339,7 @@ size_t mu_workspace_artifacts(struct mu_workspace *w, struct mu_result_file *ret
     if (*n > first) {
         qsort(ret + first, *n - first, sizeof *ret, by_path);
     }
-    size_t skip = strlen(w->root) + sizeof ARTIFACTS - 1, kept = first;
+    size_t skip = sizeof ARTIFACTS - 1, kept = first;
     for (size_t i = first; i < *n; i++) {
         ret[i].name = plain_name(ret, kept, ret[i].path + skip);
         if (ret[i].name) {

@@ -6,10 +6,13 @@
 #include "base/buf.h"
 #include "base/err.h"
 
+/* What the workspace is called in results, wherever it lies: who reads them looks below this. */
+#define MU_WORKSPACE "/workspace"
+
 struct mu_workspace {
-    const char *root; /* "/workspace" */
-    int fd;           /* of the root; -1 before open */
-    int oz;           /* of .oz; -1 before it was needed */
+    const char *root;
+    int fd; /* of the root; -1 before open */
+    int oz; /* of .oz; -1 before it was needed */
 };
 
 /* Makes the folder when it is missing. Worded. */
@@ -30,7 +33,7 @@ void mu_workspace_remove(int dir, const char *name);
 /* A file that the worker shall keep. */
 struct mu_result_file {
     char *name; /* [A-Za-z0-9_-][A-Za-z0-9._-]{0,127}, of no other file of the task */
-    char *path; /* absolute */
+    char *path; /* below MU_WORKSPACE */
     const char *media_type;
     int64_t bytes;
 };

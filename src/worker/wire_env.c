@@ -139,6 +139,9 @@ int mu_wire_env(struct mu_arena *a, const struct mu_wire_assignment *as,
     add_pairs(&v, about->environment);
     /* Ours whatever was sent. */
     add(&v, MU_B("OZ_EXECUTION_ID"), mu_str(about->execution_id));
+    if (!about->keep_token) {
+        add(&v, MU_B("OZ_WORKER"), MU_B("muster")); /* the runner leaves the report to us */
+    }
     if (v.r < 0) {
         return v.r == MU_E_LIMIT ? mu_err_set(err, MU_E_INVALID, "more than %d variables", MAX_VARS)
                                  : v.r;

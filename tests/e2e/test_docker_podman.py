@@ -152,7 +152,7 @@ def test_another_sidecar_image(box):
 def test_an_image_of_an_ordinary_user(box):
     one = box(image="localhost/user:1", script="id -u; touch /workspace/mine && echo done")
     end = run(one)
-    assert (end["exit_code"], one.log) == (0, b"1000\ndone\n")
+    assert (end["exit_code"], one.log.decode()) == (0, "1000\ndone\n"), one.log
     one.release()
 
 

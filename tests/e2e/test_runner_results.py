@@ -390,9 +390,10 @@ def test_the_workspace_may_lie_elsewhere(static):
     """The direct back end has no container: MUSTER_WORKSPACE names the folder."""
     (static.root / "elsewhere").mkdir()
     static.cli("claude", "pwd\n")
-    static.start("--model", "claude", env={**PROMPT, "MUSTER_WORKSPACE": "/elsewhere"}).communicate(timeout=30)
+    static.start("agent", "run", "--model", "claude", env={**PROMPT, "MUSTER_WORKSPACE": "/elsewhere"},
+                 entry=("/agent/bin/muster",)).communicate(timeout=30)
     result = json.loads((static.root / "elsewhere/.oz/result.json").read_text())
-    assert result["output_path"] == "/elsewhere/.oz/agent_output.txt"
+    assert result["output_path"] == "/workspace/.oz/agent_output.txt", "what the worker asks for"
     assert (static.root / "elsewhere/.oz/agent_output.txt").read_text() == "/elsewhere\n"
     assert not (static.workspace / ".oz").exists()
 

@@ -33,7 +33,7 @@ def ready(client):
 
 def task(client, script, **env):
     made = client.environment(**({"env_vars": env} if env else {}))
-    config = {"environment_id": made["id"], "harness": {"type": "shell"}}
+    config = {"environment_id": made["id"], "harness": "shell"}
     return client.create(script, config=config)["run_id"]
 
 

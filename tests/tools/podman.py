@@ -48,6 +48,7 @@ class Podman:
 
     def image(self, name, files=(), changes=(), busybox=True):
         root = pathlib.Path(tempfile.mkdtemp(dir=self.dir))
+        root.chmod(0o755)
         for folder in ("bin", "etc", "tmp"):
             (root / folder).mkdir()
         if busybox:

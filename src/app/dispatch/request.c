@@ -50,6 +50,11 @@ const char *mu_run_request_refuse(const struct mu_run_request *rq, const char **
         *ret_field = "config.computer_use_enabled";
         return "computer use needs an environment (config.environment_id)";
     }
+    if (!worker && mu_json_get_bytes(c, "harness").len) {
+        *ret_field = "config.harness";
+        return "a harness needs an environment (config.environment_id); without one "
+               "config.model_id chooses the provider";
+    }
     if (worker && host.len && !mu_worker_name_ok(host)) {
         *ret_field = "config.worker_host";
         return "a worker's id is 1 to 200 bytes without control characters";
@@ -111,7 +116,8 @@ int mu_run_request_fill(const struct mu_run_request *rq,
     mu_bytes title = mu_bytes_trim(rq->title).len ? rq->title : name;
     op->route = rq->environment_id.len ? MU_ROUTE_WORKER : MU_ROUTE_PROVIDER;
     op->source = rq->source;
-    op->harness = mu_str(mu_providers_harness(settings, model));
+    mu_bytes harness = mu_json_get_bytes(rq->config, "harness");
+    op->harness = harness.len ? harness : mu_str(mu_providers_harness(settings, model));
     op->model = model.ptr ? model : MU_B("");
     op->name = name.ptr ? name : MU_B("");
     op->title = mu_bytes_trim(title).len    ? title

@@ -209,8 +209,8 @@ struct mu_report {
     bool searched; /* the output was looked through for artifacts */
     int64_t exit_code, tokens_in, tokens_out;
     mu_bytes message, failure_reason, session_link; /* ptr NULL = none */
-    struct mu_buf output; /* what is kept of it */
-    int64_t output_total; /* bytes that it had */
+    struct mu_buf output;                           /* what is kept of it */
+    int64_t output_total;                           /* bytes that it had */
     struct mu_artifact_row *artifact_rows;
     size_t n_artifacts;
     mu_bytes artifacts; /* JSON array */

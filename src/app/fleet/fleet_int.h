@@ -203,7 +203,7 @@ void mu_fleet_unpark(struct mu_fleet *f);
 /* task.c: making and dropping */
 /* Any loop. */
 MU_MUST_USE int mu_fleet_task_new(struct mu_fleet *f, mu_bytes org_id, mu_bytes pin,
-                            struct mu_task **ret);
+                                  struct mu_task **ret);
 /* Finds the worker that it is pinned to. -ENOMEM, MU_E_LIMIT. */
 MU_MUST_USE int mu_task_pin(struct mu_task *t);
 /* Into f->tasks, once. The same codes. */
@@ -253,7 +253,7 @@ bool mu_worker_owes(const struct mu_worker *w, const struct mu_id *session);
 void mu_worker_owe(struct mu_worker *w, const struct mu_execution *of, bool slot);
 /* It reported the end of it, or does not know it. */
 bool mu_fleet_worker_settle(struct mu_worker *w, const struct mu_id *session,
-                      const struct mu_id *execution);
+                            const struct mu_id *execution);
 void mu_worker_send_owed(struct mu_worker *w);
 void mu_worker_tick(struct mu_worker *w, int64_t now);
 MU_MUST_USE int mu_worker_order(struct mu_worker *w, enum mu_order_kind kind,

@@ -186,8 +186,7 @@ static void read_chunks(struct mu_fleet_snapshot *op)
     op->read.text = op->text;
     op->read.done = chunks_read;
     op->read.ctx = op;
-    if (op->fleet->closed ||
-        mu_session_chunks_read(op->fleet->opts.sessions, &op->read) < 0) {
+    if (op->fleet->closed || mu_session_chunks_read(op->fleet->opts.sessions, &op->read) < 0) {
         op->running = false;
         op->done(op);
     }

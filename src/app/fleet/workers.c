@@ -193,7 +193,7 @@ void mu_worker_owe(struct mu_worker *w, const struct mu_execution *of, bool slot
 }
 
 bool mu_fleet_worker_settle(struct mu_worker *w, const struct mu_id *session,
-                      const struct mu_id *execution)
+                            const struct mu_id *execution)
 {
     bool found = false;
     MU_LIST_EACH(it, tmp, &w->owed)

@@ -219,6 +219,7 @@ static void pinged(struct mu_engine_call *c)
         finish(c, r);
         return;
     }
+    c->engine->podman = c->response.libpod;
     c->stage = MU_CALL_OWN;
     c->again = true;
     close_handle(c);

@@ -107,3 +107,8 @@ const char *mu_engine_version(const struct mu_engine *e)
 {
     return e->version;
 }
+
+bool mu_engine_is_podman(const struct mu_engine *e)
+{
+    return e->podman;
+}

@@ -21,6 +21,9 @@ const char *mu_engine_host(const struct mu_engine *e);
  * could not be reached. */
 const char *mu_engine_version(const struct mu_engine *e);
 
+/* As the last ping said. Its followed logs lose lines that are written in a hurry. */
+bool mu_engine_is_podman(const struct mu_engine *e);
+
 enum { MU_ENGINE_VERSION_LEN = 8 };
 /* The version to speak with an engine that answers the ping with `api_version`: its own, but at
  * most 1.47. MU_E_VERSION below 1.40, MU_E_INVALID. */

@@ -26,6 +26,7 @@ struct mu_engine {
     char *name; /* TCP */
     char port[8];
     char version[MU_ENGINE_VERSION_LEN];
+    bool podman; /* as the ping said */
     unsigned calls;
     bool gone;                /* the last call frees it */
     char buf[MU_ENGINE_READ]; /* for whichever call reads just now */

@@ -54,9 +54,8 @@ static int on_value_complete(llhttp_t *ll)
     if (mu_bytes_eq_nocase(name, MU_B("api-version"))) {
         size_t len = 0;
         take(r->api_version, sizeof r->api_version, &len, r->value, r->value_len);
-    } else if (mu_bytes_eq_nocase(name, MU_B("content-type"))) {
-        size_t len = 0;
-        take(r->content_type, sizeof r->content_type, &len, r->value, r->value_len);
+    } else if (mu_bytes_eq_nocase(name, MU_B("libpod-api-version"))) {
+        r->libpod = true;
     }
     return 0;
 }

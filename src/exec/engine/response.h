@@ -23,7 +23,8 @@ struct mu_response {
     char name[24], value[MU_RESPONSE_VALUE]; /* of the field being read, cut to the room */
     size_t name_len, value_len;
     bool in_value;
-    char api_version[16], content_type[MU_RESPONSE_VALUE];
+    char api_version[16];
+    bool libpod; /* it says that it is Podman */
     /* The header block is complete (interim answers are passed over). Negative: gives up with it.
      */
     int (*on_head)(void *arg, const struct mu_response *r);

@@ -54,7 +54,6 @@ struct mu_box {
     int64_t epoch, rung, range /* first host id, 0 = one id */, network, nested, fake_root;
     int64_t memory_bytes, pids, cpu_milli, disk_bytes, shm_bytes, log_bytes;
     int64_t timeout_ms, grace_ms, without;
-    int64_t pid, keeper_pid, started_ms; /* in the journal only */
     struct mu_cgroup_place cgroup;
     const char **argv, **env, **etc; /* NULL-terminated */
     size_t n_argv, n_env, n_etc;

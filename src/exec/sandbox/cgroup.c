@@ -308,19 +308,19 @@ static bool is_v2(const struct mu_cgroup_place *p)
 
 static int set_v2(const struct mu_cgroup *g, const struct mu_cgroup_limits *l)
 {
-    const char *dir = g->place->unified;
+    const char *dir = g->place.unified;
     char text[48];
     int r = 0;
-    if (l->memory_bytes > 0 && g->place->v2_memory) {
+    if (l->memory_bytes > 0 && g->place.v2_memory) {
         r = write_number(dir, g->name, "memory.max", l->memory_bytes);
         int ignored MU_UNUSED =
             write_number(dir, g->name, "memory.high", l->memory_bytes / 100 * HIGH_PERCENT);
         ignored = write_number(dir, g->name, "memory.swap.max", 0); /* absent without swap */
     }
-    if (r == 0 && l->pids > 0 && g->place->v2_pids) {
+    if (r == 0 && l->pids > 0 && g->place.v2_pids) {
         r = write_number(dir, g->name, "pids.max", l->pids);
     }
-    if (r == 0 && l->cpu_milli > 0 && g->place->v2_cpu) {
+    if (r == 0 && l->cpu_milli > 0 && g->place.v2_cpu) {
         snprintf(text, sizeof text, "%lld %d", (long long)(l->cpu_milli * CPU_PERIOD_US / 1000),
                  CPU_PERIOD_US);
         r = write_at(dir, g->name, "cpu.max", text);
@@ -330,7 +330,7 @@ static int set_v2(const struct mu_cgroup *g, const struct mu_cgroup_limits *l)
 
 static int set_v1(const struct mu_cgroup *g, const struct mu_cgroup_limits *l)
 {
-    const struct mu_cgroup_place *p = g->place;
+    const struct mu_cgroup_place *p = &g->place;
     int r = 0;
     if (*p->memory && l->memory_bytes > 0) {
         r = write_number(p->memory, g->name, "memory.limit_in_bytes", l->memory_bytes);
@@ -366,11 +366,24 @@ int mu_cgroup_make(const struct mu_cgroup_place *place, const char *id,
 {
     const char *dirs[6];
     char path[MU_CGROUP_PATH + 96];
-    *ret = (struct mu_cgroup){.place = place, .unified_fd = -1};
+    *ret = (struct mu_cgroup){.place = *place, .unified_fd = -1};
     snprintf(ret->name, sizeof ret->name, "s-%s", id);
     if (place->rung == MU_CGROUP_NONE) {
         return 0;
     }
+    /* Moving a process into a v1 group can cost milliseconds: only where there is a limit to keep.
+     */
+    place = &ret->place;
+    if (limits->memory_bytes <= 0) {
+        ret->place.memory[0] = 0;
+    }
+    if (limits->pids <= 0) {
+        ret->place.pids[0] = 0;
+    }
+    if (limits->cpu_milli <= 0) {
+        ret->place.cpu[0] = 0;
+    }
+    ret->place.cpuacct[0] = 0;
     size_t n = folders(place, dirs);
     for (size_t i = 0; i < n; i++) {
         snprintf(path, sizeof path, "%s/%s", dirs[i], ret->name);
@@ -395,7 +408,7 @@ int mu_cgroup_make(const struct mu_cgroup_place *place, const char *id,
 
 int mu_cgroup_add_v1(const struct mu_cgroup *g, pid_t pid)
 {
-    const struct mu_cgroup_place *p = g->place;
+    const struct mu_cgroup_place *p = &g->place;
     if (p->rung != MU_CGROUP_V1) {
         return 0;
     }
@@ -411,13 +424,13 @@ int mu_cgroup_add_v1(const struct mu_cgroup *g, pid_t pid)
 
 int mu_cgroup_add_v2(const struct mu_cgroup *g, pid_t pid)
 {
-    return *g->place->unified ? write_number(g->place->unified, g->name, "cgroup.procs", pid) : 0;
+    return *g->place.unified ? write_number(g->place.unified, g->name, "cgroup.procs", pid) : 0;
 }
 
 int mu_cgroup_freeze(const struct mu_cgroup *g, bool on)
 {
     char text[TEXT];
-    const struct mu_cgroup_place *p = g->place;
+    const struct mu_cgroup_place *p = &g->place;
     bool v2 = *p->unified != 0;
     if (p->rung == MU_CGROUP_NONE || (!v2 && !*p->freezer)) {
         return -ENOSYS;
@@ -440,15 +453,15 @@ int mu_cgroup_freeze(const struct mu_cgroup *g, bool on)
 
 void mu_cgroup_kill(const struct mu_cgroup *g)
 {
-    if (g->place && g->place->rung != MU_CGROUP_NONE && *g->place->unified) {
-        int r MU_UNUSED = write_at(g->place->unified, g->name, "cgroup.kill", "1");
+    if (g->place.rung != MU_CGROUP_NONE && *g->place.unified) {
+        int r MU_UNUSED = write_at(g->place.unified, g->name, "cgroup.kill", "1");
     }
 }
 
 void mu_cgroup_usage(const struct mu_cgroup *g, struct mu_cgroup_usage *ret)
 {
     char text[TEXT];
-    const struct mu_cgroup_place *p = g->place;
+    const struct mu_cgroup_place *p = &g->place;
     *ret = (struct mu_cgroup_usage){-1, -1, -1};
     if (is_v2(p)) {
         if (read_at(p->unified, g->name, "memory.events", text, sizeof text) == 0) {
@@ -483,7 +496,7 @@ void mu_cgroup_remove(struct mu_cgroup *g)
         close(g->unified_fd);
         g->unified_fd = -1;
     }
-    size_t n = !g->place || g->place->rung == MU_CGROUP_NONE ? 0 : folders(g->place, dirs);
+    size_t n = g->place.rung == MU_CGROUP_NONE ? 0 : folders(&g->place, dirs);
     for (size_t i = 0; i < n; i++) {
         snprintf(path, sizeof path, "%s/%s", dirs[i], g->name);
         for (int waited = 0; rmdir(path) < 0 && errno == EBUSY && waited < REMOVE_MS;
@@ -497,7 +510,7 @@ void mu_cgroup_remove(struct mu_cgroup *g)
 static void kill_v1(const struct mu_cgroup *g)
 {
     char text[TEXT];
-    const char *dir = *g->place->pids ? g->place->pids : g->place->memory;
+    const char *dir = *g->place.pids ? g->place.pids : g->place.memory;
     for (int waited = 0; *dir && waited < REMOVE_MS; waited += STEP_MS) {
         if (read_at(dir, g->name, "cgroup.procs", text, sizeof text) < 0 || !*text) {
             return;
@@ -519,7 +532,7 @@ static void kill_v1(const struct mu_cgroup *g)
 
 void mu_cgroup_clean(const struct mu_cgroup_place *place, const char *id)
 {
-    struct mu_cgroup g = {.place = place, .unified_fd = -1};
+    struct mu_cgroup g = {.place = *place, .unified_fd = -1};
     if (place->rung == MU_CGROUP_NONE) {
         return;
     }

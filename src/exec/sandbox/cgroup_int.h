@@ -42,9 +42,9 @@ struct mu_cgroup_limits {
 };
 /* One sandbox's group. */
 struct mu_cgroup {
-    const struct mu_cgroup_place *place;
-    char name[80];  /* "s-<id>" */
-    int unified_fd; /* of its v2 folder, for CLONE_INTO_CGROUP; -1 */
+    struct mu_cgroup_place place; /* only the parts that are used */
+    char name[80];                /* "s-<id>" */
+    int unified_fd;               /* of its v2 folder, for CLONE_INTO_CGROUP; -1 */
 };
 /* Makes the folders and sets the limits. Negated errno with words; nothing is left then. */
 MU_MUST_USE int mu_cgroup_make(const struct mu_cgroup_place *place, const char *id,

@@ -140,12 +140,10 @@ int mu_session_read(int session_fd, const char *name, size_t max, struct mu_aren
     return 0;
 }
 
-int mu_session_write(int session_fd, const char *name, mu_bytes text)
+int mu_session_put(int session_fd, const char *name, mu_bytes text)
 {
-    char temp[48];
-    snprintf(temp, sizeof temp, "%s.new", name);
     MU_AUTO_CLOSE int fd =
-        openat(session_fd, temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+        openat(session_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) {
         return -errno;
     }
@@ -156,7 +154,15 @@ int mu_session_write(int session_fd, const char *name, mu_bytes text)
         }
         text = mu_bytes_from(text, (size_t)n);
     }
-    return renameat(session_fd, temp, session_fd, name) < 0 ? -errno : 0;
+    return 0;
+}
+
+int mu_session_write(int session_fd, const char *name, mu_bytes text)
+{
+    char temp[48];
+    snprintf(temp, sizeof temp, "%s.new", name);
+    int r = mu_session_put(session_fd, temp, text);
+    return r < 0 ? r : renameat(session_fd, temp, session_fd, name) < 0 ? -errno : 0;
 }
 
 /* --- the end --- */

@@ -56,5 +56,7 @@ MU_MUST_USE int mu_session_read(int session_fd, const char *name, size_t max,
                                 struct mu_arena *arena, mu_bytes *ret);
 /* Writes name.new and renames it. */
 MU_MUST_USE int mu_session_write(int session_fd, const char *name, mu_bytes text);
+/* A new file, where nobody looks before it is complete. */
+MU_MUST_USE int mu_session_put(int session_fd, const char *name, mu_bytes text);
 
 #endif

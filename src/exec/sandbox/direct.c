@@ -107,7 +107,7 @@ static char *find_agent(const struct mu_direct *d)
     if (oz || !d->settings->bundle_dir) {
         return oz;
     }
-    snprintf(path, sizeof path, "%s/entrypoint.sh", d->settings->bundle_dir);
+    snprintf(path, sizeof path, "%s/bin/muster", d->settings->bundle_dir); /* knows `agent run` */
     return mu_process_find(path, NULL);
 }
 

@@ -92,6 +92,7 @@ static void put_own(struct list *l, const struct mu_direct_box *b)
              b->d->settings->target_dir ? b->folder : b->workspace);
     put_text(l, "GIT_CONFIG_GLOBAL", path);
     put_text(l, "OZ_WORKSPACE_ROOT", b->workspace);
+    put_text(l, "MUSTER_WORKSPACE", b->workspace); /* where the runner finds /workspace */
     put_text(l, "OZ_WORKER_BACKEND", "direct");
     put_text(l, "OZ_RUN_ID", b->task_id[0] ? b->task_id : NULL);
     put_text(l, "OZ_EXECUTION_ID", b->id);

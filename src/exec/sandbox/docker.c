@@ -129,6 +129,7 @@ void mu_docker_drop_calls_(struct mu_docker_box *b)
     b->call = mu_engine_cancel(b->call);
     b->wait = mu_engine_cancel(b->wait);
     b->logs = mu_engine_cancel(b->logs);
+    b->hint = mu_engine_cancel(b->hint);
     b->kill = mu_engine_cancel(b->kill);
     mu_timer_clear(&b->again);
     mu_timer_clear(&b->log_again);

@@ -4,7 +4,7 @@
 
 #include "exec/sandbox/docker_int.h"
 
-enum { GRACE_MS = 250, AGAIN_MS = 1000 };
+enum { GRACE_MS = 250, AGAIN_MS = 1000, FETCH_MS = 300, IDLE_MS = 10000 };
 
 static void on_piece(void *arg, unsigned stream, mu_bytes piece)
 {
@@ -42,6 +42,12 @@ static void retry(struct mu_docker_box *b, int64_t ms)
     }
 }
 
+/* The more there is, the longer a fetch takes. */
+static int64_t fetch_ms(const struct mu_docker_box *b)
+{
+    return FETCH_MS + b->log_at / 4096;
+}
+
 static void on_done(void *arg, const struct mu_engine_result *res)
 {
     struct mu_docker_box *b = arg;
@@ -56,6 +62,8 @@ static void on_done(void *arg, const struct mu_engine_result *res)
         } else {
             retry(b, GRACE_MS);
         }
+    } else if (!b->log_done && clean && mu_engine_is_podman(b->d->engine)) {
+        retry(b, b->log_dirty ? fetch_ms(b) : IDLE_MS);
     } else if (!b->log_done) {
         b->log_retry_ms = MU_MIN(b->log_retry_ms ? 2 * b->log_retry_ms : MU_DOCKER_RETRY_MS,
                                  MU_DOCKER_RETRY_MAX_MS);
@@ -71,7 +79,7 @@ static void open_log(struct mu_docker_box *b, bool follow)
                                           .arg = b,
                                           .timeout_ms = follow ? -1 : 0};
     b->log_skip = b->log_at;
-    b->log_clean = false;
+    b->log_clean = b->log_dirty = false;
     mu_demux_init(&b->demux, on_piece, b);
     if (mu_docker_ask_(b->d, &req, &b->logs, "/containers/%s/logs?stdout=1&stderr=1%s", b->id,
                        follow ? "&follow=1" : "") < 0) {
@@ -79,9 +87,43 @@ static void open_log(struct mu_docker_box *b, bool follow)
     }
 }
 
+static int on_hint(void *arg, mu_bytes piece)
+{
+    struct mu_docker_box *b = arg;
+    (void)piece;
+    if (!b->log_dirty && !b->logs) {
+        retry(b, fetch_ms(b));
+    }
+    b->log_dirty = true;
+    return 0;
+}
+
+static void on_hint_done(void *arg, const struct mu_engine_result *res)
+{
+    struct mu_docker_box *b = arg;
+    (void)res;
+    b->hint = NULL; /* opened again with the next fetch */
+}
+
+static void open_hint(struct mu_docker_box *b)
+{
+    const struct mu_engine_request req = {
+        .method = "GET", .on_body = on_hint, .done = on_hint_done, .arg = b, .timeout_ms = -1};
+    if (!b->hint && mu_docker_ask_(b->d, &req, &b->hint,
+                                   "/containers/%s/logs?stdout=1&stderr=1&follow=1", b->id) < 0) {
+        b->hint = NULL; /* then it is fetched at long intervals only */
+    }
+}
+
 void mu_docker_follow_(struct mu_docker_box *b)
 {
-    if (!b->logs && !b->log_done && !mu_timer_is_set(&b->log_again)) {
+    if (b->logs || b->log_done || mu_timer_is_set(&b->log_again)) {
+        return;
+    }
+    if (mu_engine_is_podman(b->d->engine)) {
+        open_hint(b);
+        retry(b, fetch_ms(b));
+    } else {
         open_log(b, true);
     }
 }
@@ -89,6 +131,11 @@ void mu_docker_follow_(struct mu_docker_box *b)
 void mu_docker_log_rest_(struct mu_docker_box *b)
 {
     mu_timer_clear(&b->log_again);
+    if (mu_engine_is_podman(b->d->engine)) { /* what a fetch has seen was before the end */
+        b->hint = mu_engine_cancel(b->hint);
+        b->logs = mu_engine_cancel(b->logs);
+        b->log_clean = false;
+    }
     if (b->log_done || (!b->logs && b->log_clean)) {
         mu_docker_logged_(b);
     } else if (b->logs) { /* it is about to end by itself */
@@ -104,6 +151,11 @@ static void on_again(struct mu_timer *t)
     if (b->phase == MU_DOCKER_COLLECT) {
         b->logs = mu_engine_cancel(b->logs);
         open_log(b, false);
+    } else if (b->phase == MU_DOCKER_RUN && !b->logs && mu_engine_is_podman(b->d->engine)) {
+        open_log(b, false);
+        if (!b->hint) {
+            open_hint(b);
+        }
     } else if (b->phase == MU_DOCKER_RUN) {
         mu_docker_follow_(b);
     }

@@ -202,7 +202,7 @@ static int finish(struct keep *k)
 {
     struct mu_ctl_msg ended = {.kind = MU_CTL_ENDED};
     mu_disk_end(&k->disk);
-    if (k->cgroup.place) {
+    if (k->cgroup.name[0]) {
         mu_cgroup_remove(&k->cgroup);
     }
     int r = mu_end_write(k->session_fd, &k->end);
@@ -292,6 +292,9 @@ int mu_keep_main(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], "--empty") == 0) {
         return empty_as_range(argv[2]);
+    }
+    if (argc > 3 && strcmp(argv[1], "--second-stage") == 0) {
+        return mu_launch_second_stage(argc - 2, argv + 2);
     }
     if (argc != 2 || argv[1][0] == '-') {
         static const char usage[] = "muster keep: is started by muster worker\n";

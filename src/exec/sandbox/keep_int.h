@@ -30,6 +30,7 @@ struct keep {
     pid_t pid;
     int pidfd;
     struct mu_cgroup cgroup;
+    bool limited_memory; /* by the group */
 
     int log_fd, pipe_fd; /* the file; the read end of PID 1's output */
     int64_t log_size, log_told, log_max;

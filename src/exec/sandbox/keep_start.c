@@ -50,7 +50,8 @@ static int make_folders(struct keep *k)
         mode_t mode;
     } dirs[] = {{"workspace", 0755}, {"home", 0755},  {"tmp", 01777},
                 {"vartmp", 01777},   {"upper", 0700}, {"work", 0700}};
-    for (size_t i = 0; i < MU_ARRAY_LEN(dirs); i++) {
+    bool overlay = *k->box.base || k->box.n_checkouts;
+    for (size_t i = 0; i < (overlay ? MU_ARRAY_LEN(dirs) : 4); i++) {
         int r = own_dir(k, k->session_fd, dirs[i].name, dirs[i].mode);
         if (r < 0) {
             return r;
@@ -246,16 +247,11 @@ static int launch(struct keep *k, int out_fd, int link_fd)
 static int write_journal(struct keep *k)
 {
     struct mu_box j = k->box;
-    struct timespec now;
     static const char *argv[] = {"-", NULL}, *env[] = {NULL};
-    clock_gettime(CLOCK_REALTIME, &now);
     j.argv = argv;
     j.env = env;
     j.n_argv = 1;
     j.n_env = 0;
-    j.pid = k->pid;
-    j.keeper_pid = getpid();
-    j.started_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
     struct mu_buf b;
     mu_buf_init(&b, MU_BOX_SPEC_MAX);
     mu_box_write(&j, &b);
@@ -264,13 +260,34 @@ static int write_journal(struct keep *k)
     return r;
 }
 
+/* A file of its own: replacing one makes the file system write it out at once. */
+static int write_pids(struct keep *k)
+{
+    char text[120];
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    snprintf(text, sizeof text, "pid=%d%ckeeper=%d%cstarted=%lld%c", (int)k->pid, 0, (int)getpid(),
+             0, (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000, 0);
+    size_t n = 0;
+    for (int i = 0; i < 3; i++) {
+        n += strlen(text + n) + 1;
+    }
+    return mu_session_write(k->session_fd, "pids", mu_bytes_of(text, n));
+}
+
 static int make_cgroup(struct keep *k)
 {
     struct mu_err err = {.text = ""};
     struct mu_cgroup_limits limits = {k->box.memory_bytes, k->box.pids, k->box.cpu_milli};
+    /* RLIMIT_NPROC is counted per user namespace and does the same at no cost. */
+    if (k->box.cgroup.rung == MU_CGROUP_V1 && k->box.rung != MU_RUNG_LANDLOCK) {
+        limits.pids = 0;
+    }
     static const struct mu_cgroup_place none = {.rung = MU_CGROUP_NONE};
     bool without = mu_box_without(&k->box, MU_WITHOUT_CGROUP);
     int r = mu_cgroup_make(without ? &none : &k->box.cgroup, k->box.id, &limits, &k->cgroup, &err);
+    k->limited_memory =
+        *k->cgroup.place.memory || (*k->cgroup.place.unified && k->cgroup.place.v2_memory);
     return r < 0 ? failed(k, r, "container_create", "cgroup", err.text) : 0;
 }
 
@@ -314,6 +331,6 @@ int keep_start(struct keep *k)
     k->started_ms = keep_now_ms();
     k->deadline_ms =
         k->started_ms + (k->box.timeout_ms > 0 ? k->box.timeout_ms : (int64_t)NO_LIMIT_MS);
-    r = write_journal(k);
+    r = write_pids(k);
     return r < 0 ? failed(k, r, "container_create", "journal", "") : 0;
 }

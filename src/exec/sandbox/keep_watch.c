@@ -128,7 +128,7 @@ static int64_t private_bytes(pid_t pid)
 static void watch_memory(struct keep *k)
 {
     static pid_t pids[RSS_PIDS];
-    if (k->cgroup.place->rung != MU_CGROUP_NONE || k->box.memory_bytes <= 0 || k->kill_at_ms) {
+    if (k->limited_memory || k->box.memory_bytes <= 0 || k->kill_at_ms) {
         return;
     }
     size_t n = 1;

@@ -133,25 +133,11 @@ static int let_go(struct mu_launch *l)
     return wait_for_exec(l);
 }
 
-static void build_filter(struct mu_launch *l)
-{
-    const struct mu_box *box = l->box;
-    struct mu_seccomp_rules rules = {
-        .nested = box->nested != 0,
-        .fake_root = box->fake_root != 0,
-        .one_id = box->range == 0,
-        .only_unix = box->rung == MU_RUNG_LANDLOCK,
-        .ceiling = mu_box_without(box, MU_WITHOUT_CEILING) ? MU_SECCOMP_CEILING - 8 : 0,
-    };
-    mu_seccomp_build(&rules, &l->filter);
-}
-
 int mu_launch(struct mu_launch *l)
 {
     l->pid = 0;
     l->pidfd = -1;
     memset(&l->failure, 0, sizeof l->failure);
-    build_filter(l);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, l->status) < 0) {
         mu_fail(&l->failure, "socketpair", "status");
         return -l->failure.err;

@@ -152,64 +152,63 @@ static int place_descriptors(struct mu_launch *l)
 
 /* --- locks --- */
 
-static int set_filter(struct mu_launch *l)
+static int set_filter(const struct mu_box *box, struct mu_failure *f)
 {
-    struct sock_fprog prog = {l->filter.len, l->filter.code};
+    struct mu_seccomp_rules rules = {
+        .nested = box->nested != 0,
+        .fake_root = box->fake_root != 0,
+        .one_id = box->range == 0,
+        .only_unix = box->rung == MU_RUNG_LANDLOCK,
+        .ceiling = mu_box_without(box, MU_WITHOUT_CEILING) ? MU_SECCOMP_CEILING - 8 : 0,
+    };
+    struct mu_seccomp_program program;
+    mu_seccomp_build(&rules, &program);
+    struct sock_fprog prog = {program.len, program.code};
     if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &prog) < 0) {
-        return mu_fail(&l->failure, "seccomp", "filter");
+        return mu_fail(f, "seccomp", "filter");
     }
     return 0;
 }
 
-/* Where there is no tree of our own the folders have the host's names. */
-static int landlock_host(struct mu_launch *l)
+static int drop_capabilities(const struct mu_box *box, struct mu_failure *f)
 {
-    struct mu_landlock_path paths[MU_LAUNCH_PATHS];
-    size_t n = 0;
-    for (; l->host_paths && l->host_paths[n].path && n < MU_LAUNCH_PATHS; n++) {
-        paths[n] = l->host_paths[n];
-    }
-    struct mu_landlock_rules rules = {paths, n, true};
-    return mu_landlock_apply(&rules, &l->failure);
+    return mu_box_without(box, MU_WITHOUT_CAPS) ? 0 : mu_limits_capabilities(box->fake_root, f);
 }
 
-static int drop_capabilities(struct mu_launch *l)
+int mu_launch_lock_up_(const struct mu_box *box, const struct mu_landlock_rules *landlock,
+                       struct mu_failure *f)
 {
-    return mu_box_without(l->box, MU_WITHOUT_CAPS)
-               ? 0
-               : mu_limits_capabilities(l->box->fake_root, &l->failure);
-}
-
-static int lock_up(struct mu_launch *l)
-{
-    const struct mu_box *box = l->box;
-    struct mu_failure *f = &l->failure;
-    bool has_tree = box->rung != MU_RUNG_LANDLOCK;
     if (!mu_box_without(box, MU_WITHOUT_LIMITS) && mu_limits_apply(box, f) < 0) {
         return -1;
     }
     /* Without no_new_privs (tests) the other two need the capabilities. */
     bool late = mu_box_without(box, MU_WITHOUT_NNP);
-    if (!late && drop_capabilities(l) < 0) {
+    if (!late && (drop_capabilities(box, f) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)) {
+        return f->err ? -1 : mu_fail(f, "prctl", "no_new_privs");
+    }
+    /* It forbids mounting, which is what nesting needs. A kernel without it has the other locks;
+     * where it is the only one its absence was found out before. */
+    bool only_lock = box->rung == MU_RUNG_LANDLOCK;
+    bool wanted = only_lock || (!box->nested && mu_landlock_abi() > 0 &&
+                                !mu_box_without(box, MU_WITHOUT_LANDLOCK));
+    if (wanted && mu_landlock_apply(landlock, f) < 0) {
         return -1;
     }
-    if (!late && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
-        return mu_fail(f, "prctl", "no_new_privs");
-    }
-    /* Landlock forbids mounting, which is what nesting needs. A kernel without it has the other
-     * locks; where it is the only one its absence was found out before. */
-    if (!has_tree) {
-        if (landlock_host(l) < 0) {
-            return -1;
-        }
-    } else if (!box->nested && mu_landlock_abi() > 0 && !mu_box_without(box, MU_WITHOUT_LANDLOCK) &&
-               mu_landlock_apply(&mu_landlock_tree, f) < 0) {
+    if (!mu_box_without(box, MU_WITHOUT_SECCOMP) && set_filter(box, f) < 0) {
         return -1;
     }
-    if (!mu_box_without(box, MU_WITHOUT_SECCOMP) && set_filter(l) < 0) {
-        return -1;
+    return late ? drop_capabilities(box, f) : 0;
+}
+
+/* Where there is no tree of our own the folders have the host's names. */
+static int lock_up(struct mu_launch *l)
+{
+    struct mu_landlock_rules host = {l->host_paths, 0, true};
+    while (l->host_paths && host.n_paths < MU_LAUNCH_PATHS && l->host_paths[host.n_paths].path) {
+        host.n_paths++;
     }
-    return late ? drop_capabilities(l) : 0;
+    bool has_tree = l->box->rung != MU_RUNG_LANDLOCK;
+    return mu_launch_lock_up_(l->box, has_tree ? &mu_landlock_tree : &host, &l->failure);
 }
 
 void mu_launch_child_(struct mu_launch *l)

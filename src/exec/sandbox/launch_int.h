@@ -32,7 +32,6 @@ struct mu_launch {
     struct mu_failure failure; /* when mu_launch() was not 0 */
 
     /* Between keeper and child. */
-    struct mu_seccomp_program filter;
     int status[2]; /* SEQPACKET: "go" inwards, a struct mu_failure outwards, closed by execve */
 };
 
@@ -44,6 +43,13 @@ MU_MUST_USE int mu_launch(struct mu_launch *l);
 /* The same through bubblewrap (rung B). */
 MU_MUST_USE int mu_launch_bwrap(struct mu_launch *l);
 
+/* What it executes inside: limits, Landlock, the filter, then the program. argv[0]: numbers, the
+ * rest is the program's. */
+int mu_launch_second_stage(int argc, char **argv);
+
+/* Limits, capabilities, no_new_privs, Landlock, the filter, in this order and for good. */
+MU_MUST_USE int mu_launch_lock_up_(const struct mu_box *box,
+                                   const struct mu_landlock_rules *landlock, struct mu_failure *f);
 /* The child's side: never returns. */
 MU_NORETURN void mu_launch_child_(struct mu_launch *l);
 

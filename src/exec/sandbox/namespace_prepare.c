@@ -160,12 +160,12 @@ static int spawn_keeper(struct mu_sandbox_driver *d, const char *folder, int ctl
 
 static int write_files(struct mu_ns_prepare *p)
 {
-    int r = mu_session_write(p->session_fd, "spec", mu_buf_bytes(&p->spec));
+    int r = mu_session_put(p->session_fd, "spec", mu_buf_bytes(&p->spec));
     if (r == 0 && p->prompt) {
-        r = mu_session_write(p->session_fd, "prompt", mu_bytes_of(p->prompt, p->prompt_len));
+        r = mu_session_put(p->session_fd, "prompt", mu_bytes_of(p->prompt, p->prompt_len));
     }
     if (r == 0 && p->policy) {
-        r = mu_session_write(p->session_fd, "policy", mu_str(p->policy));
+        r = mu_session_put(p->session_fd, "policy", mu_str(p->policy));
     }
     return r;
 }

@@ -37,6 +37,7 @@ struct mu_oz {
 extern const struct mu_route mu_oz_run_routes[];
 extern const struct mu_route mu_oz_event_routes[];
 extern const struct mu_route mu_oz_file_routes[];
+extern const struct mu_route mu_oz_attempt_routes[]; /* with a session token */
 extern const struct mu_route mu_oz_environment_routes[];
 extern const struct mu_route mu_oz_schedule_routes[];
 extern const struct mu_route mu_oz_provider_routes[];

@@ -20,7 +20,10 @@ struct mu_worker_face {
 };
 
 extern const struct mu_route mu_worker_routes[];
-/* What a runner reaches with its session token. */
-extern const struct mu_route mu_attempt_routes[];
+
+/* What ends an attempt: exit code, output, artifacts, link, message, usage. -ENOMEM,
+ * MU_E_TOO_LARGE. */
+MU_MUST_USE int mu_report_take_end(const struct mu_env *env, yyjson_val *data, struct mu_report *r,
+                                   struct mu_output *captured);
 
 #endif

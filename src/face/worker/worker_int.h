@@ -48,10 +48,6 @@ struct mu_link {
 /* decode.c */
 /* A whole message. `captured`: its output, when it was too long to stay in the text, else NULL. */
 void mu_link_decode(struct mu_link *l, mu_bytes text, struct mu_output *captured);
-/* What ends an attempt: exit code, output, artifacts, link, message, usage. -ENOMEM,
- * MU_E_TOO_LARGE. */
-MU_MUST_USE int mu_report_take_end(const struct mu_env *env, yyjson_val *data, struct mu_report *r,
-                                   struct mu_output *captured);
 void mu_link_protocol_error(struct mu_link *l, const char *what);
 /* artifacts.c: what a worker calls artifacts, in the SDK's shape. */
 MU_MUST_USE int mu_link_artifacts(const struct mu_env *env, yyjson_val *list, int64_t now_ms,

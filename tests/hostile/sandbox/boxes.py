@@ -157,8 +157,9 @@ class Box:
         except FileNotFoundError:
             return ""
 
-    def journal(self):
-        return dict(r.split("=", 1) for r in (self.session / "journal").read_text().split("\0") if "=" in r)
+    def pid(self):
+        """The host's number of PID 1."""
+        return int((self.session / "pids").read_text().split("\0")[0].removeprefix("pid="))
 
     def wait_for(self, text, timeout=20):
         until = time.time() + timeout
@@ -181,7 +182,7 @@ class Box:
 
     def processes(self):
         """The host's numbers of everything inside, PID 1 first."""
-        found, queue = [], [int(self.journal()["pid"])]
+        found, queue = [], [self.pid()]
         while queue:
             pid = queue.pop()
             try:

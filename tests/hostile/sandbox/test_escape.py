@@ -156,6 +156,20 @@ def test_without_a_layer_only_what_it_stops_is_reached(agent, host, user, layers
         assert found[60] == (False, "ENOSYS")  # a call that this kernel has: only the rule answers
 
 
+@pytest.mark.skipif(not os.path.exists("/usr/bin/bwrap"), reason="bubblewrap is not installed")
+@pytest.mark.parametrize("user", WHO[:1])
+def test_through_bubblewrap_every_probe_is_stopped(agent, host, user):
+    """Rung B: bubblewrap's namespaces, our second stage inside."""
+    found = run_probes(agent, host, user, rung="B")
+    wrong = {}
+    for probe, permitted in PERMITTED.items():
+        reached, detail = found.get(probe, (True, "did not run"))
+        note(probe, "bwrap", detail if not reached else f"REACHED: {detail}")
+        if reached or (permitted and detail.split()[0] not in permitted.split()):
+            wrong[probe] = detail
+    assert not wrong
+
+
 @pytest.mark.parametrize("user", WHO)
 def test_landlock_and_the_filter_alone_hold_what_they_can(agent, host, user):
     """Rung D: no namespaces. What it does not hold is known and written down (sandbox.md 3)."""

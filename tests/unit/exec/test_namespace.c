@@ -573,6 +573,33 @@ static void without_namespaces_landlock_and_the_filter_still_hold(void **state M
     close_world(&w);
 }
 
+static void bubblewrap_makes_the_namespaces_where_we_may_not(void **state MU_UNUSED)
+{
+    struct world w;
+    struct run r;
+    if (geteuid() == 0 || access("/usr/bin/bwrap", X_OK) < 0) {
+        skip();
+    }
+    open_world(&w);
+    mu_sandbox_namespace_rung(w.d, 'B');
+    run_script(&w, &r,
+               "id -u; pwd; cat /etc/shadow; echo $HOME; unshare -U true; echo x > out; exit 3",
+               NULL);
+    expect_said(&r, "1000\n/workspace\n");
+    expect_said(&r, "/etc/shadow: No such file");
+    expect_said(&r, "unshare failed: Operation not permitted");
+    assert_int_equal(r.result.exit_code, 3);
+    expect_read(&r, "/workspace/out", 10, 0, "x\n");
+    release(&r);
+    start(&w, &r, "e-1", "trap 'echo got term; exit 3' TERM; echo up; sleep 60 & wait", NULL);
+    r.stop_at_log = true;
+    mu_loop_run(w.loop);
+    assert_string_equal(r.reason, "task_cancelled");
+    expect_said(&r, "got term");
+    release(&r);
+    close_world(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -594,6 +621,7 @@ int main(void)
         cmocka_unit_test(the_memory_limit_is_told_from_the_counter),
         cmocka_unit_test(the_check_says_what_really_protects),
         cmocka_unit_test(without_namespaces_landlock_and_the_filter_still_hold),
+        cmocka_unit_test(bubblewrap_makes_the_namespaces_where_we_may_not),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

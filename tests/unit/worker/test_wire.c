@@ -133,6 +133,7 @@ static void the_last_of_a_variable_wins_and_all_are_sorted(void **state)
                                        "GIT_TERMINAL_PROMPT=0",
                                        "OZ_EXECUTION_ID=e-1",
                                        "OZ_RUN_ID=run_1",
+                                       "OZ_WORKER=muster",
                                        "TASK_ID=run_1",
                                        "WARP_SERVER_ROOT_URL=http://h:1"};
     const char *const *env;

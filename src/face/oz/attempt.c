@@ -6,7 +6,7 @@
 
 #include "base/encode.h"
 #include "face/oz/oz_int.h"
-#include "face/worker/worker_int.h"
+#include "face/worker/worker.h"
 
 enum { FILE_MAX = 32 << 20, REPORT_MAX = 32 << 20, NAME_MAX_BYTES = 128, CHUNK_MAX = 64 << 10 };
 
@@ -153,7 +153,7 @@ static void post_report(struct mu_call *c)
     t->c = c;
     t->reply = (struct mu_reply){.loop = mu_call_loop(c), .done = told, .ctx = t};
     r->reply = &t->reply;
-    mu_fleet_tell(mu_worker_face_at(c)->opts.fleet, r);
+    mu_fleet_tell(mu_oz(c)->workers->opts.fleet, r);
 }
 
 /* --- files --- */
@@ -338,7 +338,7 @@ static const struct mu_schema report_members[] = {
     {0},
 };
 
-const struct mu_route mu_attempt_routes[] = {
+const struct mu_route mu_oz_attempt_routes[] = {
     {.method = MU_HTTP_GET,
      .path = "/api/v1/agent/runs/{runID}/prompt",
      .face = MU_FACE_OZ,
