@@ -38,11 +38,12 @@ struct fetching {
 
 static void prompt_read(struct mu_session_job *op, int result)
 {
-    struct mu_call *c = ((struct fetching *)op->ctx)->c;
+    struct fetching *f = op->ctx;
+    struct mu_call *c = f->c;
     if (result >= 0) {
         mu_buf_add(mu_call_buf(c), op->prompt);
     }
-    mu_arena_fini(&op->arena); /* op goes with the answer */
+    mu_arena_fini(&op->arena); /* the answer frees the call, and `f` with it */
     if (result < 0) {
         mu_call_fail(c, result);
     } else {
