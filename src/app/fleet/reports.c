@@ -204,7 +204,9 @@ static void told(struct mu_post *post)
 {
     struct mu_report *r = MU_CONTAINER(post, struct mu_report, post);
     struct mu_fleet *f = r->fleet;
-    if (!r->peer) {
+    if (f->ended) {
+        mu_report_free(r);
+    } else if (!r->peer) {
         by_runner(f, r);
     } else if (r->peer->worker && r->peer->worker->peer == r->peer) {
         by_worker(r->peer->worker, r);

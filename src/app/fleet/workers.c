@@ -344,7 +344,7 @@ static void admit_here(struct mu_post *post)
     struct mu_admission *op = MU_CONTAINER(post, struct mu_admission, post);
     struct mu_fleet *f = op->fleet;
     struct mu_worker *w;
-    if (f->stopping) {
+    if (f->stopping || f->ended) {
         answer(op, MU_E_SHUTDOWN);
         return;
     }
@@ -383,7 +383,7 @@ static void verdict(struct mu_worker *w, bool alive)
 static void alive_here(struct mu_post *post)
 {
     struct mu_peer *p = MU_CONTAINER(post, struct mu_peer, alive_post);
-    struct mu_worker *w = p->worker;
+    struct mu_worker *w = p->fleet->ended ? NULL : p->worker;
     if (w && w->peer == p && w->waiting) {
         verdict(w, p->alive);
     }
@@ -399,7 +399,7 @@ void mu_fleet_alive(struct mu_peer *peer, bool alive)
 static void attach_here(struct mu_post *post)
 {
     struct mu_peer *p = MU_CONTAINER(post, struct mu_peer, attach_post);
-    struct mu_worker *w = p->worker;
+    struct mu_worker *w = p->fleet->ended ? NULL : p->worker;
     if (!w || w->peer != p) {
         return;
     }
@@ -456,7 +456,7 @@ static void release_there(struct mu_post *post)
 static void gone_here(struct mu_post *post)
 {
     struct mu_peer *p = MU_CONTAINER(post, struct mu_peer, gone_post);
-    struct mu_worker *w = p->worker;
+    struct mu_worker *w = p->fleet->ended ? NULL : p->worker;
     if (w && w->peer == p) {
         detach(w);
         if (w->waiting) {
@@ -482,7 +482,7 @@ static void unsent_here(struct mu_post *post)
 {
     struct mu_order *o = MU_CONTAINER(post, struct mu_order, post);
     struct mu_fleet *f = o->fleet;
-    struct mu_task *t = mu_map_get(&f->tasks, mu_id_bytes(&o->of.session));
+    struct mu_task *t = f->ended ? NULL : mu_map_get(&f->tasks, mu_id_bytes(&o->of.session));
     if (t && t->work && strcmp(t->work->execution.text, o->of.execution.text) == 0) {
         t->work->sent = false;
         mu_work_put_back(t, MU_ATT_PUT_BACK, "The worker left before it was told", false);
