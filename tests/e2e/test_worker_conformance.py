@@ -473,6 +473,23 @@ def test_9_same_native_instance_replaces_itself_at_once(oz, client):
     second.close()
 
 
+def test_9_stranger_that_waits_does_not_drive_out_an_instance_that_came_back(oz):
+    """The probe went to the old connection, whose silence says nothing about the new one."""
+    old = Native(oz, pongs=False)
+    old.ping_pong()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        stranger = pool.submit(Native, oz, old.worker_id)
+        time.sleep(1)  # it waits for the probe's answer, up to 5 s
+        with Native(oz, old.worker_id, instance=old.instance) as back:
+            assert old.wait_closed() == 4410
+            with pytest.raises(Refused) as e:
+                stranger.result(30)
+            assert e.value.status == 429
+            time.sleep(8)
+            back.ping_pong()
+            assert back.open and workers(oz)[back.worker_id]["connected"]
+
+
 def test_9_ten_at_once_leave_one(oz):
     name = "crowd-" + secrets.token_hex(4)
     with concurrent.futures.ThreadPoolExecutor(10) as pool:

@@ -321,6 +321,11 @@ static void refuse_newcomer(struct mu_worker *w, struct mu_admission *op)
 static void contend(struct mu_worker *w, struct mu_admission *op)
 {
     if (op->native && op->instance.len && mu_bytes_is(op->instance, w->instance)) {
+        if (w->waiting) { /* it is alive; the connection that was asked will not say so any more */
+            struct mu_admission *other = w->waiting;
+            w->waiting = NULL;
+            refuse_newcomer(w, other);
+        }
         evict(w, CODE_REPLACED, "Replaced by a newer connection of the same worker");
         take(w, op);
     } else if (w->waiting) {
