@@ -2,7 +2,6 @@
 number, then workers that lie, vanish, drown the server or come back."""
 import concurrent.futures
 import contextlib
-import os
 import random
 import re
 import secrets
@@ -11,7 +10,7 @@ import threading
 import time
 
 import pytest
-from harness import UPSTREAM_KEY, assert_error, assert_run, eventually, ok
+from harness import assert_error, assert_run, eventually, ok
 from worker_peers import PATH, PING, TEXT, Native, Refused, V, W, frame, go_json, handshake
 
 SIDECAR = "registry.test/sidecar:1"
