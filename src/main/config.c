@@ -255,19 +255,30 @@ enum mu_config_name mu_config_classify(mu_bytes name)
     return MU_NAME_UNKNOWN;
 }
 
+/* A name that a word of it was left out of is nearer than one with other words. */
+static unsigned distance(mu_bytes given, mu_bytes name)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < name.len && at < given.len; i++) {
+        at += given.ptr[at] == name.ptr[i];
+    }
+    unsigned d = mu_edit_distance(given, name);
+    return at == given.len && d > 1 ? d / 2 : d;
+}
+
 const char *mu_config_nearest(mu_bytes name)
 {
     const char *best = NULL;
     unsigned least = 1000;
     for (size_t i = 0; i < mu_config_table_len; i++) {
-        unsigned d = mu_edit_distance(name, mu_str(mu_config_table[i].name));
+        unsigned d = distance(name, mu_str(mu_config_table[i].name));
         if (d < least) {
             least = d;
             best = mu_config_table[i].name;
         }
     }
     for (size_t i = 0; i < MU_ARRAY_LEN(later); i++) {
-        unsigned d = mu_edit_distance(name, mu_str(later[i]));
+        unsigned d = distance(name, mu_str(later[i]));
         if (d < least) {
             least = d;
             best = later[i];
