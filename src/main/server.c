@@ -374,7 +374,7 @@ void mu_server_free(struct mu_server *s)
     mu_sweeper_free(s->sweeper);
     mu_schedules_free(s->schedules);
     mu_dispatch_free(s->dispatch);
-    mu_fleet_free(s->fleet);
+    mu_fleet_end(s->fleet);
     mu_environments_free(s->environments);
     mu_providers_free(s->providers);
     mu_fetcher_free(s->fetcher);
@@ -388,6 +388,7 @@ void mu_server_free(struct mu_server *s)
     for (size_t i = 0; i < s->n_loops; i++) {
         mu_loop_free(s->loops[i]);
     }
+    mu_fleet_free(s->fleet);
     mu_feed_free(s->feed);
     mu_metrics_free(s->metrics);
     if (s->conf != s->first_conf) {

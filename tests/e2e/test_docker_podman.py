@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+import harness
 import podman as podman_tool
 from sandbox_box import Box, ROOT
 
@@ -180,3 +181,24 @@ def test_a_long_log_arrives_whole(box):
     assert run(one)["exit_code"] == 0
     assert one.log == b"".join(b"%d\n" % i for i in range(1, 20001))
     one.release()
+
+
+def test_a_run_of_the_server_goes_through_the_engine(podman, make_server):
+    server = make_server(env={"OZ_EMBEDDED_WORKER": "on", "SANDBOX_DRIVER": "docker",
+                              "DOCKER_HOST": f"unix://{podman.socket}"})
+    client = server.client()
+    harness.eventually(lambda: [w for w in harness.ok(client.api("GET", "/workers"))["workers"] if w["connected"]],
+                       timeout=60, what="the embedded worker's connection")
+    made = client.environment(docker_image="localhost/task:1", env_vars={"GREETING": "hi there", "PATH": "/bin"})
+    script = "echo out; echo $GREETING; ls -d /bin/busybox; mkdir -p .oz/artifacts; echo a > .oz/artifacts/a.txt; exit 0"
+    run_id = client.create(script, config={"environment_id": made["id"], "harness": "shell"})["run_id"]
+    run = client.wait(run_id, timeout=120)
+    assert run["state"] == "SUCCEEDED", run
+    assert run["status_message"]["message"].splitlines() == ["out", "hi there", "/bin/busybox"], run
+    run_id = client.create("echo on; sleep 300", config={"environment_id": made["id"], "harness": "shell"})["run_id"]
+    client.wait(run_id, "INPROGRESS", timeout=60)
+    time.sleep(1)
+    client.cancel(run_id)
+    client.wait(run_id, "CANCELLED")
+    harness.eventually(lambda: not [n for n in podman.names() if n.startswith("oz-")], timeout=60,
+                       what="the removal of the container")

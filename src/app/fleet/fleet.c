@@ -127,22 +127,23 @@ int mu_fleet_new(const struct mu_fleet_opts *opts, struct mu_fleet **ret)
     return 0;
 }
 
-struct mu_fleet *mu_fleet_free(struct mu_fleet *f)
+void mu_fleet_end(struct mu_fleet *f)
 {
-    if (!f) {
-        return NULL;
+    if (!f || f->ended) {
+        return;
     }
     mu_timer_clear(&f->tick);
-    f->stopping = true;
+    f->stopping = f->closed = f->ended = true;
     size_t at = 0;
     struct mu_task *t;
     while ((t = mu_map_next(&f->tasks, &at))) {
-        struct mu_work_item *k = t->work;
-        if (k) {
-            mu_work_fini(k);
+        if (t->work) {
+            mu_work_fini(t->work);
         }
         mu_free(t->texts);
-        mu_free(t);
+        if (!t->unborn) { /* else its creation's result is on the way */
+            mu_free(t);
+        }
     }
     at = 0;
     struct mu_worker *w;
@@ -153,6 +154,11 @@ struct mu_fleet *mu_fleet_free(struct mu_fleet *f)
     mu_map_fini(&f->workers);
     mu_fairq_fini(&f->queue);
     mu_fleet_store_free(f);
+}
+
+struct mu_fleet *mu_fleet_free(struct mu_fleet *f)
+{
+    mu_fleet_end(f);
     mu_free(f);
     return NULL;
 }

@@ -37,7 +37,10 @@ struct mu_fleet_opts {
     bool go_workers; /* workers that are not native can run something: a sidecar is set */
 };
 MU_MUST_USE int mu_fleet_new(const struct mu_fleet_opts *opts, struct mu_fleet **ret);
-/* After the loops ended; peers that are left are forgotten, not freed. */
+/* After the loops ended and before they are freed: everything but the shell goes; what peers still
+ * post then is answered by their release. */
+void mu_fleet_end(struct mu_fleet *f);
+/* After mu_loop_free() (mu_fleet_end() included, if it was not called). */
 struct mu_fleet *mu_fleet_free(struct mu_fleet *f);
 
 /* --- start and stop --- */

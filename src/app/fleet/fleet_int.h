@@ -98,7 +98,8 @@ struct mu_work_item {
     const char *want_code, *want_text /* or the reason of REQUEUE; literals */;
     bool cancel_sent;
     int64_t deadline_ms, report_ms /* the runner's last sign of life */;
-    int64_t seq; /* the last one that was dealt with */
+    int64_t seq;      /* the last one that was reported */
+    int64_t step_seq; /* what the step under way makes durable */
     struct mu_report *end;
     struct mu_report *side; /* what its runner said about its end */
     struct mu_session_offer offer;
@@ -163,7 +164,7 @@ struct mu_fleet {
     struct mu_list parked, timed, free, pin_check, timed_workers, dirty;
     struct mu_timer tick;
     struct mu_post pump_post;
-    bool pump_posted, started, stopping, closed, told_sidecar;
+    bool pump_posted, started, stopping, closed, ended, told_sidecar;
     int64_t next_conn;
     size_t cached_bytes, n_connected, n_parked;
     int64_t unpark_ms;

@@ -178,14 +178,16 @@ static void by_runner(struct mu_fleet *f, struct mu_report *r)
     struct mu_task *t = mu_map_get(&f->tasks, mu_id_bytes(&r->session));
     struct mu_work_item *k = t ? t->work : NULL;
     struct mu_reply *reply = r->reply;
-    bool mine = k && k->offered && k->sent && t->epoch == r->epoch;
+    /* while its end is being stored, what is there of it is in use */
+    bool ending = k && k->busy && (k->end || k->want != MU_WANT_NOTHING);
+    bool mine = k && k->offered && k->sent && t->epoch == r->epoch && !ending;
     if (mine) {
         k->report_ms = mu_loop_now_ms(f->opts.core);
     }
     if (mine && r->kind == MU_REPORT_LOG) {
         mu_work_log(t, r);
     }
-    if (mine && r->kind == MU_REPORT_ENDED && !k->busy) {
+    if (mine && r->kind == MU_REPORT_ENDED) {
         mu_report_free(k->side);
         k->side = r;
         r = NULL;
@@ -202,7 +204,9 @@ static void told(struct mu_post *post)
 {
     struct mu_report *r = MU_CONTAINER(post, struct mu_report, post);
     struct mu_fleet *f = r->fleet;
-    if (!r->peer) {
+    if (f->ended) {
+        mu_report_free(r);
+    } else if (!r->peer) {
         by_runner(f, r);
     } else if (r->peer->worker && r->peer->worker->peer == r->peer) {
         by_worker(r->peer->worker, r);

@@ -146,6 +146,10 @@ static void born_here(struct mu_post *post)
 {
     struct mu_task *t = MU_CONTAINER(post, struct mu_task, post);
     t->unborn = false;
+    if (t->f->ended) {
+        mu_free(t);
+        return;
+    }
     if (t->dead) {
         mu_fleet_task_free(t);
         return;

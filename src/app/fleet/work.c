@@ -164,8 +164,8 @@ static void stepped(struct mu_session_step *op, int result)
     k->busy = false;
     if (result >= 0) {
         t->state = op->to;
-        if (k->w->native && k->seq) {
-            const struct mu_execution of = {t->id, k->execution, t->epoch, k->seq};
+        if (k->w->native && k->step_seq) {
+            const struct mu_execution of = {t->id, k->execution, t->epoch, k->step_seq};
             mu_worker_ack(k->w, &of);
         }
     } else if (gone_in_db(result)) {
@@ -192,6 +192,7 @@ static void step(struct mu_task *t)
                                        .to = k->want_state,
                                        .done = stepped,
                                        .ctx = t};
+    k->step_seq = k->seq;
     k->busy = true;
     if (mu_session_step(f->opts.sessions, &k->step) < 0) {
         k->busy = false;

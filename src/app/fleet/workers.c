@@ -321,6 +321,11 @@ static void refuse_newcomer(struct mu_worker *w, struct mu_admission *op)
 static void contend(struct mu_worker *w, struct mu_admission *op)
 {
     if (op->native && op->instance.len && mu_bytes_is(op->instance, w->instance)) {
+        if (w->waiting) { /* it is alive; the connection that was asked will not say so any more */
+            struct mu_admission *other = w->waiting;
+            w->waiting = NULL;
+            refuse_newcomer(w, other);
+        }
         evict(w, CODE_REPLACED, "Replaced by a newer connection of the same worker");
         take(w, op);
     } else if (w->waiting) {
@@ -339,7 +344,7 @@ static void admit_here(struct mu_post *post)
     struct mu_admission *op = MU_CONTAINER(post, struct mu_admission, post);
     struct mu_fleet *f = op->fleet;
     struct mu_worker *w;
-    if (f->stopping) {
+    if (f->stopping || f->ended) {
         answer(op, MU_E_SHUTDOWN);
         return;
     }
@@ -378,7 +383,7 @@ static void verdict(struct mu_worker *w, bool alive)
 static void alive_here(struct mu_post *post)
 {
     struct mu_peer *p = MU_CONTAINER(post, struct mu_peer, alive_post);
-    struct mu_worker *w = p->worker;
+    struct mu_worker *w = p->fleet->ended ? NULL : p->worker;
     if (w && w->peer == p && w->waiting) {
         verdict(w, p->alive);
     }
@@ -394,7 +399,7 @@ void mu_fleet_alive(struct mu_peer *peer, bool alive)
 static void attach_here(struct mu_post *post)
 {
     struct mu_peer *p = MU_CONTAINER(post, struct mu_peer, attach_post);
-    struct mu_worker *w = p->worker;
+    struct mu_worker *w = p->fleet->ended ? NULL : p->worker;
     if (!w || w->peer != p) {
         return;
     }
@@ -451,7 +456,7 @@ static void release_there(struct mu_post *post)
 static void gone_here(struct mu_post *post)
 {
     struct mu_peer *p = MU_CONTAINER(post, struct mu_peer, gone_post);
-    struct mu_worker *w = p->worker;
+    struct mu_worker *w = p->fleet->ended ? NULL : p->worker;
     if (w && w->peer == p) {
         detach(w);
         if (w->waiting) {
@@ -477,7 +482,7 @@ static void unsent_here(struct mu_post *post)
 {
     struct mu_order *o = MU_CONTAINER(post, struct mu_order, post);
     struct mu_fleet *f = o->fleet;
-    struct mu_task *t = mu_map_get(&f->tasks, mu_id_bytes(&o->of.session));
+    struct mu_task *t = f->ended ? NULL : mu_map_get(&f->tasks, mu_id_bytes(&o->of.session));
     if (t && t->work && strcmp(t->work->execution.text, o->of.execution.text) == 0) {
         t->work->sent = false;
         mu_work_put_back(t, MU_ATT_PUT_BACK, "The worker left before it was told", false);

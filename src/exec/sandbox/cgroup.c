@@ -361,6 +361,15 @@ static size_t folders(const struct mu_cgroup_place *p, const char *ret[6])
     return n;
 }
 
+void mu_cgroup_leave(const struct mu_cgroup_place *place)
+{
+    const char *dirs[6];
+    size_t n = place->rung == MU_CGROUP_V1 ? folders(place, dirs) : 0;
+    for (size_t i = 0; i < n; i++) {
+        rmdir(dirs[i]); /* stays while a sandbox lives on */
+    }
+}
+
 int mu_cgroup_make(const struct mu_cgroup_place *place, const char *id,
                    const struct mu_cgroup_limits *limits, struct mu_cgroup *ret, struct mu_err *err)
 {
@@ -387,7 +396,12 @@ int mu_cgroup_make(const struct mu_cgroup_place *place, const char *id,
     size_t n = folders(place, dirs);
     for (size_t i = 0; i < n; i++) {
         snprintf(path, sizeof path, "%s/%s", dirs[i], ret->name);
-        if (mkdir(path, 0755) < 0 && errno != EEXIST) {
+        /* Another process of this worker (doctor) may have taken the empty folder away. */
+        int done = mkdir(path, 0755);
+        if (done < 0 && errno == ENOENT && mkdir(dirs[i], 0755) == 0) {
+            done = mkdir(path, 0755);
+        }
+        if (done < 0 && errno != EEXIST) {
             int r = -errno;
             mu_cgroup_remove(ret);
             return mu_err_set(err, r, "control group %s", path);

@@ -37,6 +37,9 @@ void mu_cgroup_probe(const char *name, struct mu_cgroup_place *ret);
 void mu_cgroup_probe_at(const char *mountinfo, const char *self, const char *name, bool root,
                         struct mu_cgroup_place *ret);
 
+/* Removes the folder for this worker's groups when nothing is in it any more (v1). */
+void mu_cgroup_leave(const struct mu_cgroup_place *place);
+
 struct mu_cgroup_limits {
     int64_t memory_bytes, pids, cpu_milli; /* 0 = none */
 };

@@ -132,6 +132,7 @@ void mu_docker_drop_calls_(struct mu_docker_box *b)
     b->hint = mu_engine_cancel(b->hint);
     b->kill = mu_engine_cancel(b->kill);
     mu_timer_clear(&b->again);
+    mu_timer_clear(&b->peek);
     mu_timer_clear(&b->log_again);
     mu_timer_clear(&b->deadline);
     mu_timer_clear(&b->escalate);

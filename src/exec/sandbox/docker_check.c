@@ -184,7 +184,7 @@ int mu_docker_check_(struct mu_sandbox_driver *driver,
     c->began_ms = mu_loop_now_ms(d->loop);
     snprintf(c->report.kind, sizeof c->report.kind, "docker");
     const struct mu_engine_request req = {
-        .method = "GET", .done = on_version, .arg = c, .timeout_ms = 5000, .max_body = 256 << 10};
+        .method = "GET", .done = on_version, .arg = c, .timeout_ms = 15000, .max_body = 256 << 10};
     int r = mu_docker_ask_(d, &req, &c->call, "/version");
     if (r < 0) {
         mu_free(c);

@@ -11,7 +11,7 @@
 
 #define OZ_DIR "/workspace/.oz/"
 
-enum { SHELF_FILES = 64, SHELF_BYTES = 16 << 20 };
+enum { SHELF_FILES = 64, SHELF_BYTES = 16 << 20, TRIES = 4 };
 
 struct shelf_file {
     char *name; /* below OZ_DIR */
@@ -36,6 +36,7 @@ struct reading {
     size_t max;
     bool found; /* a regular file: its content comes, or came */
     int result;
+    unsigned tries;
     struct mu_docker_shelf *shelf; /* where the file may be; `fills`: what is read goes there */
     bool fills;
     char *name; /* below OZ_DIR, or NULL */
@@ -176,6 +177,10 @@ static void on_answer(void *arg, const struct mu_engine_result *res)
 {
     struct reading *r = arg;
     r->call = NULL;
+    /* Podman fails while it still tidies up behind the container's end. */
+    if (res->status >= 500 && ++r->tries < TRIES && mu_timer_set(&r->begin, 100 << r->tries) == 0) {
+        return;
+    }
     if (r->fills) {
         shelf_filled(r, res);
     } else if (r->result < 0) {

@@ -177,8 +177,8 @@ struct mu_docker_box {
     struct mu_engine_call *call;
     /* run */
     struct mu_engine_call *wait, *logs, *hint, *kill;
-    struct mu_timer again, log_again, deadline, escalate, end;
-    int64_t away_since, retry_ms, log_retry_ms;
+    struct mu_timer again, log_again, deadline, escalate, end, peek;
+    int64_t running_since, away_since, retry_ms, log_retry_ms;
     struct mu_demux demux;
     int64_t log_at, log_skip; /* delivered so far; of the present stream to be passed over */
     bool log_done, log_clean; /* nothing more is wanted; the stream came to its end */

@@ -7,6 +7,9 @@
 #include "exec/sandbox/docker_int.h"
 
 enum { KILL_MS = 5000, COLLECT_MS = 30000, STOP_ANSWER_MS = 30000 };
+/* Podman's wait tells an end about half a second late, a look at the container at once. What ran
+ * longer than this can wait. */
+enum { PEEK_FIRST_MS = 40, PEEK_UNTIL_MS = 10000 };
 
 static void wait_for(struct mu_docker_box *b);
 
@@ -50,6 +53,7 @@ void mu_docker_logged_(struct mu_docker_box *b)
 static void collect(struct mu_docker_box *b)
 {
     mu_timer_clear(&b->again);
+    mu_timer_clear(&b->peek);
     mu_timer_clear(&b->escalate);
     b->wait = mu_engine_cancel(b->wait);
     b->kill = mu_engine_cancel(b->kill);
@@ -150,6 +154,24 @@ static void take_over(struct mu_docker_box *b, yyjson_val *v)
     }
 }
 
+/* Less and less often. */
+static void peek_later(struct mu_docker_box *b)
+{
+    int64_t elapsed = mu_loop_now_ms(b->d->loop) - b->running_since;
+    if (mu_engine_is_podman(b->d->engine) && elapsed < PEEK_UNTIL_MS) {
+        int r = mu_timer_set(&b->peek, MU_MAX(PEEK_FIRST_MS, elapsed / 4));
+        (void)r; /* without memory the wait has to do */
+    }
+}
+
+static void on_peek(struct mu_timer *t)
+{
+    struct mu_docker_box *b = MU_CONTAINER(t, struct mu_docker_box, peek);
+    if (b->phase == MU_DOCKER_RUN && !mu_timer_is_set(&b->again)) {
+        mu_docker_look_(b);
+    }
+}
+
 static void keep_running(struct mu_docker_box *b, yyjson_val *v)
 {
     bool adopted = b->phase == MU_DOCKER_ADOPT;
@@ -162,6 +184,7 @@ static void keep_running(struct mu_docker_box *b, yyjson_val *v)
     }
     wait_for(b);
     mu_docker_follow_(b);
+    peek_later(b);
     if (adopted && b->stopping) {
         mu_docker_stop_(b);
     }
@@ -180,16 +203,27 @@ static void not_started(struct mu_docker_box *b, yyjson_val *state)
     }
 }
 
+static bool is_over(mu_bytes status)
+{
+    static const char *const words[] = {"exited", "dead", "stopped", "removing"};
+    for (size_t i = 0; i < MU_ARRAY_LEN(words); i++) {
+        if (mu_bytes_is(status, words[i])) {
+            return true;
+        }
+    }
+    return false; /* running, paused, restarting, stopping */
+}
+
 static void judge(struct mu_docker_box *b, yyjson_val *v)
 {
     yyjson_val *state = mu_json_get(v, "State");
     mu_bytes status = mu_json_get_bytes(state, "Status");
     b->away_since = b->retry_ms = 0;
-    if (mu_json_get_bool(state, "Running", false) || mu_bytes_is(status, "running")) {
-        keep_running(b, v);
-    } else if (mu_bytes_is(status, "created") || mu_bytes_is(status, "configured") ||
-               mu_bytes_is(status, "initialized")) {
+    if (mu_bytes_is(status, "created") || mu_bytes_is(status, "configured") ||
+        mu_bytes_is(status, "initialized")) {
         not_started(b, state);
+    } else if (!is_over(status)) {
+        keep_running(b, v);
     } else {
         if (b->phase == MU_DOCKER_ADOPT) {
             take_over(b, v);
@@ -355,6 +389,7 @@ static void on_deadline(struct mu_timer *t)
 
 void mu_docker_run_init_(struct mu_docker_box *b)
 {
+    mu_timer_init(&b->peek, b->d->loop, on_peek);
     mu_timer_init(&b->escalate, b->d->loop, on_escalate);
     mu_timer_init(&b->deadline, b->d->loop, on_deadline);
 }
@@ -362,6 +397,7 @@ void mu_docker_run_init_(struct mu_docker_box *b)
 void mu_docker_run_(struct mu_docker_box *b, bool certain)
 {
     b->phase = MU_DOCKER_RUN;
+    b->running_since = mu_loop_now_ms(b->d->loop);
     b->spec = (struct mu_sandbox_spec){0};
     mu_arena_fini(&b->arena);
     if (b->timeout_ms > 0 && mu_timer_set(&b->deadline, b->timeout_ms) < 0) {
@@ -377,6 +413,7 @@ void mu_docker_run_(struct mu_docker_box *b, bool certain)
         }
         wait_for(b);
         mu_docker_follow_(b);
+        peek_later(b);
     }
     if (b->stopping && b->phase == MU_DOCKER_RUN && !b->blows) {
         mu_docker_stop_(b);

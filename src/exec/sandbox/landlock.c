@@ -52,6 +52,8 @@ static const struct mu_landlock_path tree_paths[] = {
     {"/dev", true, true},  {"/proc", true, false},
 };
 const struct mu_landlock_rules mu_landlock_tree = {tree_paths, MU_ARRAY_LEN(tree_paths), false};
+static const struct mu_landlock_path root_paths[] = {{"/", true, false}, {"/dev", true, true}};
+const struct mu_landlock_rules mu_landlock_root = {root_paths, MU_ARRAY_LEN(root_paths), false};
 
 static int allow(int ruleset, const struct mu_landlock_path *p, uint64_t all)
 {

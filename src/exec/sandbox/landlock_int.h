@@ -21,5 +21,7 @@ struct mu_landlock_rules {
 MU_MUST_USE int mu_landlock_apply(const struct mu_landlock_rules *rules, struct mu_failure *f);
 /* The rules inside the full tree. */
 extern const struct mu_landlock_rules mu_landlock_tree;
+/* The same where packages are installed into an unpacked base: all but device nodes. */
+extern const struct mu_landlock_rules mu_landlock_root;
 
 #endif

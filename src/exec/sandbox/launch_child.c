@@ -207,8 +207,10 @@ static int lock_up(struct mu_launch *l)
     while (l->host_paths && host.n_paths < MU_LAUNCH_PATHS && l->host_paths[host.n_paths].path) {
         host.n_paths++;
     }
-    bool has_tree = l->box->rung != MU_RUNG_LANDLOCK;
-    return mu_launch_lock_up_(l->box, has_tree ? &mu_landlock_tree : &host, &l->failure);
+    const struct mu_landlock_rules *rules = l->box->rung == MU_RUNG_LANDLOCK ? &host
+                                            : !l->tree.writable              ? &mu_landlock_tree
+                                                                             : &mu_landlock_root;
+    return mu_launch_lock_up_(l->box, rules, &l->failure);
 }
 
 void mu_launch_child_(struct mu_launch *l)

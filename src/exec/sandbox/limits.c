@@ -9,7 +9,13 @@
 
 enum { NICE = 5, LAST_CAPABILITY = 63 };
 
-static int limit(int what, uint64_t soft, uint64_t hard, struct mu_failure *f)
+#ifdef __GLIBC__
+typedef __rlimit_resource_t resource;
+#else
+typedef int resource;
+#endif
+
+static int limit(resource what, uint64_t soft, uint64_t hard, struct mu_failure *f)
 {
     struct rlimit now;
     if (getrlimit(what, &now) < 0) {

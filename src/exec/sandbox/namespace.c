@@ -498,6 +498,9 @@ static struct mu_sandbox_driver *ns_close(struct mu_sandbox_driver *d)
             mu_list_remove(it);
             s->d = NULL;
         }
+        if (d->probed) {
+            mu_cgroup_leave(&d->cgroup);
+        }
         close_fd(&d->state_fd);
         pthread_mutex_destroy(&d->lock);
         mu_free(d);

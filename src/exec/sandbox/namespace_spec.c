@@ -89,8 +89,8 @@ static void put_proxy(struct builder *b)
         "npm_config_https_proxy=http://127.0.0.1:3128",
         "PIP_PROXY=http://127.0.0.1:3128",
         "CARGO_HTTP_PROXY=http://127.0.0.1:3128",
-        "JAVA_TOOL_OPTIONS=-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=3128 "
-        "-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=3128",
+        ("JAVA_TOOL_OPTIONS=-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=3128 "
+         "-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=3128"),
     };
     for (size_t i = 0; i < MU_ARRAY_LEN(vars); i++) {
         put_env(b, vars[i]);

@@ -41,6 +41,7 @@ struct mu_tree {
     int failed;          /* 0, -ENOMEM … */
     const char *session; /* absolute path of the session's folder */
     int session_fd;      /* the same in the child's mount namespace */
+    bool writable;       /* a base into which packages are installed */
     bool seal;           /* the root becomes read-only */
 };
 

@@ -429,7 +429,8 @@ int mu_tree_plan(const struct mu_box *box, const char *session, struct mu_arena 
 {
     struct mu_tree *t = ret;
     *t = (struct mu_tree){.arena = arena, .session = session};
-    t->seal = !mu_box_without(box, MU_WITHOUT_READONLY) && !(*box->base && box->fake_root);
+    t->writable = *box->base && box->fake_root;
+    t->seal = !mu_box_without(box, MU_WITHOUT_READONLY) && !t->writable;
     if (*box->base) {
         plan_unpacked_base(t, box);
     } else {

@@ -39,13 +39,16 @@ struct fetching {
 static void prompt_read(struct mu_session_job *op, int result)
 {
     struct fetching *f = op->ctx;
-    if (result < 0) {
-        mu_call_fail(f->c, result);
-    } else {
-        mu_buf_add(mu_call_buf(f->c), op->prompt);
-        mu_call_send(f->c, 200);
+    struct mu_call *c = f->c;
+    if (result >= 0) {
+        mu_buf_add(mu_call_buf(c), op->prompt);
     }
-    mu_arena_fini(&op->arena);
+    mu_arena_fini(&op->arena); /* the answer frees the call, and `f` with it */
+    if (result < 0) {
+        mu_call_fail(c, result);
+    } else {
+        mu_call_send(c, 200);
+    }
 }
 
 static void get_prompt(struct mu_call *c)

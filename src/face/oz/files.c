@@ -90,8 +90,8 @@ static int byte_range(mu_bytes header, size_t size, size_t *from, size_t *to)
     mu_bytes rest = mu_bytes_from(header, 6), first = mu_bytes_split(&rest, '-');
     if (!rest.ptr || (first.len && mu_bytes_i64(first, &a) < 0) ||
         (rest.len && mu_bytes_i64(rest, &b) < 0) || (!first.len && !rest.len) ||
-        (first.len && a < 0) || (rest.len && b < 0)) {
-        return 0;
+        (first.len && a < 0) || (rest.len && b < 0) || (first.len && rest.len && a > b)) {
+        return 0; /* "9-5" is no range at all (RFC 9110 14.1.1) */
     }
     int64_t n = (int64_t)size;
     if (!first.len) {
@@ -100,7 +100,7 @@ static int byte_range(mu_bytes header, size_t size, size_t *from, size_t *to)
     } else if (!rest.len || b >= n) {
         b = n - 1;
     }
-    if (a >= n || a > b) {
+    if (a >= n) {
         return -1;
     }
     *from = (size_t)a;

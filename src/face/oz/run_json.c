@@ -43,8 +43,8 @@ static void prefixed(struct mu_json_w *w, const char *key, const char *prefix, m
 /* What `status_message.message` shows; ptr NULL = nothing. */
 static mu_bytes message_of(const struct mu_session_view *v, bool full)
 {
-    if (v->outcome == MU_OUT_FINISHED) {
-        return full ? v->output : v->message_head;
+    if (v->outcome == MU_OUT_FINISHED) { /* without output, what the worker said of its end */
+        return full && v->output.len ? v->output : v->message_head;
     }
     if (v->error_message.len) {
         return full ? v->error_message : v->message_head;

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "../alloc_fail.h"
 #include "base/buf.h"
 #include "base/env.h"
 #include "exec/sandbox/namespace_test.h"
@@ -520,6 +521,68 @@ static void the_memory_limit_is_told_from_the_counter(void **state MU_UNUSED)
     close_world(&w);
 }
 
+/* --- a base of its own --- */
+
+static void an_unpacked_base_and_a_fake_root(void **state MU_UNUSED)
+{
+    struct world w;
+    struct run r;
+    char base[] = "/tmp/mu-base-XXXXXX", command[1200];
+    assert_non_null(mkdtemp(base));
+    snprintf(command, sizeof command,
+             "chmod 755 %s; cd %s; mkdir -p bin etc usr lib64; for p in sh cat id chown head touch "
+             "ls mkdir; do "
+             "f=$(readlink -f $(command -v $p)); cp $f bin/$p; ldd $f | grep -o '/[^ ]*'; done | "
+             "sort -u |"
+             "while read l; do mkdir -p .$(dirname $l); cp -L $l .$l; done; echo base > etc/marker",
+             base, base);
+    assert_int_equal(system(command), 0);
+    struct mu_sandbox_spec spec = {.base = base, .fake_root = true};
+    open_world(&w);
+    run_script(&w, &r,
+               "cat /etc/marker; id -u; touch /etc/new && chown 7:7 /etc/new && echo owned\n"
+               "mkdir -p /usr/share/x && ls /usr; ls /home; cat /etc/passwd | head -1",
+               &spec);
+    expect_said(&r, "base\n0\nowned\nshare\nagent\n");
+    assert_int_equal(r.result.exit_code, 0);
+    release(&r);
+    close_world(&w);
+    snprintf(command, sizeof command, "%s/etc/new", base);
+    assert_int_equal(access(command, F_OK), -1); /* the base is as it was */
+    snprintf(command, sizeof command, "rm -r %s", base);
+    assert_int_equal(system(command), 0);
+}
+
+/* --- no memory --- */
+
+static int whole_life(void *arg)
+{
+    struct world *w = arg;
+    struct run r = {.w = w};
+    struct mu_sandbox_spec spec = {
+        .execution_id = "e-1", .env = shell_env, .argv = no_args, .prompt = mu_str("exit 0")};
+    int result = mu_sandbox_namespace.start(w->d, &spec, &events, &r, &r.s);
+    mu_buf_init(&r.log, 1000);
+    if (result < 0) {
+        assert_int_equal(result, -ENOMEM);
+        return result;
+    }
+    mu_loop_run(w->loop);
+    assert_int_equal(r.ended, 1);
+    mu_sandbox_namespace.release(r.s, on_released, &r);
+    mu_loop_run(w->loop);
+    mu_buf_fini(&r.log);
+    return 0;
+}
+
+static void any_allocation_of_a_whole_life_may_fail(void **state MU_UNUSED)
+{
+    struct world w;
+    open_world(&w);
+    each_allocation_fails(whole_life, &w);
+    close_world(&w);
+}
+
 /* --- what protects --- */
 
 static struct mu_sandbox_report report;
@@ -619,6 +682,8 @@ int main(void)
         cmocka_unit_test(deep_and_closed_folders_are_removed_too),
         cmocka_unit_test(a_disk_limit_ends_the_task),
         cmocka_unit_test(the_memory_limit_is_told_from_the_counter),
+        cmocka_unit_test(an_unpacked_base_and_a_fake_root),
+        cmocka_unit_test(any_allocation_of_a_whole_life_may_fail),
         cmocka_unit_test(the_check_says_what_really_protects),
         cmocka_unit_test(without_namespaces_landlock_and_the_filter_still_hold),
         cmocka_unit_test(bubblewrap_makes_the_namespaces_where_we_may_not),
