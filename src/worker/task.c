@@ -117,6 +117,9 @@ static void over(struct mu_attempt *t)
     struct mu_worker *w = t->w;
     set_state(t, MU_ATTEMPT_OVER);
     mu_attempt_free(t);
+    if (w->n_tasks == 0) {
+        mu_worker_trim_soon(w);
+    }
     mu_worker_advance(w);
 }
 

@@ -213,6 +213,7 @@ struct mu_worker *mu_worker_close(struct mu_worker *w)
         mu_timer_clear(&w->check_timer);
         mu_timer_clear(&w->phase_timer);
         mu_timer_clear(&w->leave_timer);
+        mu_timer_clear(&w->trim_timer);
         MU_LIST_EACH(it, tmp, &w->tasks)
         {
             mu_attempt_free(MU_CONTAINER(it, struct mu_attempt, link));
@@ -242,6 +243,7 @@ static void serve(struct mu_worker *w)
     }
     w->phase = MU_PHASE_SERVING;
     mu_uplink_start(w);
+    mu_worker_trim_soon(w);
 }
 
 static void sweep(struct mu_worker *w)
@@ -278,6 +280,7 @@ int mu_worker_run(struct mu_worker *w)
         mu_log(MU_LOG_ERROR, "worker.fatal", MU_KC("err_message", mu_err_text(r)));
         return 1;
     }
+    mu_worker_trim_init(w);
     w->begin.fn = begin;
     mu_loop_post(w->loop, &w->begin);
     mu_loop_run(w->loop);

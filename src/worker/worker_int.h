@@ -190,7 +190,7 @@ struct mu_worker {
     bool server_drains; /* told by a command */
     bool leave_running; /* what runs is left to the next start */
     bool settling, settle_again;
-    struct mu_timer phase_timer, leave_timer, check_timer;
+    struct mu_timer phase_timer, leave_timer, check_timer, trim_timer;
     struct mu_post begin;
     int signals, exit_code;
 };
@@ -199,6 +199,9 @@ struct mu_worker {
 void mu_worker_advance(struct mu_worker *w); /* after anything that may let a phase end */
 void mu_worker_give_up(struct mu_worker *w, int exit_code);
 struct mu_fetcher *mu_worker_fetcher(struct mu_worker *w);
+/* trim.c */
+void mu_worker_trim_init(struct mu_worker *w);
+void mu_worker_trim_soon(struct mu_worker *w); /* when it has become idle */
 /* drain.c */
 int mu_worker_watch_signals(struct mu_worker *w);
 void mu_worker_drain(struct mu_worker *w, const char *reason);

@@ -326,3 +326,18 @@ def test_hostile_messages_do_no_harm(server, start):
     assert c.close_code == 1009
     server.connection()
     assert d.process.poll() is None
+
+
+def test_an_idle_worker_is_small(server, start):
+    d = start()
+    c = server.connection()
+    c.send("task_assignment", **task(prompt="head -c 4000000 /dev/zero | tr '\\0' x"))
+    c.expect("task_completed")
+    maps = open(f"/proc/{d.process.pid}/maps").read()
+    if "libasan" in maps or "libtsan" in maps:
+        pytest.skip("a sanitizer's own memory is no measure")
+
+    def small():
+        status = open(f"/proc/{d.process.pid}/status").read()
+        return int(status.partition("VmRSS:")[2].split()[0]) <= 8 * 1024
+    harness.eventually(small, timeout=15, what="8 MiB resident")
