@@ -87,9 +87,11 @@ static void one_checked(void *arg, const struct mu_sandbox_report *report)
     struct mu_worker *w = b->w;
     b->report = *report;
     b->checked = true;
-    mu_log(report->usable ? MU_LOG_INFO : MU_LOG_WARN, "sandbox.checked",
-           MU_KC("kind", b->ops->name), MU_KC("strength", report->strength),
-           MU_KC("summary", report->summary), MU_KT("usable", report->usable));
+    if (!w->only_checks) {
+        mu_log(report->usable ? MU_LOG_INFO : MU_LOG_WARN, "sandbox.checked",
+               MU_KC("kind", b->ops->name), MU_KC("strength", report->strength),
+               MU_KC("summary", report->summary), MU_KT("usable", report->usable));
+    }
     if (w->unchecked && --w->unchecked == 0) {
         mu_timer_clear(&w->check_timer);
         w->after(w);
@@ -100,7 +102,7 @@ static void check_late(struct mu_timer *t)
 {
     struct mu_worker *w = MU_CONTAINER(t, struct mu_worker, check_timer);
     for (size_t i = 0; i < w->n_backends; i++) {
-        if (!w->backends[i].checked) {
+        if (!w->backends[i].checked && !w->only_checks) {
             mu_log(MU_LOG_WARN, "sandbox.check_late", MU_KC("kind", w->backends[i].ops->name));
         }
     }

@@ -308,6 +308,7 @@ int mu_worker_check(const struct mu_env *env, const struct mu_worker_conf *conf,
     if (!w) {
         return mu_err_set(err, -ENOMEM, "%s", mu_err_text(-ENOMEM));
     }
+    w->only_checks = true;
     int r = make_folder(conf->state_dir, err);
     if (r == 0) {
         r = mu_loop_new(env, "check", &w->loop);

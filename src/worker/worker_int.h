@@ -188,6 +188,7 @@ struct mu_worker {
     int lock_fd;
     enum mu_worker_phase phase;
     bool server_drains; /* told by a command */
+    bool only_checks;   /* somebody asks what protects: nothing is logged */
     bool leave_running; /* what runs is left to the next start */
     bool settling, settle_again;
     struct mu_timer phase_timer, leave_timer, check_timer, trim_timer;
