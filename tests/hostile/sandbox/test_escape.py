@@ -220,8 +220,11 @@ def test_80_a_storm_of_sigcont_does_not_undo_a_pause(agent, user):
         while len(inside) <= 15:
             inside = box.processes()[1:]
         assert move(ticks()), "there is no storm"
-        box.tell(boxes.FREEZE)
-        assert box.hear(boxes.FROZEN) == 0
+
+        def frozen():  # a sweep gives up after 50 rounds and says so (EBUSY); on a busy machine it is asked again
+            box.tell(boxes.FREEZE)
+            return box.hear(boxes.FROZEN) == 0
+        assert any(frozen() for _ in range(10))
         inside = box.processes()[1:]
         assert len(inside) > 15
         before = ticks()
