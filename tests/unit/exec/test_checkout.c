@@ -11,8 +11,8 @@
 
 #include "../alloc_fail.h"
 #include "base/arena.h"
-#include "exec/folder.h"
 #include "exec/git/checkout.h"
+#include "io/folder.h"
 
 /* --- names --- */
 
