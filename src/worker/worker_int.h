@@ -99,7 +99,7 @@ struct mu_attempt {
 
     int64_t since_ms;   /* wall clock of its assignment */
     int64_t started_at; /* loop time */
-    struct mu_kept log;
+    struct mu_clip log;
     int64_t log_sent;     /* what went to the server, or was left out */
     struct mu_buf unsent; /* log bytes that are gathered before they are sent */
     struct mu_timer log_timer, retry;
