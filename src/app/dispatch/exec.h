@@ -3,8 +3,8 @@
 #define MU_APP_DISPATCH_EXEC_H
 
 #include "app/dispatch/dispatch_int.h"
-#include "base/clock.h"
 #include "base/clip.h"
+#include "base/clock.h"
 #include "io/work.h"
 
 /* Everything one active run needs; owned by run->x. */

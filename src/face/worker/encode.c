@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "base/encode.h"
 #include "base/clip.h"
+#include "base/encode.h"
 #include "face/worker/worker_int.h"
 
 enum { PROMPT_INLINE = 96 << 10, LISTS_MAX = 8 << 20 };
