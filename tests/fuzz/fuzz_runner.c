@@ -1,4 +1,5 @@
-/* What the runner reads from outside: variables as JSON and lines, repositories, an HTTP answer. */
+/* What the runner reads from outside: variables as JSON and lines, lists of repositories, an HTTP
+ * answer. */
 #include "base/encode.h"
 #include "runner/envvars.h"
 #include "runner/http.h"
