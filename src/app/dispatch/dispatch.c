@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "app/dispatch/exec.h"
+#include "base/clip.h"
 #include "base/log.h"
 
 enum { RECOVER_RETRY_MS = 500 };
@@ -435,12 +436,12 @@ static void snapshot_here(struct mu_post *post)
     if (op->running) {
         op->epoch = run->epoch;
         op->offset = 0;
-        mu_output_write(&run->x->out, false, &op->text);
+        mu_clip_write(&run->x->out, false, &op->text);
         op->running = !op->text.failed; /* without memory the viewer has the deltas only */
-        if (op->running && mu_output_truncated(&run->x->out)) {
+        if (op->running && mu_clip_lost(&run->x->out)) {
             /* only the tail is whole: the viewer sees where it begins */
             mu_buf_consume(&op->text, MU_OUTPUT_HEAD);
-            op->offset = run->x->out.total - (MU_OUTPUT_MAX - MU_OUTPUT_HEAD);
+            op->offset = run->x->out.total - MU_OUTPUT_TAIL;
         }
     }
     op->post.fn = snapshot_back;

@@ -3,7 +3,7 @@
 #define MU_APP_DISPATCH_DISPATCH_INT_H
 
 #include "app/dispatch/dispatch.h"
-#include "app/sessions/output.h"
+#include "app/sessions/artifacts.h"
 #include "base/heap.h"
 #include "base/map.h"
 
