@@ -27,8 +27,6 @@ def main():
     os.environ["SANDBOX_RUN"] = options.tool
     import podman as podman_tool
     from sandbox_box import Box
-    if podman_tool.why_not():
-        sys.exit(podman_tool.why_not())
     bundle = pathlib.Path(tempfile.mkdtemp())
     (bundle / "entrypoint.sh").write_text("#!/bin/sh\nexec /bin/echo done\n")
     (bundle / "entrypoint.sh").chmod(0o755)
