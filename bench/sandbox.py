@@ -130,8 +130,6 @@ def podman(rounds):
     os.environ["SANDBOX_RUN"] = str(BUILD / "tests/unit/sandbox-run")
     import podman as tool
     from sandbox_box import Box
-    if tool.why_not():
-        raise SystemExit(tool.why_not())
     bundle = pathlib.Path(tempfile.mkdtemp())
     (bundle / "entrypoint.sh").write_text("#!/bin/sh\nexec /bin/echo done\n")
     (bundle / "entrypoint.sh").chmod(0o755)
