@@ -40,8 +40,7 @@ int mu_dispatch_new(const struct mu_dispatch_opts *opts, struct mu_dispatch **re
     }
     d->opts = *opts;
     mu_map_init(&d->runs);
-    mu_map_init(&d->orgs);
-    mu_list_init(&d->ring);
+    mu_fair_init(&d->queue, mu_run_older);
     mu_list_init(&d->waiting);
     mu_list_init(&d->active);
     mu_timer_init(&d->wake, opts->core, on_wake);
@@ -102,14 +101,8 @@ struct mu_dispatch *mu_dispatch_free(struct mu_dispatch *d)
     while ((run = mu_map_next(&d->runs, &at))) {
         mu_run_free(run);
     }
-    at = 0;
-    struct mu_org_queue *q;
-    while ((q = mu_map_next(&d->orgs, &at))) {
-        mu_heap_fini(&q->heap);
-        mu_free(q);
-    }
     mu_map_fini(&d->runs);
-    mu_map_fini(&d->orgs);
+    mu_fair_fini(&d->queue);
     mu_timer_clear(&d->wake);
     mu_timer_clear(&d->grace);
     free_recoveries(d);
