@@ -94,6 +94,8 @@ class Faults:
         self.busy = set()    # links and processes that a fault has just now
         self.down = set()    # cables that carry nothing
         self.began = time.monotonic()
+        # What starts programs must live as long as they: they die with the thread that started them (PR_SET_PDEATHSIG).
+        self.starter = concurrent.futures.ThreadPoolExecutor(1)
 
     # --- set up and down ---
     def set_up(self):
@@ -128,7 +130,7 @@ class Faults:
                "SANDBOX_MEMORY_MB": "512"}
         d = worker_daemon.Daemon(Hand(self.server, self.keys[i]), "--sandbox", "namespace", "--capacity", str(CAPACITY),
                                  kind="namespace", env=env, worker_id=self.names[i], prefix=self.machines[i].prefix)
-        return d.start()
+        return self.starter.submit(d.start).result()
 
     def tear_down(self, keep):
         self.stop.set()
@@ -300,7 +302,7 @@ class Faults:
         w.kill9()
         assert not harness.SANITIZER.search(w.err), w.tail()
         time.sleep(wait)
-        w.start()
+        self.starter.submit(w.start).result()
 
     def kill_sandbox(self):
         live = [e for e in self.witness.live() if e.ended is None]
@@ -442,6 +444,7 @@ class Faults:
     def stop_all(self):
         for w in self.workers:
             try:
+                assert w.process.poll() is None, "ended by itself\n" + w.tail()
                 w.stop()
             except AssertionError as e:
                 self.errors.append(f"worker: {e}")
