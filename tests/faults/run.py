@@ -5,8 +5,8 @@ that report to a witness outside (witness.py); judge.py compares its account wit
 
     tests/faults/run.py --tasks 5000 --faults 500 --workers 4 --seed N [--engine postgres] [--binary PROGRAM]
 
-Faults: the server killed and started at once; a worker killed and started 0 to 3 s later; the program, process 1 or the
-keeper of a sandbox killed; a cable cut, or unplugged, for 0.5 to 20 s; packets delayed by 50 to 800 ms, duplicated and
+Faults: the server killed and started at once; a worker, or a worker and all its sandboxes (machine), killed and started 0 to
+3 s later; the program, process 1 or the keeper of a sandbox killed; a cable cut, or unplugged, for 0.5 to 20 s; packets delayed by 50 to 800 ms, duplicated and
 reordered for 1 to 10 s. Root only. Nothing stays: no interface, process, mount, control group or folder."""
 import argparse
 import collections
@@ -33,7 +33,7 @@ CAPACITY = 5
 SETTLE = 240      # seconds in which every run has ended after the last fault
 STUCK = 300       # seconds without the end of any run in which the load is stuck
 SSE_SAMPLE = 300
-KINDS = (("server", 18), ("worker", 20), ("sandbox", 20), ("cut", 18), ("unplug", 6), ("delay", 10), ("duplicate", 8))
+KINDS = (("server", 16), ("worker", 14), ("machine", 6), ("sandbox", 18), ("cut", 26), ("unplug", 10), ("delay", 16), ("duplicate", 10))
 PORT = 8080
 
 
@@ -91,9 +91,8 @@ class Faults:
         self.open_ends = {}  # worker -> since when it has not been seen connected after a fault
         self.ended, self.created = 0, 0
         self.stop = threading.Event()
-        self.busy = set()    # links and processes that a fault has just now
-        self.down = set()    # cables that carry nothing
-        self.began = time.monotonic()
+        self.busy = set()    # cables and processes that a fault has just now
+        self.began, self.told = time.monotonic(), 0.0
         # What starts programs must live as long as they: they die with the thread that started them (PR_SET_PDEATHSIG).
         self.starter = concurrent.futures.ThreadPoolExecutor(1)
 
@@ -102,6 +101,7 @@ class Faults:
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="muster-faults-", dir="/tmp"))
         self.dir.chmod(0o755)
         word = self.dir.name.rpartition("-")[2]
+        self.out(f"mark {word}")  # in the name of every worker, and so on every command line
         self.names = [f"fault-{word}-{i}" for i in range(self.args.workers)]
         self.keys = [hashlib.sha256(f"{word}{i}".encode()).hexdigest() for i in range(self.args.workers)]
         self.witness = witness.Witness(self.dir / "w", self.names)
@@ -267,10 +267,10 @@ class Faults:
         if kind == "sandbox":
             return self.kill_sandbox()
         number = self.rng.randrange(self.args.workers)
-        what = ("process" if kind == "worker" else "cable", number)
+        what = ("process" if kind in ("worker", "machine") else "cable", number)
         if not self.take(what):
             return False
-        body = {"worker": self.kill_worker, "cut": self.cut, "unplug": self.unplug, "delay": self.delay,
+        body = {"worker": self.kill_worker, "machine": self.kill_machine, "cut": self.cut, "unplug": self.unplug, "delay": self.delay,
                 "duplicate": self.duplicate}[kind]
         seconds = self.rng.random()
         threading.Thread(target=self.lasting, args=(what, body, number, seconds), daemon=True).start()
@@ -295,12 +295,20 @@ class Faults:
         self.server.start()
         return True
 
-    def kill_worker(self, number, dice):
+    def kill_machine(self, number, dice):
+        self.kill_worker(number, dice, sandboxes=True)
+
+    def kill_worker(self, number, dice, sandboxes=False):
         w, now, wait = self.workers[number], time.time(), 3 * dice
         self.impair(self.names[number], now, now + wait + 0.5)
         assert w.process.poll() is None, "the worker died on its own\n" + w.tail()
         w.kill9()
         assert not harness.SANITIZER.search(w.err), w.tail()
+        if sandboxes:
+            self.killed |= {p.name for p in (w.state / "s").iterdir()}
+            for pid in leftovers.processes(w.dir, self.witness.folder(self.names[number])):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         time.sleep(wait)
         self.starter.submit(w.start).result()
 
@@ -349,7 +357,7 @@ class Faults:
     def inject(self):
         """Spread over the load: the n-th fault when its share of the tasks has been made."""
         kinds, weights = zip(*KINDS)
-        done, last, told = 0, time.monotonic(), 0
+        done, last = 0, time.monotonic()
         while done < self.args.faults and not self.stop.is_set():
             share = self.args.tasks * (done + 0.5) / self.args.faults
             if self.created < share and time.monotonic() - last < 8:
@@ -367,8 +375,6 @@ class Faults:
         while self.busy and not self.stop.is_set():
             time.sleep(0.1)
             self.progress(done)
-
-    told = 0.0
 
     def progress(self, done, now=False):
         at = time.monotonic() - self.began
