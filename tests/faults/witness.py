@@ -88,7 +88,7 @@ class Witness:
     def _serve(self, sock, worker):
         execution = None
         pid, _, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        with sock, sock.makefile("rwb") as stream:
+        with sock, sock.makefile("rb") as stream:
             try:
                 for raw in stream:
                     now, words = time.time(), raw.decode().split()
@@ -100,8 +100,7 @@ class Witness:
                             execution.ended = now
                         else:
                             self.bad.append(raw.decode())
-                    stream.write(b"ok\n")
-                    stream.flush()
+                    sock.sendall(b"ok\n")
             except OSError:
                 pass  # it was killed
         if execution:
