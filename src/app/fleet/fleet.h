@@ -116,6 +116,7 @@ struct mu_order {
     enum mu_dialect dialect;  /* of the worker, as far as it is known */
     struct mu_execution of;   /* ASSIGN, CANCEL, ACK */
     struct mu_assignment job; /* ASSIGN */
+    bool at_once;             /* CANCEL: another attempt may begin, there is no time for an end */
     /* WELCOME; the arrays live in the arena */
     const char *worker_uid;
     struct mu_id *keep, *stop;

@@ -210,7 +210,7 @@ void mu_work_send(struct mu_task *t)
         return;
     }
     memcpy(o->job.token, k->token, sizeof o->job.token);
-    o->job.lease_ms = f->opts.grace_ms;
+    o->job.lease_ms = MU_MIN(f->opts.grace_ms, f->opts.native_claim_timeout_ms);
     o->job.deadline_ms = mu_fleet_now(f) + f->opts.run_max_ms;
     k->sent = true;
     mu_task_due(t, k->w->native ? f->opts.native_claim_timeout_ms : f->opts.claim_timeout_ms);

@@ -63,6 +63,10 @@ static void confirm(struct mu_task *t, const struct mu_report *r, int state)
     if (!k->retry && k->conn) {
         mu_task_no_due(t);
     }
+    if (k->w->native && r->seq && state <= t->state && !k->busy) { /* nothing new: stored already */
+        const struct mu_execution of = {t->id, k->execution, t->epoch, k->seq};
+        mu_worker_ack(k->w, &of);
+    }
     mu_work_next(t);
 }
 
