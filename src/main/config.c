@@ -79,6 +79,8 @@ const struct mu_option mu_config_table[] = {
     ENUM("OZ_RUN_SOURCE_DEFAULT", run_source_default, "API", "API LOCAL LINEAR SLACK SCHEDULED_AGENT WEB_APP GITHUB_ACTION CLOUD_MODE CLI", "source of runs that come over the API."),
     FLAG("OZ_ALLOW_RAW_ENV_IMAGE", allow_raw_env_image, "on", "An environment id that is unknown is taken as a container image."),
     TEXT("OZ_IMAGE_ALLOWLIST", image_allowlist, NULL, "Container images that are allowed: globs separated by commas; unset = any."),
+    FLAG("OZ_TENANT_HOST_NETWORK", tenant_host_network, "off", "Tenants' environments may ask for the worker's own network (right sandbox.host_network); the administrator's always may."),
+    FLAG("OZ_TENANT_NESTED", tenant_nested, "off", "Tenants' environments may ask for user namespaces inside (right sandbox.nested); the administrator's always may."),
     /* workers */
     TEXT("OZ_WORKER_KEYS", worker_keys, NULL, "Keys of single workers besides the admin key: <worker id>=<SHA-256 of the key in hexadecimal>, separated by commas."),
     TEXT("OZ_WORKER_SIDECAR_IMAGE", worker_sidecar_image, NULL, "Image that Go workers mount at /agent; unset = such workers get no work (Muster's own need none)."),

@@ -140,6 +140,7 @@ void mu_fleet_end(struct mu_fleet *f)
         if (t->work) {
             mu_work_fini(t->work);
         }
+        mu_task_note_forget(t);
         mu_free(t->texts);
         if (!t->unborn) { /* else its creation's result is on the way */
             mu_free(t);
@@ -213,6 +214,8 @@ int mu_fleet_load_queued(struct mu_fleet *f, const struct mu_live_row *row)
         t->queued_ms = row->queued_ms;
         t->epoch = row->epoch;
         t->tries = row->tries;
+        t->needs = row->needs;
+        t->said = t->needs != 0;
         mu_task_enqueue(t);
     }
     return r;
@@ -238,6 +241,8 @@ static int load_attempt(void *arg, const struct mu_attempt_row *row)
     t->epoch = row->epoch;
     t->tries = row->tries;
     t->state = row->state;
+    t->needs = row->needs;
+    t->said = t->needs != 0;
     t->cancel = row->stop_ms != 0;
     k->conn = 0;
     k->offered = k->sent = true;

@@ -40,6 +40,17 @@ static const struct mu_stmt q_attempt_void = {
     "UPDATE attempts SET state = 90, outcome = $3, ended_ms = $4, reason = $5 WHERE session_id = "
     "$1 AND epoch = $2 AND ended_ms IS NULL",
     NULL};
+static const struct mu_stmt q_note = {
+    "note", "tii",
+    "UPDATE sessions SET updated_ms = $3, rev = rev + 1 WHERE id = $1 AND epoch = $2 AND state = "
+    "22",
+    NULL};
+static const struct mu_stmt q_note_text = {
+    "note_text", "tti",
+    "INSERT INTO session_results (session_id, message_head, updated_ms) VALUES ($1, $2, $3) ON "
+    "CONFLICT (session_id) DO UPDATE SET message_head = excluded.message_head, updated_ms = "
+    "excluded.updated_ms",
+    NULL};
 static const struct mu_stmt q_job = {
     "job", "t",
     "SELECT p.prompt_head, p.prompt_rest, s.title, s.harness, s.model, s.skill, p.spec, "
@@ -54,7 +65,8 @@ static const struct mu_stmt q_attempts_live = {
     "SELECT a.session_id, a.epoch, a.execution_id, a.worker_id, a.conn, a.offered_ms, a.acked_ms, "
     "a.token_hash, s.org_id, s.state, s.tries, s.queued_ms, s.deadline_ms, s.stop_ms, "
     "s.pin_worker_id, (SELECT max(c.pos + length(c.bytes)) FROM output_chunks c WHERE c.session_id "
-    "= a.session_id) FROM attempts a JOIN sessions s ON s.id = a.session_id WHERE a.ended_ms IS "
+    "= a.session_id), s.needs FROM attempts a JOIN sessions s ON s.id = a.session_id WHERE "
+    "a.ended_ms IS "
     "NULL AND a.kind = 2 AND a.session_id > $1 ORDER BY a.session_id LIMIT 1000",
     NULL};
 
@@ -80,6 +92,9 @@ static int run_offer(struct mu_unit *u, struct mu_tx *tx)
         r = MU_TX_SEND(tx, &q_attempt, 1, MU_VT(id), MU_VI(op->epoch + 1),
                        MU_VT(mu_id_bytes(&op->execution_id)), MU_VT(op->worker_id), MU_VI(op->conn),
                        MU_VI(op->deadline_ms), MU_VI(op->now_ms), MU_VT(mu_str(op->token.text)));
+    }
+    if (r >= 0 && op->noted) {
+        r = MU_TX_SEND(tx, &q_note_text, 1, MU_VT(id), MU_VT(MU_B("")), MU_VI(op->now_ms));
     }
     return r < 0 ? r
                  : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""),
@@ -183,6 +198,39 @@ int mu_session_requeue(struct mu_sessions *s, struct mu_session_requeue *op)
              op->reason);
     op->unit.run = run_requeue;
     op->unit.done = requeued;
+    op->unit.stream_id = mu_id_bytes(&op->id);
+    return mu_writer_submit(s->opts.writer, &op->unit);
+}
+
+/* --- why it waits --- */
+
+static int run_note(struct mu_unit *u, struct mu_tx *tx)
+{
+    struct mu_session_note *op = MU_CONTAINER(u, struct mu_session_note, unit);
+    mu_bytes id = mu_id_bytes(&op->id);
+    int r = mu_tx_stream(tx, id, 1);
+    if (r >= 0) {
+        r = MU_TX_SEND(tx, &q_note, 1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->now_ms));
+    }
+    if (r >= 0) {
+        r = MU_TX_SEND(tx, &q_note_text, 1, MU_VT(id), MU_VT(mu_str(op->text)), MU_VI(op->now_ms));
+    }
+    return r < 0 ? r : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""), mu_str(op->event));
+}
+
+static void noted(struct mu_unit *u, int result)
+{
+    struct mu_session_note *op = MU_CONTAINER(u, struct mu_session_note, unit);
+    op->done(op, result);
+}
+
+int mu_session_note(struct mu_sessions *s, struct mu_session_note *op)
+{
+    op->sessions = s;
+    op->now_ms = mu_sessions_now(s);
+    snprintf(op->event, sizeof op->event, "{\"from\":22,\"to\":22,\"message\":\"%s\"}", op->text);
+    op->unit.run = run_note;
+    op->unit.done = noted;
     op->unit.stream_id = mu_id_bytes(&op->id);
     return mu_writer_submit(s->opts.writer, &op->unit);
 }
@@ -298,7 +346,8 @@ static int take_attempt(void *arg, struct mu_row *r)
                                        .deadline_ms = mu_row_i64(r, 12),
                                        .stop_ms = mu_row_i64(r, 13),
                                        .pin_worker_id = mu_row_bytes(r, 14),
-                                       .output_bytes = mu_row_i64(r, 15)};
+                                       .output_bytes = mu_row_i64(r, 15),
+                                       .needs = mu_row_i64(r, 16)};
     snprintf(a->id, sizeof a->id, "%.*s", MU_ARGS(row.session_id));
     return a->each(a->arg, &row);
 }
@@ -320,5 +369,5 @@ int mu_sessions_each_attempt(struct mu_db *db,
 const struct mu_planned mu_attempts_planned[] = {
     {&q_offer, ""}, {&q_step, ""},   {&q_ack, ""},
     {&q_job, ""},   {&q_stored, ""}, {&q_attempts_live, "attempts_one_live"},
-    {NULL, NULL},
+    {&q_note, ""},  {NULL, NULL},
 };
