@@ -14,7 +14,8 @@ static const struct {
     {"network:none", MU_NEED_NET_NONE}, {"network:proxy", MU_NEED_NET_PROXY},
     {"network:host", MU_NEED_NET_HOST}, {"nested", MU_NEED_NESTED},
     {"root:fake", MU_NEED_FAKE_ROOT},   {"limits", MU_NEED_LIMITS},
-    {"limits:disk", MU_NEED_DISK},      {"harness:any", MU_NEED_HARNESSES},
+    {"limits:disk", MU_NEED_DISK},      {"limits:time", MU_NEED_TIME},
+    {"harness:any", MU_NEED_HARNESSES},
 };
 
 /* Names of hello.harnesses, ours of the API, and the variable that replaces the command. */
@@ -57,11 +58,12 @@ static int64_t sandbox_needs(yyjson_val *sandbox)
                     : mu_bytes_is(mode, "proxy") ? MU_NEED_NET_PROXY
                     : mu_bytes_is(mode, "host")  ? MU_NEED_NET_HOST
                                                  : 0;
-    static const char *const numbers[] = {"memory_mb", "cpus", "pids", "timeout_seconds"};
+    static const char *const numbers[] = {"memory_mb", "cpus", "pids"};
     for (size_t i = 0; i < MU_ARRAY_LEN(numbers); i++) {
         needs |= is_said(mu_json_get(limits, numbers[i])) ? MU_NEED_LIMITS : 0;
     }
     needs |= is_said(mu_json_get(limits, "disk_mb")) ? MU_NEED_DISK : 0;
+    needs |= is_said(mu_json_get(limits, "timeout_seconds")) ? MU_NEED_TIME : 0;
     needs |= mu_json_get_bool(sandbox, "nested", false) ? MU_NEED_NESTED : 0;
     return needs | (mu_json_get_bytes(sandbox, "root").len ? MU_NEED_FAKE_ROOT : 0);
 }

@@ -12,8 +12,9 @@ enum {
     MU_NEED_NET_HOST = 1 << 2,
     MU_NEED_NESTED = 1 << 3,
     MU_NEED_FAKE_ROOT = 1 << 4,
-    MU_NEED_LIMITS = 1 << 5, /* memory, processors, processes, time */
+    MU_NEED_LIMITS = 1 << 5, /* memory, processors, processes */
     MU_NEED_DISK = 1 << 6,
+    MU_NEED_TIME = 1 << 7,
     MU_NEED_CLAUDE = 1 << 16,
     MU_NEED_CODEX = 1 << 17,
     MU_NEED_GEMINI = 1 << 18,
