@@ -215,7 +215,7 @@ int mu_fleet_load_queued(struct mu_fleet *f, const struct mu_live_row *row)
         t->epoch = row->epoch;
         t->tries = row->tries;
         t->needs = row->needs;
-        t->said = t->needs != 0;
+        t->said = t->needs ? MU_UNFIT_PERHAPS : MU_UNFIT_NO;
         mu_task_enqueue(t);
     }
     return r;
@@ -242,7 +242,7 @@ static int load_attempt(void *arg, const struct mu_attempt_row *row)
     t->tries = row->tries;
     t->state = row->state;
     t->needs = row->needs;
-    t->said = t->needs != 0;
+    t->said = t->needs ? MU_UNFIT_PERHAPS : MU_UNFIT_NO;
     t->cancel = row->stop_ms != 0;
     k->conn = 0;
     k->offered = k->sent = true;

@@ -59,14 +59,14 @@ struct mu_task {
     int tries, state;
     int64_t needs;             /* of its worker (needs.h) */
     struct mu_task_note *note; /* under way (unfit.c) */
-    bool said;                 /* that nobody here can do what it needs; perhaps, after a start */
-    bool ahead;                /* memory ran ahead of the create's commit */
-    bool unborn;               /* its result is not known yet */
-    bool born;                 /* it was made */
-    bool mapped;               /* in f->tasks */
-    bool doomed;               /* it was not: the offer's answer is awaited */
-    bool dead;                 /* gone, but for the create's result */
-    bool cancel;               /* a stop was accepted */
+    enum { MU_UNFIT_NO, MU_UNFIT_SAID, MU_UNFIT_PERHAPS /* by an earlier process */ } said;
+    bool ahead;  /* memory ran ahead of the create's commit */
+    bool unborn; /* its result is not known yet */
+    bool born;   /* it was made */
+    bool mapped; /* in f->tasks */
+    bool doomed; /* it was not: the offer's answer is awaited */
+    bool dead;   /* gone, but for the create's result */
+    bool cancel; /* a stop was accepted */
     struct mu_work_item *work;
     char pin_name[];
 };

@@ -42,7 +42,9 @@ static void noted(struct mu_session_note *op, int result)
     struct mu_task *t = n->t;
     if (t) {
         t->note = NULL;
-        t->said = result >= 0 ? n->says : t->said; /* else the next look tries again */
+        t->said = result < 0 ? t->said
+                  : n->says  ? MU_UNFIT_SAID
+                             : MU_UNFIT_NO; /* else the next look tries again */
     }
     mu_free(n);
 }
@@ -92,7 +94,7 @@ void mu_task_tell_unfit(struct mu_task *t)
         return;
     }
     int64_t lacks = lacking(t);
-    if (lacks >= 0 && (lacks != 0) != t->said) {
+    if (lacks > 0 ? t->said != MU_UNFIT_SAID : lacks == 0 && t->said == MU_UNFIT_SAID) {
         tell(t, lacks);
     }
 }
