@@ -107,7 +107,8 @@ int64_t mu_needs_offered(mu_bytes caps)
     int64_t offered = 0;
     mu_arena_init(&a, 4 << 20);
     if (caps.len && mu_json_read(&a, caps, &stored, &root, NULL) < 0) {
-        root = NULL; /* it offers nothing in particular then */
+        mu_arena_fini(&a);
+        return 0; /* nothing in particular: it may still take what needs nothing */
     }
     for (size_t i = 0; i < MU_ARRAY_LEN(features); i++) {
         if (has_word(mu_json_get(root, "features"), features[i].word)) {
