@@ -258,10 +258,32 @@ static int load_attempt(void *arg, const struct mu_attempt_row *row)
     return r;
 }
 
+/* A native worker says in its hello what it runs; another one is told once more to stop what it may
+ * be running. */
+static int load_owed(void *arg, const struct mu_attempt_row *row)
+{
+    struct mu_fleet *f = arg;
+    struct mu_worker *w = mu_map_get(&f->workers, row->worker_id);
+    struct mu_execution of = {.epoch = row->epoch};
+    if (w && w->dialect != MU_DIALECT_NATIVE &&
+        mu_id_parse(row->session_id, NULL, &of.session) == 0 &&
+        mu_id_parse(row->execution_id, NULL, &of.execution) == 0) {
+        mu_worker_owe(w, &of, false);
+    }
+    return 0;
+}
+
 int mu_fleet_load(struct mu_fleet *f, struct mu_db *db)
 {
+    int64_t since = mu_fleet_now(f) - f->opts.run_max_ms;
     int r = mu_store_load(f, db);
-    return r < 0 ? r : mu_sessions_each_attempt(db, load_attempt, f);
+    if (r >= 0) {
+        r = mu_sessions_each_attempt(db, load_attempt, f);
+    }
+    return r < 0
+               ? r
+               : mu_sessions_each_unsettled(db, since - f->opts.run_max_ms - f->opts.pending_max_ms,
+                                            since, load_owed, f);
 }
 
 /* --- sessions --- */

@@ -70,6 +70,15 @@ static const struct mu_stmt q_attempts_live = {
     "NULL AND a.kind = 2 AND a.session_id > $1 ORDER BY a.session_id LIMIT 1000",
     NULL};
 
+static const struct mu_stmt q_unsettled = {
+    "attempts_unsettled", "ti",
+    "SELECT a.session_id, a.epoch, a.execution_id, a.worker_id FROM attempts a WHERE a.session_id "
+    ">= $1 AND a.kind = 2 AND a.ended_ms >= $2 AND (a.outcome IN (3, 6) OR a.reason = "
+    "'" MU_ATT_UNSETTLED "') AND NOT EXISTS (SELECT 1 FROM attempts b WHERE b.session_id = "
+    "a.session_id AND b.ended_ms IS NULL AND b.worker_id = a.worker_id) ORDER BY a.session_id, "
+    "a.epoch LIMIT 10000",
+    NULL};
+
 static void note_stale(struct mu_sessions *s, int result)
 {
     if (result == MU_E_STALE || result == MU_E_NOT_FOUND) {
@@ -366,8 +375,30 @@ int mu_sessions_each_attempt(struct mu_db *db,
     }
 }
 
+static int take_unsettled(void *arg, struct mu_row *r)
+{
+    struct attempts *a = arg;
+    const struct mu_attempt_row row = {.session_id = mu_row_bytes(r, 0),
+                                       .epoch = mu_row_i64(r, 1),
+                                       .execution_id = mu_row_bytes(r, 2),
+                                       .worker_id = mu_row_bytes(r, 3)};
+    return a->each(a->arg, &row);
+}
+
+int mu_sessions_each_unsettled(struct mu_db *db, int64_t made_ms, int64_t since_ms,
+                               int (*each)(void *arg, const struct mu_attempt_row *row), void *arg)
+{
+    struct attempts a = {each, arg, ""};
+    char from[24]; /* ids begin with the time of their making */
+    uint64_t ms = (uint64_t)MU_MAX(made_ms, 0);
+    snprintf(from, sizeof from, "%08llx-%04llx-", (unsigned long long)(ms >> 16) & 0xffffffff,
+             (unsigned long long)ms & 0xffff);
+    int r = MU_DB_RUN(db, &q_unsettled, take_unsettled, &a, MU_VT(mu_str(from)), MU_VI(since_ms));
+    return r < 0 ? r : 0;
+}
+
 const struct mu_planned mu_attempts_planned[] = {
-    {&q_offer, ""}, {&q_step, ""},   {&q_ack, ""},
-    {&q_job, ""},   {&q_stored, ""}, {&q_attempts_live, "attempts_one_live"},
-    {&q_note, ""},  {NULL, NULL},
+    {&q_offer, ""}, {&q_step, ""},      {&q_ack, ""},
+    {&q_job, ""},   {&q_stored, ""},    {&q_attempts_live, "attempts_one_live"},
+    {&q_note, ""},  {&q_unsettled, ""}, {NULL, NULL},
 };

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "app/sessions/attempts.h"
 #include "app/sessions/sessions_int.h"
 #include "app/sessions/statements_int.h"
 #include "base/encode.h"
@@ -183,6 +184,12 @@ static int sweep_read(struct mu_read *read, struct mu_db *db)
 static const struct mu_stmt q_why = {
     "why", "t", "SELECT message_head FROM session_results WHERE session_id = $1", NULL};
 
+/* Its worker may be running it still. */
+static const struct mu_stmt q_unsettled = {"unsettled", "ti",
+                                           "UPDATE attempts SET reason = '" MU_ATT_UNSETTLED
+                                           "' WHERE session_id = $1 AND epoch = $2 AND kind = 2",
+                                           NULL};
+
 static int take_why(void *arg, struct mu_row *row)
 {
     struct mu_sweeper *w = arg;
@@ -241,6 +248,9 @@ static int run_expire(struct mu_unit *u, struct mu_tx *tx)
     if (r >= 0) {
         r = MU_TX_SEND(tx, &mu_q_attempt_end, -1, MU_VT(id), MU_VI(d->epoch), MU_VI(MU_ATT_STOPPED),
                        MU_VNULL, MU_VI(w->now_ms));
+    }
+    if (r >= 0 && d->state > MU_ST_QUEUED_WORKER) {
+        r = MU_TX_SEND(tx, &q_unsettled, -1, MU_VT(id), MU_VI(d->epoch));
     }
     char data[64];
     snprintf(data, sizeof data, "{\"from\":%d,\"to\":%d,\"outcome\":%d}", d->state, (int)state,

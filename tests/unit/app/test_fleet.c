@@ -527,6 +527,46 @@ static void the_next_start_waits_for_the_workers(struct world *w)
     finis();
 }
 
+static void start_anew(struct world *w)
+{
+    mu_fleet_close(fleet);
+    run_for(w, 30);
+    fleet = mu_fleet_free(fleet);
+    struct mu_db *db = NULL;
+    struct mu_err err;
+    assert_int_equal(mu_fleet_new(&fopts, &fleet), 0);
+    assert_int_equal(mu_db_open(&(struct mu_db_opts){.url = w->url}, &db, &err), 0);
+    assert_int_equal(mu_fleet_load(fleet, db), 0);
+    mu_db_close(db);
+    mu_fleet_start(fleet);
+}
+
+static void a_worker_that_was_away_is_told_to_stop_also_after_a_restart(struct world *w)
+{
+    begin(w);
+    fopts.grace_ms = 50;
+    start_anew(w);
+    struct peer *p = connected("w1"), *other = connected("w2");
+    struct mu_id id = create_for(&w->alice, "lost", "w1"), done = create_for(&w->alice, "x", "w2");
+    struct order o = *next(p, MU_ORDER_ASSIGN), theirs = *next(other, MU_ORDER_ASSIGN);
+    say(p, MU_REPORT_CLAIMED, &o);
+    until_state(&id, 60);
+    finish(other, &theirs, 3, "");
+    until_state(&done, 92);
+    run_for(w, 700); /* the workers' rows are written now and then */
+    leave(p, NULL);
+    until_state(&id, 92);
+    leave(other, NULL);
+    start_anew(w);
+    struct peer *q = connected("w1");
+    struct order *cancel = next(q, MU_ORDER_CANCEL);
+    assert_string_equal(cancel->of.session.text, id.text);
+    assert_string_equal(cancel->of.execution.text, o.of.execution.text);
+    nothing(q);
+    nothing(connected("w2"));
+    finis();
+}
+
 /* --- what a session needs --- */
 
 static int load_queued(void *arg, const struct mu_live_row *row)
@@ -700,6 +740,7 @@ IN_WORLD(one_connection_for_each_id)
 IN_WORLD(a_native_worker_says_what_it_runs)
 IN_WORLD(output_is_stored_while_it_runs)
 IN_WORLD(the_next_start_waits_for_the_workers)
+IN_WORLD(a_worker_that_was_away_is_told_to_stop_also_after_a_restart)
 IN_WORLD(a_session_waits_for_a_worker_that_can_and_says_so)
 IN_WORLD(the_reason_is_taken_back_when_a_worker_comes_that_is_busy)
 IN_WORLD(needs_survive_the_next_start)
@@ -720,6 +761,7 @@ int main(void)
         ON_BOTH(a_native_worker_says_what_it_runs),
         ON_BOTH(output_is_stored_while_it_runs),
         ON_BOTH(the_next_start_waits_for_the_workers),
+        ON_BOTH(a_worker_that_was_away_is_told_to_stop_also_after_a_restart),
         ON_BOTH(a_session_waits_for_a_worker_that_can_and_says_so),
         ON(the_reason_is_taken_back_when_a_worker_comes_that_is_busy, 0),
         ON_BOTH(needs_survive_the_next_start),
