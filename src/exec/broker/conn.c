@@ -107,6 +107,7 @@ void mu_broker_refuse_(struct mu_broker_conn *c, int status, const char *why)
     }
     c->phase = MU_BR_ANSWER;
     uv_read_stop((uv_stream_t *)&c->inner);
+    uv_read_stop((uv_stream_t *)&c->outer); /* what comes now is behind the answer */
     int n = snprintf(c->answer, sizeof c->answer,
                      "HTTP/1.1 %d %s\r\nX-Muster-Reason: %s\r\nContent-Type: text/plain\r\n"
                      "Content-Length: %zu\r\nConnection: close\r\n\r\n%s\n",

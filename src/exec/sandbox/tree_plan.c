@@ -249,6 +249,9 @@ static void plan_checkouts(struct mu_tree *t, const struct mu_box *box)
             t->failed = at ? t->failed : -ENOMEM;
             if (at) {
                 mu_tree_bind_(t, c->objects, at, true, RO | MOUNT_ATTR_NOEXEC);
+                if (t->failed) {
+                    return;
+                }
                 t->steps[t->n - 1].idmap = box->range != 0;
             }
         }
