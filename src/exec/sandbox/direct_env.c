@@ -106,6 +106,9 @@ const char *const *mu_direct_setup_env(struct mu_direct_box *b, bool with_file)
     init(&l, &b->arena);
     put_all(&l, (const char *const *)environ);
     put_all(&l, (const char *const *)b->env);
+    if (with_file) {
+        put_all(&l, b->d->settings->environment);
+    }
     put_own(&l, b);
     if (with_file) {
         snprintf(path, sizeof path, "%s/env", b->folder);
