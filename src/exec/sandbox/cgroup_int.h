@@ -55,8 +55,6 @@ MU_MUST_USE int mu_cgroup_make(const struct mu_cgroup_place *place, const char *
                                struct mu_err *err);
 /* Puts the process into the v1 parts (the v2 part is done by clone3), before it is let go. */
 MU_MUST_USE int mu_cgroup_add_v1(const struct mu_cgroup *g, pid_t pid);
-/* Into the v2 part, where clone3 could not do it (rung B). */
-MU_MUST_USE int mu_cgroup_add_v2(const struct mu_cgroup *g, pid_t pid);
 /* -ENOSYS: there is no freezer. Returns when all stand still, after 2 s at the latest (-ETIMEDOUT).
  */
 MU_MUST_USE int mu_cgroup_freeze(const struct mu_cgroup *g, bool on);

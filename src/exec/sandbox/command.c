@@ -37,7 +37,7 @@ struct box {
     void *arg;
     struct mu_child *child;
     struct mu_post post;
-    bool posted, detached, ended, cancelling, wants_cancel;
+    bool posted, detached, ended, cancelling;
     const char *stop_reason;
     int exit_code;
     const char *reason;
