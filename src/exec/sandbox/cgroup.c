@@ -436,11 +436,6 @@ int mu_cgroup_add_v1(const struct mu_cgroup *g, pid_t pid)
     return 0;
 }
 
-int mu_cgroup_add_v2(const struct mu_cgroup *g, pid_t pid)
-{
-    return *g->place.unified ? write_number(g->place.unified, g->name, "cgroup.procs", pid) : 0;
-}
-
 int mu_cgroup_freeze(const struct mu_cgroup *g, bool on)
 {
     char text[TEXT];
@@ -532,13 +527,13 @@ static void kill_v1(const struct mu_cgroup *g)
         for (char *p = text; *p;) {
             char *end;
             long pid = strtol(p, &end, 10);
-            if (end == p) {
+            if (end == p || *end != '\n') { /* cut off: it would be another process */
                 break;
             }
             if (pid > 1) {
                 kill((pid_t)pid, SIGKILL);
             }
-            p = *end ? end + 1 : end;
+            p = end + 1;
         }
         nap();
     }

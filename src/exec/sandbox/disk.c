@@ -27,7 +27,6 @@ int mu_disk_begin(struct mu_disk *d, int fd)
     d->depth = 1;
     d->device = st.st_dev;
     d->bytes = d->entries = 0;
-    d->partial = false;
     return 0;
 }
 
@@ -62,24 +61,30 @@ static bool first_time(struct mu_disk *d, uint64_t inode)
     return true;
 }
 
-static void enter(struct mu_disk *d, int parent, const char *name)
+static void push(struct mu_disk *d, int fd, mode_t restore)
 {
-    if (d->depth == MU_DISK_DEPTH) {
-        d->partial = true;
-        return;
-    }
-    mode_t restore;
-    int fd = mu_folder_open(parent, name, &restore);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    DIR *dir = fdopendir(fd);
     if (!dir) {
-        if (fd >= 0) {
-            close(fd);
-        }
-        d->partial = true;
+        close(fd);
         return;
     }
     d->restore[d->depth] = restore;
     d->open[d->depth++] = dir;
+}
+
+static void enter(struct mu_disk *d, int parent, const char *name)
+{
+    mode_t restore;
+    if (d->depth == MU_DISK_DEPTH && d->n_later == MU_DISK_LATER) {
+        return;
+    }
+    int fd = mu_folder_open(parent, name, &restore);
+    if (fd >= 0 && d->depth == MU_DISK_DEPTH) {
+        d->later[d->n_later].fd = fd;
+        d->later[d->n_later++].restore = restore;
+    } else if (fd >= 0) {
+        push(d, fd, restore);
+    }
 }
 
 static void look_at(struct mu_disk *d, const char *name)
@@ -104,6 +109,10 @@ bool mu_disk_step(struct mu_disk *d, int entries)
         const struct dirent *e = readdir(d->open[d->depth - 1]);
         if (!e) {
             leave(d);
+            while (d->depth == 0 && d->n_later) {
+                d->n_later--;
+                push(d, d->later[d->n_later].fd, d->later[d->n_later].restore);
+            }
         } else if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) {
             look_at(d, e->d_name);
         }
@@ -115,6 +124,13 @@ void mu_disk_end(struct mu_disk *d)
 {
     while (d->depth > 0) {
         leave(d);
+    }
+    while (d->n_later) { /* their modes are given back as well */
+        d->n_later--;
+        push(d, d->later[d->n_later].fd, d->later[d->n_later].restore);
+        if (d->depth) {
+            leave(d);
+        }
     }
     mu_free(d->seen);
     d->seen = NULL;

@@ -8,7 +8,7 @@
 
 #include "base/base.h"
 
-enum { MU_DISK_DEPTH = 128, MU_DISK_LINKS = 1 << 15 };
+enum { MU_DISK_DEPTH = 1024, MU_DISK_LATER = 64, MU_DISK_LINKS = 1 << 15 };
 
 struct mu_disk {
     DIR *open[MU_DISK_DEPTH];
@@ -18,7 +18,11 @@ struct mu_disk {
     uint64_t *seen; /* inodes with more than one link, counted once */
     size_t n_seen;
     int64_t bytes, entries; /* so far */
-    bool partial;           /* something was too deep to be counted */
+    struct {
+        int fd;
+        mode_t restore;
+    } later[MU_DISK_LATER]; /* folders that lie too deep: walked after the rest */
+    int n_later;
 };
 /* `fd` is not taken. 0 or a negated errno. */
 MU_MUST_USE int mu_disk_begin(struct mu_disk *d, int fd);

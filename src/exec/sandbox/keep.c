@@ -19,6 +19,7 @@
 enum {
     SPEC_ARENA = 3 * MU_BOX_SPEC_MAX,
     STRAYS_MS = 2000,
+    KEEP_FILES = 4096,
 };
 
 int64_t keep_now_ms(void)
@@ -141,17 +142,10 @@ static void kill_strays(struct keep *k)
 {
     int64_t until = keep_now_ms() + STRAYS_MS;
     while (k->box.rung == MU_RUNG_LANDLOCK && keep_now_ms() < until) {
-        char path[64], text[4096];
-        snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
-        MU_AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-        ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
-        text[MU_MAX(n, 0)] = 0;
-        for (char *at = text, *end; *at; at = end) {
-            long pid = strtol(at, &end, 10);
-            if (end == at) {
-                break;
-            }
-            kill((pid_t)pid, SIGKILL);
+        pid_t strays[512];
+        size_t n = keep_children(getpid(), strays, MU_ARRAY_LEN(strays));
+        for (size_t i = 0; i < n; i++) {
+            kill(strays[i], SIGKILL);
         }
         if (waitpid(-1, NULL, 0) < 0) {
             return;
@@ -216,11 +210,18 @@ static int finish(struct keep *k)
     return r < 0 ? 1 : 0;
 }
 
+/* Soft limits only: PID 1 is born with the hard ones, and gets its own from them. */
 static void limit_self(void)
 {
-    struct rlimit core = {0, 0}, files = {1024, 4096};
-    setrlimit(RLIMIT_CORE, &core);
-    setrlimit(RLIMIT_NOFILE, &files);
+    struct rlimit core, files;
+    if (getrlimit(RLIMIT_CORE, &core) == 0) {
+        core.rlim_cur = 0;
+        setrlimit(RLIMIT_CORE, &core);
+    }
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = MU_MIN(files.rlim_max, (rlim_t)KEEP_FILES);
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
     signal(SIGPIPE, SIG_IGN);
 }
 

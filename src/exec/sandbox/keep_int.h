@@ -77,5 +77,7 @@ int keep_freeze(struct keep *k, bool on);
 /* keep_watch.c: disk, memory, free space, deadline. Called often; returns when it wants to be
  * called again. */
 int64_t keep_watch(struct keep *k, int64_t now);
+/* The first children of a process, of all its threads; how many. */
+size_t keep_children(pid_t pid, pid_t *list, size_t room);
 
 #endif

@@ -332,5 +332,8 @@ int keep_start(struct keep *k)
     k->deadline_ms =
         k->started_ms + (k->box.timeout_ms > 0 ? k->box.timeout_ms : (int64_t)NO_LIMIT_MS);
     r = write_pids(k);
-    return r < 0 ? failed(k, r, "container_create", "journal", "") : 0;
+    if (r < 0) { /* as if it had been stopped: what runs is seen to its end */
+        keep_stop(k, 0, "container_create", "sandbox: writing the journal");
+    }
+    return 0;
 }

@@ -1,4 +1,5 @@
 /* What the keeper looks after by the clock: the deadline, disk, memory, free space. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -9,9 +10,10 @@
 
 enum {
     DISK_EVERY_MS = 5000,
-    DISK_NEAR_MS = 1000, /* above 80 % */
-    DISK_ENTRIES = 4000, /* looked at in one turn */
-    DISK_SLICE_MS = 2,   /* between two turns of one walk */
+    DISK_NEAR_MS = 1000,  /* above 80 % */
+    DISK_ENTRIES = 4000,  /* looked at in one turn */
+    DISK_SLICE_MS = 2,    /* between two turns of one walk */
+    DISK_WALK_MS = 60000, /* folders that are moved about under it could keep one going for ever */
     NEAR_PERCENT = 80,
     END_PERCENT = 110,
     FLOOR_PERCENT = 5,
@@ -58,8 +60,9 @@ static int64_t watch_disk(struct keep *k, int64_t now)
             k->disk_at_ms = now + DISK_EVERY_MS;
             return k->disk_at_ms;
         }
+        k->disk_at_ms = now; /* when it began */
     }
-    if (mu_disk_step(&k->disk, DISK_ENTRIES)) {
+    if (mu_disk_step(&k->disk, DISK_ENTRIES) || now - k->disk_at_ms > DISK_WALK_MS) {
         disk_known(k, now);
         return k->disk_at_ms;
     }
@@ -89,22 +92,40 @@ static void watch_space(struct keep *k)
 
 /* --- memory without a cgroup: private pages of all that descends from PID 1 --- */
 
-static size_t read_children(pid_t pid, pid_t *list, size_t room)
+/* Every number has a blank behind it: one without is cut, and would be another process. */
+static size_t children_of_thread(int tasks, const char *thread, pid_t *list, size_t room)
 {
-    char path[64], text[4096];
-    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)pid, (int)pid);
-    MU_AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    char path[300], text[8192];
     size_t found = 0;
-    text[MU_MAX(n, 0)] = 0;
-    for (char *p = text; *p && found < room;) {
-        char *end;
-        long child = strtol(p, &end, 10);
-        if (end == p) {
-            break;
+    ssize_t n;
+    snprintf(path, sizeof path, "%s/children", thread);
+    MU_AUTO_CLOSE int fd = openat(tasks, path, O_RDONLY | O_CLOEXEC);
+    while (fd >= 0 && found < room && (n = read(fd, text, sizeof text - 1)) > 0) {
+        text[n] = 0;
+        for (char *p = text, *end; found < room; p = end + 1) {
+            long child = strtol(p, &end, 10);
+            if (end == p || *end != ' ') {
+                break;
+            }
+            list[found++] = (pid_t)child;
         }
-        list[found++] = (pid_t)child;
-        p = end;
+    }
+    return found;
+}
+
+size_t keep_children(pid_t pid, pid_t *list, size_t room)
+{
+    char path[40];
+    size_t found = 0;
+    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+    DIR *dir = opendir(path);
+    for (struct dirent *e; dir && found < room && (e = readdir(dir));) {
+        if (e->d_name[0] != '.') {
+            found += children_of_thread(dirfd(dir), e->d_name, list + found, room - found);
+        }
+    }
+    if (dir) {
+        closedir(dir);
     }
     return found;
 }
@@ -136,7 +157,7 @@ static void watch_memory(struct keep *k)
     pids[0] = k->pid;
     for (size_t i = 0; i < n; i++) {
         sum += private_bytes(pids[i]);
-        n += read_children(pids[i], pids + n, RSS_PIDS - n);
+        n += keep_children(pids[i], pids + n, RSS_PIDS - n);
     }
     k->peak_rss = MU_MAX(k->peak_rss, sum);
     if (sum > k->box.memory_bytes) {
