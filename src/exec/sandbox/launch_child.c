@@ -200,6 +200,20 @@ int mu_launch_lock_up_(const struct mu_box *box, const struct mu_landlock_rules 
     return late ? drop_capabilities(box, f) : 0;
 }
 
+/* A mount that may be written to lies outside of the folders that every tree has. */
+static void allow_mounts(const struct mu_box *box, const struct mu_landlock_rules *base,
+                         struct mu_landlock_path *list, struct mu_landlock_rules *ret)
+{
+    size_t n = base->n_paths;
+    memcpy(list, base->paths, n * sizeof *list);
+    for (size_t i = 0; i < box->n_mounts && n < MU_LAUNCH_PATHS; i++) {
+        if (box->mounts[i].writable) {
+            list[n++] = (struct mu_landlock_path){box->mounts[i].target, true, false};
+        }
+    }
+    *ret = (struct mu_landlock_rules){list, n, base->tcp};
+}
+
 /* Where there is no tree of our own the folders have the host's names. */
 static int lock_up(struct mu_launch *l)
 {
@@ -210,7 +224,12 @@ static int lock_up(struct mu_launch *l)
     const struct mu_landlock_rules *rules = l->box->rung == MU_RUNG_LANDLOCK ? &host
                                             : !l->tree.writable              ? &mu_landlock_tree
                                                                              : &mu_landlock_root;
-    return mu_launch_lock_up_(l->box, rules, &l->failure);
+    struct mu_landlock_path list[MU_LAUNCH_PATHS];
+    struct mu_landlock_rules all = *rules;
+    if (rules == &mu_landlock_tree) {
+        allow_mounts(l->box, rules, list, &all);
+    }
+    return mu_launch_lock_up_(l->box, &all, &l->failure);
 }
 
 void mu_launch_child_(struct mu_launch *l)
