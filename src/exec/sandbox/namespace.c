@@ -314,8 +314,11 @@ static void on_prepared(struct mu_job *job)
     if (!job->ran) {
         p->result = MU_E_SHUTDOWN;
     }
-    if (s->detached) {
+    if (s->detached || p->result < 0) {
         close_fd(&p->ctl_fd);
+    }
+    if (s->detached) {
+        /* nobody wants to hear of it */
     } else if (p->ended) {
         mu_ns_end(s, &p->end);
     } else if (p->result < 0) {

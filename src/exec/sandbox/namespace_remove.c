@@ -11,7 +11,6 @@
 #include "io/folder.h"
 
 enum {
-    EMPTY_MS = 600000, /* for the helper that empties the folders of a range */
     STOP_MS = 15000,
     STEP_MS = 5,
     SWEEP_MAX = 65536,
@@ -64,7 +63,9 @@ static void end_keeper(int session_fd)
     close(fd);
 }
 
-static int remove_session(struct mu_sandbox_driver *d, const char *id, bool keep_files)
+/* `range` of a session that came to no journal; 0 = not known. */
+static int remove_session(struct mu_sandbox_driver *d, const char *id, bool keep_files,
+                          int64_t range)
 {
     struct mu_arena arena;
     struct mu_box box;
@@ -73,19 +74,19 @@ static int remove_session(struct mu_sandbox_driver *d, const char *id, bool keep
     if (fd < 0) {
         return errno == ENOENT ? 0 : -errno;
     }
+    int64_t owned = 0; /* by what is in it */
     end_keeper(fd);
     mu_arena_init(&arena, 2 * MU_BOX_SPEC_MAX);
-    int64_t range = 0;
     if (mu_session_read(fd, "journal", MU_BOX_SPEC_MAX, &arena, &text) == 0 &&
         mu_box_read(text, &arena, &box, NULL) == 0) {
-        range = box.range;
+        owned = range = box.range;
         mu_cgroup_clean(&box.cgroup, id);
     }
     mu_arena_fini(&arena);
     if (keep_files) {
         return 0;
     }
-    int r = range ? empty_range(d, id) : 0;
+    int r = owned ? empty_range(d, id) : 0;
     r = r ? r : mu_folder_remove_at(d->state_fd, id);
     if (r == 0) {
         mu_ns_give_range(d, range);
@@ -95,12 +96,25 @@ static int remove_session(struct mu_sandbox_driver *d, const char *id, bool keep
 
 /* --- release --- */
 
+/* It tells the end before it exits itself, and nobody looks at its exit any more. */
+static void reap(struct mu_sandbox *s)
+{
+    for (int left = STOP_MS; s->keeper > 0 && left > 0; left -= STEP_MS) {
+        if (waitpid(s->keeper, NULL, WNOHANG) != 0) {
+            s->keeper = 0;
+            return;
+        }
+        poll(NULL, 0, STEP_MS);
+    }
+}
+
 static void run_release(struct mu_job *job)
 {
     struct mu_sandbox *s = MU_CONTAINER(job, struct mu_sandbox, remove_job);
     mu_ns_probe(s->d);
     /* What cannot be removed now is found by the next sweep. */
-    int r MU_UNUSED = remove_session(s->d, s->id, s->d->settings.keep);
+    int r MU_UNUSED = remove_session(s->d, s->id, s->d->settings.keep, s->range);
+    reap(s);
 }
 
 static void release_done(struct mu_job *job)
@@ -157,7 +171,7 @@ static void run_sweep(struct mu_job *job)
     int left = SWEEP_MAX;
     for (struct dirent *e; dir && left > 0 && (e = readdir(dir)); left--) {
         if (mu_box_id_valid(e->d_name) && !is_kept(w, e->d_name) &&
-            remove_session(w->d, e->d_name, false) == 0) {
+            remove_session(w->d, e->d_name, false, 0) == 0) {
             w->removed++;
         }
     }
