@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -182,6 +183,7 @@ static void a_script_runs_and_its_output_and_status_arrive(void **state MU_UNUSE
     assert_false(r.result.oom);
     assert_string_equal(r.states, "starting running ");
     release(&r);
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* its keeper is no zombie */
     close_world(&w);
 }
 
@@ -202,6 +204,47 @@ static void nothing_of_the_host_is_seen(void **state MU_UNUSED)
     assert_false(said(&r, "cannot touch '/workspace"));
     expect_said(&r, "Read-only file system");
     release(&r);
+    close_world(&w);
+}
+
+/* A core of size 0 would still go to the host's core handler. */
+static void limits_are_what_the_design_says(void **state MU_UNUSED)
+{
+    struct world w;
+    struct run r;
+    struct rlimit files;
+    char line[120];
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+    open_world(&w);
+    run_script(&w, &r, "sed -nE 's/^Max (core file size|open files) +//p' /proc/self/limits", NULL);
+    expect_said(&r, "1                    1                    bytes");
+    snprintf(line, sizeof line, "1024                 %-21llufiles",
+             (unsigned long long)MU_MIN(files.rlim_max, (rlim_t)16384));
+    expect_said(&r, line);
+    release(&r);
+    close_world(&w);
+}
+
+static void a_mount_for_writing_is_written_to_and_another_is_not(void **state MU_UNUSED)
+{
+    struct world w;
+    struct run r;
+    char ro[100], rw[100], mounts[256], path[120];
+    open_world(&w);
+    snprintf(ro, sizeof ro, "%s-ro", w.state);
+    snprintf(rw, sizeof rw, "%s-rw", w.state);
+    assert_true(mkdir(ro, 0777) == 0 && chmod(ro, 0777) == 0);
+    assert_true(mkdir(rw, 0777) == 0 && chmod(rw, 0777) == 0);
+    snprintf(mounts, sizeof mounts, "%s:/data/ro,%s:/data/rw:rw", ro, rw);
+    mu_sandbox_namespace.close(w.d);
+    w.settings.extra_ro = mounts;
+    open_driver(&w);
+    run_script(&w, &r, "touch /data/ro/x || echo refused; touch /data/rw/x && echo written", NULL);
+    expect_said(&r, "refused\nwritten\n");
+    release(&r);
+    snprintf(path, sizeof path, "%s/x", rw);
+    assert_int_equal(unlink(path), 0);
+    assert_true(rmdir(rw) == 0 && rmdir(ro) == 0);
     close_world(&w);
 }
 
@@ -508,6 +551,22 @@ static void a_disk_limit_ends_the_task(void **state MU_UNUSED)
     close_world(&w);
 }
 
+static void what_lies_deep_counts_as_well(void **state MU_UNUSED)
+{
+    struct world w;
+    struct run r;
+    struct mu_sandbox_spec spec = {.disk_bytes = 20 << 20};
+    open_world(&w);
+    run_script(&w, &r,
+               "cd /tmp; i=0; while [ $i -lt 2200 ]; do mkdir d && cd d; i=$((i+1)); done\n"
+               "i=0; while [ $i -lt 5 ]; do head -c 8000000 /dev/zero > f$i; i=$((i+1)); done\n"
+               "sleep 30",
+               &spec);
+    assert_string_equal(r.reason, "disk_limit");
+    release(&r);
+    close_world(&w);
+}
+
 static void the_memory_limit_is_told_from_the_counter(void **state MU_UNUSED)
 {
     struct world w;
@@ -672,6 +731,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_script_runs_and_its_output_and_status_arrive),
         cmocka_unit_test(nothing_of_the_host_is_seen),
+        cmocka_unit_test(limits_are_what_the_design_says),
+        cmocka_unit_test(a_mount_for_writing_is_written_to_and_another_is_not),
         cmocka_unit_test(a_task_that_is_stopped_gets_term_and_carries_the_reason),
         cmocka_unit_test(one_that_ignores_term_is_killed_with_all_it_started),
         cmocka_unit_test(the_time_limit_is_kept_by_the_keeper),
@@ -685,6 +746,7 @@ int main(void)
         cmocka_unit_test(a_sweep_ends_what_nobody_wants),
         cmocka_unit_test(deep_and_closed_folders_are_removed_too),
         cmocka_unit_test(a_disk_limit_ends_the_task),
+        cmocka_unit_test(what_lies_deep_counts_as_well),
         cmocka_unit_test(the_memory_limit_is_told_from_the_counter),
         cmocka_unit_test(an_unpacked_base_and_a_fake_root),
         cmocka_unit_test(any_allocation_of_a_whole_life_may_fail),
