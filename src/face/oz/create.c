@@ -307,9 +307,8 @@ static void with_environment(struct creating *cr)
 
 static struct creating *creating_new(struct mu_call *c)
 {
-    struct creating *cr = mu_arena_calloc(mu_call_arena(c), sizeof *cr);
+    struct creating *cr = mu_call_new(c, sizeof *cr);
     if (!cr) {
-        mu_call_fail(c, -ENOMEM);
         return NULL;
     }
     cr->c = c;
