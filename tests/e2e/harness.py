@@ -146,7 +146,7 @@ class Server:
             for path in (self.tmp, *self.tmp.rglob("*")):
                 os.chown(path, uid, gid)
         self.process = self.port = None
-        self.prefix = []
+        self.prefix, self.pass_fds = [], ()
         self.log, self.not_json, self.err = [], [], ""
         self.changed = threading.Condition()
         self.expected_death = False
@@ -185,7 +185,7 @@ class Server:
             self.log, self.not_json, self.err = [], [], ""
         self.process = subprocess.Popen([*self.prefix, str(BINARY), "serve", *self.args], env=self.environment(), cwd=self.cwd,
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        start_new_session=True, preexec_fn=die_with_parent, **self.user)
+                                        start_new_session=True, preexec_fn=die_with_parent, pass_fds=self.pass_fds, **self.user)
         self.threads = [threading.Thread(target=self._read_log, args=(self.process.stdout,), daemon=True),
                         threading.Thread(target=self._read_err, args=(self.process.stderr,), daemon=True)]
         for t in self.threads:

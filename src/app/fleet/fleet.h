@@ -9,7 +9,6 @@
 
 #include "app/environments/environments.h"
 #include "app/sessions/attempts.h"
-#include "app/sessions/output.h"
 
 struct mu_fleet;
 struct mu_worker;
@@ -96,8 +95,9 @@ struct mu_assignment {
     mu_bytes prompt, title, harness, model, skill;
     mu_bytes config;         /* JSON: agent_config as sent, or empty */
     mu_bytes environment_id; /* ptr NULL = none */
-    mu_bytes env_spec;       /* JSON {"repos":[…],"setup_commands":[…]}, or empty */
-    mu_bytes image;          /* ptr NULL = the worker's default */
+    mu_bytes env_spec;  /* JSON {"repos":[…],"setup_commands":[…],"sandbox"?:{…}}, or empty */
+    int64_t timeout_ms; /* by its environment; 0 = none */
+    mu_bytes image;     /* ptr NULL = the worker's default */
     struct mu_job_var *vars;
     size_t n_vars;
     char token[MU_RUN_TOKEN_LEN + 1];
@@ -117,6 +117,7 @@ struct mu_order {
     enum mu_dialect dialect;  /* of the worker, as far as it is known */
     struct mu_execution of;   /* ASSIGN, CANCEL, ACK */
     struct mu_assignment job; /* ASSIGN */
+    bool at_once;             /* CANCEL: another attempt may begin, there is no time for an end */
     /* WELCOME; the arrays live in the arena */
     const char *worker_uid;
     struct mu_id *keep, *stop;

@@ -3,9 +3,9 @@
 #define MU_APP_FLEET_FLEET_INT_H
 
 #include "app/fleet/fleet.h"
-#include "base/heap.h"
+#include "app/fleet/needs.h"
+#include "base/fair.h"
 #include "base/log.h"
-#include "base/map.h"
 
 enum {
     MU_FLEET_TICK_MS = 250,     /* how exactly deadlines in memory are kept */
@@ -14,13 +14,6 @@ enum {
     MU_FLEET_RETRY_MS = 500,    /* the database or memory was not there */
     MU_FLEET_OWED_MAX = 1024,
     MU_FLEET_BAD_CONNS = 4,
-};
-
-/* --- the queue: per org a heap by age, the orgs in a ring (queue.c) --- */
-struct mu_fairq {
-    struct mu_list ring; /* orgs that have tasks */
-    struct mu_map orgs;
-    size_t n;
 };
 
 /* What a session's assignment says, kept from its creation while it is small. */
@@ -56,6 +49,9 @@ struct mu_task {
     int64_t queued_ms, queued_us /* monotonic, for the latency */, epoch, due_ms;
     int64_t bad_conns[MU_FLEET_BAD_CONNS]; /* connections that did not confirm it */
     int tries, state;
+    int64_t needs;             /* of its worker (needs.h) */
+    struct mu_task_note *note; /* under way (unfit.c) */
+    enum { MU_UNFIT_NO, MU_UNFIT_SAID, MU_UNFIT_PERHAPS /* by an earlier process */ } said;
     bool ahead;  /* memory ran ahead of the create's commit */
     bool unborn; /* its result is not known yet */
     bool born;   /* it was made */
@@ -139,13 +135,14 @@ struct mu_worker {
     struct mu_list timed;     /* in f->timed_workers */
     struct mu_list dirty;     /* in f->dirty */
     struct mu_list tasks, owed;
-    struct mu_fairq *pinned;
+    struct mu_fair *pinned;
     size_t n_pins;                /* tasks whose pin it is */
     struct mu_peer *peer;         /* attached or admitted */
     struct mu_admission *waiting; /* for the answer to the probe */
     int64_t conn;
     enum mu_dialect dialect;
     bool attached, ready, native, draining, anonymous, stored, took_pinned;
+    int64_t offers; /* of what tasks may need */
     int64_t capacity, in_flight;
     int64_t saturated_until, backoff_ms, due_ms /* of the probe's end, … */;
     int64_t since_ms, seen_ms, conflicts, created_ms;
@@ -160,11 +157,12 @@ struct mu_fleet {
     struct mu_fleet_opts opts;
     struct mu_map tasks;   /* session id -> task */
     struct mu_map workers; /* name -> worker */
-    struct mu_fairq queue;
+    struct mu_fair queue;
     struct mu_list parked, timed, free, pin_check, timed_workers, dirty;
     struct mu_timer tick;
     struct mu_post pump_post;
     bool pump_posted, started, stopping, closed, ended, told_sidecar;
+    bool refit; /* a worker has room that had none: those that are parked may be for it */
     int64_t next_conn;
     size_t cached_bytes, n_connected, n_parked;
     int64_t unpark_ms;
@@ -180,15 +178,9 @@ void mu_task_due(struct mu_task *t, int64_t delay_ms);
 void mu_task_no_due(struct mu_task *t);
 void mu_worker_timed(struct mu_worker *w);
 
-/* queue.c */
-void mu_fairq_init(struct mu_fairq *q);
-void mu_fairq_fini(struct mu_fairq *q);
-MU_MUST_USE int mu_fairq_push(struct mu_fairq *q, struct mu_task *t);
-void mu_fairq_remove(struct mu_fairq *q, struct mu_task *t);
-/* The next in turn whose tenant may run more, without taking it; NULL. */
-struct mu_task *mu_fairq_peek(struct mu_fairq *q, int64_t tenant_max_running);
-/* The turn passes to the next org. */
-void mu_fairq_turn(struct mu_fairq *q, const struct mu_task *t);
+/* task.c */
+/* By age: the order of one org's tasks. */
+bool mu_task_older(const struct mu_heap_node *x, const struct mu_heap_node *y);
 
 /* place.c: who gets what */
 void mu_fleet_pump(struct mu_fleet *f);
@@ -200,6 +192,13 @@ void mu_task_unqueue(struct mu_task *t);
 /* A worker can take something, or something changed for those that are parked. */
 void mu_worker_update(struct mu_worker *w);
 void mu_fleet_unpark(struct mu_fleet *f);
+
+/* unfit.c: tasks that need what no worker here can do */
+bool mu_worker_can(const struct mu_worker *w, int64_t needs);
+/* Tells the people who wait for it, or takes that back: after anything that may have changed it. */
+void mu_task_tell_unfit(struct mu_task *t);
+/* The task goes: what is under way for it ends by itself. */
+void mu_task_note_forget(struct mu_task *t);
 
 /* task.c: making and dropping */
 /* Any loop. */

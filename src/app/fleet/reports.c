@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "app/fleet/fleet_int.h"
+#include "base/clip.h"
 
 enum { BACKOFF_MS = 5000, BACKOFF_MAX_MS = 60000, REPORT_ARENA = 24 << 20 };
 
@@ -61,6 +62,10 @@ static void confirm(struct mu_task *t, const struct mu_report *r, int state)
     k->want_state = MU_MAX(k->want_state, state);
     if (!k->retry && k->conn) {
         mu_task_no_due(t);
+    }
+    if (k->w->native && r->seq && state <= t->state && !k->busy) { /* nothing new: stored already */
+        const struct mu_execution of = {t->id, k->execution, t->epoch, k->seq};
+        mu_worker_ack(k->w, &of);
     }
     mu_work_next(t);
 }
@@ -356,6 +361,7 @@ void mu_worker_hello(struct mu_worker *w, struct mu_report *r)
     mu_free(w->caps);
     mu_free(w->version);
     w->caps = r->caps.len ? mu_bytes_dup(r->caps) : NULL;
+    w->offers = mu_needs_offered(r->caps);
     w->version = r->version.len ? mu_bytes_dup(r->version) : NULL;
     mu_worker_dirty(w);
     if (mu_worker_order(w, MU_ORDER_WELCOME, &none, &o) < 0) {

@@ -10,66 +10,8 @@
 #include <sys/stat.h>
 
 #include "../alloc_fail.h"
-#include "base/arena.h"
-#include "exec/folder.h"
 #include "exec/git/checkout.h"
-
-/* --- names --- */
-
-static void a_repository_is_a_url_or_owner_and_name(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *text, *url, *ref, *name;
-    } good[] = {
-        {"https://h.example/a/b.git", "https://h.example/a/b.git", "", "b"},
-        {"  o/r#feature/x ", "https://github.com/o/r.git", "feature/x", "r"},
-        {"git@h.example:a/b.git", "git@h.example:a/b.git", "", "b"},
-        {"ssh://u@h.example:22/a/b/", "ssh://u@h.example:22/a/b/", "", "b"},
-        {"file:///srv/x.git#v1.0", "file:///srv/x.git", "v1.0", "x"},
-    };
-    static const char *const bad[] = {
-        "",
-        "-u",
-        "ext::sh -c id",
-        "ext::id",
-        "https://-oProxyCommand=x/y",
-        "ssh://-oProxyCommand=x/y",
-        "git@-oProxyCommand=x:y",
-        "https://h.example",
-        "ftp://h.example/a",
-        "one",
-        "a/b/c",
-        "../b",
-        "a/..",
-        "o/r#-x",
-        "o/r#a..b",
-        "o/r#a@{1}",
-        "o/r#a b",
-        "o/r#x.lock",
-        "o/r#a:b",
-        "https://h.example/a\nb",
-        "https://h.example/a/-x",
-        "file://h/x",
-    };
-    struct mu_arena a;
-    struct mu_repo_spec spec;
-    const char *why;
-    mu_arena_init(&a, 1 << 16);
-    for (size_t i = 0; i < MU_ARRAY_LEN(good); i++) {
-        assert_int_equal(mu_repo_spec_parse(&a, mu_str(good[i].text), true, &spec, &why), 0);
-        assert_string_equal(spec.url, good[i].url);
-        assert_string_equal(spec.ref, good[i].ref);
-        assert_string_equal(spec.name, good[i].name);
-    }
-    for (size_t i = 0; i < MU_ARRAY_LEN(bad); i++) {
-        assert_int_equal(mu_repo_spec_parse(&a, mu_str(bad[i]), true, &spec, &why), MU_E_INVALID);
-        assert_non_null(why);
-    }
-    assert_int_equal(mu_repo_spec_parse(&a, MU_B("file:///srv/x.git"), false, &spec, &why),
-                     MU_E_INVALID);
-    mu_arena_fini(&a);
-}
+#include "io/folder.h"
 
 /* --- a cache over real repositories --- */
 
@@ -447,7 +389,6 @@ static void a_stop_ends_what_is_under_way(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_repository_is_a_url_or_owner_and_name),
         cmocka_unit_test(branches_tags_and_commits_are_checked_out),
         cmocka_unit_test(a_push_is_seen_and_what_is_held_stays),
         cmocka_unit_test(what_is_not_there_is_told_in_words),
