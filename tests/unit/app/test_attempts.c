@@ -67,6 +67,8 @@ static void a_session_that_comes_back_keeps_its_place(struct world *w)
                      MU_ATT_REJECTED);
     assert_int_equal(requeue(w, &id, 1, false, NULL), MU_E_STALE);
     assert_int_equal(step(w, &id, 1, 30, 60), MU_E_STALE); /* a report of the attempt before */
+    assert_int_equal(offer(w, &id, 0, NULL), MU_E_STALE);  /* it was decided before that */
+    assert_int_equal(offer(w, &id, 1, NULL), MU_E_STALE);
     assert_int_equal(offer(w, &id, 2, &epoch), 0);
     assert_int_equal(epoch, 3);
     assert_int_equal(step(w, &id, 3, 30, 40), 0);
