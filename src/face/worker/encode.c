@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "app/environments/sandbox.h"
+#include "base/clip.h"
 #include "base/encode.h"
 #include "face/worker/worker_int.h"
 

@@ -4,34 +4,11 @@ import time
 
 import harness
 import pytest
-import worker_daemon
 import worker_server
 
 pytestmark = pytest.mark.engine_free
 E1, E2 = "0197a000-0000-7000-8000-000000000001", "0197a000-0000-7000-8000-000000000002"
-
-
-@pytest.fixture
-def server():
-    s = worker_server.WorkerServer(native=True)
-    yield s
-    s.stop()
-
-
-@pytest.fixture
-def start(server):
-    made = []
-
-    def make(*flags, **options):
-        d = worker_daemon.Daemon(server, *flags, **options)
-        made.append(d)
-        return d.start()
-    yield make
-    for d in made:
-        try:
-            d.stop(code=None)
-        finally:
-            d.remove()
+NATIVE = True
 
 
 def task(name="run_1", execution=E1, **more):
@@ -329,13 +306,11 @@ def test_hostile_messages_do_no_harm(server, start):
 
 
 def test_an_idle_worker_is_small(server, start):
-    d = start()
+    assert harness.RELEASE.exists(), "script/build first: a sanitizer's own memory is no measure"
+    d = start(program=harness.RELEASE)
     c = server.connection()
     c.send("task_assignment", **task(prompt="head -c 4000000 /dev/zero | tr '\\0' x"))
     c.expect("task_completed")
-    maps = open(f"/proc/{d.process.pid}/maps").read()
-    if "libasan" in maps or "libtsan" in maps:
-        pytest.skip("a sanitizer's own memory is no measure")
 
     def small():
         status = open(f"/proc/{d.process.pid}/status").read()
