@@ -299,23 +299,44 @@ def usable(tmp_path_factory):
         pytest.skip("no sandbox is usable here: " + done.stdout + done.stderr)
 
 
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A host of repositories: the port, where /one.git is one, over plain HTTP."""
+    d = tmp_path_factory.mktemp("hub")
+    work, who = d / "work", ["-c", "user.name=n", "-c", "user.email=n@example.org"]
+    for args in (["init", "-q", str(work)], ["-C", str(work), *who, "commit", "-q", "--allow-empty", "-m", "first"],
+                 ["clone", "-q", "--bare", str(work), str(d / "one.git")], ["-C", str(d / "one.git"), "update-server-info"]):
+        subprocess.run(["git", *args], check=True)
+
+    class Files(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(d))
+
+        def log_message(self, *args):
+            pass
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
 @pytest.fixture
-def real(make_server, usable, page):
+def real(make_server, usable, page, hub):
     server = make_server(env={"OZ_EMBEDDED_WORKER": "on", "SANDBOX_DRIVER": "namespace", "SANDBOX_PIDS": "300",
-                              "OZ_SANDBOX_ALLOW": "none", "OZ_SANDBOX_ALLOW_ADDR": f"127.0.0.1:{page}"})
+                              "OZ_SANDBOX_ALLOW": "none", "OZ_SANDBOX_ALLOW_ADDR": f"127.0.0.1:{page},127.0.0.1:{hub}"})
     client = server.client()
     worker = eventually(lambda: [w for w in ok(client.api("GET", "/workers"))["workers"] if w["connected"]], timeout=30)[0]
     return client, worker
 
 
-def do(client, sandbox, script):
-    made = ok(create(client, sandbox))
+def do(client, sandbox, script, **body):
+    made = ok(create(client, sandbox, **body))
     run_id = client.create(script, config={"environment_id": made["id"], "harness": "shell"})["run_id"]
     return client.wait(run_id, timeout=90)
 
 
-def reach(client, sandbox, *ports):
-    run = do(client, sandbox, f"cat >/tmp/reach.py <<'END'\n{REACH}\nEND\npython3 /tmp/reach.py {' '.join(map(str, ports))}")
+def reach(client, sandbox, *ports, **body):
+    run = do(client, sandbox, f"cat >/tmp/reach.py <<'END'\n{REACH}\nEND\npython3 /tmp/reach.py {' '.join(map(str, ports))}", **body)
     assert run["state"] == "SUCCEEDED", run
     return run["output"]
 
@@ -329,6 +350,11 @@ def test_a_listed_host_is_reached_and_no_other(real, page):
     assert f"way {page} 200" in out and "got the page" in out and f"way {other} 403" in out and "direct closed" in out, out
     assert f"way {page} 403" in reach(client, {"network": {"mode": "proxy"}}, page)
     assert f"way {page} 403" in reach(client, None, page), "the environment that says nothing has the worker's list"
+
+
+def test_the_host_of_a_repository_is_reached(real, page, hub):
+    out = reach(real[0], None, hub, page, repos=[f"http://localhost:{hub}/one.git"])
+    assert f"way {hub} 200" in out and f"way {page} 403" in out, out
 
 
 def test_none_reaches_nothing(real, page):
