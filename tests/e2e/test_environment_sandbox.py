@@ -93,9 +93,10 @@ def test_more_than_usual_needs_a_right(oz, tenant, make_server):
         changed = {"name": "n", "docker_image": "debian:12", "sandbox": sandbox}
         assert_error(tenant.api("PUT", f"/environments/{mine['id']}", json=changed), 403, field=field)
         ok(create(oz.client(), sandbox))
-        ok(create(oz.client(), sandbox, **{"global": True}))
     free = make_server(env={"OZ_TENANT_HOST_NETWORK": "on", "OZ_TENANT_NESTED": "on"})
     ok(create(free.client("another-tenant"), {"network": {"mode": "host"}, "nested": True}))
+    everybodys = ok(create(free.client(), {"nested": True}, **{"global": True}))
+    assert ok(free.client("another-tenant").api("GET", f"/environments/{everybodys['id']}"))["sandbox"] == {"nested": True}
 
 
 def test_the_command_line_does_it_too(oz, tmp_path):
