@@ -183,6 +183,19 @@ def test_a_run_waits_for_a_worker_that_can_and_says_so(fleet):
             assert "No connected" not in message(client, run_id)[1]
 
 
+def test_the_one_that_can_is_found_among_many(fleet):
+    server, client = fleet
+    with contextlib.ExitStack() as stack:
+        for i in range(80):
+            stack.enter_context(Native(server, f"weak-{i}", features=[]))
+        strong = stack.enter_context(Native(server, "strong", features=ALL))
+        for _ in range(3):
+            task = strong.assigned(run_in(client, {"root": "fake"})[1], timeout=5)
+            strong.claim(task)
+            strong.complete(task, output="x")
+            client.wait(task["task_id"])
+
+
 def test_a_run_tied_to_a_worker_that_cannot_says_so(fleet):
     server, client = fleet
     with Native(server, "weak", features=[]) as weak:
