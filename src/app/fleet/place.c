@@ -2,7 +2,7 @@
  * becomes free, a worker that connects. */
 #include "app/fleet/fleet_int.h"
 
-enum { LOOK_WORKERS = 64, PARK_MS = 1000, LOOK_PARKED = 256 };
+enum { LOOK_WORKERS = 64, PARK_MS = 1000, LOOK_PARKED = 256, LOOK_NEEDS = 16 };
 
 /* --- workers with room --- */
 
@@ -168,12 +168,18 @@ static void give_pinned(struct mu_fleet *f, bool by_turns)
     }
 }
 
-static struct mu_worker *taker(struct mu_fleet *f, const struct mu_task *t)
+/* Those that cannot do what it needs are passed by: the one that can may be the last. */
+static struct mu_worker *taker(struct mu_fleet *f, const struct mu_task *t, bool *ret_any)
 {
     unsigned looked = 0;
+    *ret_any = false;
     MU_LIST_EACH(it, tmp, &f->free)
     {
         struct mu_worker *w = MU_CONTAINER(it, struct mu_worker, free_link);
+        if (!mu_worker_can(w, t->needs)) {
+            continue;
+        }
+        *ret_any = true;
         if (may_take(w, t)) {
             return w;
         }
@@ -186,7 +192,9 @@ static struct mu_worker *taker(struct mu_fleet *f, const struct mu_task *t)
 
 static bool somebody_has_room(struct mu_fleet *f, const struct mu_task *t)
 {
-    return t->pin ? !mu_list_empty(&t->pin->free_link) && may_take(t->pin, t) : taker(f, t) != NULL;
+    bool any;
+    return t->pin ? !mu_list_empty(&t->pin->free_link) && may_take(t->pin, t)
+                  : taker(f, t, &any) != NULL;
 }
 
 /* A worker has room again: what waits for just that need not wait for the next look. */
@@ -207,21 +215,42 @@ static void refit(struct mu_fleet *f)
     }
 }
 
+/* What nobody with room can do, found out once in a pass. */
+struct hopeless {
+    int64_t needs[LOOK_NEEDS];
+    unsigned n;
+};
+
+static bool is_hopeless(const struct hopeless *h, int64_t needs)
+{
+    for (unsigned i = 0; i < h->n; i++) {
+        if ((h->needs[i] & ~needs) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void give_any(struct mu_fleet *f)
 {
+    struct hopeless h = {.n = 0};
     while (!mu_list_empty(&f->free)) {
         struct mu_task *t = next_of(f, &f->queue);
+        bool any = true;
         if (!t) {
             break;
         }
-        struct mu_worker *w = taker(f, t);
+        struct mu_worker *w = is_hopeless(&h, t->needs) ? NULL : taker(f, t, &any);
         if (w) {
             w->took_pinned = false;
             give(t, w, &f->queue);
-        } else {
-            mu_task_unqueue(t);
-            mu_task_park(t, PARK_MS);
+            continue;
         }
+        if (!any && h.n < LOOK_NEEDS) {
+            h.needs[h.n++] = t->needs;
+        }
+        mu_task_unqueue(t);
+        mu_task_park(t, PARK_MS);
     }
 }
 

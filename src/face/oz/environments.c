@@ -192,6 +192,16 @@ static bool sandbox_ok(struct mu_call *c, yyjson_val *sandbox)
     return r == 0;
 }
 
+static void write_spec(struct mu_buf *dst, yyjson_val *body)
+{
+    struct mu_json_w w = mu_json_w(dst);
+    mu_jw_obj(&w);
+    add_list(&w, "repos", mu_json_get(body, "repos"));
+    add_list(&w, "setup_commands", mu_json_get(body, "setup_commands"));
+    mu_env_sandbox_write(&w, "sandbox", mu_json_get(body, "sandbox"));
+    mu_jw_obj_end(&w);
+}
+
 static void write_environment(struct mu_call *c, bool replace)
 {
     const struct mu_principal *p = mu_call_principal(c);
@@ -234,12 +244,7 @@ static void write_environment(struct mu_call *c, bool replace)
         return;
     }
     mu_buf_init(&x->spec, 2 << 20);
-    struct mu_json_w w = mu_json_w(&x->spec);
-    mu_jw_obj(&w);
-    add_list(&w, "repos", mu_json_get(body, "repos"));
-    add_list(&w, "setup_commands", mu_json_get(body, "setup_commands"));
-    mu_env_sandbox_write(&w, "sandbox", mu_json_get(body, "sandbox"));
-    mu_jw_obj_end(&w);
+    write_spec(&x->spec, body);
     x->op.spec = mu_buf_bytes(&x->spec);
     x->op.unit.loop = mu_call_loop(c);
     x->op.who = p;
