@@ -445,6 +445,7 @@ class Faults:
                   "coalesce(e.n, 0) <> t.last_seq - t.first_seq + 1 OR coalesce(e.a, t.first_seq) <> t.first_seq"))
         for what, query in finds:
             self.errors += [f"run_{row[0]}: {what}" for row in self.sql(query)[:20]]
+        self.killed_runs = {f"run_{s}" for s, e in self.sql("SELECT session_id, execution_id FROM attempts") if e in self.killed}
         ((self.attempts,),) = self.sql("SELECT count(*) FROM attempts")
 
     def stop_all(self):
@@ -493,7 +494,8 @@ class Faults:
             self.fetch()
             self.stop_all()
             self.check_stored()
-            self.errors += judge.Judge(self.stories, self.witness.executions, self.killed, self.impaired).all()
+            self.errors += judge.Judge(self.stories, self.witness.executions, self.killed, self.impaired,
+                                       self.killed_runs).all()
             self.table()
             for text in self.errors[:40]:
                 self.out("FOUND " + text)
