@@ -463,10 +463,13 @@ class Faults:
 
     def table(self):
         states = collections.Counter(s.final["state"] if s.final else "lost" for s in self.stories)
+        failed = [s for s in self.stories if s.final and s.final["state"] == "FAILED"]
+        own = sum(1 for s in failed if s.status and s.final["error"]["code"] == "exit_code")
         again = sum(1 for n in collections.Counter(e.run_id for e in self.witness.executions).values() if n > 1)
         rows = [("seed", self.args.seed), ("engine", self.args.engine), ("program", harness.BINARY),
                 ("seconds", f"{time.monotonic() - self.began:.0f}"), ("runs", len(self.stories)),
                 *((f"  {k}", v) for k, v in sorted(states.items())),
+                ("  FAILED by their own status", own), ("  FAILED by a killed sandbox", len(failed) - own),
                 ("executions seen by the witness", len(self.witness.executions)), ("attempts stored", self.attempts),
                 ("runs executed more than once", again), ("faults", sum(v for k, v in self.happened.items() if k[0] != " ")),
                 *((f"  {k}", self.happened[k]) for k, _ in KINDS), *sorted((f"  {k}", v) for k, v in self.happened.items() if k[0] == " "),
