@@ -5,7 +5,7 @@
 # resolved where the image has a glibc of the same version.
 set(MU_AGENT_SRC
   src/base/alloc.c src/base/buf.c src/base/bytes.c src/base/clock.c src/base/encode.c src/base/env.c src/base/err.c
-  src/proto/json_write.c)
+  src/io/folder.c src/proto/json_write.c src/proto/links.c src/proto/repo.c)
 file(GLOB agent_globbed RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/runner/*.c)
 list(APPEND MU_AGENT_SRC ${agent_globbed} src/main/agent_main.c)
 # `muster keep`: the launcher of the namespace sandbox.

@@ -18,10 +18,10 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--engine") == "postgres":
-        free = [i for i in items if i.get_closest_marker("engine_free")]
-        items[:] = [i for i in items if i not in free]
-        config.hook.pytest_deselected(items=free)
+    chosen = {"engine_free": config.getoption("--engine") != "postgres", "minutes": config.getoption("--long")}
+    left_out = [i for i in items if any(not here and i.get_closest_marker(name) for name, here in chosen.items())]
+    items[:] = [i for i in items if i not in left_out]
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -66,12 +66,8 @@ def word():
 @pytest.fixture(scope="session")
 def shared(model, postgres):
     """One server for the tests that need no settings of their own; checked when the session ends."""
-    server = harness.Server(harness.provider_env(model), postgres=postgres, name="shared").start()
-    yield server
-    try:
-        server.stop()
-    finally:
-        server.remove()
+    with harness.serving(harness.provider_env(model), postgres=postgres, name="shared") as server:
+        yield server
 
 
 @pytest.fixture

@@ -2,28 +2,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <libpq-fe.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <sys/wait.h>
 
 extern char **environ;
-
-static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
-{
-    (void)st;
-    (void)kind;
-    (void)at;
-    int r = remove(path); /* the walk goes on: as much as possible is to go */
-    (void)r;
-    return 0;
-}
-
-void mu_remove_tree(const char *path)
-{
-    nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
 
 int mu_sync_path(const char *path)
 {

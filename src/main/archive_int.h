@@ -11,8 +11,6 @@ enum { MU_BACKUP_FORMAT = 1 };
 #define MU_BACKUP_PG       "database.pgdump"
 #define MU_BACKUP_BLOBS    "blobs/"
 
-/* Removes a folder with everything in it; says nothing. */
-void mu_remove_tree(const char *path);
 MU_MUST_USE int mu_sync_path(const char *path);
 /* Runs a program of PostgreSQL (pg_dump, pg_restore) with the connection's settings in its
  * environment, where no other user sees the password. */

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "base/clock.h"
+#include "io/folder.h"
 #include "main/archive_int.h"
 #include "proto/json.h"
 
@@ -300,7 +301,7 @@ int mu_cmd_backup(struct mu_cli *cli)
         r = fail(&b, -errno, dir);
     } else {
         r = backup_to(&b, target, dir);
-        mu_remove_tree(b.work);
+        mu_folder_remove(b.work);
     }
     mu_config_free(c);
     if (r < 0) {

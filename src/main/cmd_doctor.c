@@ -22,7 +22,7 @@
 
 #include "db/migrate.h"
 #include "exec/process.h"
-#include "exec/sandbox/remove.h"
+#include "io/folder.h"
 #include "main/client.h"
 #include "main/settings.h"
 #include "main/ui.h"
@@ -409,7 +409,7 @@ static void sandboxes(struct doctor *d, struct mu_cli *cli)
     } else if (r == 0) {
         s.conf.state_dir = dir;
         r = mu_worker_check(&mu_env_real, &s.conf, one_sandbox, d, &err);
-        int left MU_UNUSED = mu_remove_tree(dir);
+        mu_folder_remove(dir);
     }
     if (r < 0) {
         advise(say(d, "sandbox", WARN, "sandboxes", "%s", err.text), "muster worker --check");

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "db/migrate.h"
+#include "io/folder.h"
 #include "main/archive_int.h"
 #include "proto/json.h"
 
@@ -432,7 +433,7 @@ static int restore_from(struct restore *s, const char *file)
         r = replace(s);
     }
     if (!s->keep_staging) {
-        mu_remove_tree(s->staging);
+        mu_folder_remove(s->staging);
     }
     return r;
 }

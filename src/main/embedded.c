@@ -107,6 +107,7 @@ static bool is_secret(const char *pair)
            mu_bytes_starts(name, MU_B("OZ_PROVIDER_")) || mu_bytes_ends(name, MU_B("_API_KEY"));
 }
 
+/* The key goes along in the environment, which only this user can read. */
 static void fill_env(struct mu_embedded *e, const char *list[MAX_ENV + 2], char key[256])
 {
     size_t n = 0;
@@ -146,7 +147,6 @@ static void fill_args(struct mu_embedded *e, const char *list[MAX_ARGS], char ca
     list[n] = NULL;
 }
 
-/* The key goes along in the environment, which only this user can read. */
 static void launch(struct mu_embedded *e);
 
 static void tell_stopped(struct mu_embedded *e)
@@ -219,20 +219,14 @@ static void launch(struct mu_embedded *e)
     }
 }
 
-void mu_embedded_start(struct mu_embedded *e, struct mu_loop *core, unsigned port)
+void mu_embedded_start(struct mu_embedded *e, struct mu_loop *core, const char *own_url)
 {
     if (!e || e->stopping) {
         return;
     }
     const struct mu_config *c = e->conf;
-    bool any = !strcmp(c->host, "0.0.0.0") || !strcmp(c->host, "::");
-    bool v6 = !any && strchr(c->host, ':');
-    if (c->tls_cert_file && c->public_url) { /* the name that the certificate is for */
-        snprintf(e->url, sizeof e->url, "%s", c->public_url);
-    } else {
-        snprintf(e->url, sizeof e->url, "%s://%s%s%s:%u", c->tls_cert_file ? "https" : "http",
-                 v6 ? "[" : "", any ? "127.0.0.1" : c->host, v6 ? "]" : "", port);
-    }
+    bool named = c->tls_cert_file && c->public_url; /* the name that the certificate is for */
+    snprintf(e->url, sizeof e->url, "%s", named ? c->public_url : own_url);
     e->loop = core;
     mu_timer_init(&e->timer, core, on_timer);
     launch(e);

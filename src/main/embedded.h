@@ -14,8 +14,9 @@ struct mu_embedded;
 MU_MUST_USE int mu_embedded_new(const struct mu_env *env, const struct mu_config *conf,
                                 const struct mu_config_args *args, struct mu_embedded **ret,
                                 char **ret_worker_keys);
-/* Core loop: when the server listens on `port`. Started again whenever it ends. */
-void mu_embedded_start(struct mu_embedded *e, struct mu_loop *core, unsigned port);
+/* Core loop: when the server listens, reached from this machine by `own_url` (copied). Started
+ * again whenever it ends. */
+void mu_embedded_start(struct mu_embedded *e, struct mu_loop *core, const char *own_url);
 /* Once. Hands the signal on and calls stopped() on the loop when the worker has ended, at most
  * `grace_ms` later (then it is killed). NULL is stopped already. */
 void mu_embedded_stop(struct mu_embedded *e, int signum, int64_t grace_ms,

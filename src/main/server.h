@@ -67,7 +67,7 @@ struct mu_server {
 
     struct mu_oz oz;               /* the Oz face */
     struct mu_worker_face workers; /* the worker link */
-    char root_url[300];            /* as sandboxes reach this server */
+    char own_url[80];              /* as this machine reaches the main listener; once it listens */
     struct mu_meta meta;           /* health, metrics, openapi, keys */
     struct mu_api *api;
     struct mu_http_server *http;

@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -10,9 +11,17 @@
 #include "base/log.h"
 #include "main/server.h"
 
-enum { DISK_MS = 5000, HARD_LIMIT_MS = 25000, DRAIN_MS = 1000, URL_MAX = 80 };
+enum { DISK_MS = 5000, TRIM_BYTES = 8 << 20, HARD_LIMIT_MS = 25000, DRAIN_MS = 1000 };
 
-/* --- the disk: looked at on a thread of the work pool --- */
+/* --- disk and memory: looked at on a thread of the work pool --- */
+
+/* After a wave of connections the allocator keeps what it freed between what lives on. */
+static void trim_memory(void)
+{
+    if (mallinfo2().fordblks > TRIM_BYTES) {
+        malloc_trim(0);
+    }
+}
 
 static void look_at_disk(struct mu_job *job)
 {
@@ -20,6 +29,7 @@ static void look_at_disk(struct mu_job *job)
     struct statvfs v;
     look->free_mb =
         statvfs(look->dir, &v) == 0 ? (int64_t)((uint64_t)v.f_bavail * v.f_frsize >> 20) : -1;
+    trim_memory();
 }
 
 static void judge_disk(struct mu_server *s)
@@ -200,8 +210,8 @@ static int listen_all(struct mu_server *s, struct mu_err *err)
     return mu_http_server_listen(s->http, &l, &got, err);
 }
 
-/* The address under which this machine reaches the main listener. */
-static void own_url(const struct mu_server *s, char *dst, size_t size)
+/* Fills own_url from the socket or the setting that counts. */
+static void find_own_url(struct mu_server *s)
 {
     struct sockaddr_storage a = {.ss_family = AF_UNSPEC};
     struct sockaddr_in *v4 = (struct sockaddr_in *)&a;
@@ -224,18 +234,18 @@ static void own_url(const struct mu_server *s, char *dst, size_t size)
     } else if (a.ss_family == AF_INET && v4->sin_addr.s_addr != htonl(INADDR_ANY)) {
         inet_ntop(AF_INET, &v4->sin_addr, host, sizeof host);
     }
-    snprintf(dst, size, "%s://%s%s%s:%u", s->conf->tls_cert_file ? "https" : "http", is6 ? "[" : "",
-             host, is6 ? "]" : "", s->port);
+    snprintf(s->own_url, sizeof s->own_url, "%s://%s%s%s:%u",
+             s->conf->tls_cert_file ? "https" : "http", is6 ? "[" : "", host, is6 ? "]" : "",
+             s->port);
 }
 
 /* How the command line finds the server of this data folder. */
 static void write_address(const struct mu_server *s)
 {
-    char path[1100], tmp[1100], url[URL_MAX], text[URL_MAX + 64];
+    char path[1100], tmp[1100], text[sizeof s->own_url + 64];
     snprintf(path, sizeof path, "%s/server.json", s->conf->data_dir);
     snprintf(tmp, sizeof tmp, "%s/server.json.tmp", s->conf->data_dir);
-    own_url(s, url, sizeof url);
-    int n = snprintf(text, sizeof text, "{\"url\":\"%s\",\"pid\":%d}\n", url, (int)getpid());
+    int n = snprintf(text, sizeof text, "{\"url\":\"%s\",\"pid\":%d}\n", s->own_url, (int)getpid());
     MU_AUTO_CLOSE int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0 || write(fd, text, (size_t)n) != n || rename(tmp, path) < 0) {
         mu_log(MU_LOG_WARN, "startup.no_address_file", MU_KC("path", path),
@@ -246,7 +256,6 @@ static void write_address(const struct mu_server *s)
 static void greet(const struct mu_server *s)
 {
     const struct mu_config *c = s->conf;
-    char url[URL_MAX];
     for (size_t i = 0; i < c->provider_list.n; i++) {
         const struct mu_provider_conf *p = &c->provider_list.items[i];
         if (p->discovered) {
@@ -268,8 +277,7 @@ static void greet(const struct mu_server *s)
     if (!isatty(1) || !c->admin_key) {
         return;
     }
-    own_url(s, url, sizeof url);
-    printf("\nMuster is ready at %s\n", url);
+    printf("\nMuster is ready at %s\n", s->own_url);
     if (s->new_admin_key) {
         printf("  admin key (shown once; kept in %s/admin.key): %s\n", c->data_dir, c->admin_key);
     }
@@ -308,9 +316,9 @@ static void recovered(void *arg)
     }
     mu_timer_init(&s->disk.timer, s->loops[0], check_disk);
     (void)!mu_timer_set(&s->disk.timer, DISK_MS);
+    find_own_url(s);
     if (!s->workers.opts.server_root_url) { /* this loop gives the work out: nothing was yet */
-        own_url(s, s->root_url, sizeof s->root_url);
-        s->workers.opts.server_root_url = s->root_url;
+        s->workers.opts.server_root_url = s->own_url;
     }
     write_address(s);
     atomic_store(&s->ready, true);
@@ -328,7 +336,7 @@ static void recovered(void *arg)
     }
     mu_notify("READY=1");
     greet(s);
-    mu_embedded_start(s->embedded, s->loops[0], s->port);
+    mu_embedded_start(s->embedded, s->loops[0], s->own_url);
 }
 
 static void begin(struct mu_post *post)

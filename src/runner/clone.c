@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "io/folder.h"
 #include "runner/runner_int.h"
 
 extern char **environ;
@@ -177,16 +178,16 @@ static int clone_root(struct mu_runner *r, const struct mu_repo *repo, struct mu
 {
     char temp[4200];
     snprintf(temp, sizeof temp, "%s/.oz/clone", r->ws.root);
-    mu_workspace_remove(r->ws.oz, "clone");
+    mu_folder_remove_at(r->ws.oz, "clone");
     int status = clone_to(r, repo, temp, true, tag);
     if (status) {
-        mu_workspace_remove(r->ws.oz, "clone");
+        mu_folder_remove_at(r->ws.oz, "clone");
         return status;
     }
     if (renameat(r->ws.oz, "clone/.git", r->ws.fd, ".git") < 0) {
         return mu_runner_fail(r, 128, "%s/.git: %s", r->ws.root, mu_err_text(-errno));
     }
-    mu_workspace_remove(r->ws.oz, "clone");
+    mu_folder_remove_at(r->ws.oz, "clone");
     struct mu_proc_end end = {0};
     const char *const has_commit[] = {
         "git", "-c", "safe.directory=*", "rev-parse", "-q", "--verify", "HEAD", NULL};

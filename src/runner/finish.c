@@ -101,8 +101,8 @@ static void collect(struct mu_runner *r, struct mu_buf *kept)
         name_output(r, mu_buf_bytes(kept));
         res->output_path = MU_WORKSPACE "/.oz/agent_output.txt";
         res->output_truncated = r->output.cut;
-        res->n_prs = mu_extract_prs(mu_buf_bytes(kept), res->prs);
-        res->session_link = mu_extract_session(mu_buf_bytes(kept));
+        res->n_prs = mu_find_pull_requests(mu_buf_bytes(kept), res->prs);
+        res->session_link = mu_find_session_link(mu_buf_bytes(kept));
         find_branch(r);
     }
     write_result(r); /* whoever kills us now finds what is known */

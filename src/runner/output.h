@@ -3,11 +3,9 @@
 #ifndef MU_RUNNER_OUTPUT_H
 #define MU_RUNNER_OUTPUT_H
 
-#include "base/bytes.h"
+#include "base/clip.h"
 
 enum {
-    MU_OUTPUT_HEAD = 1 << 20,
-    MU_OUTPUT_TAIL = 7 << 20,
     MU_OUTPUT_MARK = 64, /* the line between, always so long */
 };
 

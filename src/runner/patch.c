@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "io/folder.h"
+
 enum {
     LIST_MAX = 16 << 20, /* names of changed files */
     LEFT_OUT_MAX = 200,  /* files that are too large */
@@ -73,7 +75,7 @@ static int make_place(struct maker *m)
 {
     char config[512], alternates[TEXT + 16], exclude[8 << 10];
     bool sha256 = strlen(m->checkout->commit) == 64;
-    mu_workspace_remove(m->w->oz, PLACE);
+    mu_folder_remove_at(m->w->oz, PLACE);
     if (mkdirat(m->w->oz, PLACE, 0700) < 0) {
         return -1;
     }
@@ -281,7 +283,7 @@ int64_t mu_patch_make(const struct mu_checkouts *c, struct mu_workspace *w, stru
         mu_buf_fini(&m->names);
         mu_buf_fini(&m->left_text);
     }
-    mu_workspace_remove(w->oz, PLACE);
+    mu_folder_remove_at(w->oz, PLACE);
     struct stat st = {.st_size = 0};
     if (fd < 0 || !ok || fstat(fd, &st) < 0 || st.st_size == 0) {
         (void)(fd >= 0 && unlinkat(w->oz, "changes.patch", 0));

@@ -18,10 +18,8 @@ struct mu_repos {
     size_t n;
 };
 
-/* One repository a line: URL, git@host:path, an absolute path, or owner/name of github.com; then
- * optionally "#branch". Refused (MU_E_INVALID, worded): what git would read as an option, control
- * characters, a name that is no folder, more than MU_REPOS_MAX. -ENOMEM. A second one of the same
- * name gets "-2" and so on. */
+/* One repository a line (proto/repo.h). Refused (MU_E_INVALID, worded): what that refuses, and more
+ * than MU_REPOS_MAX. -ENOMEM. A second one of the same name gets "-2" and so on. */
 MU_MUST_USE int mu_repos_parse(mu_bytes text, struct mu_repos *ret, struct mu_err *err);
 void mu_repos_fini(struct mu_repos *repos);
 

@@ -1,25 +1,5 @@
 #include "runner/result.h"
 
-#include "base/clock.h"
-#include "proto/json_write.h"
-
-static void add_pr(struct mu_json_w *w, const struct mu_result *r, mu_bytes url)
-{
-    /* whole seconds, as the reference writes them */
-    char at[MU_TIME_LEN + 1];
-    mu_time_format(r->created_ms, at);
-    memcpy(at + 19, "Z", 2);
-    mu_jw_obj(w);
-    mu_jw_kcstr(w, "artifact_type", "PULL_REQUEST");
-    mu_jw_kcstr(w, "created_at", at);
-    mu_jw_key(w, "data");
-    mu_jw_obj(w);
-    mu_jw_kcstr(w, "branch", r->pr_branch ? r->pr_branch : "unknown");
-    mu_jw_kstr(w, "url", url);
-    mu_jw_obj_end(w);
-    mu_jw_obj_end(w);
-}
-
 void mu_result_add(struct mu_buf *dst, const struct mu_result *r)
 {
     struct mu_json_w w = mu_json_w(dst);
@@ -32,7 +12,7 @@ void mu_result_add(struct mu_buf *dst, const struct mu_result *r)
     mu_jw_key(&w, "artifacts");
     mu_jw_arr(&w);
     for (size_t i = 0; i < r->n_prs; i++) {
-        add_pr(&w, r, r->prs[i]);
+        mu_pull_request_write(&w, r->prs[i], mu_str(r->pr_branch), r->created_ms);
     }
     mu_jw_arr_end(&w);
     mu_jw_kstr_opt(&w, "session_link", r->session_link.len ? r->session_link : MU_B_NONE);

@@ -2,8 +2,7 @@
 #ifndef MU_RUNNER_RESULT_H
 #define MU_RUNNER_RESULT_H
 
-#include "base/buf.h"
-#include "runner/extract.h"
+#include "proto/links.h"
 #include "runner/workspace.h"
 
 struct mu_result {
@@ -13,7 +12,7 @@ struct mu_result {
     int64_t duration_ms, created_ms;
     char message[480]; /* why it ended early; "" */
     bool output_truncated;
-    mu_bytes prs[MU_EXTRACT_PRS];
+    mu_bytes prs[MU_PULL_REQUESTS_MAX];
     size_t n_prs;
     char *pr_branch; /* of all of them; NULL = unknown */
     mu_bytes session_link;

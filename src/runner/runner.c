@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "exec/sandbox/fd3.h"
+#include "io/folder.h"
 #include "runner/envvars.h"
 #include "runner/http.h"
 #include "runner/runner_int.h"
@@ -252,9 +253,9 @@ static int open_all(struct mu_runner *r)
         return mu_runner_fail(r, 1, "%s", err.text);
     }
     /* A repository or an earlier run may have left its own. */
-    mu_workspace_remove(r->ws.oz, "result.json");
-    mu_workspace_remove(r->ws.oz, "agent_output.txt");
-    mu_workspace_remove(r->ws.oz, "changes.patch");
+    mu_folder_remove_at(r->ws.oz, "result.json");
+    mu_folder_remove_at(r->ws.oz, "agent_output.txt");
+    mu_folder_remove_at(r->ws.oz, "changes.patch");
     return chdir(r->ws.root) == 0 && r->first_path ? 0 : mu_runner_fail(r, 1, "no workspace");
 }
 

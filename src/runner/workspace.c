@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "io/folder.h"
+
 int mu_workspace_open(struct mu_workspace *w, const char *root, struct mu_err *err)
 {
     *w = (struct mu_workspace){.root = root, .fd = -1, .oz = -1};
@@ -63,7 +65,7 @@ int mu_workspace_create(struct mu_workspace *w, const char *name, int mode)
         if (fd >= 0 || errno != EEXIST) {
             return fd >= 0 ? fd : -errno;
         }
-        mu_workspace_remove(w->oz, name);
+        mu_folder_remove_at(w->oz, name);
     }
     return -EEXIST;
 }
@@ -92,7 +94,7 @@ int mu_workspace_write(struct mu_workspace *w, const char *name, mu_bytes conten
     if (!r && renameat(w->oz, temp, w->oz, name) < 0) {
         r = -errno;
         if (r == -EISDIR) {
-            mu_workspace_remove(w->oz, name);
+            mu_folder_remove_at(w->oz, name);
             r = renameat(w->oz, temp, w->oz, name) < 0 ? -errno : 0;
         }
     }
@@ -130,35 +132,6 @@ int mu_workspace_read(struct mu_workspace *w, const char *name, struct mu_buf *r
         }
         ret->len += n > 0 ? (size_t)n : 0;
     }
-}
-
-enum { TREE_DEPTH = 64 };
-
-static void remove_below(int dir, const char *name, int depth)
-{
-    if (unlinkat(dir, name, 0) == 0 || (errno != EISDIR && errno != EPERM)) {
-        return;
-    }
-    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    if (!d) {
-        if (fd >= 0) {
-            close(fd);
-        }
-        return;
-    }
-    for (struct dirent *e; depth < TREE_DEPTH && (e = readdir(d));) {
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) {
-            remove_below(fd, e->d_name, depth + 1);
-        }
-    }
-    closedir(d);
-    (void)unlinkat(dir, name, AT_REMOVEDIR);
-}
-
-void mu_workspace_remove(int dir, const char *name)
-{
-    remove_below(dir, name, 0);
 }
 
 const char *mu_media_type(const char *name)

@@ -27,8 +27,6 @@ MU_MUST_USE int mu_workspace_create(struct mu_workspace *w, const char *name, in
 MU_MUST_USE int mu_workspace_write(struct mu_workspace *w, const char *name, mu_bytes content);
 /* A regular file of .oz, at most ret->max bytes; MU_E_NOT_FOUND, MU_E_TOO_LARGE, -errno. */
 MU_MUST_USE int mu_workspace_read(struct mu_workspace *w, const char *name, struct mu_buf *ret);
-/* Removes a file or a folder with all that is in it, never following a link. */
-void mu_workspace_remove(int dir, const char *name);
 
 /* A file that the worker shall keep. */
 struct mu_result_file {

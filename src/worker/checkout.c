@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "proto/repo.h"
 #include "worker/worker_int.h"
 
 enum { REPO_TEXT = 65536, FETCH_MS = 600000, FRESH_MS = 5000, PARALLEL = 4 };
@@ -57,7 +58,7 @@ static void on_done(void *arg, int result, const struct mu_checkout_view *view, 
     struct mu_checkouts *c = &t->checkouts;
     repo->pending = false;
     if (result < 0 && !c->why[0]) {
-        snprintf(c->why, sizeof c->why, "%s: %s", repo->spec.url,
+        snprintf(c->why, sizeof c->why, "%s: %s", repo->url,
                  why && why[0] ? why : mu_err_text(result));
     } else if (result == 0) {
         repo->view = *view;
@@ -69,19 +70,32 @@ static void on_done(void *arg, int result, const struct mu_checkout_view *view, 
     }
 }
 
+/* False: for the runner to judge, or no memory. */
+static bool read_repo(struct mu_attempt *t, mu_bytes line, struct mu_repo *ret)
+{
+    struct mu_repo_spec spec;
+    const char *why;
+    if (mu_repo_spec_parse(line, &spec, &why) < 0 || !spec.plain) {
+        return false;
+    }
+    ret->url =
+        mu_arena_printf(&t->arena, "%s%.*s%s", spec.before, MU_ARGS(spec.where), spec.after).ptr;
+    ret->ref = mu_arena_dup(&t->arena, spec.ref).ptr;
+    ret->name = mu_arena_dup(&t->arena, spec.name).ptr;
+    return ret->url && ret->ref && ret->name;
+}
+
 /* The lines of OZ_ENV_REPOS; false when one of them is for the runner to judge. */
 static bool read_repos(struct mu_attempt *t, mu_bytes text)
 {
     struct mu_checkouts *c = &t->checkouts;
-    const char *why;
     while (text.ptr) {
         mu_bytes line = mu_bytes_trim(mu_bytes_split(&text, '\n'));
         if (!line.len) {
             continue;
         }
         struct mu_repo *repo = &c->repos[c->n];
-        if (c->n == MU_WORKER_MAX_REPOS ||
-            mu_repo_spec_parse(&t->arena, line, false, &repo->spec, &why) < 0) {
+        if (c->n == MU_WORKER_MAX_REPOS || !read_repo(t, line, repo)) {
             return false;
         }
         repo->t = t;
@@ -89,7 +103,7 @@ static bool read_repos(struct mu_attempt *t, mu_bytes text)
     }
     for (size_t i = 0; i < c->n; i++) { /* two folders of one name */
         for (size_t k = 0; k < i; k++) {
-            if (!strcmp(c->repos[i].spec.name, c->repos[k].spec.name)) {
+            if (!strcmp(c->repos[i].name, c->repos[k].name)) {
                 return false;
             }
         }
@@ -103,10 +117,10 @@ static void start_all(struct mu_attempt *t)
     c->starting = true;
     for (size_t i = 0; i < c->n; i++) {
         struct mu_repo *repo = &c->repos[i];
-        const struct mu_checkout_request req = {.url = repo->spec.url,
-                                                .ref = repo->spec.ref,
+        const struct mu_checkout_request req = {.url = repo->url,
+                                                .ref = repo->ref,
                                                 .index = (unsigned)i,
-                                                .credential = credential_for(t, repo->spec.url),
+                                                .credential = credential_for(t, repo->url),
                                                 .done = on_done,
                                                 .arg = repo};
         repo->pending = true;
@@ -115,7 +129,7 @@ static void start_all(struct mu_attempt *t)
         if (r < 0) {
             repo->pending = false;
             c->pending--;
-            snprintf(c->why, sizeof c->why, "%s: %s", repo->spec.url, mu_err_text(r));
+            snprintf(c->why, sizeof c->why, "%s: %s", repo->url, mu_err_text(r));
         }
     }
     c->starting = false;
@@ -166,7 +180,7 @@ size_t mu_checkouts_fill(const struct mu_attempt *t, struct mu_sandbox_checkout 
     for (size_t i = 0; i < c->n; i++) {
         /* One alone takes the workspace itself; of several none does (13.5). */
         dst[i] = (struct mu_sandbox_checkout){.tree = c->repos[i].view.tree,
-                                              .subdir = c->n == 1 ? "" : c->repos[i].spec.name,
+                                              .subdir = c->n == 1 ? "" : c->repos[i].name,
                                               .objects = c->repos[i].view.objects};
     }
     return c->n;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "proto/links.h"
 #include "worker/worker_int.h"
 
 #define RESULT_PATH "/workspace/.oz/result.json"
@@ -143,7 +144,7 @@ static void search_output(struct mu_attempt *t)
 {
     struct mu_collect *c = &t->collect;
     mu_bytes text = mu_buf_bytes(&c->output);
-    mu_find_pull_requests(text, mu_env_wall_ms(t->w->env), &c->artifacts, &c->n_artifacts);
+    mu_kept_pull_requests(text, mu_env_wall_ms(t->w->env), &c->artifacts, &c->n_artifacts);
     if (!c->session_link) {
         mu_bytes link = mu_find_session_link(text);
         c->session_link = link.len ? mu_bytes_dup(link) : NULL;
@@ -169,7 +170,7 @@ static void on_output(void *arg, int result, mu_bytes bytes)
         mu_buf_fini(&c->output);
         mu_buf_init(&c->output, 1);
     }
-    mu_kept_fini(&t->log);
+    mu_clip_fini(&t->log);
     search_output(t);
     mu_collect_files(t);
 }

@@ -98,7 +98,7 @@ struct mu_attempt *mu_attempt_free(struct mu_attempt *t)
     mu_timer_clear(&t->log_timer);
     mu_timer_clear(&t->retry);
     mu_arena_fini(&t->arena);
-    mu_kept_fini(&t->log);
+    mu_clip_fini(&t->log);
     mu_buf_fini(&t->unsent);
     mu_buf_fini(&t->fetched);
     mu_collect_fini(&t->collect);

@@ -61,7 +61,7 @@ struct mu_collect {
 
 struct mu_repo {
     struct mu_attempt *t;
-    struct mu_repo_spec spec;
+    const char *url, *ref, *name; /* of the attempt's arena */
     struct mu_checkout *held; /* from the start of a checkout until the sandbox is gone */
     struct mu_checkout_view view;
     bool pending;
@@ -101,7 +101,7 @@ struct mu_attempt {
     int64_t since_ms;   /* wall clock of its assignment */
     int64_t started_at; /* loop time */
     int64_t lease_ms;   /* 0 = none: the server is not a native one */
-    struct mu_kept log;
+    struct mu_clip log;
     int64_t log_sent;     /* what went to the server, or was left out */
     struct mu_buf unsent; /* log bytes that are gathered before they are sent */
     struct mu_timer log_timer, retry;

@@ -21,6 +21,7 @@ import httpx
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("MUSTER", ROOT / "build/asan/muster")).resolve()
+RELEASE = ROOT / "build/muster"  # what script/build makes; only where a sanitizer would be in the way
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 LIBC = ctypes.CDLL(None, use_errno=True)
 API = "/api/v1"
@@ -145,7 +146,7 @@ class Server:
             for path in (self.tmp, *self.tmp.rglob("*")):
                 os.chown(path, uid, gid)
         self.process = self.port = None
-        self.prefix = []
+        self.prefix, self.pass_fds = [], ()
         self.log, self.not_json, self.err = [], [], ""
         self.changed = threading.Condition()
         self.expected_death = False
@@ -184,7 +185,7 @@ class Server:
             self.log, self.not_json, self.err = [], [], ""
         self.process = subprocess.Popen([*self.prefix, str(BINARY), "serve", *self.args], env=self.environment(), cwd=self.cwd,
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        start_new_session=True, preexec_fn=die_with_parent, **self.user)
+                                        start_new_session=True, preexec_fn=die_with_parent, pass_fds=self.pass_fds, **self.user)
         self.threads = [threading.Thread(target=self._read_log, args=(self.process.stdout,), daemon=True),
                         threading.Thread(target=self._read_err, args=(self.process.stderr,), daemon=True)]
         for t in self.threads:
@@ -323,6 +324,19 @@ class Server:
 
     def socket(self, timeout=10.0):
         return socket.create_connection(("127.0.0.1", self.port), timeout)
+
+
+@contextlib.contextmanager
+def serving(env=None, **options):
+    """A server for as long as the block; how it ended is checked."""
+    server = Server(env, **options)
+    try:
+        yield server.start()
+    finally:
+        try:
+            server.stop()
+        finally:
+            server.remove()
 
 
 class Client(httpx.Client):

@@ -1,8 +1,7 @@
-/* What the runner reads from outside: variables as JSON and lines, repositories, an HTTP answer, an
- * agent's output. */
+/* What the runner reads from outside: variables as JSON and lines, lists of repositories, an HTTP
+ * answer. */
 #include "base/encode.h"
 #include "runner/envvars.h"
-#include "runner/extract.h"
 #include "runner/http.h"
 #include "runner/repos.h"
 
@@ -46,10 +45,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     mu_buf_fini(&body);
     struct mu_http_url url;
     (void)!mu_http_url_parse(in, &url);
-    mu_bytes prs[MU_EXTRACT_PRS];
-    for (size_t i = mu_extract_prs(in, prs); i-- > 0;) {
-        MU_CHECK(prs[i].ptr >= in.ptr && prs[i].ptr + prs[i].len <= in.ptr + in.len);
-    }
-    (void)mu_extract_session(in);
     return 0;
 }

@@ -24,8 +24,8 @@ AGENT = """\
 
 
 class Daemon:
-    def __init__(self, server, *flags, kind="direct", config=None, env=None, worker_id="w1", prefix=()):
-        self.server = server
+    def __init__(self, server, *flags, kind="direct", config=None, env=None, worker_id="w1", program=None, prefix=()):
+        self.server, self.program = server, program or harness.BINARY
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="muster-worker-", dir="/tmp"))
         self.state = self.dir / "state"
         self.agent = self.dir / "agent.sh"
@@ -46,7 +46,7 @@ class Daemon:
         self.changed = threading.Condition()
 
     def start(self):
-        self.process = subprocess.Popen([*self.prefix, str(harness.BINARY), *self.args], env=self.env, cwd=self.dir,
+        self.process = subprocess.Popen([*self.prefix, str(self.program), *self.args], env=self.env, cwd=self.dir,
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                         preexec_fn=harness.die_with_parent)
         self.threads = [threading.Thread(target=self._read_log, args=(self.process.stdout,), daemon=True),

@@ -53,7 +53,7 @@ static void persist(struct mu_exec *x)
         mu_timer_is_set(&x->chunk_timer)) {
         return;
     }
-    mu_bytes rest = mu_output_from(&x->out, x->persisted);
+    mu_bytes rest = mu_clip_from(&x->out, x->persisted);
     if (!rest.len && !x->discard) {
         return;
     }
@@ -86,7 +86,7 @@ static void persist(struct mu_exec *x)
 int mu_exec_delta(struct mu_exec *x, mu_bytes text)
 {
     int64_t offset = x->out.total;
-    int r = mu_output_add(&x->out, text);
+    int r = mu_clip_add(&x->out, text);
     if (r < 0) {
         x->no_memory = true;
         return r;
@@ -101,7 +101,7 @@ void mu_exec_discard(struct mu_exec *x)
     if (x->out.total == 0) {
         return;
     }
-    mu_output_reset(&x->out);
+    mu_clip_fini(&x->out);
     x->persisted = 0;
     x->text_no++;
     x->discard = true;

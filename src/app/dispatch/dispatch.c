@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "app/dispatch/exec.h"
+#include "base/clip.h"
 #include "base/log.h"
 
 enum { RECOVER_RETRY_MS = 500 };
@@ -39,8 +40,7 @@ int mu_dispatch_new(const struct mu_dispatch_opts *opts, struct mu_dispatch **re
     }
     d->opts = *opts;
     mu_map_init(&d->runs);
-    mu_map_init(&d->orgs);
-    mu_list_init(&d->ring);
+    mu_fair_init(&d->queue, mu_run_older);
     mu_list_init(&d->waiting);
     mu_list_init(&d->active);
     mu_timer_init(&d->wake, opts->core, on_wake);
@@ -101,14 +101,8 @@ struct mu_dispatch *mu_dispatch_free(struct mu_dispatch *d)
     while ((run = mu_map_next(&d->runs, &at))) {
         mu_run_free(run);
     }
-    at = 0;
-    struct mu_org_queue *q;
-    while ((q = mu_map_next(&d->orgs, &at))) {
-        mu_heap_fini(&q->heap);
-        mu_free(q);
-    }
     mu_map_fini(&d->runs);
-    mu_map_fini(&d->orgs);
+    mu_fair_fini(&d->queue);
     mu_timer_clear(&d->wake);
     mu_timer_clear(&d->grace);
     free_recoveries(d);
@@ -435,12 +429,12 @@ static void snapshot_here(struct mu_post *post)
     if (op->running) {
         op->epoch = run->epoch;
         op->offset = 0;
-        mu_output_write(&run->x->out, false, &op->text);
+        mu_clip_write(&run->x->out, false, &op->text);
         op->running = !op->text.failed; /* without memory the viewer has the deltas only */
-        if (op->running && mu_output_truncated(&run->x->out)) {
+        if (op->running && mu_clip_lost(&run->x->out)) {
             /* only the tail is whole: the viewer sees where it begins */
             mu_buf_consume(&op->text, MU_OUTPUT_HEAD);
-            op->offset = run->x->out.total - (MU_OUTPUT_MAX - MU_OUTPUT_HEAD);
+            op->offset = run->x->out.total - MU_OUTPUT_TAIL;
         }
     }
     op->post.fn = snapshot_back;

@@ -3,28 +3,26 @@
 #define MU_APP_DISPATCH_DISPATCH_INT_H
 
 #include "app/dispatch/dispatch.h"
-#include "app/sessions/output.h"
-#include "base/heap.h"
-#include "base/map.h"
+#include "app/sessions/artifacts.h"
+#include "base/fair.h"
 
 enum mu_run_phase {
-    MU_RUN_QUEUED,   /* in its org's heap */
+    MU_RUN_QUEUED,   /* in d->queue */
     MU_RUN_WAITING,  /* no candidate has room: in d->waiting */
     MU_RUN_CLAIMING, /* from here on it counts as active */
     MU_RUN_RUNNING,
     MU_RUN_ENDING,
 };
 
-struct mu_org_queue;
-
 /* A session of the provider route that has not ended. */
 struct mu_run {
     struct mu_post post; /* from create() on another loop */
     struct mu_dispatch *d;
-    struct mu_heap_node node; /* in the org's heap */
+    struct mu_heap_node node; /* in d->queue */
     struct mu_list link;      /* in d->waiting or d->active */
     struct mu_id id;
     char org_id[MU_ORG_LEN + 1];
+    struct mu_tenant *tenant;
     char *harness, *model; /* model as requested, "" = none */
     bool admin;
     enum mu_run_phase phase;
@@ -35,7 +33,6 @@ struct mu_run {
     uint64_t look_no;         /* the look (d->look_no) that it was tried in last */
     uint64_t group;           /* of whoever has the same candidates under the same quotas */
     bool mapped;              /* in d->runs */
-    bool counted;             /* in its org's `running` */
     bool cancel;              /* stop was accepted, or the session ended behind our back */
     bool release;             /* shutdown: put back instead of going on */
     unsigned unread;          /* how often its stored input could not be read just then */
@@ -46,19 +43,12 @@ struct mu_run {
     unsigned n_attempts;
 };
 
-struct mu_org_queue {
-    struct mu_list ring; /* in d->ring while runs are queued */
-    char org_id[MU_ORG_LEN + 1];
-    struct mu_heap heap;
-    long running;
-};
-
 struct mu_dispatch {
     struct mu_dispatch_opts opts;
-    struct mu_map runs; /* id -> run */
-    struct mu_map orgs; /* org id -> queue */
-    struct mu_list ring, waiting, active;
-    size_t n_active, n_waiting, n_queued;
+    struct mu_map runs;   /* id -> run */
+    struct mu_fair queue; /* by org and age */
+    struct mu_list waiting, active;
+    size_t n_active, n_waiting;
     struct mu_timer wake;
     struct mu_post pump_post;
     bool pump_posted, started, stopping;
@@ -87,11 +77,12 @@ struct mu_run_name mu_run_name(const struct mu_run *run);
 MU_MUST_USE int mu_run_new(struct mu_dispatch *d, mu_bytes org_id, mu_bytes harness, mu_bytes model,
                            struct mu_run **ret);
 struct mu_run *mu_run_free(struct mu_run *run);
+/* By age: the order of one org's runs. */
+bool mu_run_older(const struct mu_heap_node *a, const struct mu_heap_node *b);
 /* Into d->runs, where a cancel finds it. A run that is not there yet is tried only once it is.
  * -ENOMEM. */
 MU_MUST_USE int mu_run_map(struct mu_run *run);
-/* Puts a run into its org's heap (phase QUEUED) and pumps. Ends it in the database when there is no
- * memory. */
+/* Queues a run and pumps; without memory it waits a while. */
 void mu_run_enqueue(struct mu_run *run);
 /* Out of whatever list it is in; frees it. */
 void mu_run_drop(struct mu_run *run);

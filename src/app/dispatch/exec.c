@@ -37,7 +37,7 @@ static struct mu_exec *exec_new(struct mu_run *run)
     run->x = x;
     mu_arena_init(&x->claim.arena, ARENA_MAX);
     mu_arena_init(&x->chunk_arena, 1 << 20);
-    mu_output_init(&x->out);
+    mu_clip_init(&x->out, MU_OUTPUT_MAX, MU_OUTPUT_HEAD);
     mu_buf_init(&x->final, MU_OUTPUT_MAX + 4096);
     mu_buf_init(&x->provider_json, 128 << 10);
     mu_timer_init(&x->retry_timer, run->d->opts.core, on_retry);
@@ -53,7 +53,7 @@ static void exec_free(struct mu_exec *x)
     mu_timer_clear(&x->end_timer);
     mu_arena_fini(&x->claim.arena);
     mu_arena_fini(&x->chunk_arena);
-    mu_output_fini(&x->out);
+    mu_clip_fini(&x->out);
     mu_buf_fini(&x->final);
     mu_buf_fini(&x->provider_json);
     mu_free(x);

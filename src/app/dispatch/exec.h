@@ -3,6 +3,7 @@
 #define MU_APP_DISPATCH_EXEC_H
 
 #include "app/dispatch/dispatch_int.h"
+#include "base/clip.h"
 #include "base/clock.h"
 #include "io/work.h"
 
@@ -29,7 +30,7 @@ struct mu_exec {
     struct mu_provider_call *call;
     unsigned retries;
     struct mu_timer retry_timer, chunk_timer, end_timer;
-    struct mu_output out;
+    struct mu_clip out;
     int64_t persisted;
     struct mu_arena chunk_arena;
     bool unwanted;    /* chunks: the attempt no longer holds the lease */

@@ -150,23 +150,21 @@ static void submit_end(struct mu_exec *x)
 void mu_exec_keep(struct mu_exec *x, mu_bytes text)
 {
     if (!text.ptr) {
-        mu_output_write(&x->out, true, &x->final);
-        x->final_bytes = mu_output_truncated(&x->out) ? x->out.total : (int64_t)x->final.len;
+        mu_clip_write(&x->out, true, &x->final);
+        x->final_bytes = mu_clip_lost(&x->out) ? x->out.total : (int64_t)x->final.len;
         return;
     }
     text = mu_bytes_trim(text);
     x->final_bytes = (int64_t)text.len;
-    if (text.len > MU_OUTPUT_MAX) {
-        mu_buf_add(&x->final, mu_bytes_head(text, MU_OUTPUT_HEAD));
-        text = mu_bytes_from(text, text.len - (MU_OUTPUT_MAX - MU_OUTPUT_HEAD));
-    }
+    mu_bytes last = mu_clip_of(&text, MU_OUTPUT_MAX, MU_OUTPUT_HEAD);
     mu_buf_add(&x->final, text);
+    mu_buf_add(&x->final, last);
 }
 
 /* What was said so far is kept. */
 static void keep_partial(struct mu_exec *x)
 {
-    mu_output_write(&x->out, false, &x->final);
+    mu_clip_write(&x->out, false, &x->final);
     x->final_bytes = x->out.total;
 }
 

@@ -1,5 +1,4 @@
-/* The queue in memory: per org a heap by (queued, id), the orgs in a ring; and the runs that wait
- * for a provider's room. */
+/* The queue in memory, and the runs that wait for a provider's room. */
 #include <errno.h>
 #include <stdio.h>
 
@@ -18,7 +17,7 @@ static bool before(const struct mu_run *a, const struct mu_run *b)
                                         : strcmp(a->id.text, b->id.text) < 0;
 }
 
-static bool run_less(const struct mu_heap_node *a, const struct mu_heap_node *b)
+bool mu_run_older(const struct mu_heap_node *a, const struct mu_heap_node *b)
 {
     return before(MU_CONTAINER(a, struct mu_run, node), MU_CONTAINER(b, struct mu_run, node));
 }
@@ -34,9 +33,10 @@ int mu_run_new(struct mu_dispatch *d, mu_bytes org_id, mu_bytes harness, mu_byte
     mu_list_init(&run->link);
     mu_buf_init(&run->attempts, 64 << 10);
     snprintf(run->org_id, sizeof run->org_id, "%.*s", MU_ARGS(org_id));
+    run->tenant = mu_identity_tenant(d->opts.identity, org_id);
     run->harness = mu_bytes_dup(harness);
     run->model = mu_bytes_dup(model);
-    if (!run->harness || !run->model) {
+    if (!run->tenant || !run->harness || !run->model) {
         mu_run_free(run);
         return -ENOMEM;
     }
@@ -69,39 +69,9 @@ struct mu_run_name mu_run_name(const struct mu_run *run)
     return name;
 }
 
-static struct mu_org_queue *org_of(struct mu_dispatch *d, const char *org_id)
-{
-    struct mu_org_queue *q = mu_map_get(&d->orgs, mu_str(org_id));
-    if (q) {
-        return q;
-    }
-    q = mu_calloc(1, sizeof *q);
-    if (!q) {
-        return NULL;
-    }
-    snprintf(q->org_id, sizeof q->org_id, "%s", org_id);
-    mu_heap_init(&q->heap, run_less);
-    mu_list_init(&q->ring);
-    if (mu_map_put(&d->orgs, mu_str(q->org_id), q) < 0) {
-        mu_free(q);
-        return NULL;
-    }
-    return q;
-}
-
-static void org_drop_if_idle(struct mu_dispatch *d, struct mu_org_queue *q)
-{
-    if (q->heap.len == 0 && q->running == 0) {
-        mu_list_remove(&q->ring);
-        mu_map_remove(&d->orgs, mu_str(q->org_id));
-        mu_heap_fini(&q->heap);
-        mu_free(q);
-    }
-}
-
 static void show(struct mu_dispatch *d)
 {
-    mu_metric_set(d->queued_gauge, (int64_t)d->n_queued);
+    mu_metric_set(d->queued_gauge, (int64_t)d->queue.n);
     mu_metric_set(d->waiting_gauge, (int64_t)d->n_waiting);
     mu_metric_set(d->running_gauge, (int64_t)d->n_active);
 }
@@ -109,39 +79,20 @@ static void show(struct mu_dispatch *d)
 void mu_run_enqueue(struct mu_run *run)
 {
     struct mu_dispatch *d = run->d;
-    struct mu_org_queue *q = org_of(d, run->org_id);
     run->phase = MU_RUN_QUEUED;
-    if (!q || mu_heap_push(&q->heap, &run->node) < 0) {
-        if (q) {
-            org_drop_if_idle(d, q);
-        }
+    if (mu_fair_push(&d->queue, mu_str(run->tenant->org_id), run->tenant, &run->node) < 0) {
         mu_run_wait_retry(run); /* a list needs no memory */
         return;
     }
-    d->n_queued++;
-    if (mu_list_empty(&q->ring)) {
-        mu_list_push(&d->ring, &q->ring);
-    }
     show(d);
     mu_dispatch_pump(d);
-}
-
-static void unqueue(struct mu_run *run)
-{
-    struct mu_org_queue *q = mu_map_get(&run->d->orgs, mu_str(run->org_id));
-    mu_heap_remove(&q->heap, &run->node);
-    run->d->n_queued--;
-    if (q->heap.len == 0) {
-        mu_list_remove(&q->ring);
-        org_drop_if_idle(run->d, q);
-    }
 }
 
 static void leave(struct mu_run *run)
 {
     struct mu_dispatch *d = run->d;
     if (run->phase == MU_RUN_QUEUED && run->node.place) {
-        unqueue(run);
+        mu_fair_remove(&d->queue, mu_str(run->tenant->org_id), &run->node);
     } else if (run->phase == MU_RUN_WAITING) {
         mu_list_remove(&run->link);
         d->n_waiting--;
@@ -222,11 +173,7 @@ void mu_run_set_active(struct mu_run *run)
     run->phase = MU_RUN_CLAIMING;
     mu_list_push(&d->active, &run->link);
     d->n_active++;
-    struct mu_org_queue *q = org_of(d, run->org_id);
-    run->counted = q != NULL;
-    if (q) {
-        q->running++;
-    }
+    atomic_fetch_add(&run->tenant->calling, 1);
     show(d);
 }
 
@@ -236,22 +183,19 @@ void mu_run_set_idle(struct mu_run *run)
     mu_list_remove(&run->link);
     d->n_active--;
     run->phase = MU_RUN_QUEUED;
-    struct mu_org_queue *q = mu_map_get(&d->orgs, mu_str(run->org_id));
-    if (q && run->counted) {
-        run->counted = false;
-        q->running--;
-        org_drop_if_idle(d, q);
-    }
+    atomic_fetch_sub(&run->tenant->calling, 1);
     show(d);
 }
 
 /* --- starting --- */
 
-static bool org_is_busy(struct mu_dispatch *d, const char *org_id)
+/* Its tenant may not run more. */
+static bool is_busy(const void *arg, void *owner)
 {
-    const struct mu_org_queue *q =
-        d->opts.tenant_max_running > 0 ? mu_map_get(&d->orgs, mu_str(org_id)) : NULL;
-    return q && q->running >= d->opts.tenant_max_running;
+    const struct mu_dispatch *d = arg;
+    const struct mu_tenant *tenant = owner;
+    return d->opts.tenant_max_running > 0 &&
+           atomic_load(&tenant->calling) >= d->opts.tenant_max_running;
 }
 
 /* The groups in which somebody has just found no room: nobody younger finds any either. */
@@ -307,7 +251,7 @@ static void try_waiting(struct mu_dispatch *d)
             next = MU_MIN(next, run->wake_ms);
             continue;
         }
-        if (org_is_busy(d, run->org_id)) {
+        if (is_busy(d, run->tenant)) {
             continue; /* the end of one of its runs is the next occasion */
         }
         if (++tried > TRY_MAX) { /* the loop has other work too */
@@ -326,18 +270,11 @@ static void try_waiting(struct mu_dispatch *d)
 
 static void try_queued(struct mu_dispatch *d)
 {
-    size_t skipped = 0, orgs = d->orgs.count;
-    while (d->n_active < (size_t)d->opts.concurrency && !mu_list_empty(&d->ring) &&
-           skipped < orgs) {
-        struct mu_org_queue *q = MU_CONTAINER(mu_list_pop(&d->ring), struct mu_org_queue, ring);
-        mu_list_push(&d->ring, &q->ring); /* the next turn is another org's */
-        if (org_is_busy(d, q->org_id)) {
-            skipped++;
-            continue;
-        }
-        skipped = 0;
-        orgs = d->orgs.count;
-        mu_run_try(MU_CONTAINER(mu_heap_top(&q->heap), struct mu_run, node));
+    struct mu_heap_node *n;
+    while (d->n_active < (size_t)d->opts.concurrency && (n = mu_fair_peek(&d->queue, is_busy, d))) {
+        struct mu_run *run = MU_CONTAINER(n, struct mu_run, node);
+        mu_fair_turn(&d->queue, mu_str(run->tenant->org_id));
+        mu_run_try(run);
     }
 }
 

@@ -3,6 +3,8 @@
 #include <stdio.h>
 
 #include "app/fleet/fleet_int.h"
+#include "app/sessions/artifacts.h"
+#include "base/clip.h"
 
 struct verdict {
     int state;

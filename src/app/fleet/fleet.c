@@ -108,7 +108,7 @@ int mu_fleet_new(const struct mu_fleet_opts *opts, struct mu_fleet **ret)
     f->opts = *opts;
     mu_map_init(&f->tasks);
     mu_map_init(&f->workers);
-    mu_fairq_init(&f->queue);
+    mu_fair_init(&f->queue, mu_task_older);
     struct mu_list *const lists[] = {&f->parked,    &f->timed,         &f->free,
                                      &f->pin_check, &f->timed_workers, &f->dirty};
     for (size_t i = 0; i < MU_ARRAY_LEN(lists); i++) {
@@ -152,7 +152,7 @@ void mu_fleet_end(struct mu_fleet *f)
     }
     mu_map_fini(&f->tasks);
     mu_map_fini(&f->workers);
-    mu_fairq_fini(&f->queue);
+    mu_fair_fini(&f->queue);
     mu_fleet_store_free(f);
 }
 

@@ -9,7 +9,6 @@
 
 #include "app/environments/environments.h"
 #include "app/sessions/attempts.h"
-#include "app/sessions/output.h"
 
 struct mu_fleet;
 struct mu_worker;

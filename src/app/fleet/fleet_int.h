@@ -3,9 +3,8 @@
 #define MU_APP_FLEET_FLEET_INT_H
 
 #include "app/fleet/fleet.h"
-#include "base/heap.h"
+#include "base/fair.h"
 #include "base/log.h"
-#include "base/map.h"
 
 enum {
     MU_FLEET_TICK_MS = 250,     /* how exactly deadlines in memory are kept */
@@ -14,13 +13,6 @@ enum {
     MU_FLEET_RETRY_MS = 500,    /* the database or memory was not there */
     MU_FLEET_OWED_MAX = 1024,
     MU_FLEET_BAD_CONNS = 4,
-};
-
-/* --- the queue: per org a heap by age, the orgs in a ring (queue.c) --- */
-struct mu_fairq {
-    struct mu_list ring; /* orgs that have tasks */
-    struct mu_map orgs;
-    size_t n;
 };
 
 /* What a session's assignment says, kept from its creation while it is small. */
@@ -139,7 +131,7 @@ struct mu_worker {
     struct mu_list timed;     /* in f->timed_workers */
     struct mu_list dirty;     /* in f->dirty */
     struct mu_list tasks, owed;
-    struct mu_fairq *pinned;
+    struct mu_fair *pinned;
     size_t n_pins;                /* tasks whose pin it is */
     struct mu_peer *peer;         /* attached or admitted */
     struct mu_admission *waiting; /* for the answer to the probe */
@@ -160,7 +152,7 @@ struct mu_fleet {
     struct mu_fleet_opts opts;
     struct mu_map tasks;   /* session id -> task */
     struct mu_map workers; /* name -> worker */
-    struct mu_fairq queue;
+    struct mu_fair queue;
     struct mu_list parked, timed, free, pin_check, timed_workers, dirty;
     struct mu_timer tick;
     struct mu_post pump_post;
@@ -180,15 +172,9 @@ void mu_task_due(struct mu_task *t, int64_t delay_ms);
 void mu_task_no_due(struct mu_task *t);
 void mu_worker_timed(struct mu_worker *w);
 
-/* queue.c */
-void mu_fairq_init(struct mu_fairq *q);
-void mu_fairq_fini(struct mu_fairq *q);
-MU_MUST_USE int mu_fairq_push(struct mu_fairq *q, struct mu_task *t);
-void mu_fairq_remove(struct mu_fairq *q, struct mu_task *t);
-/* The next in turn whose tenant may run more, without taking it; NULL. */
-struct mu_task *mu_fairq_peek(struct mu_fairq *q, int64_t tenant_max_running);
-/* The turn passes to the next org. */
-void mu_fairq_turn(struct mu_fairq *q, const struct mu_task *t);
+/* task.c */
+/* By age: the order of one org's tasks. */
+bool mu_task_older(const struct mu_heap_node *x, const struct mu_heap_node *y);
 
 /* place.c: who gets what */
 void mu_fleet_pump(struct mu_fleet *f);

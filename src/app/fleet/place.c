@@ -43,9 +43,24 @@ static bool may_take(const struct mu_worker *w, const struct mu_task *t)
 
 /* --- tasks that wait --- */
 
-static struct mu_fairq *queue_of(struct mu_task *t)
+static struct mu_fair *queue_of(struct mu_task *t)
 {
     return t->pin ? t->pin->pinned : &t->f->queue;
+}
+
+/* Its tenant may not run more. */
+static bool is_busy(const void *arg, void *owner)
+{
+    const struct mu_fleet *f = arg;
+    const struct mu_tenant *tenant = owner;
+    return f->opts.tenant_max_running > 0 &&
+           atomic_load(&tenant->running) >= f->opts.tenant_max_running;
+}
+
+static struct mu_task *next_of(struct mu_fleet *f, struct mu_fair *q)
+{
+    struct mu_heap_node *n = mu_fair_peek(q, is_busy, f);
+    return n ? MU_CONTAINER(n, struct mu_task, node) : NULL;
 }
 
 void mu_task_park(struct mu_task *t, int64_t retry_ms)
@@ -61,7 +76,8 @@ void mu_task_park(struct mu_task *t, int64_t retry_ms)
 void mu_task_enqueue(struct mu_task *t)
 {
     struct mu_fleet *f = t->f;
-    if (mu_task_map(t) < 0 || mu_fairq_push(queue_of(t), t) < 0) {
+    if (mu_task_map(t) < 0 ||
+        mu_fair_push(queue_of(t), mu_str(t->tenant->org_id), t->tenant, &t->node) < 0) {
         mu_task_park(t, MU_FLEET_RETRY_MS); /* a list needs no memory */
         return;
     }
@@ -77,7 +93,7 @@ void mu_task_enqueue(struct mu_task *t)
 void mu_task_unqueue(struct mu_task *t)
 {
     if (t->phase == MU_TASK_QUEUED) {
-        mu_fairq_remove(queue_of(t), t);
+        mu_fair_remove(queue_of(t), mu_str(t->tenant->org_id), &t->node);
     } else if (t->phase == MU_TASK_PARKED) {
         mu_list_remove(&t->link);
         t->f->n_parked--;
@@ -103,9 +119,9 @@ void mu_fleet_unpark(struct mu_fleet *f)
 
 /* --- both together --- */
 
-static void give(struct mu_task *t, struct mu_worker *w, struct mu_fairq *q)
+static void give(struct mu_task *t, struct mu_worker *w, struct mu_fair *q)
 {
-    mu_fairq_turn(q, t);
+    mu_fair_turn(q, mu_str(t->tenant->org_id));
     mu_task_unqueue(t);
     if (mu_work_begin(t, w) < 0) {
         mu_task_park(t, MU_FLEET_RETRY_MS);
@@ -135,7 +151,7 @@ static void give_pinned(struct mu_fleet *f, bool by_turns)
             mu_list_push(&f->pin_check, &w->pin_link);
             continue;
         }
-        struct mu_task *t = mu_fairq_peek(w->pinned, f->opts.tenant_max_running);
+        struct mu_task *t = next_of(f, w->pinned);
         if (t && !may_take(w, t)) {
             mu_task_unqueue(t);
             mu_task_park(t, PARK_MS);
@@ -166,7 +182,7 @@ static struct mu_worker *taker(struct mu_fleet *f, const struct mu_task *t)
 static void give_any(struct mu_fleet *f)
 {
     while (!mu_list_empty(&f->free)) {
-        struct mu_task *t = mu_fairq_peek(&f->queue, f->opts.tenant_max_running);
+        struct mu_task *t = next_of(f, &f->queue);
         if (!t) {
             break;
         }

@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "app/fleet/fleet_int.h"
+#include "base/clip.h"
 
 enum { BACKOFF_MS = 5000, BACKOFF_MAX_MS = 60000, REPORT_ARENA = 24 << 20 };
 

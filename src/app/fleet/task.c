@@ -30,6 +30,14 @@ int mu_fleet_task_new(struct mu_fleet *f, mu_bytes org_id, mu_bytes pin, struct 
     return 0;
 }
 
+bool mu_task_older(const struct mu_heap_node *x, const struct mu_heap_node *y)
+{
+    const struct mu_task *a = MU_CONTAINER(x, struct mu_task, node);
+    const struct mu_task *b = MU_CONTAINER(y, struct mu_task, node);
+    return a->queued_ms != b->queued_ms ? a->queued_ms < b->queued_ms
+                                        : strcmp(a->id.text, b->id.text) < 0;
+}
+
 int mu_task_pin(struct mu_task *t)
 {
     struct mu_worker *w;
@@ -40,7 +48,7 @@ int mu_task_pin(struct mu_task *t)
     if (r == 0 && !w->pinned) {
         w->pinned = mu_alloc(sizeof *w->pinned);
         if (w->pinned) {
-            mu_fairq_init(w->pinned);
+            mu_fair_init(w->pinned, mu_task_older);
         } else {
             mu_worker_forget(w);
             r = -ENOMEM;

@@ -52,7 +52,7 @@ void mu_fleet_worker_free(struct mu_worker *w)
         mu_free(MU_CONTAINER(mu_list_pop(&w->owed), struct mu_owed, link));
     }
     if (w->pinned) {
-        mu_fairq_fini(w->pinned);
+        mu_fair_fini(w->pinned);
         mu_free(w->pinned);
     }
     mu_free(w->caps);

@@ -24,6 +24,7 @@ struct mu_tenant {
     atomic_bool stored;     /* the orgs row exists */
     atomic_long live;       /* sessions that have not ended */
     atomic_long running;    /* of those, held by workers */
+    atomic_long calling;    /* of those, executed by the provider route */
     _Atomic int64_t bucket; /* request budget: theoretical arrival time in microseconds (GCRA) */
 };
 

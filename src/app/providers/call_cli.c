@@ -4,7 +4,7 @@
 
 #include "app/providers/providers_int.h"
 #include "base/log.h"
-#include "exec/folder.h"
+#include "io/folder.h"
 
 enum {
     ARG_MAX_BYTES = 131071, /* the kernel's MAX_ARG_STRLEN without the NUL */

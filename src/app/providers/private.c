@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 
 #include "app/providers/providers_int.h"
-#include "exec/folder.h"
+#include "io/folder.h"
 
 enum { ID_MAX = 64 };
 

@@ -4,6 +4,7 @@
 
 #include "app/sessions/sessions_int.h"
 #include "app/sessions/statements_int.h"
+#include "base/clip.h"
 
 static const struct mu_stmt q_claim_one = {
     "claim_one", "tiii",
@@ -348,7 +349,7 @@ static int run_chunk(struct mu_unit *u, struct mu_tx *tx)
     if (r >= 0 && op->bytes.len) {
         r = MU_TX_SEND(tx, &q_chunk, -1, MU_VT(id), MU_VI(op->pos), MU_VB(op->bytes));
     }
-    int64_t keep = op->pos + (int64_t)op->bytes.len - (MU_OUTPUT_MAX - MU_OUTPUT_HEAD);
+    int64_t keep = op->pos + (int64_t)op->bytes.len - MU_OUTPUT_TAIL;
     if (r >= 0 && keep > MU_OUTPUT_HEAD) {
         r = MU_TX_SEND(tx, &q_chunk_trim, -1, MU_VT(id), MU_VI(keep));
     }

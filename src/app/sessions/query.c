@@ -4,6 +4,7 @@
 
 #include "app/sessions/query_int.h"
 #include "app/sessions/statements_int.h"
+#include "base/clip.h"
 
 /* The columns of a view, in the order of mu_session_view_read(). */
 #define VIEW_COLUMNS                                                                               \

@@ -417,7 +417,4 @@ MU_MUST_USE int mu_sweeper_new(const struct mu_sweeper_opts *opts, struct mu_swe
 void mu_sweeper_stop(struct mu_sweeper *w, void (*stopped)(void *arg), void *arg);
 struct mu_sweeper *mu_sweeper_free(struct mu_sweeper *w);
 
-/* Cuts output to what is kept: at most 8 MiB, the first 1 and the last 7 (oz-worker.md 14.3). */
-enum { MU_OUTPUT_MAX = 8 << 20, MU_OUTPUT_HEAD = 1 << 20 };
-
 #endif

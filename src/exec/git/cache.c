@@ -9,8 +9,8 @@
 
 #include "base/crypt.h"
 #include "base/env.h"
-#include "exec/folder.h"
 #include "exec/git/git_int.h"
+#include "io/folder.h"
 
 static char *join(const char *a, const char *b, const char *c, const char *d)
 {

@@ -6,7 +6,6 @@
 #ifndef MU_EXEC_GIT_CHECKOUT_H
 #define MU_EXEC_GIT_CHECKOUT_H
 
-#include "base/arena.h"
 #include "exec/process.h"
 
 struct mu_git_cache;
@@ -29,17 +28,6 @@ MU_MUST_USE int mu_git_cache_new(struct mu_loop *loop, const struct mu_git_setti
 void mu_git_cache_stop(struct mu_git_cache *g, void (*stopped)(void *arg), void *arg);
 /* After `stopped`, when every checkout was released or aborted. Returns NULL. */
 struct mu_git_cache *mu_git_cache_free(struct mu_git_cache *g);
-
-/* A repository as an environment names it (oz-worker.md 13.2 step 6, 13.5): a URL, git@…, or
- * owner/name; an optional #branch or #tag behind it. Fills URL and ref ("" = the default branch)
- * and the folder's name. MU_E_INVALID with a sentence: control bytes, leading "-", "ext::" and
- * other transports than https, http, ssh, git and (if `local`) file, over-long. Texts come from the
- * arena. */
-struct mu_repo_spec {
-    const char *url, *ref, *name;
-};
-MU_MUST_USE int mu_repo_spec_parse(struct mu_arena *a, mu_bytes text, bool local,
-                                   struct mu_repo_spec *ret, const char **ret_why);
 
 struct mu_checkout_view {
     const char *tree;    /* the immutable base: a whole work tree with .git inside; lower layer */

@@ -7,8 +7,8 @@
 #include <uv.h>
 
 #include "base/env.h"
-#include "exec/folder.h"
 #include "exec/git/git_int.h"
+#include "io/folder.h"
 
 /* Nothing that a repository or a user of this machine configured is executed. */
 #define GIT                                                                                        \

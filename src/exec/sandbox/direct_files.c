@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 
 #include "exec/sandbox/direct_int.h"
-#include "exec/sandbox/remove.h"
+#include "io/folder.h"
 
 enum { KILL_ROUNDS = 200 };
 
@@ -140,9 +140,9 @@ void mu_direct_remove(struct mu_job *job)
         return;
     }
     if (!b->d->settings->target_dir) {
-        b->step_result = mu_remove_tree(b->workspace);
+        b->step_result = mu_folder_remove(b->workspace);
     }
-    int r = mu_remove_tree(b->folder);
+    int r = mu_folder_remove(b->folder);
     b->step_result = b->step_result < 0 ? b->step_result : r;
 }
 
@@ -349,10 +349,10 @@ static void run_sweep(struct mu_job *job)
             continue;
         }
         kill_left(path);
-        int r = mu_remove_tree(path);
+        int r = mu_folder_remove(path);
         if (!s->d->settings->target_dir) {
             snprintf(path, sizeof path, "%s/%s", s->d->workspaces, e->d_name);
-            r = mu_remove_tree(path) < 0 ? -1 : r;
+            r = mu_folder_remove(path) < 0 ? -1 : r;
         }
         s->removed += r == 0;
     }

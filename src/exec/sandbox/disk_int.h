@@ -27,11 +27,4 @@ bool mu_disk_step(struct mu_disk *d, int entries);
 /* Ends a walk; frees. Accepts a zeroed one. */
 void mu_disk_end(struct mu_disk *d);
 
-/* Empties a folder (which stays): by descriptors, never following a link, never leaving its device,
- * whatever its depth. 0 or the first negated errno; what could be removed is. */
-MU_MUST_USE int mu_disk_empty(int fd);
-/* Empties and removes `name` of the folder `parent`; a file is removed too. 0 when it is not there.
- */
-MU_MUST_USE int mu_disk_remove(int parent, const char *name);
-
 #endif

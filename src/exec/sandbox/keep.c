@@ -14,6 +14,7 @@
 #include "exec/sandbox/keep_int.h"
 #include "exec/sandbox/linux_int.h"
 #include "exec/sandbox/userns_int.h"
+#include "io/folder.h"
 
 enum {
     SPEC_ARENA = 3 * MU_BOX_SPEC_MAX,
@@ -262,7 +263,7 @@ static int empty_folders(void *arg)
     int r = 0;
     for (size_t i = 0; i < MU_ARRAY_LEN(names); i++) {
         int fd = k->dir_fds[i];
-        int why = fd < 0 ? 0 : mu_disk_empty(fd);
+        int why = fd < 0 ? 0 : mu_folder_empty(fd);
         r = r ? r : why;
     }
     return r < 0 ? 1 : 0;

@@ -7,8 +7,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "exec/sandbox/disk_int.h"
 #include "exec/sandbox/namespace_int.h"
+#include "io/folder.h"
 
 enum {
     EMPTY_MS = 600000, /* for the helper that empties the folders of a range */
@@ -86,7 +86,7 @@ static int remove_session(struct mu_sandbox_driver *d, const char *id, bool keep
         return 0;
     }
     int r = range ? empty_range(d, id) : 0;
-    r = r ? r : mu_disk_remove(d->state_fd, id);
+    r = r ? r : mu_folder_remove_at(d->state_fd, id);
     if (r == 0) {
         mu_ns_give_range(d, range);
     }

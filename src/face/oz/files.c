@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/clip.h"
 #include "face/oz/oz_int.h"
 
 /* --- the list --- */

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "app/sessions/artifacts.h"
 #include "base/encode.h"
 #include "base/log.h"
 #include "face/worker/worker_int.h"
@@ -91,11 +92,11 @@ static void strip_log_headers(struct mu_buf *b)
     b->len = out;
 }
 
-static void take_output(struct mu_report *r, yyjson_val *data, struct mu_output *captured)
+static void take_output(struct mu_report *r, yyjson_val *data, struct mu_clip *captured)
 {
     mu_bytes text = mu_json_get_bytes(data, "output");
     if (captured) {
-        mu_output_write(captured, false, &r->output);
+        mu_clip_write(captured, false, &r->output);
         r->output_total = captured->total;
     } else if (text.len) {
         mu_buf_add(&r->output, text);
@@ -140,7 +141,7 @@ static int take_artifacts(const struct mu_env *env, yyjson_val *data, struct mu_
 }
 
 int mu_report_take_end(const struct mu_env *env, yyjson_val *data, struct mu_report *r,
-                       struct mu_output *captured)
+                       struct mu_clip *captured)
 {
     yyjson_val *code = mu_json_get(data, "exit_code");
     r->has_exit_code = code && yyjson_is_int(code);
@@ -276,7 +277,7 @@ static const struct word *word_of(const struct mu_link *l, mu_bytes type)
 }
 
 static int fill(struct mu_link *l, const struct word *word, yyjson_val *data, struct mu_report *r,
-                struct mu_output *captured)
+                struct mu_clip *captured)
 {
     if (word->session && !take_id(mu_json_get(data, "task_id"), "run_", &r->session)) {
         return MU_E_INVALID;
@@ -304,7 +305,7 @@ static int fill(struct mu_link *l, const struct word *word, yyjson_val *data, st
     }
 }
 
-static int read_message(struct mu_link *l, yyjson_val *root, struct mu_output *captured)
+static int read_message(struct mu_link *l, yyjson_val *root, struct mu_clip *captured)
 {
     mu_bytes type = mu_json_get_bytes(root, "type");
     if (!type.len) {
@@ -333,7 +334,7 @@ static int read_message(struct mu_link *l, yyjson_val *root, struct mu_output *c
     return 0;
 }
 
-void mu_link_decode(struct mu_link *l, mu_bytes text, struct mu_output *captured)
+void mu_link_decode(struct mu_link *l, mu_bytes text, struct mu_clip *captured)
 {
     static const struct mu_json_limits limits = {.max_bytes = MU_LINK_MESSAGE,
                                                  .max_depth = MU_JSONCUT_DEPTH};

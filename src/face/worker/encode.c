@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/clip.h"
 #include "base/encode.h"
 #include "face/worker/worker_int.h"
 

@@ -20,7 +20,7 @@ static void reading_free(struct mu_link *l)
 {
     if (l->reading) {
         mu_buf_fini(&l->reading->text);
-        mu_output_fini(&l->reading->output);
+        mu_clip_fini(&l->reading->output);
         mu_free(l->reading);
         l->reading = NULL;
     }
@@ -44,10 +44,10 @@ static int on_piece(void *arg, mu_bytes key, unsigned depth, mu_bytes text, bool
         return 0;
     }
     if (first) {
-        mu_output_reset(&rd->output);
+        mu_clip_fini(&rd->output);
     }
     rd->has_output = true;
-    return mu_output_add(&rd->output, text);
+    return mu_clip_add(&rd->output, text);
 }
 
 static bool reading_new(struct mu_link *l)
@@ -57,7 +57,7 @@ static bool reading_new(struct mu_link *l)
         return false;
     }
     mu_buf_init(&rd->text, MU_LINK_MESSAGE);
-    mu_output_init(&rd->output);
+    mu_clip_init(&rd->output, MU_OUTPUT_MAX, MU_OUTPUT_HEAD);
     mu_jsoncut_init(&rd->cut, &rd->text, MU_LINK_STRING, on_piece, rd);
     l->reading = rd;
     return true;
@@ -75,7 +75,7 @@ static void whole_message(struct mu_link *l)
         mu_link_decode(l, mu_buf_bytes(&rd->text), rd->has_output ? &rd->output : NULL);
     }
     mu_buf_fini(&rd->text);
-    mu_output_fini(&rd->output);
+    mu_clip_fini(&rd->output);
     mu_free(rd);
 }
 

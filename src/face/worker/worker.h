@@ -4,6 +4,7 @@
 #define MU_FACE_WORKER_WORKER_H
 
 #include "app/fleet/fleet.h"
+#include "base/clip.h"
 #include "face/api/api.h"
 
 struct mu_worker_face_opts {
@@ -24,6 +25,6 @@ extern const struct mu_route mu_worker_routes[];
 /* What ends an attempt: exit code, output, artifacts, link, message, usage. -ENOMEM,
  * MU_E_TOO_LARGE. */
 MU_MUST_USE int mu_report_take_end(const struct mu_env *env, yyjson_val *data, struct mu_report *r,
-                                   struct mu_output *captured);
+                                   struct mu_clip *captured);
 
 #endif

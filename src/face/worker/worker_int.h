@@ -23,7 +23,7 @@ struct mu_link_assign {
 struct mu_link_reading {
     struct mu_jsoncut cut;
     struct mu_buf text;
-    struct mu_output output;
+    struct mu_clip output;
     bool has_output;
     int failed;
 };
@@ -47,7 +47,7 @@ struct mu_link {
 
 /* decode.c */
 /* A whole message. `captured`: its output, when it was too long to stay in the text, else NULL. */
-void mu_link_decode(struct mu_link *l, mu_bytes text, struct mu_output *captured);
+void mu_link_decode(struct mu_link *l, mu_bytes text, struct mu_clip *captured);
 void mu_link_protocol_error(struct mu_link *l, const char *what);
 /* artifacts.c: what a worker calls artifacts, in the SDK's shape. */
 MU_MUST_USE int mu_link_artifacts(const struct mu_env *env, yyjson_val *list, int64_t now_ms,

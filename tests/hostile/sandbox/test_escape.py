@@ -156,10 +156,10 @@ def test_without_a_layer_only_what_it_stops_is_reached(agent, host, user, layers
         assert found[60] == (False, "ENOSYS")  # a call that this kernel has: only the rule answers
 
 
-@pytest.mark.skipif(not os.path.exists("/usr/bin/bwrap"), reason="bubblewrap is not installed")
 @pytest.mark.parametrize("user", WHO[:1])
 def test_through_bubblewrap_every_probe_is_stopped(agent, host, user):
     """Rung B: bubblewrap's namespaces, our second stage inside."""
+    assert os.path.exists("/usr/bin/bwrap"), "bubblewrap is not installed: script/bootstrap test"
     found = run_probes(agent, host, user, rung="B")
     wrong = {}
     for probe, permitted in PERMITTED.items():

@@ -325,7 +325,7 @@ static void an_answer_above_the_limit_keeps_both_ends(void **state)
     memset(text, 'm', len);
     text[0] = 'a';
     text[len - 1] = 'z';
-    mu_output_init(&x.out);
+    mu_clip_init(&x.out, MU_OUTPUT_MAX, MU_OUTPUT_HEAD);
     mu_buf_init(&x.final, MU_OUTPUT_MAX + 4096);
     mu_exec_keep(&x, mu_bytes_of(text, len));
     assert_int_equal(x.final.failed, 0);

@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 
 #include "../alloc_fail.h"
-#include "exec/folder.h"
+#include "io/folder.h"
 
 static struct world w;
 static const char *args[8];

@@ -12,6 +12,7 @@
 #include "exec/sandbox/ctl_int.h"
 #include "exec/sandbox/disk_int.h"
 #include "exec/sandbox/tree_int.h"
+#include "io/folder.h"
 
 /* --- the file `spec` --- */
 
@@ -144,7 +145,7 @@ static void the_end_is_read_as_it_was_written(void **state)
     unlinkat(fd, "end", 0);
     assert_int_equal(symlinkat("/etc/passwd", fd, "end"), 0);
     assert_true(mu_end_read(fd, &got) < 0);
-    assert_int_equal(mu_disk_empty(fd), 0);
+    assert_int_equal(mu_folder_empty(fd), 0);
     close(fd);
     assert_int_equal(rmdir(folder), 0);
 }
@@ -257,7 +258,7 @@ static void a_walk_counts_blocks_once_whatever_its_steps(void **state)
     assert_int_equal(entries, 8);
     assert_true(all >= 1000000 && all < 1100000);
     assert_int_equal(used(fd, 1, &entries), all);
-    assert_int_equal(mu_disk_empty(fd), 0);
+    assert_int_equal(mu_folder_empty(fd), 0);
     assert_true(used(fd, 10, &entries) < 20000);
     assert_int_equal(entries, 0);
     close(fd);

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "../alloc_fail.h"
+#include "io/folder.h"
 #include "runner/workspace.h"
 
 struct place {
@@ -28,7 +29,7 @@ static int tear_down(void **state)
 {
     struct place *p = *state;
     mu_workspace_close(&p->w);
-    mu_workspace_remove(AT_FDCWD, p->root);
+    mu_folder_remove_at(AT_FDCWD, p->root);
     assert_int_equal(access(p->root, F_OK), -1);
     free(p);
     return 0;
@@ -69,7 +70,7 @@ static void the_folder_is_made_whatever_has_its_name(void **state)
         assert_true(S_ISDIR(st.st_mode));
         assert_int_equal(mu_workspace_write(&p->w, "f", MU_B("x")), 0);
         expect_content(&p->w, "f", "x");
-        mu_workspace_remove(p->w.fd, ".oz");
+        mu_folder_remove_at(p->w.fd, ".oz");
     }
 }
 
@@ -129,8 +130,8 @@ static void removing_follows_no_link(void **state)
     assert_int_equal(symlinkat("../keep", gone, "link"), 0);
     assert_int_equal(mkdirat(gone, "deep", 0755), 0);
     assert_int_equal(symlinkat("gone/link", p->w.fd, "link"), 0);
-    mu_workspace_remove(p->w.fd, "link");
-    mu_workspace_remove(p->w.fd, "gone");
+    mu_folder_remove_at(p->w.fd, "link");
+    mu_folder_remove_at(p->w.fd, "gone");
     assert_int_equal(faccessat(p->w.fd, "gone", F_OK, 0), -1);
     assert_int_equal(faccessat(keep, "file", F_OK, 0), 0);
     close(keep);
