@@ -125,7 +125,13 @@ void mu_uplink_hello(struct mu_worker *w)
     mu_jw_arr_end(&jw);
     mu_jw_ki64(&jw, "capacity", w->conf->capacity);
     put_list(&jw, "harnesses", w->conf->harnesses);
-    put_list(&jw, "features", w->conf->features);
+    mu_jw_key(&jw, "features");
+    mu_jw_arr(&jw);
+    for (const char *const *f = w->conf->features; f && *f; f++) {
+        mu_jw_str(&jw, mu_str(*f));
+    }
+    mu_policy_features(w, &jw);
+    mu_jw_arr_end(&jw);
     put_list(&jw, "labels", w->conf->labels);
     put_versions(&jw);
     put_running(w, &jw);

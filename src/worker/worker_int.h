@@ -213,10 +213,19 @@ void mu_worker_drain(struct mu_worker *w, const char *reason);
 int mu_backends_open(struct mu_worker *w, struct mu_err *err);
 void mu_backends_close(struct mu_worker *w);
 void mu_backends_check(struct mu_worker *w, void (*done)(struct mu_worker *w));
-struct mu_backend *mu_backends_choose(struct mu_worker *w, bool has_image, const char **ret_why);
+struct mu_backend *mu_backends_choose(struct mu_worker *w, const struct mu_wire_assignment *as,
+                                      char *ret_why, size_t size);
 struct mu_backend *mu_backends_find(struct mu_worker *w, mu_bytes kind);
 bool mu_backends_usable(const struct mu_worker *w);
 void mu_backends_sweep(struct mu_worker *w, void (*done)(struct mu_worker *w));
+/* policy.c: what a task may ask of a sandbox */
+/* Whether a kind of sandbox can do all of it; else the words of what it cannot. */
+bool mu_policy_fits(const struct mu_backend *b, const struct mu_wire_assignment *as, char *ret_why,
+                    size_t size);
+/* What this worker can do, for the hello: items of an open array. */
+void mu_policy_features(const struct mu_worker *w, struct mu_json_w *jw);
+/* Never more than the worker's own settings. */
+void mu_policy_fill(struct mu_attempt *t, struct mu_sandbox_spec *spec);
 /* slots.c */
 void mu_slots_assign(struct mu_worker *w, struct mu_arena *arena, yyjson_val *data);
 void mu_slots_cancel(struct mu_worker *w, yyjson_val *data);

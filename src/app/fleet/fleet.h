@@ -95,8 +95,9 @@ struct mu_assignment {
     mu_bytes prompt, title, harness, model, skill;
     mu_bytes config;         /* JSON: agent_config as sent, or empty */
     mu_bytes environment_id; /* ptr NULL = none */
-    mu_bytes env_spec;       /* JSON {"repos":[…],"setup_commands":[…]}, or empty */
-    mu_bytes image;          /* ptr NULL = the worker's default */
+    mu_bytes env_spec;  /* JSON {"repos":[…],"setup_commands":[…],"sandbox"?:{…}}, or empty */
+    int64_t timeout_ms; /* by its environment; 0 = none */
+    mu_bytes image;     /* ptr NULL = the worker's default */
     struct mu_job_var *vars;
     size_t n_vars;
     char token[MU_RUN_TOKEN_LEN + 1];

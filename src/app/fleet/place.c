@@ -2,7 +2,7 @@
  * becomes free, a worker that connects. */
 #include "app/fleet/fleet_int.h"
 
-enum { LOOK_WORKERS = 64, PARK_MS = 1000 };
+enum { LOOK_WORKERS = 64, PARK_MS = 1000, LOOK_PARKED = 256 };
 
 /* --- workers with room --- */
 
@@ -20,6 +20,7 @@ void mu_worker_update(struct mu_worker *w)
     bool in = !mu_list_empty(&w->free_link), may = has_room(w);
     if (may && !in) {
         mu_list_push(&f->free, &w->free_link);
+        f->refit = true;
     } else if (!may && in) {
         mu_list_remove(&w->free_link);
     }
@@ -38,7 +39,7 @@ static bool may_take(const struct mu_worker *w, const struct mu_task *t)
             return false;
         }
     }
-    return !mu_worker_owes(w, &t->id);
+    return mu_worker_can(w, t->needs) && !mu_worker_owes(w, &t->id);
 }
 
 /* --- tasks that wait --- */
@@ -82,6 +83,7 @@ void mu_task_enqueue(struct mu_task *t)
         return;
     }
     t->phase = MU_TASK_QUEUED;
+    mu_task_tell_unfit(t);
     mu_metric_set(f->queued, (int64_t)(f->queue.n + f->n_parked));
     if (t->pin) {
         mu_worker_update(t->pin);
@@ -179,6 +181,29 @@ static struct mu_worker *taker(struct mu_fleet *f, const struct mu_task *t)
     return NULL;
 }
 
+static bool somebody_has_room(struct mu_fleet *f, const struct mu_task *t)
+{
+    return t->pin ? !mu_list_empty(&t->pin->free_link) && may_take(t->pin, t) : taker(f, t) != NULL;
+}
+
+/* A worker has room again: what waits for just that need not wait for the next look. */
+static void refit(struct mu_fleet *f)
+{
+    unsigned looked = 0;
+    f->refit = false;
+    MU_LIST_EACH(it, tmp, &f->parked)
+    {
+        struct mu_task *t = MU_CONTAINER(it, struct mu_task, link);
+        if (++looked > LOOK_PARKED) {
+            break;
+        }
+        if (t->needs && somebody_has_room(f, t)) {
+            mu_task_unqueue(t);
+            mu_task_enqueue(t);
+        }
+    }
+}
+
 static void give_any(struct mu_fleet *f)
 {
     while (!mu_list_empty(&f->free)) {
@@ -201,6 +226,9 @@ void mu_fleet_pump_now(struct mu_fleet *f)
 {
     if (!f->started || f->stopping) {
         return;
+    }
+    if (f->refit) {
+        refit(f);
     }
     give_pinned(f, true);
     give_any(f);

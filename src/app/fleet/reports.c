@@ -362,6 +362,7 @@ void mu_worker_hello(struct mu_worker *w, struct mu_report *r)
     mu_free(w->caps);
     mu_free(w->version);
     w->caps = r->caps.len ? mu_bytes_dup(r->caps) : NULL;
+    w->offers = mu_needs_offered(r->caps);
     w->version = r->version.len ? mu_bytes_dup(r->version) : NULL;
     mu_worker_dirty(w);
     if (mu_worker_order(w, MU_ORDER_WELCOME, &none, &o) < 0) {

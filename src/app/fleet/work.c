@@ -112,6 +112,7 @@ static void offered(struct mu_session_offer *op, int result)
         t->epoch = op->epoch;
         t->state = MU_ST_CLAIMED;
         k->offered = true;
+        t->said = MU_UNFIT_NO;
         k->token_known = mu_identity_run_token_add(f->opts.identity, k->token_hash.text, &t->id,
                                                    t->org_id, t->epoch) == 0;
         mu_work_next(t);
@@ -143,6 +144,7 @@ void mu_work_offer(struct mu_task *t)
                                   .conn = k->conn,
                                   .token = k->token_hash,
                                   .deadline_ms = MU_MAX(t->queued_ms + f->opts.pending_max_ms, net),
+                                  .noted = t->said != MU_UNFIT_NO || t->note,
                                   .done = offered,
                                   .ctx = t};
     k->busy = true;
