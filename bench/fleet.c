@@ -265,6 +265,10 @@ static void end_of(struct conn *c, char *msg, size_t len)
         struct live *x = live_of(c, execution);
         field(msg, "\"seq\":", seq, sizeof seq);
         if (x && atoi(seq) == 1) {
+            int n = snprintf(text, sizeof text, "{\"type\":\"task_state\",\"data\":{\"task_id\":\"%s\",\"execution_id\":\"%s\",\"epoch\":%s,\"seq\":2,\"state\":\"running\"}}",
+                             x->task, execution, x->epoch);
+            frame(c, 1, text, (size_t)n);
+        } else if (x && atoi(seq) == 2) {
             int n = snprintf(text, sizeof text, "{\"type\":\"task_completed\",\"data\":{\"task_id\":\"%s\",\"execution_id\":\"%s\",\"epoch\":%s,\"seq\":3,\"exit_code\":0,\"output\":\"done\"}}",
                              x->task, execution, x->epoch);
             frame(c, 1, text, (size_t)n);

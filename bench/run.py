@@ -20,6 +20,8 @@ import tempfile
 import time
 import urllib.request
 
+import workers
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build/bench"
 TOKEN = "a-tenant-of-the-benchmark"
@@ -161,10 +163,10 @@ class Muster:
     def pid(self):
         return self.process.pid
 
-    def call(self, method, path, body=None):
+    def call(self, method, path, body=None, token=TOKEN):
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method,
                                          data=None if body is None else json.dumps(body).encode(),
-                                         headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"})
+                                         headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"})
         with OPENER.open(request, timeout=60) as answer:
             return json.load(answer)
 
@@ -192,6 +194,8 @@ class Peer:
 
 
 class Bench:
+    cpu_us, rss_kib, spawn = staticmethod(cpu_us), staticmethod(rss_kib), staticmethod(spawn)
+
     def __init__(self, options, tmp):
         self.o, self.tmp = options, tmp
         self.seconds, self.rounds = (1.5, 1) if options.quick else (3.0, 3)
@@ -357,6 +361,11 @@ class Bench:
         paced.stop()
         self.idle_streams()
 
+    def fleet(self):
+        workers.dispatch(self)
+        workers.idle_workers(self)
+        workers.worker(self)
+
     def sse_limit(self):
         p = spawn([BUILD / "limit", "sse", str(self.seconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         port = int(p.stdout.readline())
@@ -455,6 +464,7 @@ class Bench:
             self.row("PostgreSQL: list of 50, 16 clients, 100,000 stored", self.load("http", server, 16, self.LIST))
             self.row("PostgreSQL: POST to finished, 1 client", finish)
             server.stop()
+            workers.dispatch(self, pg.new_database("fleet"))
         finally:
             pg.stop()
 
@@ -487,7 +497,8 @@ def main():
     parser.add_argument("--quick", action="store_true", help="one short round of each case: at most two minutes")
     parser.add_argument("--long", action="store_true", help="also with 1,000,000 stored runs")
     parser.add_argument("--engine", choices=("sqlite", "postgres"), help="only this engine (default: both; --quick: sqlite)")
-    parser.add_argument("--only", choices=("sqlite", "streams", "small", "stored", "idle"), help="only this group of cases")
+    parser.add_argument("--only", help="only this group of cases",
+                        choices=("sqlite", "streams", "small", "stored", "idle", "fleet", "sandbox"))
     parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "build/muster", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.binary = options.binary.resolve()
@@ -497,11 +508,13 @@ def main():
     try:
         if options.only:
             {"sqlite": bench.sqlite, "streams": bench.streams, "small": lambda: bench.small(None), "stored": bench.stored,
-             "idle": bench.idle_streams}[options.only]()
+             "idle": bench.idle_streams, "fleet": bench.fleet, "sandbox": lambda: workers.sandboxes(bench)}[options.only]()
         else:
             if options.engine != "postgres":
                 bench.sqlite()
                 bench.stored()
+                bench.fleet()
+                workers.sandboxes(bench)
             if options.engine == "postgres" or (not options.engine and not options.quick):
                 bench.postgres()
         print(f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, load average before the end "

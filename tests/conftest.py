@@ -11,16 +11,17 @@ def pytest_addoption(parser):
     parser.addoption("--engine", choices=("sqlite", "postgres"), default="sqlite", help="database of the servers")
     parser.addoption("--long", action="store_true", help="also the checks that take minutes by their nature")
     parser.addoption("--kills", type=int, default=20, help="kills of the crash test")
+    parser.addoption("--faults", default="150:15", help="tasks:faults of the fault run")
     parser.addoption("--agents", default="build/npm-agents", help="where the real agents are installed")
     parser.addoption("--sdk", default="build/npm-sdk", help="where the published TypeScript SDK is installed")
     parser.addoption("--schema-seconds", type=int, default=120, help="time for the property-based API tester")
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--engine") == "postgres":
-        free = [i for i in items if i.get_closest_marker("engine_free")]
-        items[:] = [i for i in items if i not in free]
-        config.hook.pytest_deselected(items=free)
+    chosen = {"engine_free": config.getoption("--engine") != "postgres", "minutes": config.getoption("--long")}
+    left_out = [i for i in items if any(not here and i.get_closest_marker(name) for name, here in chosen.items())]
+    items[:] = [i for i in items if i not in left_out]
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -65,12 +66,8 @@ def word():
 @pytest.fixture(scope="session")
 def shared(model, postgres):
     """One server for the tests that need no settings of their own; checked when the session ends."""
-    server = harness.Server(harness.provider_env(model), postgres=postgres, name="shared").start()
-    yield server
-    try:
-        server.stop()
-    finally:
-        server.remove()
+    with harness.serving(harness.provider_env(model), postgres=postgres, name="shared") as server:
+        yield server
 
 
 @pytest.fixture

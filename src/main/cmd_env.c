@@ -1,6 +1,7 @@
 #include <stdio.h>
 
 #include "main/client.h"
+#include "main/cmd_env.h"
 #include "main/ui.h"
 
 enum { MAX_BODY = 1000000 };
@@ -130,6 +131,9 @@ static void print_env(yyjson_val *e)
     print_text_row("scope", mu_json_get_bytes(e, "scope"));
     print_list("repos", mu_json_get(e, "repos"));
     print_list("setup", mu_json_get(e, "setup_commands"));
+    char *sandbox = mu_env_sandbox_line(mu_json_get(e, "sandbox"));
+    print_text_row("sandbox", mu_str(sandbox));
+    mu_free(sandbox);
     /* Names only: values belong on no screen by accident; --json shows what the API tells. */
     yyjson_obj_foreach(mu_json_get(e, "env_vars"), i, max, key, val)
     {
@@ -176,7 +180,8 @@ int mu_cmd_env_create(struct mu_cli *cli)
     if (mu_cli_has(cli, "global")) {
         mu_jw_kbool(&w, "global", true);
     }
-    int r = vars_of(&w, cli, NULL);
+    int r = mu_env_sandbox_flags(&w, cli, NULL);
+    r = r ? r : vars_of(&w, cli, NULL);
     mu_jw_obj_end(&w);
     if (r == 0) {
         r = mu_client_open(cli, &c);
@@ -233,7 +238,8 @@ static int update_env(struct mu_cli *cli, struct mu_client *c)
         mu_json_add(&body, secrets);
         w.comma = true;
     }
-    r = vars_of(&w, cli, mu_json_get(old.root, "env_vars"));
+    r = mu_env_sandbox_flags(&w, cli, mu_json_get(old.root, "sandbox"));
+    r = r ? r : vars_of(&w, cli, mu_json_get(old.root, "env_vars"));
     mu_jw_obj_end(&w);
     if (r == 0) {
         r = send_env(cli, c, "PUT", get.path, &body);

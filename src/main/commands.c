@@ -107,6 +107,11 @@ static const struct mu_flag env_flags[] = {
     MANY("repo", "OWNER/NAME", "repository to check out"),
     MANY("setup-command", "CMD", "command that prepares it"),
     MANY("var", "NAME[=value]", "variable; without = its value is taken from this environment"),
+    VALUE("network", "MODE", "proxy (listed hosts), none, or host (the worker's own)"),
+    MANY("allow", "HOST:PORT", "host that its runs may reach"),
+    SWITCH("nested", "sandboxes of the agent's own inside"),
+    SWITCH("fake-root", "the agent is user 0 inside"),
+    MANY("limit", "NAME=N", "memory_mb, cpus, pids, disk_mb or timeout_seconds"),
     SWITCH("global", "for every tenant (administrator)"),
     END};
 static const struct mu_flag env_update_flags[] = {
@@ -116,6 +121,12 @@ static const struct mu_flag env_update_flags[] = {
     MANY("setup-command", "CMD", "commands, all of them anew"),
     MANY("var", "NAME[=value]", "variable to set; the others stay"),
     MANY("unset", "NAME", "variable to remove"),
+    VALUE("network", "MODE", "proxy (listed hosts), none, or host (the worker's own)"),
+    MANY("allow", "HOST:PORT", "host that its runs may reach, all of them anew"),
+    SWITCH("nested", "sandboxes of the agent's own inside"),
+    SWITCH("fake-root", "the agent is user 0 inside"),
+    MANY("limit", "NAME=N", "memory_mb, cpus, pids, disk_mb or timeout_seconds"),
+    SWITCH("no-sandbox", "forget what was said about the sandbox before"),
     END};
 static const struct mu_flag schedule_flags[] = {
     VALUE("cron", "EXPR", "five fields, UTC: \"0 9 * * *\""),

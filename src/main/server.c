@@ -266,6 +266,8 @@ static void fill_faces(struct mu_server *s)
         .core = s->loops[0],
         .list_legacy_items = c->list_legacy_items,
         .allow_raw_env_image = c->allow_raw_env_image,
+        .tenant_host_network = c->tenant_host_network,
+        .tenant_nested = c->tenant_nested,
         .list_message_bytes = c->list_message_bytes,
         .image_allowlist = c->image_allowlist,
         .public_url = c->public_url,

@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -10,9 +11,17 @@
 #include "base/log.h"
 #include "main/server.h"
 
-enum { DISK_MS = 5000, HARD_LIMIT_MS = 25000, DRAIN_MS = 1000 };
+enum { DISK_MS = 5000, TRIM_BYTES = 8 << 20, HARD_LIMIT_MS = 25000, DRAIN_MS = 1000 };
 
-/* --- the disk: looked at on a thread of the work pool --- */
+/* --- disk and memory: looked at on a thread of the work pool --- */
+
+/* After a wave of connections the allocator keeps what it freed between what lives on. */
+static void trim_memory(void)
+{
+    if (mallinfo2().fordblks > TRIM_BYTES) {
+        malloc_trim(0);
+    }
+}
 
 static void look_at_disk(struct mu_job *job)
 {
@@ -20,6 +29,7 @@ static void look_at_disk(struct mu_job *job)
     struct statvfs v;
     look->free_mb =
         statvfs(look->dir, &v) == 0 ? (int64_t)((uint64_t)v.f_bavail * v.f_frsize >> 20) : -1;
+    trim_memory();
 }
 
 static void judge_disk(struct mu_server *s)

@@ -203,7 +203,18 @@ static int labels(struct build *b)
     return r;
 }
 
-/* The agents of this machine: announced, and bound into sandboxes. */
+static bool has_variable(const char *const *environment, const char *name)
+{
+    for (; environment && *environment; environment++) {
+        if (!strncmp(*environment, name, strlen(name))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The agents of this machine: announced, and bound into sandboxes. One whose command is given by a
+ * variable of every task is there too. */
 static int harnesses(struct build *b)
 {
     const struct {
@@ -212,15 +223,20 @@ static int harnesses(struct build *b)
                  {"codex", b->c->codex_path},
                  {"gemini", b->c->gemini_path},
                  {"opencode", NULL}};
+    static const char *const commands[] = {"OZ_SIDECAR_CLAUDE_CMD=", "OZ_SIDECAR_CODEX_CMD=",
+                                           "OZ_SIDECAR_GEMINI_CMD=", "OZ_SIDECAR_OPENCODE_CMD="};
     struct list names = {0}, paths = {0};
     int r = push(b, &names, "shell");
     for (size_t i = 0; r == 0 && i < MU_ARRAY_LEN(known); i++) {
         char real[PATH_MAX];
         char *found =
             mu_process_find(known[i].path ? known[i].path : known[i].name, getenv("PATH"));
-        if (found && realpath(found, real)) {
+        bool there = found && realpath(found, real);
+        if (there || has_variable(b->s->conf.environment, commands[i])) {
             r = push(b, &names, known[i].name);
-            r = r == 0 ? push(b, &paths, known[i].name) : r;
+        }
+        if (r == 0 && there) {
+            r = push(b, &paths, known[i].name);
             r = r == 0 ? push(b, &paths, mu_arena_dup(&b->s->arena, mu_str(real)).ptr) : r;
         }
         mu_free(found);
@@ -529,7 +545,7 @@ static int sandbox(struct build *b)
                  : !strcmp(c->sandbox_net, "none") ? MU_NET_NONE
                                                    : MU_NET_PROXY;
     w->keep_running = b->cli && mu_cli_has(b->cli, "keep-running");
-    w->allow = c->sandbox_allow;
+    w->allow = c->sandbox_allow && strcmp(c->sandbox_allow, "none") != 0 ? c->sandbox_allow : NULL;
     w->allow_addr = c->sandbox_allow_addr;
     w->forward = c->sandbox_forward;
     w->cache_dir = c->runner_cache_dir ? c->runner_cache_dir

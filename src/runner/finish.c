@@ -9,7 +9,7 @@
 #include "runner/runner_int.h"
 
 enum { RESULT_MAX = 1 << 20, OUTPUT_MAX = MU_OUTPUT_HEAD + MU_OUTPUT_MARK * 2 + MU_OUTPUT_TAIL };
-static const struct mu_patch_limits PATCH = {NULL, 120000, 16 << 20, 64 << 20};
+static const struct mu_patch_limits PATCH = {NULL, 120000, 16 << 20, 32 << 20};
 enum { PATCH_STOPPING_MS = 1200 };
 
 static void write_result(struct mu_runner *r)

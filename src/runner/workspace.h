@@ -28,15 +28,15 @@ MU_MUST_USE int mu_workspace_write(struct mu_workspace *w, const char *name, mu_
 /* A regular file of .oz, at most ret->max bytes; MU_E_NOT_FOUND, MU_E_TOO_LARGE, -errno. */
 MU_MUST_USE int mu_workspace_read(struct mu_workspace *w, const char *name, struct mu_buf *ret);
 
-/* A file that the worker shall keep. */
+/* A file that the worker shall keep; not more or larger than the server takes (oz-worker.md 16). */
 struct mu_result_file {
     char *name; /* [A-Za-z0-9_-][A-Za-z0-9._-]{0,127}, of no other file of the task */
     char *path; /* below MU_WORKSPACE */
     const char *media_type;
     int64_t bytes;
 };
-enum { MU_RESULT_FILES = 100 };
-static const int64_t MU_RESULT_FILE_BYTES = 64LL << 20, MU_RESULT_ALL_BYTES = 256LL << 20;
+enum { MU_RESULT_FILES = 64 };
+static const int64_t MU_RESULT_FILE_BYTES = 32LL << 20, MU_RESULT_ALL_BYTES = 256LL << 20;
 
 /* Appends the regular files below .oz/artifacts, sorted by path, to ret[*n]: at most
  * MU_RESULT_FILES in all and of bounded size. Links, paths with control characters and what is too

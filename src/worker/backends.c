@@ -158,20 +158,28 @@ static struct mu_backend *usable(struct mu_worker *w, const char *kind)
     return b && b->report.usable ? b : NULL;
 }
 
-struct mu_backend *mu_backends_choose(struct mu_worker *w, bool has_image, const char **ret_why)
+static struct mu_backend *fitting(struct mu_worker *w, const char *kind,
+                                  const struct mu_wire_assignment *as, char *ret_why, size_t size)
+{
+    struct mu_backend *b = usable(w, kind);
+    return b && mu_policy_fits(b, as, ret_why, size) ? b : NULL;
+}
+
+struct mu_backend *mu_backends_choose(struct mu_worker *w, const struct mu_wire_assignment *as,
+                                      char *ret_why, size_t size)
 {
     static const char *const with_image[] = {"docker", "namespace", "direct"};
     static const char *const without[] = {"namespace", "docker", "direct"};
-    const char *const *order = has_image ? with_image : without;
+    const char *const *order = as->image.len ? with_image : without;
+    snprintf(ret_why, size, "no sandbox back end is usable on this worker");
     if (strcmp(w->conf->backend, "auto") != 0) {
-        struct mu_backend *b = usable(w, w->conf->backend);
-        if (!b && w->n_backends) {
-            *ret_why = w->backends[0].report.summary;
+        if (!usable(w, w->conf->backend) && w->n_backends) {
+            snprintf(ret_why, size, "%s", w->backends[0].report.summary);
         }
-        return b;
+        return fitting(w, w->conf->backend, as, ret_why, size);
     }
     for (size_t i = 0; i < 3; i++) {
-        struct mu_backend *b = usable(w, order[i]);
+        struct mu_backend *b = fitting(w, order[i], as, ret_why, size);
         if (b) {
             return b;
         }

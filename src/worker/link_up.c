@@ -125,7 +125,13 @@ void mu_uplink_hello(struct mu_worker *w)
     mu_jw_arr_end(&jw);
     mu_jw_ki64(&jw, "capacity", w->conf->capacity);
     put_list(&jw, "harnesses", w->conf->harnesses);
-    put_list(&jw, "features", w->conf->features);
+    mu_jw_key(&jw, "features");
+    mu_jw_arr(&jw);
+    for (const char *const *f = w->conf->features; f && *f; f++) {
+        mu_jw_str(&jw, mu_str(*f));
+    }
+    mu_policy_features(w, &jw);
+    mu_jw_arr_end(&jw);
     put_list(&jw, "labels", w->conf->labels);
     put_versions(&jw);
     put_running(w, &jw);
@@ -259,6 +265,7 @@ static void take_acked(struct mu_worker *w, yyjson_val *ack)
     struct mu_attempt *t = mu_slots_find(w, MU_B_NONE, id);
     if (t) {
         t->acked_seq = MU_MAX(t->acked_seq, seq);
+        mu_lease_acked(t);
     }
     mu_ends_acked(w, id, seq);
 }

@@ -135,8 +135,8 @@ static int name_execution(struct mu_worker *w, struct mu_attempt *t)
 
 static void take(struct mu_worker *w, struct mu_arena *arena, const struct mu_wire_assignment *as)
 {
-    const char *why = "no sandbox back end is usable on this worker";
-    struct mu_backend *backend = mu_backends_choose(w, as->image.len > 0, &why);
+    char why[256];
+    struct mu_backend *backend = mu_backends_choose(w, as, why, sizeof why);
     if (!backend) {
         refuse(w, as, why);
         return;
@@ -149,6 +149,7 @@ static void take(struct mu_worker *w, struct mu_arena *arena, const struct mu_wi
     t->as = *as;
     t->backend = backend;
     t->epoch = as->epoch;
+    t->lease_ms = mu_uplink_native(w) ? as->lease_ms : 0;
     if (name_execution(w, t) < 0) {
         mu_attempt_free(t);
         reject(w, as, "worker is out of memory");

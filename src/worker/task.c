@@ -141,6 +141,8 @@ void mu_attempt_record(struct mu_attempt *t)
     mu_jw_kbool(&w, "started", t->state >= MU_ATTEMPT_STARTED);
     mu_jw_kbool(&w, "dispatched", t->dispatched);
     mu_jw_kbool(&w, "cancelled", t->cancelled);
+    mu_jw_ki64(&w, "lease_ms", t->lease_ms);
+    mu_jw_kbool(&w, "held", t->held);
     if (t->token) {
         mu_jw_kcstr(&w, "token", t->token);
     }
@@ -275,6 +277,7 @@ void mu_attempt_begin(struct mu_attempt *t)
     mu_uplink_send(w, &buf);
     mu_buf_fini(&buf);
     mu_attempt_tell_state(t, "preparing", NULL);
+    mu_lease_watch(w);
     mu_attempt_prepare(t);
 }
 
@@ -307,45 +310,6 @@ static const char *text_of(struct mu_attempt *t, mu_bytes b)
     return b.len ? mu_arena_dup(&t->arena, b).ptr : NULL;
 }
 
-/* The environment's network.allow: a list or text, handed on as text. */
-static const char *allowed_hosts(struct mu_attempt *t)
-{
-    yyjson_val *allow = mu_json_get(mu_json_get(t->as.policy, "network"), "allow"), *v;
-    struct mu_buf text;
-    size_t i, n;
-    if (yyjson_is_str(allow)) {
-        return text_of(t, mu_json_bytes(allow));
-    }
-    if (!yyjson_is_arr(allow)) {
-        return NULL;
-    }
-    mu_buf_init(&text, 1 << 20);
-    yyjson_arr_foreach(allow, i, n, v)
-    {
-        mu_buf_add(&text, mu_json_bytes(v));
-        mu_buf_add_char(&text, ',');
-    }
-    const char *made = text.failed ? NULL : text_of(t, mu_buf_bytes(&text));
-    mu_buf_fini(&text);
-    return made;
-}
-
-static bool is_word(yyjson_val *obj, const char *key, const char *word)
-{
-    return mu_bytes_is(mu_json_get_bytes(obj, key), word);
-}
-
-/* A task may ask for less network than the worker gives, never for more. */
-static enum mu_sandbox_network network_of(const struct mu_attempt *t)
-{
-    enum mu_sandbox_network most = t->w->conf->network;
-    yyjson_val *network = mu_json_get(t->as.policy, "network");
-    if (most == MU_NET_NONE || is_word(network, "mode", "none")) {
-        return MU_NET_NONE;
-    }
-    return is_word(network, "mode", "proxy") ? MU_NET_PROXY : most;
-}
-
 static int launch(struct mu_attempt *t, struct mu_err *err)
 {
     const struct mu_worker_conf *c = t->w->conf;
@@ -369,11 +333,7 @@ static int launch(struct mu_attempt *t, struct mu_err *err)
                                    .n_checkouts = mu_checkouts_fill(t, checkouts),
                                    .log_bytes = MAX_LOG_BYTES,
                                    .timeout_ms = timeout_of(t),
-                                   .stop_grace_ms = c->stop_grace_ms,
-                                   .network = network_of(t),
-                                   .fake_root = is_word(t->as.policy, "root", "fake"),
-                                   .nested = mu_json_get_bool(t->as.policy, "nested", false),
-                                   .broker_policy = allowed_hosts(t)};
+                                   .stop_grace_ms = c->stop_grace_ms};
     int r = mu_wire_env(&t->arena, as, &about, &spec.env, &long_prompt, err);
     if (r == 0) {
         r = mu_wire_argv(&t->arena, as, &about, &spec.argv);
@@ -387,10 +347,7 @@ static int launch(struct mu_attempt *t, struct mu_err *err)
     spec.prompt = t->prompt.ptr ? t->prompt : long_prompt;
     spec.image = text_of(t, as->image);
     spec.sidecar_image = text_of(t, as->sidecar);
-    spec.cpus = as->vcpus > 0 ? (double)as->vcpus : as->cpus;
-    spec.memory_bytes = as->memory_gb > 0 ? as->memory_gb << 30 : as->memory_mb << 20;
-    spec.pids = as->pids;
-    spec.disk_bytes = as->disk_mb << 20;
+    mu_policy_fill(t, &spec);
     struct mu_buf task;
     mu_buf_init(&task, MU_WIRE_MAX_MESSAGE);
     if (foreign) {

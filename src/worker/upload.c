@@ -6,7 +6,7 @@
 #include "worker/worker_int.h"
 
 enum {
-    MAX_FILE = 64 << 20,
+    MAX_FILE = 32 << 20, /* what the server takes */
     TRIES = 6,
     TRY_MS = 500, /* doubles */
     CONNECT_MS = 10000,

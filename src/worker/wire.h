@@ -34,6 +34,14 @@ struct mu_wire_mount {
     bool writable;
 };
 
+/* What the task needs of its sandbox. */
+enum mu_wire_network { MU_WIRE_NET_ANY, MU_WIRE_NET_PROXY, MU_WIRE_NET_NONE, MU_WIRE_NET_HOST };
+struct mu_wire_policy {
+    enum mu_wire_network network;
+    yyjson_val *allow; /* network.allow: an array of text, or text; NULL = none */
+    bool nested, fake_root;
+};
+
 struct mu_wire_assignment {
     mu_bytes task_id;      /* valid whenever it is not empty, also after MU_E_INVALID */
     mu_bytes execution_id; /* empty: the server gave none */
@@ -42,7 +50,8 @@ struct mu_wire_assignment {
     int64_t vcpus, memory_gb, memory_mb, pids, disk_mb;
     double cpus;
     bool team;
-    yyjson_val *task, *snapshot, *env_vars, *args, *policy, *secrets;
+    yyjson_val *task, *snapshot, *env_vars, *args, *secrets;
+    struct mu_wire_policy policy;
     struct mu_wire_mount mounts[16];
     size_t n_mounts;
 };

@@ -262,13 +262,49 @@ static void read_task(struct reader *rd, yyjson_val *data, struct mu_wire_assign
     }
 }
 
+/* Whoever asks for less than usual must not get the usual because of a slip. */
+static void read_policy(struct reader *rd, yyjson_val *data, struct mu_wire_policy *ret)
+{
+    yyjson_val *policy = take(rd, data, "", "policy", 'o');
+    yyjson_val *network = take(rd, policy, "policy.", "network", 'o');
+    mu_bytes mode = text_of(rd, network, "policy.network.", "mode");
+    mu_bytes root = text_of(rd, policy, "policy.", "root");
+    yyjson_val *nested = take(rd, policy, "policy.", "nested", 'b'), *v;
+    size_t i, n;
+    if (mode.ptr && !mu_bytes_is(mode, "proxy") && !mu_bytes_is(mode, "none") &&
+        !mu_bytes_is(mode, "host")) {
+        fail(rd, "policy.network.mode must be proxy, none or host");
+    }
+    if (root.ptr && !mu_bytes_is(root, "fake")) {
+        fail(rd, "policy.root must be fake");
+    }
+    ret->network = mu_bytes_is(mode, "proxy")  ? MU_WIRE_NET_PROXY
+                   : mu_bytes_is(mode, "none") ? MU_WIRE_NET_NONE
+                   : mu_bytes_is(mode, "host") ? MU_WIRE_NET_HOST
+                                               : MU_WIRE_NET_ANY;
+    ret->nested = nested && yyjson_get_bool(nested);
+    ret->fake_root = root.ptr != NULL;
+    ret->allow = mu_json_get(network, "allow");
+    ret->allow = yyjson_is_null(ret->allow) ? NULL : ret->allow;
+    if (!ret->allow || yyjson_is_str(ret->allow)) {
+        return;
+    }
+    ret->allow = take(rd, network, "policy.network.", "allow", 'a');
+    yyjson_arr_foreach(ret->allow, i, n, v)
+    {
+        if (!yyjson_is_str(v)) {
+            fail(rd, "policy.network.allow must hold text only");
+        }
+    }
+}
+
 static void read_native(struct reader *rd, yyjson_val *data, struct mu_wire_assignment *as)
 {
     as->epoch = number_of(rd, data, "", "epoch");
     as->lease_ms = number_of(rd, data, "", "lease_ms");
     as->harness = text_of(rd, data, "", "harness");
     as->session_token = text_of(rd, data, "", "session_token");
-    as->policy = take(rd, data, "", "policy", 'o');
+    read_policy(rd, data, &as->policy);
     as->secrets = take(rd, data, "", "secrets", 'o');
     check_strings(rd, as->secrets, "secrets");
     yyjson_val *deadline = mu_json_get(data, "deadline_at");
@@ -284,6 +320,9 @@ static void read_native(struct reader *rd, yyjson_val *data, struct mu_wire_assi
     as->disk_mb = number_of(rd, res, "resources.", "disk_mb");
     yyjson_val *cpus = take(rd, res, "resources.", "cpus", 'n');
     as->cpus = cpus ? yyjson_get_num(cpus) : 0;
+    if (as->memory_mb > (1 << 24) || as->disk_mb > (1 << 24)) {
+        fail(rd, "resources out of range");
+    }
     for (size_t i = 0; i < as->session_token.len; i++) { /* it becomes a header */
         if ((unsigned char)as->session_token.ptr[i] <= ' ' || as->session_token.ptr[i] == 127) {
             fail(rd, "session_token is not a token");

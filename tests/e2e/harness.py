@@ -21,6 +21,7 @@ import httpx
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("MUSTER", ROOT / "build/asan/muster")).resolve()
+RELEASE = ROOT / "build/muster"  # what script/build makes; only where a sanitizer would be in the way
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 LIBC = ctypes.CDLL(None, use_errno=True)
 API = "/api/v1"
@@ -323,6 +324,19 @@ class Server:
 
     def socket(self, timeout=10.0):
         return socket.create_connection(("127.0.0.1", self.port), timeout)
+
+
+@contextlib.contextmanager
+def serving(env=None, **options):
+    """A server for as long as the block; how it ended is checked."""
+    server = Server(env, **options)
+    try:
+        yield server.start()
+    finally:
+        try:
+            server.stop()
+        finally:
+            server.remove()
 
 
 class Client(httpx.Client):

@@ -16,9 +16,8 @@ BUNDLE = pathlib.Path(os.environ.get("MUSTER_AGENT", ROOT / "build/asan/agent"))
 
 @pytest.fixture(scope="module")
 def podman():
-    why = podman_tool.why_not()
-    if why:
-        pytest.skip(why)
+    if os.getuid() != 0:
+        pytest.skip("a service of our own with private storage needs root")
     engine = podman_tool.Podman()
     engine.image("localhost/task:1")
     engine.image("localhost/user:1", changes=["USER worker"])

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import threading
 
+import git_remote
 import pytest
 from harness import BINARY, ROOT
 
 pytestmark = pytest.mark.engine_free
+REPOSITORY = "https://git.example.org/team/app.git"
 PAGES = [p for p in sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -26,7 +28,8 @@ def first_server(tmp_path_factory):
     """script/server as a stranger starts it, but for the port and the data folder."""
     home = tmp_path_factory.mktemp("home")
     env = {"PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(home), "LANG": "C.UTF-8",
-           "OZ_DATA_DIR": str(home / "data"), "OZ_ENV_FILE": "/dev/null"}
+           "OZ_DATA_DIR": str(home / "data"), "OZ_ENV_FILE": "/dev/null",
+           "SANDBOX_DRIVER": "namespace"}  # a machine with an engine would pull the image
     process = subprocess.Popen(["script/server", "--set", "OZ_CONTROL_PLANE_PORT=0"], cwd=ROOT, env=env, text=True,
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     seen, port = [], None
@@ -51,15 +54,21 @@ def test_readme_commands_run_as_written(first_server):
     for block in shells:
         script += f"echo '=== block'\n{block}\n"
     script += f"echo '=== block'\npython - <<'PYTHON'\n{pythons[0]}PYTHON\n"
-    # The one thing that is not as written: port 8080 may be somebody else's here.
+    # What is not as written: port 8080 may be somebody else's here, and the repository is one of ours.
     script = script.replace("http://127.0.0.1:8080", url)
-    done = subprocess.run(["bash"], input=script, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    assert REPOSITORY in script, "the page says to put one's own there"
+    with git_remote.serving("app.git", Makefile="test:\n\techo made it; echo made > made\n") as own:
+        done = subprocess.run(["bash"], input=script.replace(REPOSITORY, own), cwd=ROOT, env=env, capture_output=True,
+                              text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    first, _, curl, more, python = done.stdout.split("=== block\n")[1:]
+    first, _, curl, sandboxed, more, python = done.stdout.split("=== block\n")[1:]
     assert "hello from " + os.uname().nodename in first and "step 1\nstep 2\nstep 3\n" in first
     assert first.count("SUCCEEDED") == 2, first
     run = json.loads(curl)
     assert run.get("state") == "SUCCEEDED" and run["output"] == "hello from curl", curl
+    run, end = json.JSONDecoder().raw_decode(sandboxed)
+    assert run.get("state") == "SUCCEEDED" and "made it" in run["output"], sandboxed
+    assert "+++ b/made\n" in sandboxed[end:] and "\n+made\n" in sandboxed[end:], sandboxed
     assert "sk_" in more and "shell" in more and "morning" in more
     assert python == "SUCCEEDED hello from the SDK\n"
 

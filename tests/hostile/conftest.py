@@ -20,12 +20,8 @@ def secure(model, postgres, certificate):
     """The same server behind TLS."""
     cert, key = certificate
     env = harness.provider_env(model, OZ_TLS_CERT_FILE=str(cert), OZ_TLS_KEY_FILE=str(key))
-    server = harness.Server(env, postgres=postgres, name="secure").start()
-    yield server
-    try:
-        server.stop()
-    finally:
-        server.remove()
+    with harness.serving(env, postgres=postgres, name="secure") as server:
+        yield server
 
 
 class Line:

@@ -163,6 +163,35 @@ SIZES = [
     Row("too long, without key", RUN + HOST + b"Content-Length: 2000000\r\n\r\n", 401),
 ]
 
+
+
+def sandbox(text):
+    body = b'{"name":"n","docker_image":"d","sandbox":' + text + b"}"
+    return post(b"Content-Length: %d\r\n" % len(body), body, ENVIRONMENT)
+
+
+SANDBOXES = [
+    Row("sandbox is text", sandbox(b'"proxy"'), 400, close=False),
+    Row("sandbox with an unknown member", sandbox(b'{"privileged":true}'), 400, close=False),
+    Row("sandbox with a folder of the worker", sandbox(b'{"base":"/"}'), 400, close=False),
+    Row("sandbox: a member of another case", sandbox(b'{"Nested":true}'), 400, close=False),
+    Row("sandbox: rights that the tenant has not", sandbox(b'{"nested":true}'), 403, close=False),
+    Row("sandbox: the worker's network", sandbox(b'{"network":{"mode":"host"}}'), 403, close=False),
+    Row("sandbox: a right behind one that it has", sandbox(b'{"nested":false,"nested":true}'), 400, close=False),
+    Row("sandbox: an unknown mode", sandbox(b'{"network":{"mode":"HOST"}}'), 400, close=False),
+    Row("sandbox: hosts without the proxy", sandbox(b'{"network":{"mode":"none","allow":["a.example:1"]}}'), 400, close=False),
+    Row("sandbox: an address", sandbox(b'{"network":{"allow":["169.254.169.254:80"]}}'), 400, close=False),
+    Row("sandbox: an address in hex", sandbox(b'{"network":{"allow":["0xa9fea9fe:80"]}}'), 400, close=False),
+    Row("sandbox: an address in brackets", sandbox(b'{"network":{"allow":["[::ffff:127.0.0.1]:80"]}}'), 400, close=False),
+    Row("sandbox: everything", sandbox(b'{"network":{"allow":["*:443"]}}'), 400, close=False),
+    Row("sandbox: two hosts in one", sandbox(b'{"network":{"allow":["a.example:1,*.b.example:1"]}}'), 400, close=False),
+    Row("sandbox: a zero byte in a host", sandbox(b'{"network":{"allow":["a.example\\u0000.b.example:443"]}}'), 400, close=False),
+    Row("sandbox: 257 hosts", sandbox(b'{"network":{"allow":[' + b",".join([b'"a.example:1"'] * 257) + b"]}}"), 400, close=False),
+    Row("sandbox: memory beyond 64 bit", sandbox(b'{"limits":{"memory_mb":99999999999999999999}}'), 400, close=False),
+    Row("sandbox: less than no processor", sandbox(b'{"limits":{"cpus":-0.5}}'), 400, close=False),
+    Row("sandbox: processors without an end", sandbox(b'{"limits":{"cpus":1e999}}'), 400, close=False),
+]
+
 ODD_BUT_FINE = [
     Row("chunked", post(CHUNKED, b"14\r\n" + BODY + b"\r\n0\r\n\r\n"), 200, close=False),
     Row("chunked in single bytes", post(CHUNKED, b"".join(b"1\r\n%c\r\n" % b for b in BODY) + b"0\r\n\r\n"), 200, close=False),
@@ -183,7 +212,7 @@ ODD_BUT_FINE = [
     Row("unknown header of odd bytes", get(headers=HOST + AUTH + "X: ünïcödé\r\n".encode()), 200, close=False),
 ]
 
-HTTP = FRAMING + START_LINE + TARGET + HOSTS + SIZES + ODD_BUT_FINE
+HTTP = FRAMING + START_LINE + TARGET + HOSTS + SIZES + SANDBOXES + ODD_BUT_FINE
 
 
 class Json(NamedTuple):

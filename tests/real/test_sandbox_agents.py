@@ -2,14 +2,10 @@
 namespace sandbox, with the shell and the real claude, codex and opencode: each edits a file in a cloned repository and
 commits it; output and patch come back. The model server is reached through a forward of the broker."""
 import json
-import os
-import pathlib
-import shutil
-import socket
-import subprocess
-import tempfile
 import urllib.parse
 
+import git_remote
+import harness
 import pytest
 from harness import ROOT, eventually, ok
 
@@ -27,26 +23,8 @@ def modules(request):
 
 @pytest.fixture(scope="module")
 def remote():
-    """A repository behind git's own server."""
-    top = pathlib.Path(tempfile.mkdtemp(prefix="muster-remote-"))
-    git = ["git", "-C", top / "repo", "-c", "user.name=a", "-c", "user.email=a@example.com"]
-    subprocess.run(["git", "init", "-q", "-b", "main", top / "repo"], check=True)
-    (top / "repo/README").write_text("one\n")
-    subprocess.run([*git, "add", "README"], check=True)
-    subprocess.run([*git, "commit", "-qm", "one"], check=True)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    daemon = subprocess.Popen(["git", "daemon", "--listen=127.0.0.1", f"--port={port}", f"--base-path={top}", "--export-all",
-                               "--reuseaddr"], stderr=subprocess.DEVNULL, start_new_session=True)
-
-    def answers():
-        return subprocess.run(["git", "ls-remote", f"git://127.0.0.1:{port}/repo"], capture_output=True).returncode == 0
-    eventually(answers, what="git daemon")
-    yield f"git://127.0.0.1:{port}/repo"
-    os.killpg(daemon.pid, 15)
-    daemon.wait()
-    shutil.rmtree(top)
+    with git_remote.serving(README="one\n") as url:
+        yield url
 
 
 def base(model, name, v1=True):
@@ -80,16 +58,13 @@ def opencode(model):
 
 @pytest.fixture(scope="module")
 def server(model, modules, postgres):
-    import harness
     port = urllib.parse.urlsplit(model.base("claude")).port
-    s = harness.Server({"OZ_EMBEDDED_WORKER": "on", "OZ_SANDBOX_FORWARD": f"{INSIDE}=127.0.0.1:{port}",
-                        "PATH": f"{modules}/.bin:{modules}/opencode-linux-x64/bin:/usr/local/bin:/usr/bin:/bin"},
-                       postgres=postgres, name="sandboxes").start()
-    admin = s.client()
-    eventually(lambda: admin.get("/api/v1/workers").json()["connected"] == 1, timeout=60, what="the embedded worker")
-    yield s
-    s.stop()
-    s.remove()
+    env = {"OZ_EMBEDDED_WORKER": "on", "OZ_SANDBOX_FORWARD": f"{INSIDE}=127.0.0.1:{port}",
+           "PATH": f"{modules}/.bin:{modules}/opencode-linux-x64/bin:/usr/local/bin:/usr/bin:/bin"}
+    with harness.serving(env, postgres=postgres, name="sandboxes") as s:
+        admin = s.client()
+        eventually(lambda: admin.get("/api/v1/workers").json()["connected"] == 1, timeout=60, what="the embedded worker")
+        yield s
 
 
 def test_a_script_works_in_a_cloned_repository(server, remote):

@@ -10,18 +10,10 @@ import time
 APPLETS = "sh cat echo sleep true id ls mkdir cp env grep tail head kill mount touch ps printf seq tr wc dd rm stat".split()
 
 
-def why_not():
-    """A sentence when there can be no Podman here, else None."""
-    if os.getuid() != 0:
-        return "needs root"
-    for program in ("podman", "crun", "busybox", "unshare"):
-        if not shutil.which(program):
-            return f"{program} is not installed: script/bootstrap test"
-    return None
-
-
 class Podman:
     def __init__(self):
+        missing = [p for p in ("podman", "crun", "busybox", "unshare") if not shutil.which(p)]
+        assert not missing, f"not installed: {' '.join(missing)} (script/bootstrap test)"
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="muster-podman-"))
         self.socket = self.dir / "podman.sock"
         # A container may have at most the limits that we have.
@@ -43,8 +35,9 @@ class Podman:
         words = ["unshare", "-m", "sh", "-c", 'umount /sys/fs/cgroup/unified 2>/dev/null; exec podman "$@"', "podman",
                  *map(str, self.options), *map(str, args)]
         if start:
-            return subprocess.Popen(words, env=self.env, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL)
-        return subprocess.run(words, env=self.env, capture_output=True, timeout=120, **more)
+            return subprocess.Popen(words, env=self.env, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL,
+                                    cwd=self.dir)  # conmon leaves a file "oom" where it was started
+        return subprocess.run(words, env=self.env, capture_output=True, timeout=120, cwd=self.dir, **more)
 
     def image(self, name, files=(), changes=(), busybox=True):
         root = pathlib.Path(tempfile.mkdtemp(dir=self.dir))

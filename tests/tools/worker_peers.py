@@ -497,6 +497,7 @@ class Native(Peer):
     def __init__(self, server, worker_id=None, capacity=5, instance=None, hello=True, **more):
         self.instance, self.capacity, self.says_hello = instance or str(uuid.uuid4()), capacity, hello
         self.seq, self.running, self.unacked = {}, {}, {}
+        self.said = {k: more.pop(k) for k in ("features", "harnesses") if k in more}
         super().__init__(server, worker_id, query={"proto": "2", "instance": self.instance, **more.pop("query", {})}, **more)
 
     def opened(self):
@@ -518,7 +519,7 @@ class Native(Peer):
             "running": [{"task_id": t["task_id"], "execution_id": e, "epoch": t["epoch"], "state": "running",
                          "last_seq": self.seq.get(e, 0), "terminal_offset": 0, "since": "2026-01-31T12:00:00Z"}
                         for e, t in self.running.items() if e not in self.unacked],
-            "unacked": list(self.unacked), **changed})
+            "unacked": list(self.unacked), **self.said, **changed})
 
     def arrived(self, message):
         if message["type"] == "ack":

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "app/fleet/needs.h"
 #include "app/providers/providers.h"
 #include "proto/json.h"
 
@@ -130,5 +131,8 @@ int mu_run_request_fill(const struct mu_run_request *rq,
     op->env_snapshot = rq->env_snapshot;
     mu_bytes host = mu_bytes_trim(mu_json_get_bytes(rq->config, "worker_host"));
     op->pin_worker_id = host.len && !mu_bytes_is(host, "warp") ? host : MU_B_NONE;
-    return build_spec(rq, a, &op->spec);
+    op->needs = 0;
+    int r =
+        op->route == MU_ROUTE_WORKER ? mu_needs_of(op->harness, rq->env_snapshot, &op->needs) : 0;
+    return r < 0 ? r : build_spec(rq, a, &op->spec);
 }

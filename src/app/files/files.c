@@ -1,13 +1,45 @@
 #include "app/files/files.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 struct mu_files {
     int dir_fd;
 };
+
+static bool is_tmp(const char *name)
+{
+    struct mu_id id;
+    mu_bytes text = mu_str(name);
+    return mu_bytes_ends(text, MU_B(".tmp")) &&
+           mu_id_parse(mu_bytes_head(text, text.len - 4), NULL, &id) == 0;
+}
+
+/* What a server left that was killed while it wrote. Everybody who uses the folder holds a shared
+ * lock on it: where another one does, a file may be its work under way, and stays for now. */
+static void sweep(int dir_fd)
+{
+    if (flock(dir_fd, LOCK_EX | LOCK_NB) == 0) {
+        int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        DIR *d = fd < 0 ? NULL : fdopendir(fd);
+        struct dirent *e;
+        while (d && (e = readdir(d))) {
+            if (is_tmp(e->d_name)) {
+                unlinkat(dir_fd, e->d_name, 0);
+            }
+        }
+        if (d) {
+            closedir(d);
+        } else if (fd >= 0) {
+            close(fd);
+        }
+    }
+    (void)!flock(dir_fd, LOCK_SH); /* waits for nobody but another start's sweep */
+}
 
 int mu_files_new(const char *dir, struct mu_files **ret, struct mu_err *err)
 {
@@ -25,6 +57,7 @@ int mu_files_new(const char *dir, struct mu_files **ret, struct mu_err *err)
         return mu_err_set(err, -ENOMEM, "out of memory");
     }
     f->dir_fd = mu_steal_fd(&fd);
+    sweep(f->dir_fd);
     *ret = f;
     return 0;
 }

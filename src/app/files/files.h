@@ -9,7 +9,8 @@
 
 struct mu_files;
 
-/* Makes the folder (0700) when it is missing. */
+/* Makes the folder (0700) when it is missing; removes what was half written when a server was
+ * killed. Blocking: start-up only. */
 MU_MUST_USE int mu_files_new(const char *dir, struct mu_files **ret, struct mu_err *err);
 struct mu_files *mu_files_free(struct mu_files *f);
 /* Blocking; work pool only. Writes under a temporary name, syncs, renames, syncs the folder.

@@ -157,6 +157,8 @@ void mu_work_end(struct mu_task *t)
                            : k->side                ? k->side->session_link
                                                     : MU_B_NONE;
         op->attempt_reason = k->end->failure_reason;
+    } else if (k->sent) { /* its worker was told of it and said nothing: the next start knows */
+        op->attempt_reason = MU_B(MU_ATT_UNSETTLED);
     }
     memcpy(op->org_id, t->org_id, sizeof op->org_id);
     take_output(k, op);

@@ -72,6 +72,12 @@ static void tick(struct mu_timer *timer)
 
 /* --- life --- */
 
+void mu_fleet_on_freed(struct mu_fleet *f, void (*freed)(void *arg), void *arg)
+{
+    f->freed = freed;
+    f->freed_arg = arg;
+}
+
 static void add_metrics(struct mu_fleet *f)
 {
     struct mu_metrics *m = f->opts.metrics;
@@ -109,8 +115,8 @@ int mu_fleet_new(const struct mu_fleet_opts *opts, struct mu_fleet **ret)
     mu_map_init(&f->tasks);
     mu_map_init(&f->workers);
     mu_fair_init(&f->queue, mu_task_older);
-    struct mu_list *const lists[] = {&f->parked,    &f->timed,         &f->free,
-                                     &f->pin_check, &f->timed_workers, &f->dirty};
+    struct mu_list *const lists[] = {&f->parked,        &f->timed, &f->free,    &f->pin_check,
+                                     &f->timed_workers, &f->dirty, &f->pin_busy};
     for (size_t i = 0; i < MU_ARRAY_LEN(lists); i++) {
         mu_list_init(lists[i]);
     }
@@ -140,6 +146,7 @@ void mu_fleet_end(struct mu_fleet *f)
         if (t->work) {
             mu_work_fini(t->work);
         }
+        mu_task_note_forget(t);
         mu_free(t->texts);
         if (!t->unborn) { /* else its creation's result is on the way */
             mu_free(t);
@@ -213,6 +220,8 @@ int mu_fleet_load_queued(struct mu_fleet *f, const struct mu_live_row *row)
         t->queued_ms = row->queued_ms;
         t->epoch = row->epoch;
         t->tries = row->tries;
+        t->needs = row->needs;
+        t->said = t->needs ? MU_UNFIT_PERHAPS : MU_UNFIT_NO;
         mu_task_enqueue(t);
     }
     return r;
@@ -238,6 +247,8 @@ static int load_attempt(void *arg, const struct mu_attempt_row *row)
     t->epoch = row->epoch;
     t->tries = row->tries;
     t->state = row->state;
+    t->needs = row->needs;
+    t->said = t->needs ? MU_UNFIT_PERHAPS : MU_UNFIT_NO;
     t->cancel = row->stop_ms != 0;
     k->conn = 0;
     k->offered = k->sent = true;
@@ -253,10 +264,32 @@ static int load_attempt(void *arg, const struct mu_attempt_row *row)
     return r;
 }
 
+/* A native worker says in its hello what it runs; another one is told once more to stop what it may
+ * be running. */
+static int load_owed(void *arg, const struct mu_attempt_row *row)
+{
+    struct mu_fleet *f = arg;
+    struct mu_worker *w = mu_map_get(&f->workers, row->worker_id);
+    struct mu_execution of = {.epoch = row->epoch};
+    if (w && w->dialect != MU_DIALECT_NATIVE &&
+        mu_id_parse(row->session_id, NULL, &of.session) == 0 &&
+        mu_id_parse(row->execution_id, NULL, &of.execution) == 0) {
+        mu_worker_owe(w, &of, false);
+    }
+    return 0;
+}
+
 int mu_fleet_load(struct mu_fleet *f, struct mu_db *db)
 {
+    int64_t since = mu_fleet_now(f) - f->opts.run_max_ms;
     int r = mu_store_load(f, db);
-    return r < 0 ? r : mu_sessions_each_attempt(db, load_attempt, f);
+    if (r >= 0) {
+        r = mu_sessions_each_attempt(db, load_attempt, f);
+    }
+    return r < 0
+               ? r
+               : mu_sessions_each_unsettled(db, since - f->opts.run_max_ms - f->opts.pending_max_ms,
+                                            since, load_owed, f);
 }
 
 /* --- sessions --- */

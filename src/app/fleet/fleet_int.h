@@ -3,6 +3,7 @@
 #define MU_APP_FLEET_FLEET_INT_H
 
 #include "app/fleet/fleet.h"
+#include "app/fleet/needs.h"
 #include "base/fair.h"
 #include "base/log.h"
 
@@ -48,6 +49,9 @@ struct mu_task {
     int64_t queued_ms, queued_us /* monotonic, for the latency */, epoch, due_ms;
     int64_t bad_conns[MU_FLEET_BAD_CONNS]; /* connections that did not confirm it */
     int tries, state;
+    int64_t needs;             /* of its worker (needs.h) */
+    struct mu_task_note *note; /* under way (unfit.c) */
+    enum { MU_UNFIT_NO, MU_UNFIT_SAID, MU_UNFIT_PERHAPS /* by an earlier process */ } said;
     bool ahead;  /* memory ran ahead of the create's commit */
     bool unborn; /* its result is not known yet */
     bool born;   /* it was made */
@@ -127,7 +131,7 @@ struct mu_owed {
 struct mu_worker {
     struct mu_fleet *f;
     struct mu_list free_link; /* in f->free */
-    struct mu_list pin_link;  /* in f->pin_check */
+    struct mu_list pin_link;  /* in f->pin_check or f->pin_busy */
     struct mu_list timed;     /* in f->timed_workers */
     struct mu_list dirty;     /* in f->dirty */
     struct mu_list tasks, owed;
@@ -138,6 +142,7 @@ struct mu_worker {
     int64_t conn;
     enum mu_dialect dialect;
     bool attached, ready, native, draining, anonymous, stored, took_pinned;
+    int64_t offers; /* of what tasks may need */
     int64_t capacity, in_flight;
     int64_t saturated_until, backoff_ms, due_ms /* of the probe's end, … */;
     int64_t since_ms, seen_ms, conflicts, created_ms;
@@ -154,9 +159,13 @@ struct mu_fleet {
     struct mu_map workers; /* name -> worker */
     struct mu_fair queue;
     struct mu_list parked, timed, free, pin_check, timed_workers, dirty;
+    struct mu_list pin_busy; /* workers whose own tasks are of tenants that may not run more */
     struct mu_timer tick;
     struct mu_post pump_post;
+    void (*freed)(void *arg);
+    void *freed_arg;
     bool pump_posted, started, stopping, closed, ended, told_sidecar;
+    bool refit; /* a worker has room that had none: those that are parked may be for it */
     int64_t next_conn;
     size_t cached_bytes, n_connected, n_parked;
     int64_t unpark_ms;
@@ -186,6 +195,13 @@ void mu_task_unqueue(struct mu_task *t);
 /* A worker can take something, or something changed for those that are parked. */
 void mu_worker_update(struct mu_worker *w);
 void mu_fleet_unpark(struct mu_fleet *f);
+
+/* unfit.c: tasks that need what no worker here can do */
+bool mu_worker_can(const struct mu_worker *w, int64_t needs);
+/* Tells the people who wait for it, or takes that back: after anything that may have changed it. */
+void mu_task_tell_unfit(struct mu_task *t);
+/* The task goes: what is under way for it ends by itself. */
+void mu_task_note_forget(struct mu_task *t);
 
 /* task.c: making and dropping */
 /* Any loop. */

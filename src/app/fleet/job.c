@@ -1,6 +1,7 @@
 /* What an assignment says: read while the offer is being committed, sent when it is. */
 #include <errno.h>
 
+#include "app/environments/sandbox.h"
 #include "app/fleet/fleet_int.h"
 #include "proto/json.h"
 
@@ -150,6 +151,7 @@ static bool add_environment(struct mu_assignment *job, struct mu_arena *a, mu_by
     }
     mu_bytes image = mu_json_get_bytes(root, "docker_image");
     job->image = image.len ? image : MU_B_NONE;
+    job->timeout_ms = mu_env_timeout_ms(mu_json_get(mu_json_get(root, "spec"), "sandbox"));
     struct mu_buf b;
     mu_buf_init(&b, 8 << 20);
     mu_json_add(&b, mu_json_get(root, "spec"));
@@ -210,8 +212,10 @@ void mu_work_send(struct mu_task *t)
         return;
     }
     memcpy(o->job.token, k->token, sizeof o->job.token);
-    o->job.lease_ms = f->opts.grace_ms;
-    o->job.deadline_ms = mu_fleet_now(f) + f->opts.run_max_ms;
+    o->job.lease_ms = MU_MIN(f->opts.grace_ms, f->opts.native_claim_timeout_ms);
+    int64_t may =
+        o->job.timeout_ms ? MU_MIN(o->job.timeout_ms, f->opts.run_max_ms) : f->opts.run_max_ms;
+    o->job.deadline_ms = mu_fleet_now(f) + may;
     k->sent = true;
     mu_task_due(t, k->w->native ? f->opts.native_claim_timeout_ms : f->opts.claim_timeout_ms);
     mu_metric_observe_us(f->latency, f->opts.env->mono_ns(f->opts.env) / 1000 - t->queued_us);

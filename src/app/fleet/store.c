@@ -5,7 +5,7 @@
 
 #include "app/fleet/fleet_int.h"
 
-enum { ROWS = 64, WRITE_MS = 500, ARENA = 4 << 20, CAPS_MAX = 16 << 10 };
+enum { ROWS = 64, WRITE_MS = 500, ARENA = 4 << 20, CAPS_MAX = 48 << 10 };
 
 static const struct mu_stmt q_put = {
     "worker_put", "titiitttiiii",

@@ -83,6 +83,7 @@ static void free_texts(struct mu_task *t)
 void mu_fleet_task_free(struct mu_task *t)
 {
     struct mu_worker *pin = t->pin;
+    mu_task_note_forget(t);
     free_texts(t);
     if (pin) {
         pin->n_pins--;
@@ -256,6 +257,7 @@ int mu_fleet_create(struct mu_fleet *f, struct mu_session_create *op)
         return r;
     }
     t->create = op;
+    t->needs = op->needs;
     op->after = t;
     op->after_done = created;
     if (runs_ahead(op)) {

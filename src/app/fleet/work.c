@@ -72,6 +72,9 @@ void mu_work_release(struct mu_task *t)
     if (k->running) {
         atomic_fetch_sub(&t->tenant->running, 1);
         mu_metric_add(f->running, -1);
+        if (f->freed) {
+            f->freed(f->freed_arg);
+        }
     }
     mu_list_remove(&t->link);
     t->work = NULL;
@@ -84,9 +87,7 @@ void mu_work_release(struct mu_task *t)
         mu_work_fini(k);
     }
     mu_worker_forget(w);
-    if (f->queue.n && !mu_list_empty(&f->free)) {
-        mu_fleet_pump(f); /* its tenant may run another one */
-    }
+    mu_fleet_tenant_freed(f);
 }
 
 void mu_work_retry(struct mu_task *t)
@@ -112,6 +113,7 @@ static void offered(struct mu_session_offer *op, int result)
         t->epoch = op->epoch;
         t->state = MU_ST_CLAIMED;
         k->offered = true;
+        t->said = MU_UNFIT_NO;
         k->token_known = mu_identity_run_token_add(f->opts.identity, k->token_hash.text, &t->id,
                                                    t->org_id, t->epoch) == 0;
         mu_work_next(t);
@@ -143,6 +145,7 @@ void mu_work_offer(struct mu_task *t)
                                   .conn = k->conn,
                                   .token = k->token_hash,
                                   .deadline_ms = MU_MAX(t->queued_ms + f->opts.pending_max_ms, net),
+                                  .noted = t->said != MU_UNFIT_NO || t->note,
                                   .done = offered,
                                   .ctx = t};
     k->busy = true;

@@ -167,6 +167,7 @@ static void send_cancel(struct mu_worker *w, struct mu_owed *o)
     struct mu_order *order;
     if (o->sent_ms == 0 && mu_worker_order(w, MU_ORDER_CANCEL, &o->of, &order) == 0) {
         o->sent_ms = mu_loop_now_ms(w->f->opts.core);
+        order->at_once = true;
         mu_worker_post(w, order);
     }
 }
@@ -415,6 +416,7 @@ static void attach_here(struct mu_post *post)
     }
     if (!w->native) {
         w->capacity = f->opts.default_capacity;
+        w->offers = MU_NEED_HARNESSES; /* its images may have any */
     }
     mu_metric_set(f->connected, (int64_t)++f->n_connected);
     mu_log(MU_LOG_INFO, "worker.connected", MU_KC("worker_id", w->name),

@@ -40,6 +40,17 @@ static const struct mu_stmt q_attempt_void = {
     "UPDATE attempts SET state = 90, outcome = $3, ended_ms = $4, reason = $5 WHERE session_id = "
     "$1 AND epoch = $2 AND ended_ms IS NULL",
     NULL};
+static const struct mu_stmt q_note = {
+    "note", "tii",
+    "UPDATE sessions SET updated_ms = $3, rev = rev + 1 WHERE id = $1 AND epoch = $2 AND state = "
+    "22",
+    NULL};
+static const struct mu_stmt q_note_text = {
+    "note_text", "tti",
+    "INSERT INTO session_results (session_id, message_head, updated_ms) VALUES ($1, $2, $3) ON "
+    "CONFLICT (session_id) DO UPDATE SET message_head = excluded.message_head, updated_ms = "
+    "excluded.updated_ms",
+    NULL};
 static const struct mu_stmt q_job = {
     "job", "t",
     "SELECT p.prompt_head, p.prompt_rest, s.title, s.harness, s.model, s.skill, p.spec, "
@@ -54,8 +65,18 @@ static const struct mu_stmt q_attempts_live = {
     "SELECT a.session_id, a.epoch, a.execution_id, a.worker_id, a.conn, a.offered_ms, a.acked_ms, "
     "a.token_hash, s.org_id, s.state, s.tries, s.queued_ms, s.deadline_ms, s.stop_ms, "
     "s.pin_worker_id, (SELECT max(c.pos + length(c.bytes)) FROM output_chunks c WHERE c.session_id "
-    "= a.session_id) FROM attempts a JOIN sessions s ON s.id = a.session_id WHERE a.ended_ms IS "
+    "= a.session_id), s.needs FROM attempts a JOIN sessions s ON s.id = a.session_id WHERE "
+    "a.ended_ms IS "
     "NULL AND a.kind = 2 AND a.session_id > $1 ORDER BY a.session_id LIMIT 1000",
+    NULL};
+
+static const struct mu_stmt q_unsettled = {
+    "attempts_unsettled", "ti",
+    "SELECT a.session_id, a.epoch, a.execution_id, a.worker_id FROM attempts a WHERE a.session_id "
+    ">= $1 AND a.kind = 2 AND a.ended_ms >= $2 AND (a.outcome IN (3, 6) OR a.reason = "
+    "'" MU_ATT_UNSETTLED "') AND NOT EXISTS (SELECT 1 FROM attempts b WHERE b.session_id = "
+    "a.session_id AND b.ended_ms IS NULL AND b.worker_id = a.worker_id) ORDER BY a.session_id, "
+    "a.epoch LIMIT 10000",
     NULL};
 
 /* --- offer --- */
@@ -73,6 +94,9 @@ static int run_offer(struct mu_unit *u, struct mu_tx *tx)
         r = MU_TX_SEND(tx, &q_attempt, 1, MU_VT(id), MU_VI(op->epoch + 1),
                        MU_VT(mu_id_bytes(&op->execution_id)), MU_VT(op->worker_id), MU_VI(op->conn),
                        MU_VI(op->deadline_ms), MU_VI(op->now_ms), MU_VT(mu_str(op->token.text)));
+    }
+    if (r >= 0 && op->noted) {
+        r = MU_TX_SEND(tx, &q_note_text, 1, MU_VT(id), MU_VT(MU_B("")), MU_VI(op->now_ms));
     }
     return r < 0 ? r
                  : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""),
@@ -169,6 +193,36 @@ int mu_session_requeue(struct mu_sessions *s, struct mu_session_requeue *op)
     snprintf(op->event, sizeof op->event, "{\"from\":%d,\"to\":22,\"message\":\"%s\"}", op->from,
              op->reason);
     return mu_session_submit(s, &op->unit, &op->id, run_requeue, requeued);
+}
+
+/* --- why it waits --- */
+
+static int run_note(struct mu_unit *u, struct mu_tx *tx)
+{
+    struct mu_session_note *op = MU_CONTAINER(u, struct mu_session_note, unit);
+    mu_bytes id = mu_id_bytes(&op->id);
+    int r = mu_tx_stream(tx, id, 1);
+    if (r >= 0) {
+        r = MU_TX_SEND(tx, &q_note, 1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->now_ms));
+    }
+    if (r >= 0) {
+        r = MU_TX_SEND(tx, &q_note_text, 1, MU_VT(id), MU_VT(mu_str(op->text)), MU_VI(op->now_ms));
+    }
+    return r < 0 ? r : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""), mu_str(op->event));
+}
+
+static void noted(struct mu_unit *u, int result)
+{
+    struct mu_session_note *op = MU_CONTAINER(u, struct mu_session_note, unit);
+    op->done(op, result);
+}
+
+int mu_session_note(struct mu_sessions *s, struct mu_session_note *op)
+{
+    op->sessions = s;
+    op->now_ms = mu_sessions_now(s);
+    snprintf(op->event, sizeof op->event, "{\"from\":22,\"to\":22,\"message\":\"%s\"}", op->text);
+    return mu_session_submit(s, &op->unit, &op->id, run_note, noted);
 }
 
 /* --- the job --- */
@@ -278,7 +332,8 @@ static int take_attempt(void *arg, struct mu_row *r)
                                        .deadline_ms = mu_row_i64(r, 12),
                                        .stop_ms = mu_row_i64(r, 13),
                                        .pin_worker_id = mu_row_bytes(r, 14),
-                                       .output_bytes = mu_row_i64(r, 15)};
+                                       .output_bytes = mu_row_i64(r, 15),
+                                       .needs = mu_row_i64(r, 16)};
     snprintf(a->id, sizeof a->id, "%.*s", MU_ARGS(row.session_id));
     return a->each(a->arg, &row);
 }
@@ -297,8 +352,30 @@ int mu_sessions_each_attempt(struct mu_db *db,
     }
 }
 
+static int take_unsettled(void *arg, struct mu_row *r)
+{
+    struct attempts *a = arg;
+    const struct mu_attempt_row row = {.session_id = mu_row_bytes(r, 0),
+                                       .epoch = mu_row_i64(r, 1),
+                                       .execution_id = mu_row_bytes(r, 2),
+                                       .worker_id = mu_row_bytes(r, 3)};
+    return a->each(a->arg, &row);
+}
+
+int mu_sessions_each_unsettled(struct mu_db *db, int64_t made_ms, int64_t since_ms,
+                               int (*each)(void *arg, const struct mu_attempt_row *row), void *arg)
+{
+    struct attempts a = {each, arg, ""};
+    char from[24]; /* ids begin with the time of their making */
+    uint64_t ms = (uint64_t)MU_MAX(made_ms, 0);
+    snprintf(from, sizeof from, "%08llx-%04llx-", (unsigned long long)(ms >> 16) & 0xffffffff,
+             (unsigned long long)ms & 0xffff);
+    int r = MU_DB_RUN(db, &q_unsettled, take_unsettled, &a, MU_VT(mu_str(from)), MU_VI(since_ms));
+    return r < 0 ? r : 0;
+}
+
 const struct mu_planned mu_attempts_planned[] = {
-    {&q_offer, ""}, {&q_step, ""},   {&q_ack, ""},
-    {&q_job, ""},   {&q_stored, ""}, {&q_attempts_live, "attempts_one_live"},
-    {NULL, NULL},
+    {&q_offer, ""}, {&q_step, ""},      {&q_ack, ""},
+    {&q_job, ""},   {&q_stored, ""},    {&q_attempts_live, "attempts_one_live"},
+    {&q_note, ""},  {&q_unsettled, ""}, {NULL, NULL},
 };

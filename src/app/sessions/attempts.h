@@ -18,6 +18,7 @@ struct mu_session_offer {
     int64_t conn;                /* of the worker's connection */
     struct mu_digest_hex token;  /* hash of the session token */
     int64_t now_ms, deadline_ms; /* deadline: whoever drives the attempt acts before it */
+    bool noted;                  /* takes the text of mu_session_note() back */
     void (*done)(struct mu_session_offer *op, int result);
     void *ctx;
 };
@@ -53,6 +54,20 @@ struct mu_session_requeue {
     char event[256];
 };
 MU_MUST_USE int mu_session_requeue(struct mu_sessions *s, struct mu_session_requeue *op);
+
+/* 22 -> 22: why it waits, for people: its message until it is offered. An empty text takes it back.
+ * MU_E_STALE: it does not wait any more. */
+struct mu_session_note {
+    struct mu_unit unit;
+    struct mu_sessions *sessions;
+    struct mu_id id;
+    int64_t epoch, now_ms;
+    const char *text; /* plain characters, no quotes */
+    void (*done)(struct mu_session_note *op, int result);
+    void *ctx;
+    char event[400];
+};
+MU_MUST_USE int mu_session_note(struct mu_sessions *s, struct mu_session_note *op);
 
 /* A file that the attempt leaves: its object is stored already. A file of the same name is
  * replaced. MU_E_STALE: the attempt is over; MU_E_EXISTS: an input image has that name; MU_E_LIMIT:
@@ -104,11 +119,20 @@ MU_MUST_USE int mu_session_chunks_read(struct mu_sessions *s, struct mu_session_
 /* Start-up: every attempt at a worker that has not ended. */
 struct mu_attempt_row {
     mu_bytes session_id, execution_id, worker_id, token_hash, org_id, pin_worker_id;
-    int64_t epoch, conn, offered_ms, acked_ms, queued_ms, deadline_ms, stop_ms, output_bytes;
+    int64_t epoch, conn, offered_ms, acked_ms, queued_ms, deadline_ms, stop_ms, output_bytes, needs;
     int state, tries; /* of the session */
 };
 MU_MUST_USE int mu_sessions_each_attempt(struct mu_db *db,
                                          int (*each)(void *arg, const struct mu_attempt_row *row),
                                          void *arg);
+
+/* The reason of an attempt that ended without a word of its worker. */
+#define MU_ATT_UNSETTLED "unsettled"
+/* Start-up: attempts that ended since `since_ms` without a word of their worker, which may be
+ * running them still: of sessions made since `made_ms`, and not those of a session that the same
+ * worker holds again. At most 10,000. */
+MU_MUST_USE int mu_sessions_each_unsettled(struct mu_db *db, int64_t made_ms, int64_t since_ms,
+                                           int (*each)(void *arg, const struct mu_attempt_row *row),
+                                           void *arg);
 
 #endif

@@ -36,13 +36,13 @@ static const struct mu_stmt q_dup = {"dup", "ttb",
                                      "ORDER BY r.id DESC LIMIT 1",
                                      NULL};
 static const struct mu_stmt q_create = {
-    "create", "tttiiittttttttiit",
+    "create", "tttiiittttttttiiti",
     "INSERT INTO sessions (id, org_id, creator, view, mode, source, state, route, harness, model, "
     "name, title, skill, "
     "environment_id, conversation_id, schedule_id, queued_ms, deadline_ms, created_ms, updated_ms, "
-    "pin_worker_id) "
+    "pin_worker_id, needs) "
     "VALUES ($1, $2, $3, 1, 1, $4, "
-    "$5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $15, $15, $17)",
+    "$5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $15, $15, $17, $18)",
     NULL};
 static const struct mu_stmt q_spec = {
     "spec", "tbittttt",
@@ -146,7 +146,7 @@ static int insert_session(struct mu_session_create *op, struct mu_tx *tx)
                        MU_VT(op->model), MU_VT(op->name), MU_VT(op->title), MU_VT(op->skill),
                        MU_VTOPT(op->environment_id), MU_VTOPT(op->conversation_id),
                        MU_VTOPT(op->schedule_id), MU_VI(op->now_ms), MU_VI(op->deadline_ms),
-                       MU_VTOPT(op->pin_worker_id));
+                       MU_VTOPT(op->pin_worker_id), MU_VI(op->needs));
     if (r < 0) {
         return r;
     }

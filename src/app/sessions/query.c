@@ -305,7 +305,8 @@ static int take_live(void *arg, struct mu_row *r)
                               .epoch = mu_row_i64(r, 8),
                               .deadline_ms = mu_row_i64(r, 9),
                               .saturated_ms = mu_row_i64(r, 10),
-                              .pin_worker_id = mu_row_bytes(r, 11)};
+                              .pin_worker_id = mu_row_bytes(r, 11),
+                              .needs = mu_row_i64(r, 12)};
     l->deadline_ms = row.deadline_ms;
     snprintf(l->id, sizeof l->id, "%.*s", MU_ARGS(row.id));
     return l->each(l->arg, &row);
@@ -314,7 +315,7 @@ static int take_live(void *arg, struct mu_row *r)
 static const struct mu_stmt q_live_all = {
     "live_all", "it",
     "SELECT id, org_id, harness, model, state, route, tries, queued_ms, epoch, deadline_ms, "
-    "saturated_ms, pin_worker_id FROM sessions WHERE "
+    "saturated_ms, pin_worker_id, needs FROM sessions WHERE "
     "ended_ms IS NULL AND (deadline_ms, id) > ($1, $2) ORDER BY deadline_ms, id LIMIT 1000",
     NULL};
 

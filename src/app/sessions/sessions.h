@@ -48,6 +48,7 @@ struct mu_session_create {
     mu_bytes harness, model, name, title, skill, prompt;
     mu_bytes environment_id, conversation_id, schedule_id,
         pin_worker_id;     /* the worker that must take it; ptr NULL = none, each */
+    int64_t needs;         /* of that worker: stored as it is */
     mu_bytes spec;         /* JSON: agent_config as sent and what else the run shows */
     mu_bytes env_snapshot; /* JSON or ptr NULL */
     mu_bytes body;         /* what is hashed for duplicate detection */
@@ -379,7 +380,7 @@ MU_MUST_USE int mu_session_end(struct mu_sessions *s, struct mu_session_end *op)
 struct mu_live_row {
     mu_bytes id, org_id, harness, model, pin_worker_id;
     int state, route, tries;
-    int64_t queued_ms, epoch, deadline_ms, saturated_ms;
+    int64_t queued_ms, epoch, deadline_ms, saturated_ms, needs;
 };
 /* Every live session in order of deadline, blocking (start-up, before the threads serve). */
 MU_MUST_USE int mu_sessions_each_live(struct mu_db *db,

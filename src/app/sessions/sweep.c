@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "app/sessions/attempts.h"
 #include "app/sessions/sessions_int.h"
 #include "app/sessions/statements_int.h"
+#include "base/encode.h"
 #include "base/log.h"
 
 enum {
@@ -83,6 +85,7 @@ struct mu_sweeper {
     int64_t orphans;
     struct mu_metric *orphan_gauge, *purged;
     int ended_state;
+    char why[512]; /* of the session that expires */
 };
 
 static void next_step(struct mu_sweeper *w, int64_t delay_ms);
@@ -178,6 +181,25 @@ static int sweep_read(struct mu_read *read, struct mu_db *db)
     }
 }
 
+static const struct mu_stmt q_why = {
+    "why", "t", "SELECT message_head FROM session_results WHERE session_id = $1", NULL};
+
+/* Its worker may be running it still. */
+static const struct mu_stmt q_unsettled = {"unsettled", "ti",
+                                           "UPDATE attempts SET reason = '" MU_ATT_UNSETTLED
+                                           "' WHERE session_id = $1 AND epoch = $2 AND kind = 2",
+                                           NULL};
+
+static int take_why(void *arg, struct mu_row *row)
+{
+    struct mu_sweeper *w = arg;
+    mu_bytes why = mu_utf8_cut(mu_row_bytes(row, 0), sizeof w->why - 64);
+    if (why.len) { /* what it was told while it waited (mu_session_note) */
+        snprintf(w->why, sizeof w->why, "No worker took the run in time. %.*s", MU_ARGS(why));
+    }
+    return 0;
+}
+
 static mu_bytes expired_text(const struct due_row *d, bool stopped, bool queued)
 {
     if (stopped) {
@@ -212,12 +234,23 @@ static int run_expire(struct mu_unit *u, struct mu_tx *tx)
     w->ended_state = (int)state;
     bool stopped = state == MU_ST_COMPLETED;
     mu_bytes text = expired_text(d, stopped, queued);
+    w->why[0] = 0;
+    if (!stopped && d->state == MU_ST_QUEUED_WORKER) {
+        r = MU_TX_RUN(tx, &q_why, take_why, w, MU_VT(id));
+        text = w->why[0] ? mu_str(w->why) : text;
+    }
+    if (r < 0) {
+        return r;
+    }
     r = MU_TX_SEND(tx, &q_timeout_result, 1, MU_VT(id),
                    MU_VT(stopped ? MU_B("cancelled") : MU_B("timeout")), MU_VT(text), MU_VT(text),
                    MU_VI(w->now_ms));
     if (r >= 0) {
         r = MU_TX_SEND(tx, &mu_q_attempt_end, -1, MU_VT(id), MU_VI(d->epoch), MU_VI(MU_ATT_STOPPED),
                        MU_VNULL, MU_VI(w->now_ms));
+    }
+    if (r >= 0 && d->state > MU_ST_QUEUED_WORKER) {
+        r = MU_TX_SEND(tx, &q_unsettled, -1, MU_VT(id), MU_VI(d->epoch));
     }
     char data[64];
     snprintf(data, sizeof data, "{\"from\":%d,\"to\":%d,\"outcome\":%d}", d->state, (int)state,
@@ -463,6 +496,7 @@ const struct mu_planned mu_sweep_planned[] = {
     {&q_purge_due, "sessions_purge"},
     {&q_purge_files, "files_session"},
     {&q_purge_keys, "idempotency_expire"},
+    {&q_why, ""},
     {&orphan_checks[0], "sessions_due"},
     {&orphan_checks[2], "attempts_one_live"},
     {NULL, NULL},

@@ -95,16 +95,29 @@ void mu_allow_fini(struct mu_allow *a)
     *a = (struct mu_allow){0};
 }
 
+/* All but the host's copy. */
+static bool read_entry(mu_bytes text, struct mu_allow_entry *ret, mu_bytes *ret_host)
+{
+    if (!host_port(text, ret_host, &ret->port)) {
+        return false;
+    }
+    ret->wild = mu_bytes_starts(*ret_host, MU_B("*."));
+    *ret_host = mu_bytes_from(*ret_host, ret->wild ? 2 : 0);
+    return mu_broker_host_ok(*ret_host);
+}
+
+bool mu_allow_entry_ok(mu_bytes text)
+{
+    struct mu_allow_entry e;
+    mu_bytes host;
+    return read_entry(text, &e, &host);
+}
+
 static int allow_entry(struct mu_allow *a, mu_bytes text, struct mu_err *err)
 {
     struct mu_allow_entry e = {0};
     mu_bytes host;
-    bool ok = host_port(text, &host, &e.port);
-    if (ok && mu_bytes_starts(host, MU_B("*."))) {
-        e.wild = true;
-        host = mu_bytes_from(host, 2);
-    }
-    if (!ok || !mu_broker_host_ok(host)) {
+    if (!read_entry(text, &e, &host)) {
         return mu_err_set(err, MU_E_INVALID,
                           "\"%.*s\" is not host:port (lower-case name, \"*.\" in front allowed; no "
                           "addresses)",

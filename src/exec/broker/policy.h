@@ -24,6 +24,8 @@ struct mu_allow {
  * most MU_ALLOW_MAX entries. NULL is the empty list. Worded: which entry is wrong. */
 MU_MUST_USE int mu_allow_parse(const char *text, struct mu_allow *ret, struct mu_err *err);
 void mu_allow_fini(struct mu_allow *a);
+/* Whether a text is one entry of such a list. */
+bool mu_allow_entry_ok(mu_bytes text);
 bool mu_allow_has(const struct mu_allow *a, mu_bytes host, uint16_t port);
 
 /* Addresses with a port that names may resolve to although they are private. */

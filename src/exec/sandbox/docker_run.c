@@ -7,9 +7,9 @@
 #include "exec/sandbox/docker_int.h"
 
 enum { KILL_MS = 5000, COLLECT_MS = 30000, STOP_ANSWER_MS = 30000 };
-/* Podman's wait tells an end about half a second late, a look at the container at once. What ran
- * longer than this can wait. */
-enum { PEEK_FIRST_MS = 40, PEEK_UNTIL_MS = 10000 };
+/* Podman's wait asks for the container's state without a pause: it takes a whole core and keeps the
+ * end from being written down. Looking now and then costs little and tells the end earlier. */
+enum { PEEK_FIRST_MS = 10, PEEK_MAX_MS = 1000 };
 
 static void wait_for(struct mu_docker_box *b);
 
@@ -154,14 +154,12 @@ static void take_over(struct mu_docker_box *b, yyjson_val *v)
     }
 }
 
-/* Less and less often. */
-static void peek_later(struct mu_docker_box *b)
+/* Less and less often; false: the wait has to do. */
+static bool peek_later(struct mu_docker_box *b)
 {
     int64_t elapsed = mu_loop_now_ms(b->d->loop) - b->running_since;
-    if (mu_engine_is_podman(b->d->engine) && elapsed < PEEK_UNTIL_MS) {
-        int r = mu_timer_set(&b->peek, MU_MAX(PEEK_FIRST_MS, elapsed / 4));
-        (void)r; /* without memory the wait has to do */
-    }
+    int64_t next = MU_MIN(MU_MAX(PEEK_FIRST_MS, elapsed / 4), PEEK_MAX_MS);
+    return mu_engine_is_podman(b->d->engine) && mu_timer_set(&b->peek, next) == 0;
 }
 
 static void on_peek(struct mu_timer *t)
@@ -182,9 +180,10 @@ static void keep_running(struct mu_docker_box *b, yyjson_val *v)
             return;
         }
     }
-    wait_for(b);
+    if (!peek_later(b)) {
+        wait_for(b);
+    }
     mu_docker_follow_(b);
-    peek_later(b);
     if (adopted && b->stopping) {
         mu_docker_stop_(b);
     }
@@ -411,9 +410,10 @@ void mu_docker_run_(struct mu_docker_box *b, bool certain)
         if (b->gone || b->phase != MU_DOCKER_RUN) {
             return;
         }
-        wait_for(b);
-        mu_docker_follow_(b);
-        peek_later(b);
+        if (!peek_later(b)) { /* else its log is followed when the first look finds it running */
+            wait_for(b);
+            mu_docker_follow_(b);
+        }
     }
     if (b->stopping && b->phase == MU_DOCKER_RUN && !b->blows) {
         mu_docker_stop_(b);

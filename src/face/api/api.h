@@ -31,7 +31,8 @@ enum {
     MU_S_NULLABLE = 2,
     MU_S_NOT_BLANK = 4,
     MU_S_REPEAT = 8 /* query key may repeat */,
-    MU_S_NO_NUL = 16
+    MU_S_NO_NUL = 16,
+    MU_S_CLOSED = 32 /* OBJECT: members that the schema does not list are refused */
 };
 
 struct mu_schema {
@@ -49,7 +50,7 @@ struct mu_schema {
 /* Checks a value. On failure fills the path of the offending field ("config.model_id",
  * "images[2].data") and a sentence that names the field and what is accepted; returns MU_E_INVALID
  * (code "invalid_field") or MU_E_NOT_FOUND (a required field is missing: code "missing_field").
- * Unknown members are ignored (Oz face). */
+ * Unknown members are ignored (Oz face), but for those of a MU_S_CLOSED object. */
 MU_MUST_USE int mu_schema_check(const struct mu_schema *members, yyjson_val *root, char *ret_path,
                                 size_t path_size, struct mu_err *err);
 

@@ -248,6 +248,9 @@ static void write_by_type(struct mu_json_w *w, const struct mu_schema *s)
         if (s->items) {
             write_members(w, s->items);
         }
+        if (s->flags & MU_S_CLOSED) {
+            mu_jw_kbool(w, "additionalProperties", false);
+        }
         break;
     case MU_S_ARRAY:
         write_type(w, s, "array");

@@ -138,6 +138,28 @@ static int check_members(struct at *at, const struct mu_schema *members, yyjson_
     return 0;
 }
 
+static int check_object(struct at *at, const struct mu_schema *s, yyjson_val *v, struct mu_err *err)
+{
+    size_t len = at->len, i, n;
+    yyjson_val *key, *item;
+    if (!yyjson_is_obj(v)) {
+        return bad(at, err, "must be an object");
+    }
+    yyjson_obj_foreach(v, i, n, key, item)
+    {
+        const struct mu_schema *m = s->items;
+        while (m && m->name && !mu_bytes_is(mu_json_bytes(key), m->name)) {
+            m++;
+        }
+        if (s->flags & MU_S_CLOSED && !(m && m->name)) {
+            at_member(at, mu_json_bytes(key));
+            return bad(at, err, "is not known");
+        }
+    }
+    at_cut(at, len);
+    return check_members(at, s->items, v, err);
+}
+
 static int check_array(struct at *at, const struct mu_schema *s, yyjson_val *v, struct mu_err *err)
 {
     int r = in_range(at, s, (int64_t)yyjson_arr_size(v), " entries", err);
@@ -244,8 +266,7 @@ static int check_value(struct at *at, const struct mu_schema *s, yyjson_val *v, 
     case MU_S_BOOL:
         return yyjson_is_bool(v) ? 0 : bad(at, err, "must be true or false");
     case MU_S_OBJECT:
-        return yyjson_is_obj(v) ? check_members(at, s->items, v, err)
-                                : bad(at, err, "must be an object");
+        return check_object(at, s, v, err);
     case MU_S_ARRAY:
         return yyjson_is_arr(v) ? check_array(at, s, v, err) : bad(at, err, "must be an array");
     case MU_S_MAP:

@@ -69,7 +69,8 @@ const char *const mu_oz_components[] = {
     ",\"id\":" STR ",\"name\":" STR ",\"docker_image\":" STR
     ",\"repos\":" LIST(STR) ",\"setup_commands\":" LIST(STR) ",\"secrets\":" LIST(
         STR) ",\"env_vars\":{\"type\":\"object\",\"additionalProperties\":" STR
-             "},\"scope\":{\"type\":\"string\",\"enum\":[\"OWNER\",\"GLOBAL\"]},\"created_"
+             "},\"sandbox\":{\"type\":\"object\"}"
+             ",\"scope\":{\"type\":\"string\",\"enum\":[\"OWNER\",\"GLOBAL\"]},\"created_"
              "at\":" TIME ",\"updated_at\":" TIME ",\"request_id\":" STR "}}",
     "EnvironmentList",
     "{\"type\":\"object\",\"required\":[\"items\",\"environments\",\"next_cursor\"],\"properties\":"

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "app/environments/sandbox.h"
 #include "face/oz/oz_int.h"
 
 enum { MAX_LIST = 200 };
@@ -46,6 +47,7 @@ static void add_environment(struct mu_json_w *w, const struct mu_env_view *v)
             mu_jw_raw(w, MU_B("[]"));
         }
     }
+    mu_env_sandbox_write(w, "sandbox", mu_json_get(spec, "sandbox"));
     add_vars(w, v->vars, v->n_vars, v->values_shown);
     mu_jw_kcstr(w, "scope", v->org_id.ptr ? "OWNER" : "GLOBAL");
     mu_jw_ktime(w, "created_at", v->created_ms);
@@ -173,6 +175,33 @@ static void add_list(struct mu_json_w *w, const char *key, yyjson_val *v)
     mu_jw_arr_end(w);
 }
 
+/* false: answered. */
+static bool sandbox_ok(struct mu_call *c, yyjson_val *sandbox)
+{
+    bool admin = mu_call_principal(c)->admin;
+    const struct mu_oz *oz = mu_oz(c);
+    const struct mu_env_rights rights = {.host_network = admin || oz->tenant_host_network,
+                                         .nested = admin || oz->tenant_nested};
+    char field[64] = "sandbox";
+    struct mu_err err;
+    int r = mu_env_sandbox_check(sandbox, &rights, field, sizeof field, &err);
+    if (r < 0) {
+        mu_call_error(c, r == MU_E_FORBIDDEN ? 403 : 400,
+                      r == MU_E_FORBIDDEN ? "forbidden" : "invalid_field", field, "%s", err.text);
+    }
+    return r == 0;
+}
+
+static void write_spec(struct mu_buf *dst, yyjson_val *body)
+{
+    struct mu_json_w w = mu_json_w(dst);
+    mu_jw_obj(&w);
+    add_list(&w, "repos", mu_json_get(body, "repos"));
+    add_list(&w, "setup_commands", mu_json_get(body, "setup_commands"));
+    mu_env_sandbox_write(&w, "sandbox", mu_json_get(body, "sandbox"));
+    mu_jw_obj_end(&w);
+}
+
 static void write_environment(struct mu_call *c, bool replace)
 {
     const struct mu_principal *p = mu_call_principal(c);
@@ -205,7 +234,8 @@ static void write_environment(struct mu_call *c, bool replace)
                       "secrets: stored secrets are not available in this version");
         return;
     }
-    if (!take_vars(x, mu_json_get(body, "env_vars"))) {
+    if (!sandbox_ok(c, mu_json_get(body, "sandbox")) ||
+        !take_vars(x, mu_json_get(body, "env_vars"))) {
         return;
     }
     if (x->op.global && x->op.n_vars) {
@@ -214,11 +244,7 @@ static void write_environment(struct mu_call *c, bool replace)
         return;
     }
     mu_buf_init(&x->spec, 2 << 20);
-    struct mu_json_w w = mu_json_w(&x->spec);
-    mu_jw_obj(&w);
-    add_list(&w, "repos", mu_json_get(body, "repos"));
-    add_list(&w, "setup_commands", mu_json_get(body, "setup_commands"));
-    mu_jw_obj_end(&w);
+    write_spec(&x->spec, body);
     x->op.spec = mu_buf_bytes(&x->spec);
     x->op.unit.loop = mu_call_loop(c);
     x->op.who = p;
@@ -372,6 +398,74 @@ static void list_environments(struct mu_call *c)
 
 /* --- schemas and routes --- */
 
+static const struct mu_schema allow_entry = {.type = MU_S_STRING, .max = MU_ENV_ALLOW_TEXT};
+static const struct mu_schema network[] = {
+    {.name = "mode",
+     .type = MU_S_STRING,
+     .flags = MU_S_NULLABLE,
+     .words = "proxy none host",
+     .doc = "proxy: listed hosts only; none: no way out; host: the worker's own network (right "
+            "sandbox.host_network)."},
+    {.name = "allow",
+     .type = MU_S_ARRAY,
+     .flags = MU_S_NULLABLE,
+     .max = MU_ENV_ALLOW_MAX,
+     .items = &allow_entry,
+     .doc = "host:port pairs besides the worker's own list; *.example.org:443 covers names below."},
+    {0}};
+static const struct mu_schema limits[] = {
+    {.name = "memory_mb",
+     .type = MU_S_INT,
+     .flags = MU_S_NULLABLE,
+     .min = 16,
+     .max = 16777216,
+     .doc = "Memory, MiB."},
+    {.name = "cpus",
+     .type = MU_S_NUMBER,
+     .flags = MU_S_NULLABLE,
+     .min = 0,
+     .max = 4096,
+     .doc = "Processors, also parts of one; 0 = as the worker gives."},
+    {.name = "pids",
+     .type = MU_S_INT,
+     .flags = MU_S_NULLABLE,
+     .min = 16,
+     .max = 4194304,
+     .doc = "Processes and threads."},
+    {.name = "disk_mb",
+     .type = MU_S_INT,
+     .flags = MU_S_NULLABLE,
+     .min = 16,
+     .max = 16777216,
+     .doc = "What a run may write, MiB."},
+    {.name = "timeout_seconds",
+     .type = MU_S_INT,
+     .flags = MU_S_NULLABLE,
+     .min = 1,
+     .max = 2592000,
+     .doc = "A run that takes longer is stopped and has failed."},
+    {0}};
+static const struct mu_schema sandbox[] = {
+    {.name = "network",
+     .type = MU_S_OBJECT,
+     .flags = MU_S_NULLABLE | MU_S_CLOSED,
+     .items = network,
+     .doc = "What its runs may reach."},
+    {.name = "nested",
+     .type = MU_S_BOOL,
+     .flags = MU_S_NULLABLE,
+     .doc = "User namespaces inside, for sandboxes of the agent's own (right sandbox.nested)."},
+    {.name = "root",
+     .type = MU_S_STRING,
+     .flags = MU_S_NULLABLE,
+     .words = "fake",
+     .doc = "fake: the agent is user 0 in there, without more rights outside."},
+    {.name = "limits",
+     .type = MU_S_OBJECT,
+     .flags = MU_S_NULLABLE | MU_S_CLOSED,
+     .items = limits,
+     .doc = "Each at most what the worker gives."},
+    {0}};
 static const struct mu_schema var_value = {.type = MU_S_STRING, .max = 65536};
 static const struct mu_schema body[] = {
     {.name = "name",
@@ -400,6 +494,11 @@ static const struct mu_schema body[] = {
      .max = MU_ENV_VARS_MAX,
      .items = &var_value,
      .doc = "Variables, encrypted at rest; a value <redacted> keeps the stored one (PUT)."},
+    {.name = "sandbox",
+     .type = MU_S_OBJECT,
+     .flags = MU_S_NULLABLE | MU_S_CLOSED,
+     .items = sandbox,
+     .doc = "What its runs need of a sandbox; only workers that can give it take them."},
     {.name = "secrets",
      .type = MU_S_ARRAY,
      .flags = MU_S_NULLABLE,
@@ -435,7 +534,7 @@ const struct mu_route mu_oz_environment_routes[] = {
      .id = "createEnvironment",
      .summary = "Create an environment.",
      .response = "Environment",
-     .errors = "503"},
+     .errors = "403 503"},
     {.method = MU_HTTP_GET,
      .path = "/api/v1/environments",
      .face = MU_FACE_OZ,
@@ -466,7 +565,7 @@ const struct mu_route mu_oz_environment_routes[] = {
      .id = "replaceEnvironment",
      .summary = "Replace an environment whole.",
      .response = "Environment",
-     .errors = "404 503"},
+     .errors = "403 404 503"},
     {.method = MU_HTTP_DELETE,
      .path = "/api/v1/environments/{id}",
      .face = MU_FACE_OZ,

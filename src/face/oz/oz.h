@@ -25,6 +25,7 @@ struct mu_oz {
     struct mu_loop *core;
     _Atomic(const struct mu_providers_settings *) settings;
     bool list_legacy_items, allow_raw_env_image;
+    bool tenant_host_network, tenant_nested; /* rights of every tenant (environments) */
     int64_t list_message_bytes;
     const char *image_allowlist; /* globs separated by commas; NULL = any */
     const char *public_url;      /* NULL: no session links of our own */

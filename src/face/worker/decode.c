@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "face/worker/worker_int.h"
 
-enum { RUNNING_MAX = 4096, LINK_MAX = 2000, REASON_MAX = 200, CAPS_MAX = 16 << 10 };
+enum { RUNNING_MAX = 4096, LINK_MAX = 2000, REASON_MAX = 200, CAPS_MAX = 48 << 10 };
 
 /* --- pieces --- */
 

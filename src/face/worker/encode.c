@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "app/environments/sandbox.h"
 #include "base/clip.h"
 #include "base/encode.h"
 #include "face/worker/worker_int.h"
@@ -216,6 +217,20 @@ static void add_task(struct mu_json_w *w, const struct mu_order *o, const char *
     mu_jw_obj_end(w);
 }
 
+/* What the environment said of its sandbox when the run was created. */
+static void add_sandbox(struct mu_json_w *w, const struct mu_assignment *job)
+{
+    struct mu_arena a;
+    yyjson_val *spec = NULL;
+    mu_arena_init(&a, 64 << 20);
+    if (job->env_spec.len && mu_json_read(&a, job->env_spec, &stored_limits, &spec, NULL) < 0) {
+        w->buf->failed = w->buf->failed ? w->buf->failed : -ENOMEM;
+    }
+    mu_env_policy_write(w, "policy", mu_json_get(spec, "sandbox"));
+    mu_env_resources_write(w, "resources", mu_json_get(spec, "sandbox"));
+    mu_arena_fini(&a);
+}
+
 static void assign(const struct mu_worker_face *face, const struct mu_order *o, struct mu_buf *b)
 {
     const struct mu_assignment *job = &o->job;
@@ -241,6 +256,7 @@ static void assign(const struct mu_worker_face *face, const struct mu_order *o, 
         mu_jw_kcstr(&w, "mode", "task");
         mu_jw_ktime(&w, "deadline_at", job->deadline_ms);
         mu_jw_kcstr(&w, "session_token", job->token);
+        add_sandbox(&w, job);
     }
     end(&w);
 }
@@ -255,7 +271,7 @@ static void cancel(const struct mu_order *o, const char *type, struct mu_buf *b)
     if (o->dialect == MU_DIALECT_NATIVE) {
         mu_jw_kstr(&w, "execution_id", mu_id_bytes(&o->of.execution));
         mu_jw_ki64(&w, "epoch", o->of.epoch);
-        mu_jw_kbool(&w, "graceful", true);
+        mu_jw_kbool(&w, "graceful", !o->at_once);
     }
     end(&w);
 }

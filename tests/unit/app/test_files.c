@@ -168,6 +168,36 @@ static void a_folder_that_cannot_be_made_is_worded(void **state)
     assert_null(f);
 }
 
+static void leave(const char *name)
+{
+    char path[200];
+    snprintf(path, sizeof path, "%s/%s", blobs, name);
+    close(open(path, O_CREAT | O_WRONLY, 0600));
+}
+
+static void what_a_killed_server_left_half_written_is_removed_at_the_next_start(void **state)
+{
+    struct mu_files *other = NULL;
+    struct mu_err err = {0};
+    struct mu_id id = mu_id_new(&mu_env_real, NULL), whole = mu_id_new(&mu_env_real, NULL);
+    char tmp[64];
+    snprintf(tmp, sizeof tmp, "%s.tmp", id.text);
+    assert_int_equal(mu_files_put(files, &whole, MU_B("x")), 0);
+    leave(tmp);
+    leave("notes.tmp");
+    leave(".tmp");
+    /* beside a server that is alive nothing is touched: it may be writing just that */
+    assert_int_equal(mu_files_new(blobs, &other, &err), 0);
+    assert_int_equal(entries(), 3);
+    other = mu_files_free(other);
+    files = mu_files_free(files);
+    assert_int_equal(mu_files_new(blobs, &files, &err), 0);
+    assert_int_equal(entries(), 2); /* the object, and what is not ours */
+    struct mu_buf b;
+    assert_int_equal(get(mu_id_bytes(&whole), 10, &b), 0);
+    mu_buf_fini(&b);
+}
+
 static int open_put_get(void *arg)
 {
     struct mu_files *f = NULL;
@@ -196,6 +226,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_is_put_is_got, set_up, tear_down),
         cmocka_unit_test_setup_teardown(putting_again_replaces, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+            what_a_killed_server_left_half_written_is_removed_at_the_next_start, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_buffer_that_is_too_small_is_told, set_up, tear_down),
         cmocka_unit_test_setup_teardown(names_stay_in_the_folder, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_removed_is_gone, set_up, tear_down),

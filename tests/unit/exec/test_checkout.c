@@ -239,31 +239,83 @@ static void many_at_once_share_the_work(void **state)
     end(&w);
 }
 
+static char path_was[8192], home_was[512];
+
+/* A script that leaves a mark, wherever git takes programs from: hooks, a filter, a monitor, a
+ * helper for URLs. `git` itself is a wrapper that adds a hostile /etc/gitconfig. */
+static void evil_begin(struct world *w, char mark[100])
+{
+    char path[sizeof path_was + 80];
+    begin(w);
+    snprintf(path_was, sizeof path_was, "%s", getenv("PATH"));
+    snprintf(home_was, sizeof home_was, "%s", getenv("HOME"));
+    cache_close(w);
+    snprintf(mark, 100, "%s/mark", w->top);
+    sh("cd %s; git clone -q remote other; cd other; echo other > a; git commit -qam other; cd ..; "
+       "mkdir hooks bin template; printf '#!/bin/sh\\necho $0 $* >> %s; cat\\n' > evil; "
+       "chmod +x evil; for h in post-checkout post-merge post-index-change reference-transaction "
+       "post-rewrite pre-auto-gc; do cp evil hooks/$h; done; cp -r hooks template/; "
+       "cp evil bin/git-remote-evil; "
+       "printf '#!/bin/sh\\nexport GIT_CONFIG_SYSTEM=%s/gitconfig; exec %%s \"$@\"\\n' "
+       "$(command -v git) > bin/git; chmod +x bin/git",
+       w->top, mark, w->top);
+    sh("cd %s; (printf '[filter \"evil\"]\\n smudge = %s/evil\\n clean = %s/evil\\n required\\n'; "
+       "printf '[core]\\n hooksPath = %s/hooks\\n fsmonitor = %s/evil\\n'; "
+       "printf '[url \"file://%s/other\"]\\n insteadOf = file://%s/remote\\n'; "
+       "printf '[init]\\n templateDir = %s/template\\n[submodule]\\n recurse = true\\n') > "
+       "gitconfig",
+       w->top, w->top, w->top, w->top, w->top, w->top, w->top, w->top);
+    sh("cd %s; for home in home cache; do mkdir -p $home/.config/git; cp gitconfig "
+       "$home/.gitconfig; cp gitconfig $home/.config/git/config; done",
+       w->top);
+    sh("cd %s/remote; printf '* filter=evil diff=evil\\n' > .gitattributes; "
+       "printf '[submodule \"s\"]\\n\\tpath = s\\n\\turl = evil::s\\n' > .gitmodules; "
+       "ln -s /etc/shadow link; ln -s .git gitlink; cp -r ../hooks .; git add -A; "
+       "git commit -qm hostile; git branch -- './-x' 2>/dev/null || true",
+       w->top);
+    snprintf(path, sizeof path, "%s/bin:%s", w->top, path_was);
+    setenv("PATH", path, 1);
+    snprintf(path, sizeof path, "%s/home", w->top);
+    setenv("HOME", path, 1);
+}
+
+static int good_path(void **state)
+{
+    (void)state;
+    return setenv("PATH", path_was, 1) || setenv("HOME", home_was, 1);
+}
+
 static void nothing_of_a_hostile_repository_runs(void **state)
 {
     (void)state;
     struct world w;
     struct ask a;
-    char mark[100];
-    begin(&w);
-    snprintf(mark, sizeof mark, "%s/mark", w.top);
-    sh("cd %s/remote; mkdir hooks; printf '#!/bin/sh\\ntouch %s\\n' > hooks/post-checkout; chmod "
-       "+x "
-       "hooks/post-checkout; printf '* filter=evil diff=evil\\n' > .gitattributes; "
-       "printf '[submodule \"s\"]\\n\\tpath = s\\n\\turl = ext::sh -c touch%%%% %s\\n' > "
-       ".gitmodules; "
-       "ln -s /etc/shadow link; ln -s .git gitlink; git add -A; git commit -qm hostile; "
-       "git branch -- './-x' 2>/dev/null || true; "
-       "cp hooks/post-checkout .git/hooks/; cp hooks/post-checkout .git/hooks/post-upload-pack",
-       w.top, mark, mark);
+    char mark[100], path[300];
+    struct stat st;
+    evil_begin(&w, mark);
+    cache_open(&w);
     get(&w, &a, "main");
     assert_int_equal(a.result, 0);
     assert_true(access(mark, F_OK) < 0);
-    char path[300];
-    struct stat st;
     snprintf(path, sizeof path, "%s/link", a.tree);
     assert_true(lstat(path, &st) == 0 && S_ISLNK(st.st_mode));
+    has(a.tree, "a", "one\n"); /* not the other's, and past no filter */
     mu_checkout_release(a.checkout);
+
+    /* whatever came into the mirror */
+    sh("cd %s; for m in cache/mirrors/*; do mkdir -p $m/hooks; cp hooks/* $m/hooks/; done; "
+       "cd remote; echo two > a; PATH=${PATH#*:} git commit -qam two",
+       w.top);
+    get(&w, &a, "main");
+    assert_int_equal(a.result, 0);
+    assert_true(access(mark, F_OK) < 0);
+    has(a.tree, "a", "two\n");
+    mu_checkout_release(a.checkout);
+
+    start(&w, &a, "evil::x", "main");
+    mu_loop_run(w.loop);
+    assert_true(a.result < 0);
+    assert_true(access(mark, F_OK) < 0);
     end(&w);
 }
 
@@ -341,7 +393,7 @@ int main(void)
         cmocka_unit_test(a_push_is_seen_and_what_is_held_stays),
         cmocka_unit_test(what_is_not_there_is_told_in_words),
         cmocka_unit_test(many_at_once_share_the_work),
-        cmocka_unit_test(nothing_of_a_hostile_repository_runs),
+        cmocka_unit_test_teardown(nothing_of_a_hostile_repository_runs, good_path),
         cmocka_unit_test(a_restart_knows_what_is_there_and_drops_what_is_half),
         cmocka_unit_test(the_least_recently_used_goes_first_and_never_what_is_held),
         cmocka_unit_test(a_stop_ends_what_is_under_way),

@@ -16,7 +16,9 @@ static const struct mu_schema config[] = {
     {.name = "env", .type = MU_S_MAP, .items = &text_item, .max = 2},
     {0},
 };
+static const struct mu_schema closed[] = {{.name = "known", .type = MU_S_INT}, {0}};
 static const struct mu_schema body[] = {
+    {.name = "closed", .type = MU_S_OBJECT, .flags = MU_S_CLOSED, .items = closed},
     {.name = "prompt", .type = MU_S_STRING, .flags = MU_S_REQUIRED | MU_S_NOT_BLANK | MU_S_NO_NUL},
     {.name = "title", .type = MU_S_STRING, .flags = MU_S_NOT_BLANK, .max = 4},
     {.name = "config", .type = MU_S_OBJECT, .flags = MU_S_NULLABLE, .items = config},
@@ -222,12 +224,25 @@ static void a_query_survives_any_failing_allocation(void **state)
     each_allocation_fails(query_once, NULL);
 }
 
+static void a_closed_object_refuses_what_it_does_not_list(void **state)
+{
+    (void)state;
+    accepts("{\"prompt\":\"p\",\"closed\":{}}");
+    accepts("{\"prompt\":\"p\",\"closed\":{\"known\":1}}");
+    refuses("{\"prompt\":\"p\",\"closed\":{\"known\":1,\"other\":null}}", MU_E_INVALID,
+            "closed.other", "closed.other is not known");
+    refuses("{\"prompt\":\"p\",\"closed\":{\"know\":1}}", MU_E_INVALID, "closed.know",
+            "closed.know is not known");
+    refuses("{\"prompt\":\"p\",\"closed\":5}", MU_E_INVALID, "closed", "closed must be an object");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(good_bodies_pass_and_unknown_members_are_ignored),
         cmocka_unit_test(required_fields_are_missed_by_name),
         cmocka_unit_test(wrong_values_are_named_with_their_path),
+        cmocka_unit_test(a_closed_object_refuses_what_it_does_not_list),
         cmocka_unit_test(a_long_path_is_cut_and_stays_text),
         cmocka_unit_test(known_query_keys_are_taken_and_others_ignored),
         cmocka_unit_test(bad_query_values_are_refused_by_key),

@@ -107,49 +107,49 @@ static int say_headers_for_ever(int fd)
     return r;
 }
 
+static const struct {
+    const char *path, *answer;
+    int then; /* 0 = keep the connection, -1 = close it, 1 = say no more */
+} written[] = {
+    {"/ok", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 0},
+    {"/empty", "HTTP/1.1 204 No Content\r\n\r\n", 0},
+    {"/until-close", "HTTP/1.1 200 OK\r\n\r\nall of it", -1},
+    {"/stall", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome", 1},
+    {"/silent", "", 1},
+    {"/hang-up", "", -1},
+    {"/cut", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome", -1},
+    {"/cut-chunk", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel", -1},
+    {"/bad-chunk", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhel", 1},
+    {"/cut-head", "HTTP/1.1 200 OK\r\nContent-Le", -1},
+    {"/garbage", "SSH-2.0-something\r\n\r\n", -1},
+    {"/busy",
+     "HTTP/1.1 429 Too Many\r\nretry-after: 7\r\nContent-Length: 4\r\n"
+     "Content-Type: application/json; charset=utf-8\r\n\r\n\"no\"",
+     0},
+    {"/busy-odd", "HTTP/1.1 503 No\r\nRetry-After: soon\r\nContent-Length: 0\r\n\r\n", 0},
+    {"/moved", "HTTP/1.1 302 Found\r\nLocation: /ok\r\nContent-Length: 0\r\n\r\n", 0},
+    {"/html",
+     "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>", 0},
+    {"/sse",
+     "HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream;x=y\r\nContent-Length: 9\r\n\r\n"
+     "data: x\n\n",
+     0},
+    {"/continue",
+     "HTTP/1.1 103 Early Hints\r\nRetry-After: 5\r\n\r\n"
+     "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfinal",
+     0},
+};
+
 /* < 0: close the connection. */
 static int serve_path(int fd, const char *path, const char *request)
 {
-    static const struct {
-        const char *path, *answer;
-        int then; /* 0 = keep the connection, -1 = close it, 1 = say no more */
-    } rows[] = {
-        {"/ok", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 0},
-        {"/empty", "HTTP/1.1 204 No Content\r\n\r\n", 0},
-        {"/until-close", "HTTP/1.1 200 OK\r\n\r\nall of it", -1},
-        {"/stall", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome", 1},
-        {"/silent", "", 1},
-        {"/hang-up", "", -1},
-        {"/cut", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome", -1},
-        {"/cut-chunk", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel", -1},
-        {"/bad-chunk", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhel", 1},
-        {"/cut-head", "HTTP/1.1 200 OK\r\nContent-Le", -1},
-        {"/garbage", "SSH-2.0-something\r\n\r\n", -1},
-        {"/busy",
-         "HTTP/1.1 429 Too Many\r\nretry-after: 7\r\nContent-Length: 4\r\n"
-         "Content-Type: application/json; charset=utf-8\r\n\r\n\"no\"",
-         0},
-        {"/busy-odd", "HTTP/1.1 503 No\r\nRetry-After: soon\r\nContent-Length: 0\r\n\r\n", 0},
-        {"/moved", "HTTP/1.1 302 Found\r\nLocation: /ok\r\nContent-Length: 0\r\n\r\n", 0},
-        {"/html",
-         "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>",
-         0},
-        {"/sse",
-         "HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream;x=y\r\nContent-Length: 9\r\n\r\n"
-         "data: x\n\n",
-         0},
-        {"/continue",
-         "HTTP/1.1 103 Early Hints\r\nRetry-After: 5\r\n\r\n"
-         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfinal",
-         0},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        if (strcmp(path, rows[i].path) == 0) {
-            int r = say(fd, rows[i].answer);
-            if (rows[i].then > 0) {
+    for (size_t i = 0; i < sizeof written / sizeof written[0]; i++) {
+        if (strcmp(path, written[i].path) == 0) {
+            int r = say(fd, written[i].answer);
+            if (written[i].then > 0) {
                 until_closed(fd);
             }
-            return r < 0 || rows[i].then ? -1 : 0;
+            return r < 0 || written[i].then ? -1 : 0;
         }
     }
     if (strcmp(path, "/dribble") == 0) {

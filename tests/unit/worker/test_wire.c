@@ -76,6 +76,27 @@ static void an_assignment_is_read_whole(void **state)
     mu_arena_fini(&arena);
 }
 
+static void a_policy_is_read(void **state)
+{
+    (void)state;
+    assert_int_equal(read_it("{\"type\":\"task_assignment\",\"data\":{\"task_id\":\"run_1\"," TASK
+                             ",\"policy\":{\"network\":{\"mode\":\"none\",\"allow\":null},"
+                             "\"nested\":true,\"root\":\"fake\",\"onDeny\":\"continue\"},"
+                             "\"resources\":{\"memory_mb\":64,\"cpus\":0.5,\"pids\":7,"
+                             "\"disk_mb\":9}}}"),
+                     0);
+    assert_int_equal(as.policy.network, MU_WIRE_NET_NONE);
+    assert_true(as.policy.nested && as.policy.fake_root && !as.policy.allow);
+    assert_true(as.memory_mb == 64 && as.pids == 7 && as.disk_mb == 9);
+    assert_true(as.cpus > 0.4 && as.cpus < 0.6);
+    assert_int_equal(read_it("{\"type\":\"task_assignment\",\"data\":{\"task_id\":\"run_1\"," TASK
+                             ",\"policy\":{\"network\":{\"allow\":[\"a.example:1\"]}}}}"),
+                     0);
+    assert_int_equal(as.policy.network, MU_WIRE_NET_ANY);
+    assert_true(yyjson_arr_size(as.policy.allow) == 1 && !as.policy.nested && !as.policy.fake_root);
+    mu_arena_fini(&arena);
+}
+
 static void wrong_types_refuse_the_whole(void **state)
 {
     (void)state;
@@ -99,7 +120,18 @@ static void wrong_types_refuse_the_whole(void **state)
         "\"task_id\":\"run_1\"," TASK ",\"additional_sidecars\":[{\"image\":\"\"}]",
         "\"task_id\":\"run_1\"," TASK ",\"additional_sidecars\":[{\"image\":\"i\",\"mount_path\":"
         "\"/a\"},{\"image\":\"j\",\"mount_path\":\"/a\"}]",
-        "\"task_id\":\"run_1\"," TASK ",\"instance_shape\":{\"vcpus\":1e99}"};
+        "\"task_id\":\"run_1\"," TASK ",\"instance_shape\":{\"vcpus\":1e99}",
+        "\"task_id\":\"run_1\"," TASK ",\"policy\":[]",
+        "\"task_id\":\"run_1\"," TASK ",\"policy\":{\"network\":\"none\"}",
+        "\"task_id\":\"run_1\"," TASK ",\"policy\":{\"network\":{\"mode\":\"nothing\"}}",
+        "\"task_id\":\"run_1\"," TASK ",\"policy\":{\"network\":{\"mode\":\"\"}}",
+        "\"task_id\":\"run_1\"," TASK ",\"policy\":{\"network\":{\"allow\":5}}",
+        "\"task_id\":\"run_1\"," TASK ",\"policy\":{\"network\":{\"allow\":[5]}}",
+        "\"task_id\":\"run_1\"," TASK ",\"policy\":{\"nested\":1}",
+        "\"task_id\":\"run_1\"," TASK ",\"policy\":{\"root\":\"real\"}",
+        "\"task_id\":\"run_1\"," TASK ",\"resources\":{\"memory_mb\":\"1\"}",
+        "\"task_id\":\"run_1\"," TASK ",\"resources\":{\"memory_mb\":9007199254740993}",
+        "\"task_id\":\"run_1\"," TASK ",\"resources\":{\"disk_mb\":9007199254740993}"};
     for (size_t i = 0; i < MU_ARRAY_LEN(bad); i++) {
         char text[1000];
         snprintf(text, sizeof text, "{\"type\":\"task_assignment\",\"data\":{%s}}", bad[i]);
@@ -329,6 +361,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(types_are_told_apart),
         cmocka_unit_test(an_assignment_is_read_whole),
+        cmocka_unit_test(a_policy_is_read),
         cmocka_unit_test(wrong_types_refuse_the_whole),
         cmocka_unit_test(the_last_of_a_variable_wins_and_all_are_sorted),
         cmocka_unit_test(a_prompt_that_is_too_long_for_a_variable_is_handed_out),

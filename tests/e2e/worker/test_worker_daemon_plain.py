@@ -5,33 +5,9 @@ import time
 
 import harness
 import pytest
-import worker_daemon
 import worker_server
 
 pytestmark = pytest.mark.engine_free
-
-
-@pytest.fixture
-def server():
-    s = worker_server.WorkerServer()
-    yield s
-    s.stop()
-
-
-@pytest.fixture
-def start(server):
-    made = []
-
-    def make(*flags, **options):
-        d = worker_daemon.Daemon(server, *flags, **options)
-        made.append(d)
-        return d.start()
-    yield make
-    for d in made:
-        try:
-            d.stop(code=None)
-        finally:
-            d.remove()
 
 
 def test_a_task_runs_and_its_end_has_everything(server, start):

@@ -6,34 +6,9 @@ import secrets
 import time
 
 import pytest
-from harness import API, Server, assert_error, eventually, ok
-from test_worker_conformance import FLEET, begin, make, settled
+from fleet import DIALECTS, FLEET, begin, make, settled
+from harness import API, assert_error, eventually, ok
 from worker_peers import Native, V, W
-
-DIALECTS = (V, W, Native)
-
-
-@pytest.fixture(scope="module")
-def fleet_server(postgres):
-    server = Server(FLEET, postgres=postgres, name="files").start()
-    yield server
-    try:
-        server.stop()
-    finally:
-        server.remove()
-
-
-@pytest.fixture
-def oz(fleet_server):
-    fleet_server.assert_alive()
-    yield fleet_server
-    fleet_server.assert_alive()
-
-
-@pytest.fixture
-def client(oz):
-    with oz.client("tenant-" + secrets.token_hex(12)) as c:
-        yield c
 
 
 @pytest.fixture
