@@ -245,5 +245,5 @@ int main(void)
         ON_BOTH(the_next_start_finds_what_workers_hold),
         ON(moves_survive_any_failing_allocation, 0),
     };
-    return cmocka_run_group_tests(tests, start_pg, stop_pg);
+    return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }

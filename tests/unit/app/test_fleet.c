@@ -260,6 +260,16 @@ static void until_state(const struct mu_id *id, int state)
     until(is_in, &x, "the session's state");
 }
 
+/* A session that this peer has said it runs. */
+static struct mu_id running_at(struct peer *p, struct order **ret_order)
+{
+    struct mu_id id = create("x");
+    *ret_order = next(p, MU_ORDER_ASSIGN);
+    say(p, MU_REPORT_CLAIMED, *ret_order);
+    until_state(&id, 60);
+    return id;
+}
+
 /* --- tests --- */
 
 static void a_session_goes_to_a_worker_and_ends(struct world *w)
@@ -372,11 +382,9 @@ static void a_refused_session_goes_elsewhere(struct world *w)
 static void a_cancelled_session_is_stopped_where_it_runs(struct world *w)
 {
     begin(w);
+    struct order *o;
     struct peer *p = connected("w1");
-    struct mu_id id = create("x");
-    struct order *o = next(p, MU_ORDER_ASSIGN);
-    say(p, MU_REPORT_CLAIMED, o);
-    until_state(&id, 60);
+    struct mu_id id = running_at(p, &o);
     assert_int_equal(cancel(w, &w->alice, &id, NULL), 0);
     mu_fleet_cancelled(fleet, mu_id_bytes(&id));
     assert_string_equal(next(p, MU_ORDER_CANCEL)->of.session.text, id.text);
@@ -390,11 +398,9 @@ static void a_cancelled_session_is_stopped_where_it_runs(struct world *w)
 static void a_worker_that_returns_keeps_its_sessions(struct world *w)
 {
     begin(w);
+    struct order *o;
     struct peer *p = connected("w1");
-    struct mu_id id = create("x");
-    struct order *o = next(p, MU_ORDER_ASSIGN);
-    say(p, MU_REPORT_CLAIMED, o);
-    until_state(&id, 60);
+    struct mu_id id = running_at(p, &o);
     leave(p, NULL);
     assert_int_equal(row_of(w, &id).state, 60);
     struct peer *q = connected("w1");
@@ -492,11 +498,9 @@ static void a_native_worker_says_what_it_runs(struct world *w)
 static void output_is_stored_while_it_runs(struct world *w)
 {
     begin(w);
+    struct order *o;
     struct peer *p = connected("w1");
-    struct mu_id id = create("x");
-    struct order *o = next(p, MU_ORDER_ASSIGN);
-    say(p, MU_REPORT_CLAIMED, o);
-    until_state(&id, 60);
+    struct mu_id id = running_at(p, &o);
     static const struct {
         int64_t offset;
         const char *text;
@@ -786,5 +790,5 @@ int main(void)
         ON_BOTH(needs_survive_the_next_start),
         ON(a_session_survives_any_failing_allocation, 0),
     };
-    return cmocka_run_group_tests(tests, start_pg, stop_pg);
+    return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }

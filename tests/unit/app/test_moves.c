@@ -569,5 +569,5 @@ int main(void)
         ON_ALL(a_stop_that_was_accepted_wins),
         ON_ALL(every_move_is_in_the_table_and_no_end_changes),
     };
-    return cmocka_run_group_tests(tests, start_pg, stop_pg);
+    return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }
