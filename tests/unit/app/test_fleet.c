@@ -567,6 +567,34 @@ static void a_worker_that_was_away_is_told_to_stop_also_after_a_restart(struct w
     finis();
 }
 
+static int64_t lease_of(const struct mu_id *id)
+{
+    return num(W, "SELECT lease_ms FROM attempts WHERE session_id = '%s' AND ended_ms IS NULL",
+               id->text);
+}
+
+static void a_lease_is_renewed_while_the_worker_is_connected(struct world *w)
+{
+    begin(w);
+    fopts.grace_ms = 1500;
+    start_anew(w);
+    struct peer *p = connected("w1");
+    struct mu_id id = create("x");
+    struct order *o = next(p, MU_ORDER_ASSIGN);
+    assert_int_equal(lease_of(&id), now(w) + fopts.claim_timeout_ms + fopts.grace_ms);
+    say(p, MU_REPORT_CLAIMED, o);
+    until_state(&id, 60);
+    assert_int_equal(lease_of(&id), now(w) + fopts.grace_ms);
+    atomic_fetch_add(&w->now_ms, 700);
+    run_for(w, 900);
+    assert_int_equal(lease_of(&id), now(w) + fopts.grace_ms);
+    leave(p, NULL);
+    atomic_fetch_add(&w->now_ms, 700);
+    run_for(w, 900);
+    assert_int_equal(lease_of(&id), now(w) - 700 + fopts.grace_ms);
+    finis();
+}
+
 /* --- what a session needs --- */
 
 static int load_queued(void *arg, const struct mu_live_row *row)
@@ -741,6 +769,7 @@ IN_WORLD(a_native_worker_says_what_it_runs)
 IN_WORLD(output_is_stored_while_it_runs)
 IN_WORLD(the_next_start_waits_for_the_workers)
 IN_WORLD(a_worker_that_was_away_is_told_to_stop_also_after_a_restart)
+IN_WORLD(a_lease_is_renewed_while_the_worker_is_connected)
 IN_WORLD(a_session_waits_for_a_worker_that_can_and_says_so)
 IN_WORLD(the_reason_is_taken_back_when_a_worker_comes_that_is_busy)
 IN_WORLD(needs_survive_the_next_start)
@@ -762,6 +791,7 @@ int main(void)
         ON_BOTH(output_is_stored_while_it_runs),
         ON_BOTH(the_next_start_waits_for_the_workers),
         ON_BOTH(a_worker_that_was_away_is_told_to_stop_also_after_a_restart),
+        ON_BOTH(a_lease_is_renewed_while_the_worker_is_connected),
         ON_BOTH(a_session_waits_for_a_worker_that_can_and_says_so),
         ON(the_reason_is_taken_back_when_a_worker_comes_that_is_busy, 0),
         ON_BOTH(needs_survive_the_next_start),
