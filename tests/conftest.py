@@ -11,6 +11,7 @@ def pytest_addoption(parser):
     parser.addoption("--engine", choices=("sqlite", "postgres"), default="sqlite", help="database of the servers")
     parser.addoption("--long", action="store_true", help="also the checks that take minutes by their nature")
     parser.addoption("--kills", type=int, default=20, help="kills of the crash test")
+    parser.addoption("--faults", default="150:15", help="tasks:faults of the fault run")
     parser.addoption("--agents", default="build/npm-agents", help="where the real agents are installed")
     parser.addoption("--sdk", default="build/npm-sdk", help="where the published TypeScript SDK is installed")
     parser.addoption("--schema-seconds", type=int, default=120, help="time for the property-based API tester")

@@ -73,6 +73,10 @@ static int load_task(struct mu_worker *w, mu_bytes key, yyjson_val *start)
     t->since_ms = mu_json_get_i64(start, "since_ms", t->since_ms);
     t->dispatched = mu_json_get_bool(start, "dispatched", false);
     t->cancelled = mu_json_get_bool(start, "cancelled", false);
+    t->lease_ms = mu_json_get_i64(start, "lease_ms", 0);
+    t->held = mu_json_get_bool(start, "held", false);
+    /* What the one before heard later is not known: counted from the assignment. */
+    t->started_at -= MU_MAX(mu_env_wall_ms(w->env) - t->since_ms, INT64_C(0));
     t->adopted = true;
     mu_checkouts_adopt(t, mu_json_get(start, "trees"));
     if (token.len && !(t->token = mu_bytes_dup(token))) {
@@ -147,4 +151,5 @@ void mu_adopt_run(struct mu_worker *w)
             adopt(t);
         }
     }
+    mu_lease_watch(w);
 }

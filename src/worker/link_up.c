@@ -265,6 +265,7 @@ static void take_acked(struct mu_worker *w, yyjson_val *ack)
     struct mu_attempt *t = mu_slots_find(w, MU_B_NONE, id);
     if (t) {
         t->acked_seq = MU_MAX(t->acked_seq, seq);
+        mu_lease_acked(t);
     }
     mu_ends_acked(w, id, seq);
 }

@@ -149,6 +149,7 @@ static void take(struct mu_worker *w, struct mu_arena *arena, const struct mu_wi
     t->as = *as;
     t->backend = backend;
     t->epoch = as->epoch;
+    t->lease_ms = mu_uplink_native(w) ? as->lease_ms : 0;
     if (name_execution(w, t) < 0) {
         mu_attempt_free(t);
         reject(w, as, "worker is out of memory");

@@ -141,6 +141,8 @@ void mu_attempt_record(struct mu_attempt *t)
     mu_jw_kbool(&w, "started", t->state >= MU_ATTEMPT_STARTED);
     mu_jw_kbool(&w, "dispatched", t->dispatched);
     mu_jw_kbool(&w, "cancelled", t->cancelled);
+    mu_jw_ki64(&w, "lease_ms", t->lease_ms);
+    mu_jw_kbool(&w, "held", t->held);
     if (t->token) {
         mu_jw_kcstr(&w, "token", t->token);
     }
@@ -275,6 +277,7 @@ void mu_attempt_begin(struct mu_attempt *t)
     mu_uplink_send(w, &buf);
     mu_buf_fini(&buf);
     mu_attempt_tell_state(t, "preparing", NULL);
+    mu_lease_watch(w);
     mu_attempt_prepare(t);
 }
 

@@ -214,6 +214,7 @@ struct mu_worker *mu_worker_close(struct mu_worker *w)
         mu_timer_clear(&w->phase_timer);
         mu_timer_clear(&w->leave_timer);
         mu_timer_clear(&w->trim_timer);
+        mu_timer_clear(&w->lease_timer);
         MU_LIST_EACH(it, tmp, &w->tasks)
         {
             mu_attempt_free(MU_CONTAINER(it, struct mu_attempt, link));
@@ -281,6 +282,7 @@ int mu_worker_run(struct mu_worker *w)
         return 1;
     }
     mu_worker_trim_init(w);
+    mu_lease_init(w);
     w->begin.fn = begin;
     mu_loop_post(w->loop, &w->begin);
     mu_loop_run(w->loop);

@@ -86,6 +86,7 @@ struct mu_attempt {
     bool cancelled; /* by the server */
     bool muted;     /* another attempt took its place: its end is nobody's business */
     bool dispatched, adopted;
+    bool held;               /* the server has confirmed that it runs: lease.c */
     const char *stop_reason; /* literal; why we stop it, NULL = we do not */
     bool stop_graceful;
 
@@ -99,6 +100,7 @@ struct mu_attempt {
 
     int64_t since_ms;   /* wall clock of its assignment */
     int64_t started_at; /* loop time */
+    int64_t lease_ms;   /* 0 = none: the server is not a native one */
     struct mu_clip log;
     int64_t log_sent;     /* what went to the server, or was left out */
     struct mu_buf unsent; /* log bytes that are gathered before they are sent */
@@ -191,7 +193,8 @@ struct mu_worker {
     bool only_checks;   /* somebody asks what protects: nothing is logged */
     bool leave_running; /* what runs is left to the next start */
     bool settling, settle_again;
-    struct mu_timer phase_timer, leave_timer, check_timer, trim_timer;
+    struct mu_timer phase_timer, leave_timer, check_timer, trim_timer, lease_timer;
+    int64_t heard_ms; /* loop time of the last byte from the server, as far as lease.c looked */
     struct mu_post begin;
     int signals, exit_code;
 };
@@ -252,6 +255,10 @@ size_t mu_checkouts_fill(const struct mu_attempt *t, struct mu_sandbox_checkout 
 void mu_checkouts_record(const struct mu_attempt *t, struct mu_json_w *w);
 void mu_checkouts_adopt(struct mu_attempt *t, yyjson_val *trees);
 void mu_checkouts_release(struct mu_attempt *t);
+/* lease.c */
+void mu_lease_init(struct mu_worker *w);
+void mu_lease_watch(struct mu_worker *w);  /* an attempt has come */
+void mu_lease_acked(struct mu_attempt *t); /* acked_seq has grown */
 /* adopt.c */
 int mu_adopt_load(struct mu_worker *w, struct mu_journal *j, struct mu_err *err);
 void mu_adopt_run(struct mu_worker *w);

@@ -24,7 +24,7 @@ AGENT = """\
 
 
 class Daemon:
-    def __init__(self, server, *flags, kind="direct", config=None, env=None, worker_id="w1", program=None):
+    def __init__(self, server, *flags, kind="direct", config=None, env=None, worker_id="w1", program=None, prefix=()):
         self.server, self.program = server, program or harness.BINARY
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="muster-worker-", dir="/tmp"))
         self.state = self.dir / "state"
@@ -36,16 +36,17 @@ class Daemon:
             config = f"backend:\n  direct:\n    oz_path: {self.agent}\n" if kind == "direct" else ""
         self.config.write_text(config.replace("AGENT", str(self.agent)).replace("DIR", str(self.dir)))
         self.args = ["worker", "--config-file", str(self.config), "--worker-id", worker_id, "--state-dir", str(self.state),
-                     "--web-socket-url", f"ws://127.0.0.1:{server.port}/api/v1/selfhosted/worker/ws",
+                     "--web-socket-url", server.url.replace("http", "ws", 1) + "/api/v1/selfhosted/worker/ws",
                      "--server-root-url", server.url, "--metrics-listen", "none", *flags]
         self.env = {"PATH": os.environ["PATH"], "HOME": str(self.dir), "OZ_DATA_DIR": str(self.dir / "data"),
                     "OZ_API_KEY": server.key, "ALLOW_UNSAFE_PROCESS_DRIVER": "1",
                     "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", ""), **(env or {})}
+        self.prefix = list(prefix)  # of the command; it execs what follows
         self.process, self.log, self.err = None, [], ""
         self.changed = threading.Condition()
 
     def start(self):
-        self.process = subprocess.Popen([str(self.program), *self.args], env=self.env, cwd=self.dir,
+        self.process = subprocess.Popen([*self.prefix, str(self.program), *self.args], env=self.env, cwd=self.dir,
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                         preexec_fn=harness.die_with_parent)
         self.threads = [threading.Thread(target=self._read_log, args=(self.process.stdout,), daemon=True),

@@ -24,7 +24,8 @@ void mu_worker_update(struct mu_worker *w)
     } else if (!may && in) {
         mu_list_remove(&w->free_link);
     }
-    if (may && w->pinned && w->pinned->n && mu_list_empty(&w->pin_link)) {
+    if (may && w->pinned && w->pinned->n) {
+        mu_list_remove(&w->pin_link);
         mu_list_push(&f->pin_check, &w->pin_link);
     }
     if (may && (f->queue.n || f->n_parked || !mu_list_empty(&f->pin_check))) {
@@ -161,6 +162,8 @@ static void give_pinned(struct mu_fleet *f, bool by_turns)
         } else if (t) {
             w->took_pinned = true;
             give(t, w, w->pinned);
+        } else {
+            mu_list_push(&f->pin_busy, &w->pin_link);
         }
     }
 }
@@ -265,6 +268,15 @@ void mu_fleet_pump_now(struct mu_fleet *f)
         give_pinned(f, false);
     }
     mu_metric_set(f->queued, (int64_t)(f->queue.n + f->n_parked));
+}
+
+void mu_fleet_tenant_freed(struct mu_fleet *f)
+{
+    struct mu_list *busy;
+    while ((busy = mu_list_pop(&f->pin_busy))) {
+        mu_list_push(&f->pin_check, busy);
+    }
+    mu_fleet_pump(f);
 }
 
 static void pump(struct mu_post *post)

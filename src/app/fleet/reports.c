@@ -63,6 +63,10 @@ static void confirm(struct mu_task *t, const struct mu_report *r, int state)
     if (!k->retry && k->conn) {
         mu_task_no_due(t);
     }
+    if (k->w->native && r->seq && state <= t->state && !k->busy) { /* nothing new: stored already */
+        const struct mu_execution of = {t->id, k->execution, t->epoch, k->seq};
+        mu_worker_ack(k->w, &of);
+    }
     mu_work_next(t);
 }
 
@@ -304,7 +308,8 @@ static void reconcile_theirs(struct mu_worker *w, const struct mu_report *r, str
     for (size_t i = 0; i < r->n_running; i++) {
         const struct mu_report_running *x = &r->running[i];
         const struct mu_work_item *k = ours(w, &x->of.execution);
-        bool keep = k && k->want == MU_WANT_NOTHING && !k->t->cancel;
+        /* One that is cancelled is told so next: only then does its end come back. */
+        bool keep = k && k->want == MU_WANT_NOTHING;
         if (keep) {
             o->keep[o->n_keep++] = x->of.execution;
             o->acked[o->n_acked++] =

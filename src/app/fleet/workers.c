@@ -167,6 +167,7 @@ static void send_cancel(struct mu_worker *w, struct mu_owed *o)
     struct mu_order *order;
     if (o->sent_ms == 0 && mu_worker_order(w, MU_ORDER_CANCEL, &o->of, &order) == 0) {
         o->sent_ms = mu_loop_now_ms(w->f->opts.core);
+        order->at_once = true;
         mu_worker_post(w, order);
     }
 }

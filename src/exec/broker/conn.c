@@ -458,8 +458,8 @@ static void upstream_answer(struct mu_broker_conn *c)
         return;
     }
     uv_read_stop((uv_stream_t *)&c->outer);
-    if (end < 0 || data.len < 12 || memcmp(data.ptr, "HTTP/1.", 7) != 0 ||
-        memcmp(data.ptr + 8, " 200", 4) != 0) {
+    if (end < 0 || data.len < 13 || memcmp(data.ptr, "HTTP/1.", 7) != 0 ||
+        memcmp(data.ptr + 8, " 200", 4) != 0 || (data.ptr[12] != ' ' && data.ptr[12] != '\r')) {
         mu_broker_refuse_(c, 502, "upstream");
         return;
     }

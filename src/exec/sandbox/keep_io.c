@@ -218,7 +218,8 @@ int keep_freeze(struct keep *k, bool on)
 
 void keep_stop(struct keep *k, int64_t grace_ms, const char *reason, const char *message)
 {
-    int64_t at = keep_now_ms() + MU_MAX(grace_ms, 0);
+    grace_ms = MU_MIN(MU_MAX(grace_ms, 0), (int64_t)INT32_MAX); /* what fits into the message */
+    int64_t at = keep_now_ms() + grace_ms;
     if (!k->kill_at_ms) {
         snprintf(k->reason, sizeof k->reason, "%s", reason);
         snprintf(k->message, sizeof k->message, "%s", message);
@@ -229,8 +230,7 @@ void keep_stop(struct keep *k, int64_t grace_ms, const char *reason, const char 
     if (k->frozen || k->sweeping) {
         int r MU_UNUSED = keep_freeze(k, false);
     }
-    if (grace_ms <= 0 ||
-        tell_link(k, MU_FD3_STOP, 0, (int32_t)MU_MIN(grace_ms, (int64_t)INT32_MAX), -1) < 0) {
+    if (grace_ms <= 0 || tell_link(k, MU_FD3_STOP, 0, (int32_t)grace_ms, -1) < 0) {
         mu_pidfd_kill(k->pidfd, SIGKILL);
         mu_cgroup_kill(&k->cgroup);
     }

@@ -99,9 +99,7 @@ static void written(struct mu_env_write *op, int result)
     struct mu_json_w w = mu_json_w(mu_call_buf(c));
     mu_jw_obj(&w);
     add_environment(&w, &v);
-    mu_jw_kstr(&w, "request_id", mu_call_request_id(c));
-    mu_jw_obj_end(&w);
-    mu_call_send(c, 200);
+    mu_call_send_object(c, &w);
 }
 
 static bool var_name_ok(mu_bytes name)
@@ -209,9 +207,8 @@ static void write_environment(struct mu_call *c, bool replace)
     const struct mu_principal *p = mu_call_principal(c);
     struct mu_oz *oz = mu_oz(c);
     yyjson_val *body = mu_call_body(c);
-    struct writing *x = mu_arena_calloc(mu_call_arena(c), sizeof *x);
+    struct writing *x = mu_call_new(c, sizeof *x);
     if (!x) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     x->c = c;
@@ -286,9 +283,8 @@ static void removed(struct mu_env_write *op, int result)
 
 static void delete_environment(struct mu_call *c)
 {
-    struct writing *x = mu_arena_calloc(mu_call_arena(c), sizeof *x);
+    struct writing *x = mu_call_new(c, sizeof *x);
     if (!x) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     x->c = c;
@@ -331,9 +327,7 @@ static void got(struct mu_env_read *op, int result)
         mu_call_fail(x->c, result);
         return;
     }
-    mu_jw_kstr(&x->w, "request_id", mu_call_request_id(x->c));
-    mu_jw_obj_end(&x->w);
-    mu_call_send(x->c, 200);
+    mu_call_send_object(x->c, &x->w);
 }
 
 static void listed(struct mu_env_read *op, int result)
@@ -352,17 +346,14 @@ static void listed(struct mu_env_read *op, int result)
     } else {
         mu_jw_knull(&x->w, "next_cursor");
     }
-    mu_jw_kstr(&x->w, "request_id", mu_call_request_id(x->c));
-    mu_jw_obj_end(&x->w);
-    mu_call_send(x->c, 200);
+    mu_call_send_object(x->c, &x->w);
 }
 
 static void read_environments(struct mu_call *c, bool list)
 {
     const struct mu_principal *p = mu_call_principal(c);
-    struct reading *x = mu_arena_calloc(mu_call_arena(c), sizeof *x);
+    struct reading *x = mu_call_new(c, sizeof *x);
     if (!x) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     x->c = c;

@@ -271,7 +271,7 @@ static void cancel(const struct mu_order *o, const char *type, struct mu_buf *b)
     if (o->dialect == MU_DIALECT_NATIVE) {
         mu_jw_kstr(&w, "execution_id", mu_id_bytes(&o->of.execution));
         mu_jw_ki64(&w, "epoch", o->of.epoch);
-        mu_jw_kbool(&w, "graceful", true);
+        mu_jw_kbool(&w, "graceful", !o->at_once);
     }
     end(&w);
 }

@@ -316,3 +316,60 @@ def test_an_idle_worker_is_small(server, start):
         status = open(f"/proc/{d.process.pid}/status").read()
         return int(status.partition("VmRSS:")[2].split()[0]) <= 8 * 1024
     harness.eventually(small, timeout=15, what="8 MiB resident")
+
+
+def running(c):
+    return [s for s in c.of("task_state") if s["state"] == "running"]
+
+
+def test_what_the_server_never_confirmed_ends_with_its_lease(server, start, word):
+    d = start()
+    server.auto_ack = False
+    c = server.connection()
+    c.send("task_assignment", **task(prompt="sleep 60", env={"WORD": word}, lease_ms=2000))
+    harness.eventually(lambda: running(c) and harness.processes_with(word))
+    server.refuse = (503, {})
+    c.drop()
+    begin = time.monotonic()
+    harness.eventually(lambda: not harness.processes_with(word), what="the end of the task")
+    assert 0.5 < time.monotonic() - begin < 2.2, "it ends within its lease, not before there is a need"
+    d.wait_log("task.lease_expired")
+    server.refuse = None
+    hello = server.connection().of("hello")[0]
+    assert hello["running"] == [] and hello["unacked"] == [], "the server is not told of it: it may be another's now"
+    harness.eventually(lambda: not d.leftovers())
+
+
+def test_a_lease_lasts_while_the_server_is_heard(server, start, word):
+    start()
+    server.auto_ack = False
+    c = server.connection()
+    c.send("task_assignment", **task(prompt="sleep 4", env={"WORD": word}, lease_ms=1000))
+    end = time.monotonic() + 4
+    while time.monotonic() < end and not c.of("task_completed"):
+        c.send("ack", execution_id=E2, seq=1, terminal_offset=0)  # of no meaning
+        time.sleep(0.2)
+    assert c.expect("task_completed")["exit_code"] == 0
+
+
+def test_what_is_confirmed_needs_no_lease_even_after_a_restart(server, start, word):
+    d = start()
+    server.auto_ack = False
+    c = server.connection()
+    c.send("task_assignment", **task(prompt=f"while [ ! -e {d.dir}/go ]; do sleep 0.05; done", env={"WORD": word}, lease_ms=1000))
+    harness.eventually(lambda: running(c))
+    c.send("ack", execution_id=E1, seq=running(c)[0]["seq"], terminal_offset=0)
+    time.sleep(0.5)
+    server.refuse = (503, {})
+    c.drop()
+    time.sleep(2)
+    assert harness.processes_with(word)
+    d.kill9()
+    d.start()
+    time.sleep(2)
+    assert harness.processes_with(word)
+    server.refuse = None
+    c = server.connection()
+    assert [r["execution_id"] for r in c.of("hello")[0]["running"]] == [E1]
+    (d.dir / "go").write_text("")
+    c.expect("task_completed")

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <time.h>
 
 #include "../alloc_fail.h"
 #include "exec/broker/broker.h"
@@ -39,6 +40,10 @@ static void hosts_follow_one_grammar(void **state)
         longest[i] = '.';
     }
     assert_true(mu_broker_host_ok(mu_bytes_of(longest, MU_HOST_MAX)));
+    memset(longest, 'a', 64);
+    assert_true(mu_broker_host_ok(mu_bytes_of(longest, 63)));
+    assert_false(mu_broker_host_ok(mu_bytes_of(longest, 64)));
+    longest[50] = '.';
     assert_false(mu_broker_host_ok(mu_bytes_of(longest, MU_HOST_MAX + 1)));
 }
 
@@ -56,6 +61,8 @@ static void a_list_matches_names_and_wildcards_with_their_port(void **state)
     assert_true(mu_allow_has(&a, MU_B("x.y.b.example"), 443));
     assert_false(mu_allow_has(&a, MU_B("b.example"), 443));
     assert_false(mu_allow_has(&a, MU_B("xb.example"), 443));
+    assert_false(mu_allow_has(&a, MU_B("xyb.example"), 443));
+    assert_false(mu_allow_has(&a, MU_B("x.b.example"), 80));
     assert_true(mu_allow_has(&a, MU_B("c.example"), 80));
     mu_allow_fini(&a);
     static const char *const bad[] = {"a.example",     "a.example:0",  "a.example:65536",
@@ -96,6 +103,10 @@ static void only_public_addresses_are_public(void **state)
                                          "255.255.255.255",
                                          "198.18.0.1",
                                          "192.0.2.1",
+                                         "192.0.0.170",
+                                         "192.88.99.1",
+                                         "198.51.100.1",
+                                         "203.0.113.1",
                                          "::",
                                          "::1",
                                          "fe80::1",
@@ -114,6 +125,47 @@ static void only_public_addresses_are_public(void **state)
     for (size_t i = 0; i < MU_ARRAY_LEN(closed); i++) {
         assert_false(is_public(closed[i]));
     }
+    assert_false(mu_addr_public(&(struct sockaddr){.sa_family = AF_UNIX}));
+}
+
+static void an_address_is_allowed_with_its_port(void **state)
+{
+    (void)state;
+    struct mu_allow_addr a;
+    struct mu_err err = {0};
+    struct sockaddr_in in4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x0a000001)};
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6};
+    assert_int_equal(inet_pton(AF_INET6, "fd00::1", &in6.sin6_addr), 1);
+    assert_int_equal(mu_allow_addr_parse("10.0.0.1:80 [fd00::1]:443", &a, &err), 0);
+    assert_true(mu_allow_addr_has(&a, (struct sockaddr *)&in4, 80));
+    assert_false(mu_allow_addr_has(&a, (struct sockaddr *)&in4, 443));
+    assert_true(mu_allow_addr_has(&a, (struct sockaddr *)&in6, 443));
+    assert_false(mu_allow_addr_has(&a, (struct sockaddr *)&in6, 80));
+    in6.sin6_addr.s6_addr[15] = 2;
+    assert_false(mu_allow_addr_has(&a, (struct sockaddr *)&in6, 443));
+    mu_allow_addr_fini(&a);
+}
+
+static void a_forward_has_a_port_of_its_own_inside(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"80=a.example:1",    "1023=a.example:1", "3128=a.example:1",
+                                      "8081=a.example:0",  "8081=A.example:1", "8081=a.example",
+                                      "08081=a.example:1", "65536=a.example:1"};
+    struct mu_forward f[2];
+    size_t n;
+    struct mu_err err = {0};
+    for (size_t i = 0; i < MU_ARRAY_LEN(bad); i++) {
+        assert_int_equal(mu_forward_parse(bad[i], f, 2, &n, &err), MU_E_INVALID);
+        assert_non_null(strstr(err.text, bad[i]));
+    }
+    assert_int_equal(mu_forward_parse("8081=a.example:1,8081=b.example:2", f, 2, &n, &err),
+                     MU_E_INVALID);
+    assert_int_equal(mu_forward_parse("8081=a:1,8082=b:2,8083=c:3", f, 2, &n, &err), MU_E_LIMIT);
+    assert_int_equal(mu_forward_parse("8081=a.example:1,1024=[::1]:2", f, 2, &n, &err), 0);
+    assert_int_equal(n, 2);
+    assert_int_equal(f[1].inside, 1024);
+    assert_string_equal(f[1].host, "::1");
 }
 
 static void proxy_heads_are_taken_apart_or_refused(void **state)
@@ -146,10 +198,25 @@ static void proxy_heads_are_taken_apart_or_refused(void **state)
         {"GET http://a.example/ HTTP/1.1\nA: b\r\n\r\n", "malformed"},
         {"GET http://a.example/ HTTP/1.1\r\n A: b\r\n\r\n", "malformed"},
         {"GET http://a.example/ HTTP/1.1\r\nA : b\r\n\r\n", "malformed"},
+        {"GET http://a.example/ HTTP/1.1\r\nA: b\rXB: c\r\n\r\n", "malformed"},
+        {"GET http://a.example?x HTTP/1.1\r\n\r\n", "grammar"},
+        {"CONNECT a.example:0443 HTTP/1.1\r\n\r\n", "grammar"},
+        {"CONNECT a.example:0 HTTP/1.1\r\n\r\n", "grammar"},
+        {"CONNECT a.example:65979 HTTP/1.1\r\n\r\n", "grammar"},
     };
     for (size_t i = 0; i < MU_ARRAY_LEN(bad); i++) {
         assert_int_equal(mu_proxy_head_parse(mu_str(bad[i].head), &h, &why), MU_E_INVALID);
         assert_string_equal(why, bad[i].why);
+    }
+    char many[2000];
+    for (int lines = 100; lines <= 101; lines++) {
+        int at = snprintf(many, sizeof many, "%.*s", 32, good);
+        for (int i = 0; i < lines; i++) {
+            at += snprintf(many + at, sizeof many - (size_t)at, "A: b\r\n");
+        }
+        snprintf(many + at, sizeof many - (size_t)at, "\r\n");
+        assert_int_equal(mu_proxy_head_parse(mu_str(many), &h, &why),
+                         lines == 100 ? 0 : MU_E_INVALID);
     }
     static const char nul[] = "CONNECT evil.example\0.a.example:443 HTTP/1.1\r\n\r\n";
     assert_int_equal(mu_proxy_head_parse(mu_bytes_of(nul, sizeof nul - 1), &h, &why), MU_E_INVALID);
@@ -173,6 +240,7 @@ struct bench {
     int64_t bytes_in, bytes_out;
     sem_t told;
     /* server */
+    const char *proxy_says; /* answers CONNECT with it */
     int listener;
     uint16_t server_port;
     pthread_t thread;
@@ -200,7 +268,7 @@ static void on_event(void *arg, const struct mu_broker_event *e)
     sem_post(&b->told);
 }
 
-/* Echoes; the first accepted connection that sends "bye" ends the thread. */
+/* Echoes; as a proxy it has something of its own to say first. */
 static void *serve(void *arg)
 {
     struct bench *b = arg;
@@ -212,6 +280,9 @@ static void *serve(void *arg)
         char buf[65536];
         ssize_t n;
         while ((n = read(fd, buf, sizeof buf)) > 0) {
+            if (b->proxy_says && n > 8 && memcmp(buf, "CONNECT ", 8) == 0) {
+                n = snprintf(buf, sizeof buf, "%s", b->proxy_says);
+            }
             for (ssize_t off = 0, w; off < n; off += w) {
                 w = write(fd, buf + off, (size_t)(n - off));
                 if (w < 0) {
@@ -417,7 +488,7 @@ static void everything_else_is_refused_with_its_reason(void **state)
     (void)state;
     struct bench b;
     char head[200];
-    begin(&b, "env.example:443");
+    begin(&b, "env.example:443,env.example:80");
     refused(&b, MU_B("CONNECT other.example:443 HTTP/1.1\r\n\r\n"), 403, "not_listed"); /* 96 */
     connect_request(head, sizeof head, "ok.example", b.server_port == 443 ? 444 : 443);
     refused(&b, mu_str(head), 403, "not_listed");                                      /* 97 */
@@ -437,7 +508,56 @@ static void everything_else_is_refused_with_its_reason(void **state)
     int n = snprintf(big, sizeof big, "CONNECT ok.example:443 HTTP/1.1\r\nA: ");
     memset(big + n, 'a', sizeof big - (size_t)n);
     refused(&b, mu_bytes_of(big, sizeof big), 403, "too_large");
+    memcpy(big + sizeof big - 4, "\r\n\r\n", 4); /* and when it is complete */
+    refused(&b, mu_bytes_of(big, sizeof big), 403, "too_large");
+    refused(&b,
+            MU_B("POST http://env.example/ HTTP/1.1\r\nContent-Length: 1\r\n"
+                 "Transfer-Encoding: chunked\r\n\r\n"),
+            403, "malformed");
     end(&b);
+}
+
+/* Everything goes through the machine's own proxy, which is our server. */
+static void begin_behind(struct bench *b, char upstream[32], const char *says)
+{
+    begin(b, "plain.example:80");
+    on_loop(b, end_on_loop);
+    snprintf(upstream, 32, "127.0.0.1:%u", b->server_port);
+    b->settings.upstream = upstream;
+    b->proxy_says = says;
+    on_loop(b, begin_on_loop);
+}
+
+static void a_plain_request_arrives_without_what_was_for_the_proxy(void **state)
+{
+    (void)state;
+    struct bench b;
+    char upstream[32], answer[1000];
+    begin_behind(&b, upstream, "HTTP/1.1 200 OK\r\n\r\n");
+    int fd = dial(&b, MU_BROKER_PROXY_PORT);
+    ask(fd,
+        MU_B("POST http://plain.example/a?b HTTP/1.1\r\nHost: other.example\r\nAccept: x\r\n"
+             "proxy-authorization: secret\r\nConnection: keep-alive, upgrade\r\nUpgrade: h2c\r\n"
+             "Keep-Alive: 5\r\nTE: trailers\r\nContent-Length: 4\r\n\r\nbody"),
+        "body", answer, sizeof answer);
+    assert_string_equal(answer, "POST /a?b HTTP/1.1\r\nHost: plain.example\r\nAccept: x\r\n"
+                                "Content-Length: 4\r\nConnection: close\r\n\r\nbody");
+    close(fd);
+    end(&b);
+}
+
+static void a_refusal_of_the_proxy_behind_is_told(void **state)
+{
+    (void)state;
+    static const char *const answers[] = {"HTTP/1.1 407 No\r\n\r\n", "HTTP/1.1 2000 x\r\n\r\n",
+                                          "SSH-2.0-x 200 y\r\n\r\n"};
+    for (size_t i = 0; i < MU_ARRAY_LEN(answers); i++) {
+        struct bench b;
+        char upstream[32];
+        begin_behind(&b, upstream, answers[i]);
+        refused(&b, MU_B("GET http://plain.example/ HTTP/1.1\r\n\r\n"), 502, "upstream");
+        end(&b);
+    }
 }
 
 static void the_address_that_was_checked_is_the_one_that_is_tried(void **state)
@@ -491,13 +611,29 @@ static void another_server_name_is_cut_off(void **state)
     char head[200], answer[400];
     begin(&b, NULL);
     connect_request(head, sizeof head, "ok.example", b.server_port);
-    static const char *const names[] = {"OK.example", "front.example"};
-    for (int i = 0; i < 2; i++) {
+    static const struct {
+        const char *name;
+        bool behind; /* in one piece with the request */
+        int broken;  /* its length says more than is there */
+    } rows[] = {{"OK.example", false, 0},
+                {"front.example", false, 0},
+                {"front.example", true, 0},
+                {"ok.example", true, 200}};
+    for (size_t i = 0; i < MU_ARRAY_LEN(rows); i++) {
         int fd = dial(&b, MU_BROKER_PROXY_PORT);
-        ask(fd, mu_str(head), "\r\n\r\n", answer, sizeof answer);
-        size_t n = client_hello(hello, names[i]);
-        assert_int_equal(write(fd, hello, 7), 7); /* the name is not there yet */
-        assert_int_equal(write(fd, hello + 7, n - 7), (ssize_t)n - 7);
+        size_t n = client_hello(hello, rows[i].name);
+        hello[8] = rows[i].broken ? (uint8_t)rows[i].broken : hello[8];
+        if (rows[i].behind) {
+            char both[700];
+            int at = snprintf(both, sizeof both, "%s", head);
+            memcpy(both + at, hello, n);
+            ask(fd, mu_bytes_of(both, (size_t)at + n), "\r\n\r\n", answer, sizeof answer);
+        } else {
+            ask(fd, mu_str(head), "\r\n\r\n", answer, sizeof answer);
+            assert_int_equal(write(fd, hello, 7), 7); /* the name is not there yet */
+            nanosleep(&(struct timespec){0, 50000000}, NULL);
+            assert_int_equal(write(fd, hello + 7, n - 7), (ssize_t)n - 7);
+        }
         ssize_t got = read(fd, answer, sizeof answer);
         assert_true(i == 0 ? got > 0 : got <= 0);
         close(fd);
@@ -524,6 +660,11 @@ static void every_cut_of_a_hello_is_undecided_or_bad_but_never_read_outside(void
     hello[8] = 200; /* longer than its record */
     assert_int_equal(mu_sni_find(mu_bytes_of((char *)hello, n), &name), MU_SNI_BAD);
     assert_int_equal(mu_sni_find(MU_B("SSH-2.0"), &name), MU_SNI_NONE);
+    assert_int_equal(mu_sni_find(MU_B("\x16\x03\x01\x40\x00"), &name), MU_SNI_MORE);
+    assert_int_equal(mu_sni_find(MU_B("\x16\x03\x01\x40\x01"), &name), MU_SNI_BAD);
+    n = client_hello(hello, "ok.example");
+    hello[5 + 4 + 34 + 1 + 4 + 2 + 2 + 4 + 2] = 1; /* a name of another type is none */
+    assert_int_equal(mu_sni_find(mu_bytes_of((char *)hello, n), &name), MU_SNI_NONE);
 }
 
 static void connections_and_bytes_have_a_limit(void **state)
@@ -601,10 +742,14 @@ int main(void)
         cmocka_unit_test(hosts_follow_one_grammar),
         cmocka_unit_test(a_list_matches_names_and_wildcards_with_their_port),
         cmocka_unit_test(only_public_addresses_are_public),
+        cmocka_unit_test(an_address_is_allowed_with_its_port),
+        cmocka_unit_test(a_forward_has_a_port_of_its_own_inside),
         cmocka_unit_test(proxy_heads_are_taken_apart_or_refused),
         cmocka_unit_test(a_listed_host_is_reached_and_bytes_pass_both_ways),
         cmocka_unit_test(a_forward_port_carries_much_without_a_request),
         cmocka_unit_test(everything_else_is_refused_with_its_reason),
+        cmocka_unit_test(a_plain_request_arrives_without_what_was_for_the_proxy),
+        cmocka_unit_test(a_refusal_of_the_proxy_behind_is_told),
         cmocka_unit_test(the_address_that_was_checked_is_the_one_that_is_tried),
         cmocka_unit_test(another_server_name_is_cut_off),
         cmocka_unit_test(every_cut_of_a_hello_is_undecided_or_bad_but_never_read_outside),

@@ -146,6 +146,8 @@ static const struct row rows[] = {
     {"close between fragments", MU_B("\x88\x02\x0f\xa0"), "close 4000 "},
     {"nothing behind a close", MU_B("\x88\x02\x03\xe8\x81\x01x"), "close 1000 "},
     {"close of one byte", MU_B("\x88\x01\x03"), "error 1002"},
+    {"close of one byte, the other left over from a ping", MU_B("\x89\x02\x03\xe8\x88\x01\x03"),
+     "<ping \x03\xe8>error 1002"},
     {"close 999", MU_B("\x88\x02\x03\xe7"), "error 1002"},
     {"close 1004", MU_B("\x88\x02\x03\xec"), "error 1002"},
     {"close 1005", MU_B("\x88\x02\x03\xed"), "error 1002"},
