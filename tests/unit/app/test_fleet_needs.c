@@ -212,5 +212,5 @@ int main(void)
         ON(the_reason_is_taken_back_when_a_worker_comes_that_is_busy, 0),
         ON_BOTH(needs_survive_the_next_start),
     };
-    return cmocka_run_group_tests(tests, start_pg, stop_pg);
+    return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }

@@ -333,7 +333,7 @@ static void files_come_out_and_tricks_do_not(void **state)
     expect_read(&r, "/elsewhere/a", 100, MU_E_INVALID, "");
     if (geteuid() == 0) { /* whose it is tells that nobody inside wrote it */
         char path[128];
-        snprintf(path, sizeof path, "%s/s/e-1/workspace/theirs", w.state);
+        snprintf(path, sizeof path, "%s/s/e-1/workspace/theirs", w->state);
         close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
         expect_read(&r, "/workspace/theirs", 100, MU_E_INVALID, "");
     }
