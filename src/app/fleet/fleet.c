@@ -67,10 +67,17 @@ static void tick(struct mu_timer *timer)
         mu_fleet_unpark(f);
     }
     mu_store_tick(f);
+    mu_leases_tick(f);
     MU_CHECK(mu_timer_set(&f->tick, MU_FLEET_TICK_MS) == 0); /* its place in the heap is there */
 }
 
 /* --- life --- */
+
+void mu_fleet_on_freed(struct mu_fleet *f, void (*freed)(void *arg), void *arg)
+{
+    f->freed = freed;
+    f->freed_arg = arg;
+}
 
 static void add_metrics(struct mu_fleet *f)
 {
@@ -109,8 +116,8 @@ int mu_fleet_new(const struct mu_fleet_opts *opts, struct mu_fleet **ret)
     mu_map_init(&f->tasks);
     mu_map_init(&f->workers);
     mu_fair_init(&f->queue, mu_task_older);
-    struct mu_list *const lists[] = {&f->parked,    &f->timed,         &f->free,
-                                     &f->pin_check, &f->timed_workers, &f->dirty};
+    struct mu_list *const lists[] = {&f->parked,        &f->timed, &f->free,    &f->pin_check,
+                                     &f->timed_workers, &f->dirty, &f->pin_busy};
     for (size_t i = 0; i < MU_ARRAY_LEN(lists); i++) {
         mu_list_init(lists[i]);
     }
@@ -119,7 +126,11 @@ int mu_fleet_new(const struct mu_fleet_opts *opts, struct mu_fleet **ret)
     f->next_conn = mu_fleet_now(f) << 20;
     add_metrics(f);
     int r = mu_fleet_store_new(f);
+    if (r == 0) {
+        r = mu_fleet_leases_new(f);
+    }
     if (r < 0) {
+        mu_fleet_store_free(f);
         mu_free(f);
         return r;
     }
@@ -155,6 +166,7 @@ void mu_fleet_end(struct mu_fleet *f)
     mu_map_fini(&f->workers);
     mu_fair_fini(&f->queue);
     mu_fleet_store_free(f);
+    mu_fleet_leases_free(f);
 }
 
 struct mu_fleet *mu_fleet_free(struct mu_fleet *f)

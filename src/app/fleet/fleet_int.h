@@ -131,7 +131,7 @@ struct mu_owed {
 struct mu_worker {
     struct mu_fleet *f;
     struct mu_list free_link; /* in f->free */
-    struct mu_list pin_link;  /* in f->pin_check */
+    struct mu_list pin_link;  /* in f->pin_check or f->pin_busy */
     struct mu_list timed;     /* in f->timed_workers */
     struct mu_list dirty;     /* in f->dirty */
     struct mu_list tasks, owed;
@@ -159,14 +159,18 @@ struct mu_fleet {
     struct mu_map workers; /* name -> worker */
     struct mu_fair queue;
     struct mu_list parked, timed, free, pin_check, timed_workers, dirty;
+    struct mu_list pin_busy; /* workers whose own tasks are of tenants that may not run more */
     struct mu_timer tick;
     struct mu_post pump_post;
+    void (*freed)(void *arg);
+    void *freed_arg;
     bool pump_posted, started, stopping, closed, ended, told_sidecar;
     bool refit; /* a worker has room that had none: those that are parked may be for it */
     int64_t next_conn;
     size_t cached_bytes, n_connected, n_parked;
     int64_t unpark_ms;
-    struct mu_store *store; /* store.c */
+    struct mu_store *store;   /* store.c */
+    struct mu_leases *leases; /* lease.c */
     struct mu_metric *connected, *conflicts, *latency, *lost[4], *protocol_errors, *ignored,
         *queued, *running;
 };
@@ -271,5 +275,10 @@ void mu_store_tick(struct mu_fleet *f);
 MU_MUST_USE int mu_store_load(struct mu_fleet *f, struct mu_db *db);
 MU_MUST_USE int mu_fleet_store_new(struct mu_fleet *f);
 void mu_fleet_store_free(struct mu_fleet *f);
+
+/* lease.c */
+void mu_leases_tick(struct mu_fleet *f);
+MU_MUST_USE int mu_fleet_leases_new(struct mu_fleet *f);
+void mu_fleet_leases_free(struct mu_fleet *f);
 
 #endif

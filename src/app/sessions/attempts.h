@@ -18,6 +18,7 @@ struct mu_session_offer {
     int64_t conn;                /* of the worker's connection */
     struct mu_digest_hex token;  /* hash of the session token */
     int64_t now_ms, deadline_ms; /* deadline: whoever drives the attempt acts before it */
+    int64_t lease_ms;            /* the attempt is the worker's until then, unless renewed */
     bool noted;                  /* takes the text of mu_session_note() back */
     void (*done)(struct mu_session_offer *op, int result);
     void *ctx;
@@ -30,7 +31,7 @@ struct mu_session_step {
     struct mu_unit unit;
     struct mu_sessions *sessions;
     struct mu_id id;
-    int64_t epoch, now_ms, deadline_ms;
+    int64_t epoch, now_ms, deadline_ms, lease_ms;
     int from, to; /* from: as known, for the log */
     void (*done)(struct mu_session_step *op, int result);
     void *ctx;
@@ -126,11 +127,11 @@ MU_MUST_USE int mu_sessions_each_attempt(struct mu_db *db,
                                          int (*each)(void *arg, const struct mu_attempt_row *row),
                                          void *arg);
 
+/* The reason of an attempt that ended without a word of its worker. */
+#define MU_ATT_UNSETTLED "unsettled"
 /* Start-up: attempts that ended since `since_ms` without a word of their worker, which may be
  * running them still: of sessions made since `made_ms`, and not those of a session that the same
  * worker holds again. At most 10,000. */
-#define MU_ATT_UNSETTLED "unsettled" /* such an attempt's reason, where its outcome does not say   \
-                                      */
 MU_MUST_USE int mu_sessions_each_unsettled(struct mu_db *db, int64_t made_ms, int64_t since_ms,
                                            int (*each)(void *arg, const struct mu_attempt_row *row),
                                            void *arg);

@@ -103,9 +103,7 @@ static void listed(struct mu_session_list *op, int result)
     } else {
         mu_jw_knull(&l->w, "next_cursor");
     }
-    mu_jw_kstr(&l->w, "request_id", mu_call_request_id(c));
-    mu_jw_obj_end(&l->w);
-    mu_call_send(c, 200);
+    mu_call_send_object(c, &l->w);
 }
 
 /* One state word to the stored states and outcomes it covers (data-model.md 5.8). false = unknown.
@@ -243,9 +241,8 @@ static bool take_filters(struct listing *l)
 static void list_runs(struct mu_call *c)
 {
     const struct mu_principal *p = mu_call_principal(c);
-    struct listing *l = mu_arena_calloc(mu_call_arena(c), sizeof *l);
+    struct listing *l = mu_call_new(c, sizeof *l);
     if (!l) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     l->c = c;
@@ -300,9 +297,8 @@ static void cancelled(struct mu_session_cancel *op, int result)
 static void cancel_run(struct mu_call *c)
 {
     const struct mu_principal *p = mu_call_principal(c);
-    struct cancelling *x = mu_arena_calloc(mu_call_arena(c), sizeof *x);
+    struct cancelling *x = mu_call_new(c, sizeof *x);
     if (!x) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     x->c = c;
@@ -360,9 +356,8 @@ static void deleted(struct mu_session_delete *op, int result)
 static void delete_run(struct mu_call *c)
 {
     const struct mu_principal *p = mu_call_principal(c);
-    struct deleting *x = mu_arena_calloc(mu_call_arena(c), sizeof *x);
+    struct deleting *x = mu_call_new(c, sizeof *x);
     if (!x) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     x->c = c;
@@ -388,9 +383,7 @@ static void list_agents(struct mu_call *c)
     mu_jw_obj(&w);
     mu_jw_kraw(&w, "agents", MU_B("[]"));
     mu_jw_kraw(&w, "items", MU_B("[]"));
-    mu_jw_kstr(&w, "request_id", mu_call_request_id(c));
-    mu_jw_obj_end(&w);
-    mu_call_send(c, 200);
+    mu_call_send_object(c, &w);
 }
 
 /* --- schemas and routes --- */
