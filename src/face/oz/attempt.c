@@ -320,7 +320,7 @@ static const struct mu_schema report_members[] = {
     {.name = "execution_id", .type = MU_S_STRING, .doc = "The attempt; the token decides."},
     {.name = "seq", .type = MU_S_INT, .max = INT64_MAX, .doc = "Counted from 1."},
     {.name = "stream", .type = MU_S_STRING, .words = "stdout stderr", .doc = "Of a log chunk."},
-    {.name = "offset", .type = MU_S_INT, .max = INT64_MAX, .doc = "Bytes before a log chunk."},
+    {.name = "offset", .type = MU_S_INT, .max = MU_LOG_OFFSET_MAX, .doc = "Bytes before a chunk."},
     {.name = "chunk", .type = MU_S_STRING, .doc = "Output of the agent, at most 64 KiB."},
     {.name = "exit_code",
      .type = MU_S_INT,
