@@ -79,7 +79,8 @@ struct mu_attempt {
     enum mu_attempt_state state;
     char task_id[MU_WIRE_MAX_TASK_ID + 1], execution_id[MU_WIRE_MAX_EXECUTION_ID + 1];
     int64_t epoch, seq, acked_seq, claim_seq;
-    char *token; /* of its session, or NULL */
+    int64_t told_seq; /* of the last task_state; the end's own number is another one */
+    char *token;      /* of its session, or NULL */
     struct mu_backend *backend;
     struct mu_sandbox *sandbox;
     char told[16];  /* the last task_state: "preparing" … */

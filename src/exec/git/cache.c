@@ -231,8 +231,10 @@ static void load_mirror(struct mu_git_cache *g, const char *name)
     MU_AUTO_FREE char *head = m ? join(m->path, "muster-fetched", "", "") : NULL;
     FILE *f = head ? fopen(head, "re") : NULL;
     long long bytes = 0;
-    if (m && f && fscanf(f, "%lld", &bytes) == 1) {
+    int closed = 1;
+    if (m && f && fscanf(f, "%lld %d", &bytes, &closed) >= 1) {
         m->exists = true;
+        m->closed = closed != 0;
         m->bytes = bytes;
         g->bytes += bytes;
     } else if (m) {

@@ -27,6 +27,7 @@ struct mu_git_mirror {
     char key[MU_GIT_KEY + 1];
     char *path; /* <dir>/mirrors/<key> */
     bool exists;
+    bool closed; /* fetched with a credential: who asks for it has to show that he may have it */
     struct mu_git_job *busy; /* who may fetch and check out */
     struct mu_list waiting;  /* jobs that want to */
     unsigned bases, users;   /* of it that exist; jobs that name it */
@@ -91,6 +92,7 @@ struct mu_git_job {
     char why[MU_GIT_WHY];
     int result;
     bool locked, fetched; /* it is mirror->busy; the mirror was fetched for it */
+    bool admitted;        /* the server answered to its own credential, or to none */
 };
 
 /* cache.c */

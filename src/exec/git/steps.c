@@ -9,6 +9,7 @@
 #include "base/env.h"
 #include "exec/git/git_int.h"
 #include "io/folder.h"
+#include "proto/repo.h"
 
 /* Nothing that a repository or a user of this machine configured is executed. */
 #define GIT                                                                                        \
@@ -67,6 +68,26 @@ static void git_failed(struct mu_git_job *job, const char *what,
     mu_git_fail_(job, MU_E_UNAVAILABLE, "%s: %.*s", what, (int)MU_MIN(best.len, 300), best.ptr);
 }
 
+static const char *const *args(struct mu_git_job *job, const char *const *list, size_t n)
+{
+    const char **argv = mu_arena_calloc(&job->arena, (n + 1) * sizeof *argv);
+    if (argv) {
+        memcpy(argv, list, n * sizeof *argv);
+    }
+    return argv;
+}
+
+static void run(struct mu_git_job *job, const char *const *list, size_t n,
+                void (*then)(struct mu_git_job *job, const struct mu_process_result *result))
+{
+    const char *const *argv = args(job, list, n);
+    if (!argv) {
+        mu_git_fail_(job, -ENOMEM, "out of memory");
+        return;
+    }
+    mu_git_run_(job, argv, then);
+}
+
 /* --- what is the ref? --- */
 
 static struct mu_git_answer *answer_of(struct mu_git_job *job)
@@ -104,10 +125,13 @@ static void take_commit(struct mu_git_job *job, mu_bytes hash)
     job->commit[MU_GIT_COMMIT] = 0;
 }
 
+/* The server says what its HEAD is, and git passes that on as it came: here it becomes a path and a
+ * part of a configuration. One that is no branch's name leaves HEAD detached. */
 static void take_branch(struct mu_git_job *job, mu_bytes ref)
 {
     mu_bytes name = mu_bytes_from(ref, 11); /* refs/heads/ */
-    if (mu_bytes_starts(ref, MU_B("refs/heads/")) && name.len < sizeof job->branch) {
+    if (mu_bytes_starts(ref, MU_B("refs/heads/")) && name.len < sizeof job->branch &&
+        mu_repo_ref_ok(name) && mu_bytes_find_char(name, '"') < 0) {
         memcpy(job->branch, name.ptr, name.len);
         job->branch[name.len] = 0;
     }
@@ -154,6 +178,7 @@ static void resolved(struct mu_git_job *job, const struct mu_process_result *res
         git_failed(job, "asking the repository", result);
         return;
     }
+    job->admitted = true;
     read_refs(job);
     if (!job->commit[0]) {
         mu_git_fail_(job, MU_E_NOT_FOUND,
@@ -209,8 +234,37 @@ static struct mu_git_base *base_of(struct mu_git_job *job)
     return mu_git_base_find_(job->cache, key);
 }
 
+static void asked(struct mu_git_job *job, const struct mu_process_result *result)
+{
+    if (result->end != MU_PROCESS_EXITED || result->code != 0) {
+        git_failed(job, "asking the repository", result);
+        return;
+    }
+    job->admitted = true;
+    if (job->locked) {
+        mu_git_locked_(job);
+    } else {
+        look(job);
+    }
+}
+
+/* What others fetched with a credential is given to nobody whom the server does not answer: a
+ * commit's hash, or somebody's question of a moment ago, opens nothing. True: it is being asked. */
+static bool ask_first(struct mu_git_job *job)
+{
+    if (!job->mirror->closed || job->admitted) {
+        return false;
+    }
+    const char *const list[] = {GIT, "ls-remote", "--", job->url, "HEAD"};
+    run(job, list, MU_ARRAY_LEN(list), asked);
+    return true;
+}
+
 static void look(struct mu_git_job *job)
 {
+    if (ask_first(job)) {
+        return;
+    }
     struct mu_git_base *b = base_of(job);
     if (b) {
         job->warm = true;
@@ -237,26 +291,6 @@ static void probed(struct mu_git_job *job, const struct mu_process_result *resul
     }
 }
 
-static const char *const *args(struct mu_git_job *job, const char *const *list, size_t n)
-{
-    const char **argv = mu_arena_calloc(&job->arena, (n + 1) * sizeof *argv);
-    if (argv) {
-        memcpy(argv, list, n * sizeof *argv);
-    }
-    return argv;
-}
-
-static void run(struct mu_git_job *job, const char *const *list, size_t n,
-                void (*then)(struct mu_git_job *job, const struct mu_process_result *result))
-{
-    const char *const *argv = args(job, list, n);
-    if (!argv) {
-        mu_git_fail_(job, -ENOMEM, "out of memory");
-        return;
-    }
-    mu_git_run_(job, argv, then);
-}
-
 static void probe(struct mu_git_job *job)
 {
     const char *commit = mu_arena_printf(&job->arena, "%s^{commit}", job->commit).ptr;
@@ -279,6 +313,9 @@ static void inited(struct mu_git_job *job, const struct mu_process_result *resul
 
 void mu_git_locked_(struct mu_git_job *job)
 {
+    if (ask_first(job)) {
+        return;
+    }
     struct mu_git_base *b = base_of(job); /* another job may have made it meanwhile */
     if (b) {
         mu_git_job_end_(job, b);
@@ -298,7 +335,7 @@ static void write_fetched(struct mu_git_mirror *m)
     snprintf(path, sizeof path, "%s/muster-fetched", m->path);
     FILE *f = fopen(path, "we");
     if (f) {
-        fprintf(f, "%lld\n", (long long)m->bytes);
+        fprintf(f, "%lld %d\n", (long long)m->bytes, m->closed);
         m->exists = fclose(f) == 0;
     }
 }
@@ -316,6 +353,8 @@ static void fetched(struct mu_git_job *job, const struct mu_process_result *resu
         git_failed(job, "fetching", result);
         return;
     }
+    job->mirror->closed = job->header != NULL;
+    job->admitted = true;
     write_fetched(job->mirror);
     if (is_commit(mu_str(job->ref))) {
         const char *const list[] = {GIT,     "-C",     job->mirror->path,

@@ -1,7 +1,6 @@
-/* A fleet with peers that are driven from here, on a real database. */
+/* For the tests of the fleet: peers that are driven from here, on a real database. */
 #ifndef TEST_FLEET_WORLD_H
 #define TEST_FLEET_WORLD_H
-
 #include "../unit.h"
 
 #pragma GCC diagnostic ignored "-Wunused-parameter"
@@ -10,6 +9,7 @@
 #include "session_moves.h"
 
 #include "app/fleet/fleet.h"
+#include "app/fleet/needs.h"
 
 enum { PEERS = 8, ORDERS = 64 };
 

@@ -213,5 +213,5 @@ int main(void)
         ON(a_slot_is_free_again_without_memory_too, 0),
         ON(names_that_only_runs_know_leave_room_for_workers, 0),
     };
-    return cmocka_run_group_tests(tests, start_pg, stop_pg);
+    return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }
