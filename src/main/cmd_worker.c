@@ -97,6 +97,16 @@ static int run(struct mu_worker_settings *s)
     return code;
 }
 
+/* From now on its end is ours. By its number: a parent that is process 1 is no orphan's foster
+ * parent (a server that is the only program of a container). */
+static bool parent_is_gone(const struct mu_cli *cli)
+{
+    const char *pid = mu_cli_value(cli, "with-parent");
+    int64_t n = 0;
+    return pid && mu_bytes_i64(mu_str(pid), &n) == 0 && prctl(PR_SET_PDEATHSIG, SIGTERM) == 0 &&
+           getppid() != (pid_t)n;
+}
+
 int mu_cmd_worker(struct mu_cli *cli)
 {
     struct mu_config *config;
@@ -121,8 +131,8 @@ int mu_cmd_worker(struct mu_cli *cli)
         return mu_usage(cli->cmd, "%s", err.text);
     }
     prepare_process();
-    if (mu_cli_has(cli, "with-parent") && prctl(PR_SET_PDEATHSIG, SIGTERM) == 0 && getppid() == 1) {
-        mu_worker_settings_fini(&s); /* it is gone already */
+    if (parent_is_gone(cli)) {
+        mu_worker_settings_fini(&s);
         return MU_EXIT_OK;
     }
     r = mu_cli_has(cli, "check") ? check(&s) : run(&s);

@@ -75,7 +75,7 @@ static const struct mu_flag worker_flags[] = {
     VALUE("task-network", "NAME", "network of containers (default: bridge)"),
     VALUE("target-dir", "DIR", "kind direct: one folder for all tasks, never removed"),
     MANY("label", "WORD", "a word by which tasks may choose this worker"),
-    SWITCH("with-parent", "stop when the process that started it ends"),
+    VALUE("with-parent", "PID", "stop when this process, which started it, ends"),
     SWITCH("secret-files", "containers get their secrets as files"),
     SWITCH("no-cleanup", "keep what ended tasks leave"),
     VALUE("log-level", "LEVEL", "debug, info, warn or error"),

@@ -32,7 +32,8 @@ struct mu_embedded {
     struct mu_timer timer; /* the next start, or the end of the grace */
     struct mu_backoff backoff;
     int64_t started_ms;
-    char key[2 * KEY_BYTES + 1], worker_id[128], state_dir[PATH_MAX], url[512], program[PATH_MAX];
+    char key[2 * KEY_BYTES + 1], own_pid[24], worker_id[128], state_dir[PATH_MAX], url[512],
+        program[PATH_MAX];
     bool stopping;
     void (*stopped)(void *arg);
     void *stopped_arg;
@@ -126,11 +127,26 @@ static void fill_args(struct mu_embedded *e, const char *list[MAX_ARGS], char ca
     const struct mu_config *c = e->conf;
     size_t n = 0;
     snprintf(capacity, 24, "%lld", (long long)c->sandbox_max);
-    const char *const fixed[] = {
-        e->program,   "worker",      "--with-parent", "--keep-running",    "--worker-id",
-        e->worker_id, "--state-dir", e->state_dir,    "--server-root-url", e->url,
-        "--capacity", capacity,      "--sandbox",     c->sandbox_driver,   "--metrics-listen",
-        "none",       "--log-level", c->log_level};
+    snprintf(e->own_pid, sizeof e->own_pid, "%ld", (long)getpid());
+    const char *const fixed[] = {e->program,
+                                 "worker",
+                                 "--with-parent",
+                                 e->own_pid,
+                                 "--keep-running",
+                                 "--worker-id",
+                                 e->worker_id,
+                                 "--state-dir",
+                                 e->state_dir,
+                                 "--server-root-url",
+                                 e->url,
+                                 "--capacity",
+                                 capacity,
+                                 "--sandbox",
+                                 c->sandbox_driver,
+                                 "--metrics-listen",
+                                 "none",
+                                 "--log-level",
+                                 c->log_level};
     for (size_t i = 0; i < MU_ARRAY_LEN(fixed); i++) {
         list[n++] = fixed[i];
     }

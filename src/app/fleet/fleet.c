@@ -38,6 +38,13 @@ void mu_task_no_due(struct mu_task *t)
     t->due_ms = 0;
 }
 
+void mu_task_calm(struct mu_task *t)
+{
+    if (!t->work || !t->work->retry) {
+        mu_task_no_due(t);
+    }
+}
+
 /* A look at every deadline of the tasks that have one: a list needs no memory, so none is ever
  * lost, and it holds only what is offered or without its worker. */
 static void tick(struct mu_timer *timer)
@@ -116,8 +123,8 @@ int mu_fleet_new(const struct mu_fleet_opts *opts, struct mu_fleet **ret)
     mu_map_init(&f->tasks);
     mu_map_init(&f->workers);
     mu_fair_init(&f->queue, mu_task_older);
-    struct mu_list *const lists[] = {&f->parked,        &f->timed, &f->free,    &f->pin_check,
-                                     &f->timed_workers, &f->dirty, &f->pin_busy};
+    struct mu_list *const lists[] = {&f->parked,        &f->timed, &f->free,     &f->pin_check,
+                                     &f->timed_workers, &f->dirty, &f->pin_busy, &f->here};
     for (size_t i = 0; i < MU_ARRAY_LEN(lists); i++) {
         mu_list_init(lists[i]);
     }
@@ -207,8 +214,12 @@ static int add_task(struct mu_fleet *f, mu_bytes id, mu_bytes org, mu_bytes pin,
     r = mu_id_parse(id, NULL, &t->id);
     if (r == 0) {
         r = mu_task_map(t);
+        r = r == MU_E_LIMIT ? 0 : r; /* it is stored: it waits for room as for a worker */
     }
     if (r < 0) {
+        if (t->mapped) {
+            mu_map_remove(&f->tasks, mu_id_bytes(&t->id));
+        }
         mu_fleet_task_free(t);
         return r;
     }

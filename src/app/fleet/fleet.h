@@ -182,6 +182,7 @@ void mu_fleet_alive(struct mu_peer *peer, bool alive);
 void mu_fleet_unsent(struct mu_order *o);
 
 /* --- reports --- */
+#define MU_LOG_OFFSET_MAX (INT64_C(1) << 53)
 enum mu_report_kind {
     MU_REPORT_HELLO,
     MU_REPORT_CLAIMED,
@@ -225,7 +226,7 @@ struct mu_report {
     mu_bytes artifacts; /* JSON array */
     /* LOG */
     unsigned stream; /* 0 or 1 */
-    int64_t offset;
+    int64_t offset;  /* at most MU_LOG_OFFSET_MAX; -1 = not said */
     mu_bytes chunk;
     /* HELLO */
     mu_bytes instance, version, caps; /* caps: JSON object, stored as it is */

@@ -14,6 +14,8 @@ enum {
     MU_FLEET_RETRY_MS = 500,    /* the database or memory was not there */
     MU_FLEET_OWED_MAX = 1024,
     MU_FLEET_BAD_CONNS = 4,
+    MU_FLEET_WORKERS_MAX = 100000,
+    MU_FLEET_PINS_MAX = 50000, /* as many leave no room for names that only runs know */
 };
 
 /* What a session's assignment says, kept from its creation while it is small. */
@@ -89,8 +91,7 @@ struct mu_work_item {
     int want_state; /* the furthest that was reported */
     enum mu_task_want want;
     enum mu_attempt_outcome want_outcome; /* REQUEUE */
-    bool want_counts;
-    enum mu_end_reason want_end; /* FAILED */
+    enum mu_end_reason want_end;          /* FAILED */
     const char *want_code, *want_text /* or the reason of REQUEUE; literals */;
     bool cancel_sent;
     int64_t deadline_ms, report_ms /* the runner's last sign of life */;
@@ -131,6 +132,7 @@ struct mu_owed {
 struct mu_worker {
     struct mu_fleet *f;
     struct mu_list free_link; /* in f->free */
+    struct mu_list here;      /* in f->here */
     struct mu_list pin_link;  /* in f->pin_check or f->pin_busy */
     struct mu_list timed;     /* in f->timed_workers */
     struct mu_list dirty;     /* in f->dirty */
@@ -160,6 +162,7 @@ struct mu_fleet {
     struct mu_fair queue;
     struct mu_list parked, timed, free, pin_check, timed_workers, dirty;
     struct mu_list pin_busy; /* workers whose own tasks are of tenants that may not run more */
+    struct mu_list here;     /* attached workers */
     struct mu_timer tick;
     struct mu_post pump_post;
     void (*freed)(void *arg);
@@ -180,6 +183,8 @@ int64_t mu_fleet_now(const struct mu_fleet *f); /* wall */
 /* Sets when the task is looked at again (tick), wall clock free; 0 = never. */
 void mu_task_due(struct mu_task *t, int64_t delay_ms);
 void mu_task_no_due(struct mu_task *t);
+/* Nothing is waited for any more but the time of a retry: without that it would never come. */
+void mu_task_calm(struct mu_task *t);
 void mu_worker_timed(struct mu_worker *w);
 
 /* task.c */
@@ -208,9 +213,8 @@ void mu_task_note_forget(struct mu_task *t);
 /* Any loop. */
 MU_MUST_USE int mu_fleet_task_new(struct mu_fleet *f, mu_bytes org_id, mu_bytes pin,
                                   struct mu_task **ret);
-/* Finds the worker that it is pinned to. -ENOMEM, MU_E_LIMIT. */
-MU_MUST_USE int mu_task_pin(struct mu_task *t);
-/* Into f->tasks, once. The same codes. */
+/* Into f->tasks, once, and to the worker that it is pinned to. -ENOMEM; MU_E_LIMIT: there is no
+ * room for the name of that worker, it is only in f->tasks. */
 MU_MUST_USE int mu_task_map(struct mu_task *t);
 /* Out of everything it is in, and freed (when its creation is over). */
 void mu_task_drop(struct mu_task *t);

@@ -13,6 +13,7 @@ static int take_vars(void *arg, const struct mu_env_view *v)
 {
     struct mu_work_item *k = arg;
     struct mu_arena *a = &k->vars_arena;
+    mu_arena_fini(a); /* what a read before this one had begun with */
     k->n_vars = 0;
     k->var_list = mu_arena_calloc(a, (v->n_vars + 1) * sizeof *k->var_list);
     if (!k->var_list) {

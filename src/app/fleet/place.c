@@ -2,7 +2,7 @@
  * becomes free, a worker that connects. */
 #include "app/fleet/fleet_int.h"
 
-enum { LOOK_WORKERS = 64, PARK_MS = 1000, LOOK_PARKED = 256, LOOK_NEEDS = 16 };
+enum { LOOK_WORKERS = 64, PARK_MS = 1000, LOOK_PARKED = 256, LOOK_NEEDS = 16, UNPARK_MAX = 4096 };
 
 /* --- workers with room --- */
 
@@ -108,11 +108,12 @@ void mu_fleet_unpark(struct mu_fleet *f)
 {
     struct mu_list all;
     mu_list_init(&all);
-    f->unpark_ms = 0;
-    while (!mu_list_empty(&f->parked)) {
+    for (int i = 0; i < UNPARK_MAX && !mu_list_empty(&f->parked); i++) {
         mu_list_push(&all, mu_list_pop(&f->parked));
         f->n_parked--;
     }
+    /* the others at the next tick: the loop has other work too */
+    f->unpark_ms = f->n_parked ? mu_loop_now_ms(f->opts.core) : 0;
     while (!mu_list_empty(&all)) {
         struct mu_task *t = MU_CONTAINER(mu_list_pop(&all), struct mu_task, link);
         t->phase = MU_TASK_NEW;

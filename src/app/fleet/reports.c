@@ -60,10 +60,10 @@ static void confirm(struct mu_task *t, const struct mu_report *r, int state)
     k->w->backoff_ms = 0;
     k->seq = MU_MAX(k->seq, r->seq);
     k->want_state = MU_MAX(k->want_state, state);
-    if (!k->retry && k->conn) {
-        mu_task_no_due(t);
+    if (k->conn) {
+        mu_task_calm(t);
     }
-    if (k->w->native && r->seq && state <= t->state && !k->busy) { /* nothing new: stored already */
+    if (k->w->native && r->seq && k->want_state <= t->state && !k->busy) { /* stored already */
         const struct mu_execution of = {t->id, k->execution, t->epoch, k->seq};
         mu_worker_ack(k->w, &of);
     }
@@ -105,9 +105,7 @@ static bool ended(struct mu_worker *w, struct mu_task *t, struct mu_report *r)
     k->confirmed = true;
     k->end = r;
     mu_work_free_slot(k);
-    if (!k->retry) {
-        mu_task_no_due(t);
-    }
+    mu_task_calm(t);
     mu_work_next(t);
     return true;
 }
@@ -266,12 +264,12 @@ static void reconcile_ours(struct mu_worker *w, struct mu_report *r)
             confirm(t, &said, MU_MAX(x->state, (int)MU_ST_PREPARING));
         } else if (has_end(r, k)) {
             k->confirmed = true; /* its end is on the way */
-            mu_task_no_due(t);
+            mu_task_calm(t);
         } else if (!k->end && k->want == MU_WANT_NOTHING) {
             mu_metric_add(w->f->lost[3], 1);
             if (t->cancel) {
                 k->want = MU_WANT_STOPPED;
-                mu_task_no_due(t);
+                mu_task_calm(t);
                 mu_work_next(t);
             } else if (t->state == MU_ST_CLAIMED && !k->confirmed) {
                 mu_work_put_back(t, MU_ATT_UNCONFIRMED, "The worker does not know it", false);
@@ -312,8 +310,10 @@ static void reconcile_theirs(struct mu_worker *w, const struct mu_report *r, str
         bool keep = k && k->want == MU_WANT_NOTHING;
         if (keep) {
             o->keep[o->n_keep++] = x->of.execution;
+            /* what is not stored yet is acknowledged when it is: the worker relies on it */
+            int64_t seq = k->want_state > k->t->state ? 0 : k->seq;
             o->acked[o->n_acked++] =
-                (struct mu_execution){k->t->id, k->execution, k->t->epoch, k->seq};
+                (struct mu_execution){k->t->id, k->execution, k->t->epoch, seq};
         } else {
             o->stop[o->n_stop++] = x->of.execution;
         }

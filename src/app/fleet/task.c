@@ -38,13 +38,17 @@ bool mu_task_older(const struct mu_heap_node *x, const struct mu_heap_node *y)
                                         : strcmp(a->id.text, b->id.text) < 0;
 }
 
-int mu_task_pin(struct mu_task *t)
+static int pin_it(struct mu_task *t)
 {
+    struct mu_fleet *f = t->f;
     struct mu_worker *w;
     if (!t->pin_name[0] || t->pin) {
         return 0;
     }
-    int r = mu_worker_get(t->f, mu_str(t->pin_name), &w);
+    /* anybody may name a worker that is not there: those that come must still find room */
+    int r = f->workers.count >= MU_FLEET_PINS_MAX && !mu_map_get(&f->workers, mu_str(t->pin_name))
+                ? MU_E_LIMIT
+                : mu_worker_get(f, mu_str(t->pin_name), &w);
     if (r == 0 && !w->pinned) {
         w->pinned = mu_alloc(sizeof *w->pinned);
         if (w->pinned) {
@@ -63,12 +67,9 @@ int mu_task_pin(struct mu_task *t)
 
 int mu_task_map(struct mu_task *t)
 {
-    int r = t->mapped ? 0 : mu_task_pin(t);
-    if (r == 0 && !t->mapped) {
-        r = mu_map_put(&t->f->tasks, mu_id_bytes(&t->id), t);
-        t->mapped = r == 0;
-    }
-    return r;
+    int r = t->mapped ? 0 : mu_map_put(&t->f->tasks, mu_id_bytes(&t->id), t);
+    t->mapped = r == 0;
+    return r < 0 ? r : pin_it(t);
 }
 
 static void free_texts(struct mu_task *t)
@@ -206,6 +207,9 @@ static void refuse(struct mu_task *t, struct mu_loop *loop, int code)
         pin->n_pins--;
         mu_worker_forget(pin);
     }
+    if (t->mapped) {
+        mu_map_remove(&t->f->tasks, mu_id_bytes(&t->id));
+    }
     t->state = code;
     t->post.fn = refuse_there;
     mu_loop_post(loop, &t->post);
@@ -222,16 +226,10 @@ static void create_here(struct mu_post *post)
     t->unborn = t->ahead = true;
     t->id = op->fresh = mu_id_new(f->opts.env, &t->queued_ms);
     t->queued_us = f->opts.env->mono_ns(f->opts.env) / 1000;
-    int r = mu_task_pin(t);
-    if (r == 0) {
-        r = mu_task_map(t);
-    }
+    int r = mu_task_map(t);
     if (r == 0) {
         keep_texts(t, op);
         r = mu_session_create(f->opts.sessions, op);
-        if (r < 0) {
-            mu_map_remove(&f->tasks, mu_id_bytes(&t->id));
-        }
     }
     if (r < 0) {
         refuse(t, loop, r);

@@ -19,18 +19,21 @@ bool mu_worker_can(const struct mu_worker *w, int64_t needs)
 static int64_t lacking(const struct mu_task *t)
 {
     struct mu_fleet *f = t->f;
-    size_t at = 0;
     int64_t least = -1;
-    struct mu_worker *w;
     if (t->pin) {
         return t->pin->ready ? t->needs & ~t->pin->offers : -1;
     }
-    while (least != 0 && (w = mu_map_next(&f->workers, &at))) {
+    MU_LIST_EACH(it, tmp, &f->here)
+    {
+        const struct mu_worker *w = MU_CONTAINER(it, struct mu_worker, here);
         int64_t lacks = t->needs & ~w->offers;
-        bool takes = w->attached && w->ready && (w->native || f->opts.go_workers);
+        bool takes = w->ready && (w->native || f->opts.go_workers);
         if (takes && (least < 0 || __builtin_popcountll((uint64_t)lacks) <
                                        __builtin_popcountll((uint64_t)least))) {
             least = lacks;
+        }
+        if (least == 0) {
+            break;
         }
     }
     return least;

@@ -169,8 +169,9 @@ static void stepped(struct mu_session_step *op, int result)
     k->busy = false;
     if (result >= 0) {
         t->state = op->to;
-        if (k->w->native && k->step_seq) {
-            const struct mu_execution of = {t->id, k->execution, t->epoch, k->step_seq};
+        int64_t seq = k->want_state > t->state ? k->step_seq : k->seq;
+        if (k->w->native && seq) {
+            const struct mu_execution of = {t->id, k->execution, t->epoch, seq};
             mu_worker_ack(k->w, &of);
         }
     } else if (gone_in_db(result)) {
@@ -249,7 +250,7 @@ static void requeue(struct mu_task *t)
                                              .epoch = t->epoch,
                                              .deadline_ms = deadline,
                                              .from = t->state,
-                                             .counts = k->want_counts,
+                                             .counts = t->state > MU_ST_CLAIMED,
                                              .outcome = k->want_outcome,
                                              .reason = k->want_text,
                                              .done = requeued,
@@ -270,26 +271,31 @@ void mu_work_put_back(struct mu_task *t, enum mu_attempt_outcome outcome, const 
     }
     k->want = MU_WANT_REQUEUE;
     k->want_outcome = outcome;
-    k->want_counts = t->state > MU_ST_CLAIMED;
     k->want_text = reason;
     if (told) {
         const struct mu_execution of = {t->id, k->execution, t->epoch, 0};
         mu_worker_owe(k->w, &of, k->slot);
         k->slot = false;
     }
-    mu_task_no_due(t);
+    mu_task_calm(t);
     mu_work_next(t);
+}
+
+static void want_failed(struct mu_work_item *k, enum mu_end_reason reason, const char *code,
+                        const char *text)
+{
+    k->want = MU_WANT_FAILED;
+    k->want_end = reason;
+    k->want_code = code;
+    k->want_text = text;
 }
 
 void mu_work_fail(struct mu_task *t, enum mu_end_reason reason, const char *code, const char *text)
 {
     struct mu_work_item *k = t->work;
     if (k->want == MU_WANT_NOTHING && !k->end) {
-        k->want = MU_WANT_FAILED;
-        k->want_end = reason;
-        k->want_code = code;
-        k->want_text = text;
-        mu_task_no_due(t);
+        want_failed(k, reason, code, text);
+        mu_task_calm(t);
     }
     mu_work_next(t);
 }
@@ -336,9 +342,7 @@ void mu_work_adopt(struct mu_task *t)
 {
     struct mu_work_item *k = t->work;
     k->conn = k->w->conn;
-    if (!k->retry) {
-        mu_task_no_due(t);
-    }
+    mu_task_calm(t);
     if (t->cancel) {
         mu_work_cancel_frame(t);
     } else if (k->sent && !k->confirmed) {
@@ -433,6 +437,10 @@ void mu_work_next(struct mu_task *t)
         k->want = MU_WANT_STOPPED; /* nobody was told of it */
         mu_work_end(t);
     } else if (k->want == MU_WANT_STOPPED || k->want == MU_WANT_FAILED) {
+        mu_work_end(t);
+    } else if (k->want == MU_WANT_REQUEUE && t->state > MU_ST_STARTING) {
+        /* a step that was under way when that was decided: now it may have been executed */
+        want_failed(k, MU_END_RUNNER_LOST, "worker_lost", "Worker disconnected");
         mu_work_end(t);
     } else if (k->want == MU_WANT_REQUEUE) {
         requeue(t);

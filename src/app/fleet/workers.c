@@ -4,7 +4,7 @@
 
 #include "app/fleet/fleet_int.h"
 
-enum { WORKERS_MAX = 100000, PROBE_MS = 7000 };
+enum { PROBE_MS = 7000 };
 enum { CODE_GOING_AWAY = 1001, CODE_REPLACED = 4410 };
 
 /* --- life --- */
@@ -16,7 +16,7 @@ int mu_worker_get(struct mu_fleet *f, mu_bytes name, struct mu_worker **ret)
         *ret = w;
         return 0;
     }
-    if (f->workers.count >= WORKERS_MAX) {
+    if (f->workers.count >= MU_FLEET_WORKERS_MAX) {
         return MU_E_LIMIT;
     }
     w = mu_calloc(1, sizeof *w + name.len + 1);
@@ -26,6 +26,7 @@ int mu_worker_get(struct mu_fleet *f, mu_bytes name, struct mu_worker **ret)
     memcpy(w->name, name.ptr, name.len);
     w->f = f;
     mu_list_init(&w->free_link);
+    mu_list_init(&w->here);
     mu_list_init(&w->pin_link);
     mu_list_init(&w->timed);
     mu_list_init(&w->dirty);
@@ -45,6 +46,7 @@ int mu_worker_get(struct mu_fleet *f, mu_bytes name, struct mu_worker **ret)
 void mu_fleet_worker_free(struct mu_worker *w)
 {
     mu_list_remove(&w->free_link);
+    mu_list_remove(&w->here);
     mu_list_remove(&w->pin_link);
     mu_list_remove(&w->timed);
     mu_list_remove(&w->dirty);
@@ -179,6 +181,7 @@ void mu_worker_owe(struct mu_worker *w, const struct mu_execution *of, bool slot
         struct mu_owed once = {.of = *of};
         send_cancel(w, &once);
         w->in_flight -= slot;
+        mu_worker_update(w);
         return;
     }
     if (w->n_owed >= MU_FLEET_OWED_MAX) {
@@ -274,6 +277,7 @@ static void detach(struct mu_worker *w)
     }
     w->peer = NULL;
     w->attached = w->ready = false;
+    mu_list_remove(&w->here);
     mu_list_remove(&w->free_link);
     mu_list_remove(&w->pin_link);
     MU_LIST_EACH(it, tmp, &w->owed)
@@ -406,6 +410,7 @@ static void attach_here(struct mu_post *post)
     }
     struct mu_fleet *f = w->f;
     w->attached = true;
+    mu_list_push(&f->here, &w->here);
     w->ready = !w->native;
     w->since_ms = w->seen_ms = mu_fleet_now(f);
     w->backoff_ms = w->saturated_until = 0;

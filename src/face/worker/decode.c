@@ -297,7 +297,7 @@ static int fill(struct mu_link *l, const struct word *word, yyjson_val *data, st
         return r->state ? 0 : MU_E_INVALID;
     case MU_REPORT_LOG:
         take_log(data, r);
-        return r->chunk.ptr ? 0 : -ENOMEM;
+        return r->offset > MU_LOG_OFFSET_MAX ? MU_E_INVALID : r->chunk.ptr ? 0 : -ENOMEM;
     case MU_REPORT_HELLO:
         return take_hello(l, data, r);
     default:

@@ -81,6 +81,18 @@ def test_the_worker_ends_with_its_server(server):
                        timeout=15, what="the end of the worker")
 
 
+def test_the_server_may_be_process_1(make_server):
+    """The only program of a container: its worker takes that parent for what it is."""
+    alone = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if subprocess.run([*alone, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no namespaces to be had here")
+    server = make_server(env=OPTIONS, start=False)
+    server.prefix = alone
+    server.start()
+    server.wait_log("worker.start", 30)  # a sandbox may not be had in there
+    server.kill9()
+
+
 def connected(server):
     """From the log: the clients of these tests know no other address than 127.0.0.1."""
     return harness.eventually(lambda: [e for e in server.log if e.get("msg") == "worker.connected"], timeout=30,

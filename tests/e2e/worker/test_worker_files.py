@@ -228,6 +228,7 @@ def test_reports_are_checked(oz, client, peer):
     assert_error(runner.report("log", seq=1, offset=0), 400, field="chunk")
     assert_error(runner.report("log", seq=1, chunk="x"), 400, field="offset")
     assert_error(runner.report("log", seq=1, offset=-1, chunk="x"), 400)
+    assert_error(runner.report("log", seq=1, offset=2**63 - 1, chunk="x"), 400, field="offset")
     assert_error(runner.report("log", seq=1, offset=0, chunk="x" * (64 * 1024 + 1)), 400, field="chunk")
     assert_error(runner.report("log", seq=1, offset=0, chunk=7), 400)
     assert_error(runner.report("result", exit_code="0"), 400)

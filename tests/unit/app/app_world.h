@@ -122,10 +122,16 @@ static int run_twice(struct mu_unit *u, struct mu_tx *tx)
     return second;
 }
 
+/* The writer takes nothing. */
+static atomic_bool writer_busy;
+
 int __real_mu_writer_submit(struct mu_writer *w, struct mu_unit *u);
 int __wrap_mu_writer_submit(struct mu_writer *w, struct mu_unit *u);
 int __wrap_mu_writer_submit(struct mu_writer *w, struct mu_unit *u)
 {
+    if (atomic_load(&writer_busy)) {
+        return MU_E_BUSY;
+    }
     pthread_mutex_lock(&doubling.lock);
     if (doubling.on && u->run != run_twice) {
         doubling.ring[doubling.at].unit = u;

@@ -26,6 +26,7 @@ struct peer {
         struct mu_execution of;
         char prompt[64], image[64], token[80];
         size_t n_keep, n_stop, n_acked;
+        int64_t acked; /* number of the first */
     } orders[ORDERS];
     unsigned n_orders, taken;
 };
@@ -46,7 +47,8 @@ static void on_order(struct mu_peer *p, struct mu_order *o)
                          .of = o->of,
                          .n_keep = o->n_keep,
                          .n_stop = o->n_stop,
-                         .n_acked = o->n_acked};
+                         .n_acked = o->n_acked,
+                         .acked = o->n_acked ? o->acked[0].seq : 0};
     snprintf(to->prompt, sizeof to->prompt, "%.*s", MU_ARGS(o->job.prompt));
     snprintf(to->image, sizeof to->image, "%.*s", MU_ARGS(o->job.image));
     snprintf(to->token, sizeof to->token, "%s", o->job.token);
@@ -270,6 +272,32 @@ static struct mu_report *hello(struct peer *x, int64_t capacity)
     r->peer = &x->peer;
     r->capacity = capacity;
     return r;
+}
+
+/* Between acknowledgements. */
+static struct order *assigned(struct peer *x)
+{
+    struct order *o;
+    do {
+        until(has_order, x, "an assignment");
+        o = &x->orders[x->taken++ % ORDERS];
+    } while (o->kind == MU_ORDER_ACK);
+    assert_int_equal(o->kind, MU_ORDER_ASSIGN);
+    return o;
+}
+
+static void start_anew(struct world *w)
+{
+    mu_fleet_close(fleet);
+    run_for(w, 30);
+    fleet = mu_fleet_free(fleet);
+    struct mu_db *db = NULL;
+    struct mu_err err;
+    assert_int_equal(mu_fleet_new(&fopts, &fleet), 0);
+    assert_int_equal(mu_db_open(&(struct mu_db_opts){.url = w->url}, &db, &err), 0);
+    assert_int_equal(mu_fleet_load(fleet, db), 0);
+    mu_db_close(db);
+    mu_fleet_start(fleet);
 }
 
 #endif

@@ -1,20 +1,6 @@
 /* What a session needs of its worker; what outlives a restart. */
 #include "fleet_world.h"
 
-static void start_anew(struct world *w)
-{
-    mu_fleet_close(fleet);
-    run_for(w, 30);
-    fleet = mu_fleet_free(fleet);
-    struct mu_db *db = NULL;
-    struct mu_err err;
-    assert_int_equal(mu_fleet_new(&fopts, &fleet), 0);
-    assert_int_equal(mu_db_open(&(struct mu_db_opts){.url = w->url}, &db, &err), 0);
-    assert_int_equal(mu_fleet_load(fleet, db), 0);
-    mu_db_close(db);
-    mu_fleet_start(fleet);
-}
-
 static void a_worker_that_was_away_is_told_to_stop_also_after_a_restart(struct world *w)
 {
     begin(w);
@@ -100,18 +86,6 @@ static struct peer *offering(const char *name, const char *caps)
     mu_fleet_tell(fleet, r);
     next(x, MU_ORDER_WELCOME);
     return x;
-}
-
-/* Between acknowledgements. */
-static struct order *assigned(struct peer *x)
-{
-    struct order *o;
-    do {
-        until(has_order, x, "an assignment");
-        o = &x->orders[x->taken++ % ORDERS];
-    } while (o->kind == MU_ORDER_ACK);
-    assert_int_equal(o->kind, MU_ORDER_ASSIGN);
-    return o;
 }
 
 static bool says_why(void *arg)
