@@ -204,7 +204,7 @@ static void swept(void *arg, size_t removed)
 
 void mu_backends_sweep(struct mu_worker *w, void (*done)(struct mu_worker *w))
 {
-    const char *keep[MU_WORKER_MAX_TASKS];
+    const char *keep[MU_WORKER_MAX_TASKS + MU_WORKER_MAX_DISPATCHED];
     size_t n = 0;
     w->after = done;
     MU_LIST_EACH(it, tmp, &w->tasks)

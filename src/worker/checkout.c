@@ -214,6 +214,8 @@ void mu_checkouts_adopt(struct mu_attempt *t, yyjson_val *trees)
         if (tree && c->n < MU_WORKER_MAX_REPOS &&
             mu_checkout_hold(t->w->git, tree, &c->repos[c->n].held) == 0) {
             c->repos[c->n].t = t;
+            /* for the next record */
+            c->repos[c->n].view.tree = mu_arena_dup(&t->arena, mu_str(tree)).ptr;
             c->n++;
         }
     }

@@ -181,7 +181,6 @@ static void on_result(void *arg, int result, mu_bytes bytes)
     if (result == 0) {
         read_result(t, bytes);
     }
-    /* A byte more than is kept tells whether it is too long. */
     t->backend->ops->read_file(t->sandbox, OUTPUT_PATH, (size_t)t->w->conf->output_limit, on_output,
                                t);
 }

@@ -44,7 +44,7 @@ static void on_leave_timer(struct mu_timer *t)
 static void leave(struct mu_worker *w)
 {
     bool wait = mu_uplink_up(w) && w->n_ends > 0;
-    if (wait || mu_jstore_pending(w->store) > 0) {
+    if (wait || w->git_stopping || mu_jstore_pending(w->store) > 0) {
         return; /* on_leave_timer ends the patience */
     }
     mu_uplink_close(w);
@@ -85,9 +85,20 @@ static void begin_stopping(struct mu_worker *w, bool graceful)
     stop_all(w, graceful);
 }
 
+static void git_stopped(void *arg)
+{
+    struct mu_worker *w = arg;
+    w->git_stopping = false;
+    mu_worker_advance(w);
+}
+
 static void begin_leaving(struct mu_worker *w)
 {
     set_phase(w, MU_PHASE_LEAVING);
+    if (w->git) { /* what a cancelled task asked for may still be fetched */
+        w->git_stopping = true;
+        mu_git_cache_stop(w->git, git_stopped, w);
+    }
     if (mu_timer_set(&w->leave_timer, LAST_WORDS_MS) < 0) {
         stop_loop(w);
     }

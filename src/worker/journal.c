@@ -101,6 +101,18 @@ static int write_at(int fd, mu_bytes b, int64_t at)
     return 0;
 }
 
+/* The folder's entry is on the disk too. */
+static void sync_folder(const char *path)
+{
+    char dir[4096];
+    const char *slash = strrchr(path, '/');
+    snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+    MU_AUTO_CLOSE int fd = open(dir[0] ? dir : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        int r MU_UNUSED = fsync(fd);
+    }
+}
+
 /* --- the index --- */
 
 static struct entry *entry_of(struct mu_journal *j, mu_bytes key)
@@ -198,11 +210,12 @@ static int scan(struct mu_journal *j, int64_t size, int64_t *ret_lost)
 {
     int64_t at = MAGIC_LEN;
     char head[MAGIC_LEN], key[MU_JOURNAL_MAX_KEY + 1];
-    int r = 0;
-    if (size < MAGIC_LEN || read_at(j->fd, head, MAGIC_LEN, 0) < 0 ||
-        memcmp(head, magic, MAGIC_LEN) != 0) {
+    int r = size < MAGIC_LEN ? 0 : read_at(j->fd, head, MAGIC_LEN, 0);
+    if (r < 0) {
+        return r;
+    }
+    if (size < MAGIC_LEN || memcmp(head, magic, MAGIC_LEN) != 0) {
         at = 0; /* nothing of ours */
-        size = MU_MAX(size, 0);
     }
     while (at && at < size) {
         int kind;
@@ -253,6 +266,9 @@ int mu_journal_open(const char *path, struct mu_journal **ret, int64_t *ret_lost
     }
     if (r == 0) {
         r = scan(j, st.st_size, ret_lost);
+    }
+    if (r == 0 && st.st_size == 0) {
+        sync_folder(path);
     }
     if (r < 0) {
         mu_journal_close(j);
@@ -345,18 +361,6 @@ static int copy_live(struct mu_journal *j, int to, int64_t *ret_size)
     mu_free(piece);
     *ret_size = at;
     return r;
-}
-
-/* The folder's entry is on the disk too. */
-static void sync_folder(const char *path)
-{
-    char dir[4096];
-    const char *slash = strrchr(path, '/');
-    snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
-    MU_AUTO_CLOSE int fd = open(dir[0] ? dir : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0) {
-        int r MU_UNUSED = fsync(fd);
-    }
 }
 
 /* Copies are in the order of the walk, so the places are found again by the same walk. */

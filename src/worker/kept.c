@@ -4,6 +4,8 @@
 
 #include "proto/links.h"
 
+enum { ONE_ITEM = 4096 };
+
 static size_t head_of(size_t limit)
 {
     return MU_MIN(limit / 2, (size_t)MU_OUTPUT_HEAD);
@@ -62,8 +64,16 @@ void mu_kept_pull_requests(mu_bytes text, int64_t now_ms, struct mu_buf *dst, si
         if (holds(dst, urls[i])) {
             continue;
         }
-        struct mu_json_w w = {dst, *count > 0};
+        struct mu_buf one; /* half an item would spoil the whole array */
+        mu_buf_init(&one, ONE_ITEM);
+        struct mu_json_w w = mu_json_w(&one);
         mu_pull_request_write(&w, urls[i], MU_B_NONE, now_ms);
-        (*count)++;
+        mu_bytes item = mu_buf_bytes(&one);
+        if (!one.failed && item.len < dst->max - dst->len) {
+            mu_buf_add_str(dst, *count > 0 ? "," : "");
+            mu_buf_add(dst, item);
+            (*count)++;
+        }
+        mu_buf_fini(&one);
     }
 }

@@ -19,7 +19,7 @@ void mu_kept_write(const struct mu_clip *log, struct mu_buf *dst);
 void mu_kept_cut(mu_bytes text, int64_t total, size_t limit, struct mu_buf *dst);
 
 /* The pull requests named in `text` that `dst` does not hold yet, as items of a JSON array; *count
- * goes on from what is there. */
+ * goes on from what is there. What does not fit into `dst` is left out. */
 void mu_kept_pull_requests(mu_bytes text, int64_t now_ms, struct mu_buf *dst, size_t *count);
 
 #endif

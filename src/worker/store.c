@@ -9,6 +9,7 @@ struct mu_jstore {
     struct mu_journal *journal; /* touched by the thread only */
     struct mu_work *work;
     size_t pending;
+    bool closing; /* the last request frees it */
     void (*idle)(void *arg);
     void *idle_arg;
 };
@@ -54,7 +55,10 @@ struct mu_jstore *mu_jstore_free(struct mu_jstore *s)
     if (s) {
         mu_work_free(s->work);
         mu_journal_close(s->journal);
-        mu_free(s);
+        s->closing = true;
+        if (s->pending == 0) {
+            mu_free(s);
+        }
     }
     return NULL;
 }
@@ -73,14 +77,16 @@ static void run(struct mu_job *job)
 static void done(struct mu_job *job)
 {
     struct request *q = MU_CONTAINER(job, struct request, job);
-    q->store->pending--;
-    if (q->done) {
+    struct mu_jstore *s = q->store;
+    s->pending--;
+    if (q->done && !s->closing) {
         q->done(q->arg, job->ran ? q->result : MU_E_CLOSED, mu_buf_bytes(&q->bytes));
     }
-    struct mu_jstore *s = q->store;
     mu_buf_fini(&q->bytes);
     mu_free(q);
-    if (s->pending == 0 && s->idle) {
+    if (s->pending == 0 && s->closing) {
+        mu_free(s);
+    } else if (s->pending == 0 && s->idle) {
         s->idle(s->idle_arg);
     }
 }

@@ -11,7 +11,8 @@ struct mu_jstore;
 /* Takes the journal over. idle(arg): nothing is under way any more. */
 MU_MUST_USE int mu_jstore_new(struct mu_loop *loop, struct mu_journal *journal,
                               void (*idle)(void *arg), void *arg, struct mu_jstore **ret);
-/* Waits for what is under way. The loop has ended or ends. */
+/* Waits for what runs; what waits is dropped, and nobody is told of either any more. The loop has
+ * ended, and is freed after this. */
 struct mu_jstore *mu_jstore_free(struct mu_jstore *s);
 
 /* done(arg, result, bytes): later, on the loop; bytes only of a read, valid inside. `done` may be

@@ -439,6 +439,25 @@ void mu_attempt_fail(struct mu_attempt *t, const char *reason, const char *fmt, 
     mu_attempt_collected(t);
 }
 
+/* Whoever runs it reports its end to the server, not to us: what is not cancelled would stay for
+ * ever. */
+static void limit_dispatched(struct mu_worker *w)
+{
+    struct mu_attempt *oldest = NULL;
+    size_t n = 0;
+    MU_LIST_EACH(it, tmp, &w->tasks)
+    {
+        struct mu_attempt *t = MU_CONTAINER(it, struct mu_attempt, link);
+        if (t->state == MU_ATTEMPT_DISPATCHED) {
+            oldest = oldest ? oldest : t;
+            n++;
+        }
+    }
+    if (n > MU_WORKER_MAX_DISPATCHED) {
+        mu_attempt_collected(oldest);
+    }
+}
+
 static void on_ended(void *arg, const struct mu_sandbox_result *result)
 {
     struct mu_attempt *t = arg;
@@ -459,6 +478,7 @@ static void on_ended(void *arg, const struct mu_sandbox_result *result)
         mu_attempt_record(t);
         mu_attempt_tell_state(t, "running", "dispatched");
         mu_health_ended(t->w, MU_RESULT_DISPATCHED, mu_env_wall_ms(t->w->env) - t->since_ms);
+        limit_dispatched(t->w);
         mu_worker_advance(t->w);
         return;
     }
@@ -542,7 +562,8 @@ static void encode_end(struct mu_attempt *t, struct mu_wire_end *end, mu_bytes o
         mu_buf_add_char(&artifacts, '[');
         mu_buf_add(&artifacts, mu_buf_bytes(&t->collect.artifacts));
         mu_buf_add_char(&artifacts, ']');
-        end->artifacts = artifacts.failed ? MU_B_NONE : mu_buf_bytes(&artifacts);
+        bool whole = !artifacts.failed && !t->collect.artifacts.failed;
+        end->artifacts = whole ? mu_buf_bytes(&artifacts) : MU_B_NONE;
     }
     end->output = output;
     end->session_link = mu_str(t->collect.session_link);
@@ -637,6 +658,7 @@ void mu_attempt_collected(struct mu_attempt *t)
     set_state(t, MU_ATTEMPT_STORING);
     t->collect.tries = 0;
     t->seq++;
+    mu_attempt_record(t); /* a restart must know which number its end has */
     int result = word_end(t, &end, words);
     mu_health_ended(t->w, result, end.duration_ms);
     if (result == MU_RESULT_FAILED) {

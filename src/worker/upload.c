@@ -94,7 +94,7 @@ static void on_content(void *arg, int result, mu_bytes bytes)
     struct mu_attempt *t = arg;
     int r = result < 0 ? result : put(t, bytes);
     if (r < 0) {
-        give_up(t, r == MU_E_TOO_LARGE ? "larger than 64 MiB" : mu_err_text(r));
+        give_up(t, r == MU_E_TOO_LARGE ? "larger than 32 MiB" : mu_err_text(r));
     }
 }
 

@@ -104,7 +104,7 @@ struct mu_wire_end {
     bool cancelled;                       /* task_state */
     int64_t duration_ms, cpu_ms, peak_bytes;
 };
-/* At most MU_WIRE_MAX_MESSAGE: output is shortened from its middle until it fits. */
+/* At most MU_WIRE_MAX_MESSAGE: of output that does not fit the beginning is left out. */
 void mu_wire_end(struct mu_buf *dst, const struct mu_wire_ids *ids, const struct mu_wire_end *end);
 
 #endif

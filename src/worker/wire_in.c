@@ -320,7 +320,8 @@ static void read_native(struct reader *rd, yyjson_val *data, struct mu_wire_assi
     as->disk_mb = number_of(rd, res, "resources.", "disk_mb");
     yyjson_val *cpus = take(rd, res, "resources.", "cpus", 'n');
     as->cpus = cpus ? yyjson_get_num(cpus) : 0;
-    if (as->memory_mb > (1 << 24) || as->disk_mb > (1 << 24)) {
+    if (as->memory_mb < 0 || as->memory_mb > (1 << 24) || as->disk_mb < 0 ||
+        as->disk_mb > (1 << 24) || as->pids < 0 || as->cpus < 0) {
         fail(rd, "resources out of range");
     }
     for (size_t i = 0; i < as->session_token.len; i++) { /* it becomes a header */

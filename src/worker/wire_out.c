@@ -91,7 +91,7 @@ void mu_wire_command_result(struct mu_buf *dst, mu_bytes command_id, bool ok, co
     finish(&w);
 }
 
-/* The output as JSON text of at most `room` bytes; the middle goes when it is longer. */
+/* The output as JSON text of at most `room` bytes; its beginning goes when it is longer. */
 static void put_output(struct mu_json_w *w, mu_bytes output, size_t room)
 {
     struct mu_buf text;

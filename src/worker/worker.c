@@ -221,7 +221,9 @@ struct mu_worker *mu_worker_close(struct mu_worker *w)
         }
         mu_backends_close(w);
         mu_broker_free(w->broker);
-        mu_git_cache_free(w->git);
+        if (!w->git_stopping) { /* else it outlasted our patience, and the process ends now */
+            mu_git_cache_free(w->git);
+        }
         mu_ends_free(w);
         mu_http_server_free(w->http);
         mu_loop_free(w->loop);

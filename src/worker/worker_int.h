@@ -18,8 +18,9 @@
 enum {
     MU_WORKER_MAX_KINDS = 4,
     MU_WORKER_MAX_TASKS = 1024, /* with capacity 0 */
-    MU_WORKER_MAX_ENDS = 4096,  /* unacknowledged ends */
-    MU_WORKER_MAX_FILES = 64,   /* of one task */
+    MU_WORKER_MAX_DISPATCHED = 1024,
+    MU_WORKER_MAX_ENDS = 4096, /* unacknowledged ends */
+    MU_WORKER_MAX_FILES = 64,  /* of one task */
     MU_WORKER_MAX_REPOS = 8,
 };
 
@@ -194,6 +195,7 @@ struct mu_worker {
     bool only_checks;   /* somebody asks what protects: nothing is logged */
     bool leave_running; /* what runs is left to the next start */
     bool settling, settle_again;
+    bool git_stopping; /* was told to, and has not yet */
     struct mu_timer phase_timer, leave_timer, check_timer, trim_timer, lease_timer;
     int64_t heard_ms; /* loop time of the last byte from the server, as far as lease.c looked */
     struct mu_post begin;

@@ -1,6 +1,8 @@
 """`muster worker` against a native server (oz-worker.md 16)."""
 import signal
+import socket
 import time
+import uuid
 
 import harness
 import pytest
@@ -386,3 +388,55 @@ def test_what_is_confirmed_needs_no_lease_even_after_a_restart(server, start, wo
     assert [r["execution_id"] for r in c.of("hello")[0]["running"]] == [E1]
     (d.dir / "go").write_text("")
     c.expect("task_completed")
+
+
+def test_an_end_is_not_forgotten_for_an_earlier_number(server, start):
+    d = start()
+    server.auto_ack = False
+    c = server.connection()
+    c.send("task_assignment", **task(prompt="echo done"))
+    end = c.expect("task_completed")
+    d.kill9()
+    d.start()
+    c = server.connection()
+    assert c.expect("task_completed") == end
+    c.send("ack", execution_id=E1, seq=end["seq"] - 1, terminal_offset=0)
+    time.sleep(0.5)
+    c.drop()
+    c = server.connection()
+    assert c.of("hello")[0]["unacked"] == [E1]
+    assert c.expect("task_completed") == end
+
+
+def test_artifacts_that_fill_their_room_spoil_no_end(server, start):
+    start()
+    c = server.connection()
+    c.send("task_assignment", **task(prompt=r"""
+        mkdir -p .oz
+        item() { printf '{"artifact_type":"X","data":{"x":"'; head -c "$1" /dev/zero | tr '\0' x; printf '"}}'; }
+        { printf '{"artifacts":['; for i in $(seq 64); do item 16330; printf ,; done; item "$LAST"; printf ']}'; } > .oz/result.json
+        echo https://github.com/o/r/pull/1""", env={"LAST": "960"}))
+    end = c.expect("task_completed")  # a message that is no JSON ends the scripted server's connection
+    assert len(end["artifacts"]) >= 64 and end["output"].startswith("https://github.com/o/r/pull/1")
+
+
+@pytest.fixture
+def isolated(server, start):
+    """Starts a daemon whose tasks run in namespaces; the worker fetches their repositories."""
+    def make():
+        return start("--sandbox", "namespace", kind="namespace")
+    return make
+
+
+def test_a_signal_ends_it_while_it_fetches(server, isolated):
+    d = isolated()
+    c = server.connection(60)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"git://127.0.0.1:{silent.getsockname()[1]}/repo"
+        c.send("task_assignment", **task(execution=str(uuid.uuid4()), env={"OZ_ENV_REPOS": url, "OZ_HARNESS": "shell"}))
+        c.expect("task_claimed")
+        peer, _ = silent.accept()  # git asks, nobody answers
+        d.signal(signal.SIGTERM)
+        assert c.expect("task_failed")["failure_reason"] == "graceful_shutdown"
+        assert d.wait_exit() == 0
+        peer.close()

@@ -108,6 +108,27 @@ static void pull_requests_are_found_once_each(void **state)
     mu_buf_fini(&b);
 }
 
+static void no_item_is_written_in_part(void **state)
+{
+    (void)state;
+    struct mu_buf whole, b;
+    size_t n = 0;
+    mu_bytes text = mu_str("https://github.com/o/r/pull/1 https://github.com/o/r/pull/23");
+    mu_buf_init(&whole, 4096);
+    mu_kept_pull_requests(text, 0, &whole, &n);
+    assert_int_equal(n, 2);
+    for (size_t room = 0; room < whole.len + 2; room++) {
+        mu_buf_init(&b, room);
+        n = 0;
+        mu_kept_pull_requests(text, 0, &b, &n);
+        assert_int_equal(b.failed, 0);
+        assert_true(b.len == 0 ? n == 0 : b.ptr[0] == '{' && b.ptr[b.len - 1] == '}' && n > 0);
+        mu_buf_fini(&b);
+    }
+    assert_int_equal(n, 2);
+    mu_buf_fini(&whole);
+}
+
 static int keep_some(void *arg)
 {
     (void)arg;
@@ -139,6 +160,7 @@ int main(void)
         cmocka_unit_test(of_long_output_both_ends_stay),
         cmocka_unit_test(a_file_is_cut_in_the_same_way),
         cmocka_unit_test(pull_requests_are_found_once_each),
+        cmocka_unit_test(no_item_is_written_in_part),
         cmocka_unit_test(any_allocation_may_fail)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -131,7 +131,9 @@ static void wrong_types_refuse_the_whole(void **state)
         "\"task_id\":\"run_1\"," TASK ",\"policy\":{\"root\":\"real\"}",
         "\"task_id\":\"run_1\"," TASK ",\"resources\":{\"memory_mb\":\"1\"}",
         "\"task_id\":\"run_1\"," TASK ",\"resources\":{\"memory_mb\":9007199254740993}",
-        "\"task_id\":\"run_1\"," TASK ",\"resources\":{\"disk_mb\":9007199254740993}"};
+        "\"task_id\":\"run_1\"," TASK ",\"resources\":{\"disk_mb\":9007199254740993}",
+        "\"task_id\":\"run_1\"," TASK ",\"resources\":{\"memory_mb\":-1}",
+        "\"task_id\":\"run_1\"," TASK ",\"resources\":{\"cpus\":-0.5}"};
     for (size_t i = 0; i < MU_ARRAY_LEN(bad); i++) {
         char text[1000];
         snprintf(text, sizeof text, "{\"type\":\"task_assignment\",\"data\":{%s}}", bad[i]);
