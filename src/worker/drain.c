@@ -23,6 +23,10 @@ static void on_phase_timer(struct mu_timer *t);
 
 static void stop_loop(struct mu_worker *w)
 {
+    if (w->git && !w->git_stopped) { /* it would be freed under its processes */
+        mu_log(MU_LOG_ERROR, "worker.cut_off", MU_KC("waiting_for", "git"));
+        _exit(w->exit_code ? w->exit_code : 1);
+    }
     mu_timer_clear(&w->phase_timer);
     mu_timer_clear(&w->leave_timer);
     mu_loop_stop(w->loop);
@@ -41,10 +45,28 @@ static void on_leave_timer(struct mu_timer *t)
     stop_loop(w);
 }
 
+static void git_stopped(void *arg)
+{
+    struct mu_worker *w = arg;
+    w->git_stopped = true;
+    mu_worker_advance(w);
+}
+
+/* Fetches that nobody waits for any more, and questions of the server. */
+static bool git_is_over(struct mu_worker *w)
+{
+    if (w->git && !w->git_stopping) {
+        w->git_stopping = true;
+        mu_git_cache_stop(w->git, git_stopped, w);
+    }
+    return !w->git || w->git_stopped;
+}
+
 static void leave(struct mu_worker *w)
 {
+    bool git = git_is_over(w);
     bool wait = mu_uplink_up(w) && w->n_ends > 0;
-    if (wait || mu_jstore_pending(w->store) > 0) {
+    if (wait || !git || mu_jstore_pending(w->store) > 0) {
         return; /* on_leave_timer ends the patience */
     }
     mu_uplink_close(w);

@@ -29,10 +29,10 @@ static void key_of(mu_bytes text, char dst[MU_GIT_KEY + 1])
     dst[MU_GIT_KEY] = 0;
 }
 
-void mu_git_base_key_(const char *url, const char *commit, unsigned index, char dst[MU_GIT_KEY + 1])
+void mu_git_base_key_(const struct mu_git_job *job, char dst[MU_GIT_KEY + 1])
 {
     char text[2300];
-    int n = snprintf(text, sizeof text, "%s\n%s\n%u", url, commit, index);
+    int n = snprintf(text, sizeof text, "%s\n%s\n%u", job->mirror->key, job->commit, job->index);
     key_of(mu_bytes_of(text, (size_t)MU_MIN(n, (int)sizeof text - 1)), dst);
 }
 
@@ -99,10 +99,17 @@ static struct mu_git_mirror *mirror_find(struct mu_git_cache *g, const char *key
     return NULL;
 }
 
-struct mu_git_mirror *mu_git_mirror_get_(struct mu_git_cache *g, const char *url)
+struct mu_git_mirror *mu_git_mirror_get_(struct mu_git_cache *g, const char *url,
+                                         const char *credential)
 {
     char key[MU_GIT_KEY + 1];
     key_of(mu_str(url), key);
+    if (credential) {
+        struct mu_digest_hex secret = mu_sha256_hex(mu_str(credential));
+        char text[MU_GIT_KEY + sizeof secret.text + 1];
+        snprintf(text, sizeof text, "%s\n%s", key, secret.text);
+        key_of(mu_str(text), key);
+    }
     struct mu_git_mirror *m = mirror_find(g, key);
     return m ? m : mirror_new(g, key);
 }

@@ -10,13 +10,6 @@
 #include "exec/git/git_int.h"
 #include "io/folder.h"
 
-/* Nothing that a repository or a user of this machine configured is executed. */
-#define GIT                                                                                        \
-    "git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0",      \
-        "-c", "maintenance.auto=false", "-c", "submodule.recurse=false", "-c",                     \
-        "fetch.recurseSubmodules=false", "-c", "checkout.workers=0", "-c",                         \
-        "advice.detachedHead=false"
-
 static void look(struct mu_git_job *job);
 static void fetch(struct mu_git_job *job);
 static void check_out(struct mu_git_job *job);
@@ -42,9 +35,8 @@ static void progress(struct mu_git_job *job, const char *text)
     }
 }
 
-/* Ends the job with git's own last word. */
-static void git_failed(struct mu_git_job *job, const char *what,
-                       const struct mu_process_result *result)
+void mu_git_failed_(struct mu_git_job *job, const char *what,
+                    const struct mu_process_result *result)
 {
     if (result->end == MU_PROCESS_TIMEOUT) {
         mu_git_fail_(job, MU_E_TIMEOUT, "%s: not done after %lld s", what,
@@ -151,7 +143,7 @@ static void read_refs(struct mu_git_job *job)
 static void resolved(struct mu_git_job *job, const struct mu_process_result *result)
 {
     if (result->end != MU_PROCESS_EXITED || result->code != 0) {
-        git_failed(job, "asking the repository", result);
+        mu_git_failed_(job, "asking the repository", result);
         return;
     }
     read_refs(job);
@@ -181,7 +173,7 @@ void mu_git_resolve_(struct mu_git_job *job)
         return;
     }
     const char **argv = mu_arena_calloc(&job->arena, 40 * sizeof *argv);
-    const char *const head[] = {GIT, "ls-remote", "--symref", "--", job->url, "HEAD"};
+    const char *const head[] = {MU_GIT, "ls-remote", "--symref", "--", job->url, "HEAD"};
     size_t n = MU_ARRAY_LEN(head);
     if (!argv) {
         mu_git_fail_(job, -ENOMEM, "out of memory");
@@ -205,13 +197,13 @@ void mu_git_resolve_(struct mu_git_job *job)
 static struct mu_git_base *base_of(struct mu_git_job *job)
 {
     char key[MU_GIT_KEY + 1];
-    mu_git_base_key_(job->url, job->commit, job->index, key);
+    mu_git_base_key_(job, key);
     return mu_git_base_find_(job->cache, key);
 }
 
 static void look(struct mu_git_job *job)
 {
-    struct mu_git_base *b = base_of(job);
+    struct mu_git_base *b = job->reading ? NULL : base_of(job);
     if (b) {
         job->warm = true;
         mu_git_job_end_(job, b);
@@ -229,7 +221,7 @@ static void look(struct mu_git_job *job)
 static void probed(struct mu_git_job *job, const struct mu_process_result *result)
 {
     if (result->end == MU_PROCESS_EXITED && result->code == 0) {
-        check_out(job);
+        (job->reading ? mu_git_read_tree_ : check_out)(job);
     } else if (!job->fetched) {
         fetch(job);
     } else {
@@ -246,8 +238,8 @@ static const char *const *args(struct mu_git_job *job, const char *const *list, 
     return argv;
 }
 
-static void run(struct mu_git_job *job, const char *const *list, size_t n,
-                void (*then)(struct mu_git_job *job, const struct mu_process_result *result))
+void mu_git_step_(struct mu_git_job *job, const char *const *list, size_t n,
+                  void (*then)(struct mu_git_job *job, const struct mu_process_result *result))
 {
     const char *const *argv = args(job, list, n);
     if (!argv) {
@@ -264,14 +256,14 @@ static void probe(struct mu_git_job *job)
         mu_git_fail_(job, -ENOMEM, "out of memory");
         return;
     }
-    const char *const list[] = {GIT, "-C", job->mirror->path, "cat-file", "-e", commit};
-    run(job, list, MU_ARRAY_LEN(list), probed);
+    const char *const list[] = {MU_GIT, "-C", job->mirror->path, "cat-file", "-e", commit};
+    mu_git_step_(job, list, MU_ARRAY_LEN(list), probed);
 }
 
 static void inited(struct mu_git_job *job, const struct mu_process_result *result)
 {
     if (result->end != MU_PROCESS_EXITED || result->code != 0) {
-        git_failed(job, "making the mirror", result);
+        mu_git_failed_(job, "making the mirror", result);
         return;
     }
     fetch(job);
@@ -279,14 +271,15 @@ static void inited(struct mu_git_job *job, const struct mu_process_result *resul
 
 void mu_git_locked_(struct mu_git_job *job)
 {
-    struct mu_git_base *b = base_of(job); /* another job may have made it meanwhile */
+    /* another job may have made it meanwhile */
+    struct mu_git_base *b = job->reading ? NULL : base_of(job);
     if (b) {
         mu_git_job_end_(job, b);
     } else if (job->mirror->exists) {
         probe(job);
     } else {
-        const char *const list[] = {GIT, "init", "-q", "--bare", "--", job->mirror->path};
-        run(job, list, MU_ARRAY_LEN(list), inited);
+        const char *const list[] = {MU_GIT, "init", "-q", "--bare", "--", job->mirror->path};
+        mu_git_step_(job, list, MU_ARRAY_LEN(list), inited);
     }
 }
 
@@ -313,15 +306,15 @@ static void fetched_commit(struct mu_git_job *job, const struct mu_process_resul
 static void fetched(struct mu_git_job *job, const struct mu_process_result *result)
 {
     if (result->end != MU_PROCESS_EXITED || result->code != 0) {
-        git_failed(job, "fetching", result);
+        mu_git_failed_(job, "fetching", result);
         return;
     }
     write_fetched(job->mirror);
     if (is_commit(mu_str(job->ref))) {
-        const char *const list[] = {GIT,     "-C",     job->mirror->path,
+        const char *const list[] = {MU_GIT,     "-C",     job->mirror->path,
                                     "fetch", "-q",     "--no-write-fetch-head",
                                     "--",    job->url, job->commit};
-        run(job, list, MU_ARRAY_LEN(list), fetched_commit);
+        mu_git_step_(job, list, MU_ARRAY_LEN(list), fetched_commit);
         return;
     }
     job->fetched = true;
@@ -331,7 +324,7 @@ static void fetched(struct mu_git_job *job, const struct mu_process_result *resu
 static void fetch(struct mu_git_job *job)
 {
     progress(job, "fetching the repository");
-    const char *const list[] = {GIT,
+    const char *const list[] = {MU_GIT,
                                 "-C",
                                 job->mirror->path,
                                 "fetch",
@@ -343,7 +336,7 @@ static void fetch(struct mu_git_job *job)
                                 job->url,
                                 "+refs/heads/*:refs/heads/*",
                                 "+refs/tags/*:refs/tags/*"};
-    run(job, list, MU_ARRAY_LEN(list), fetched);
+    mu_git_step_(job, list, MU_ARRAY_LEN(list), fetched);
 }
 
 /* --- check out --- */
@@ -420,6 +413,13 @@ static int compose(struct mu_git_job *job, int git)
     return r;
 }
 
+void mu_git_weighed_(struct mu_git_job *job, int64_t bytes)
+{
+    job->cache->bytes += bytes - job->mirror->bytes;
+    job->mirror->bytes = bytes;
+    write_fetched(job->mirror);
+}
+
 struct measure {
     uv_work_t work;
     struct mu_git_job *job;
@@ -443,11 +443,9 @@ static void measured(uv_work_t *w, int status)
     int64_t bytes = MU_MAX(m->tree_bytes, 0), mirror = MU_MAX(m->mirror_bytes, 0);
     mu_free(m->tree);
     mu_free(m);
-    g->bytes += mirror - job->mirror->bytes;
-    job->mirror->bytes = mirror;
-    write_fetched(job->mirror);
+    mu_git_weighed_(job, mirror);
     char key[MU_GIT_KEY + 1];
-    mu_git_base_key_(job->url, job->commit, job->index, key);
+    mu_git_base_key_(job, key);
     struct mu_git_base *b = mu_git_base_add_(g, job->mirror, key, job->commit, job->temp, bytes);
     if (!b) {
         mu_git_fail_(job, -EIO, "the checkout could not be stored: %s", strerror(errno));
@@ -460,7 +458,7 @@ static void measured(uv_work_t *w, int status)
 static void checked_out(struct mu_git_job *job, const struct mu_process_result *result)
 {
     if (result->end != MU_PROCESS_EXITED || result->code != 0) {
-        git_failed(job, "checking out", result);
+        mu_git_failed_(job, "checking out", result);
         return;
     }
     char path[4200], inside[64];
@@ -502,6 +500,6 @@ static void check_out(struct mu_git_job *job)
         mu_git_fail_(job, r, "the checkout could not be made: %s", mu_err_text(r));
         return;
     }
-    const char *const list[] = {GIT, "-C", tree, "reset", "-q", "--hard", job->commit};
-    run(job, list, MU_ARRAY_LEN(list), checked_out);
+    const char *const list[] = {MU_GIT, "-C", tree, "reset", "-q", "--hard", job->commit};
+    mu_git_step_(job, list, MU_ARRAY_LEN(list), checked_out);
 }
