@@ -85,8 +85,7 @@ static int on_scalar(struct reader *r, const yaml_event_t *e)
     if (r->depth != 1) {
         return r->depth == 0 ? MU_E_INVALID : 0;
     }
-    mu_bytes text =
-        mu_bytes_of((const char *)e->data.scalar.value, (size_t)e->data.scalar.length);
+    mu_bytes text = mu_bytes_of((const char *)e->data.scalar.value, (size_t)e->data.scalar.length);
     if (r->value && r->want) {
         mu_bytes copy = mu_arena_dup(r->arena, text);
         if (!copy.ptr) {
@@ -166,8 +165,8 @@ static int read_yaml(struct mu_arena *a, mu_bytes front, struct front *ret)
 static mu_bytes unquoted(mu_bytes v)
 {
     v = mu_bytes_trim(v);
-    bool quoted = v.len >= 2 && (v.ptr[0] == '"' || v.ptr[0] == '\'') &&
-                  v.ptr[v.len - 1] == v.ptr[0];
+    bool quoted =
+        v.len >= 2 && (v.ptr[0] == '"' || v.ptr[0] == '\'') && v.ptr[v.len - 1] == v.ptr[0];
     return quoted ? mu_bytes_of(v.ptr + 1, v.len - 2) : v;
 }
 

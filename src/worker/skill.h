@@ -18,8 +18,8 @@ struct mu_skill_text {
     mu_bytes name; /* that of its folder where the file says none; never empty */
     mu_bytes description, prompt;
 };
-/* `path`: of the file in its repository. Front matter that is no YAML is read line by line, as people
- * write it. MU_E_INVALID: no text, or nothing that could be its name; -ENOMEM. */
+/* `path`: of the file in its repository. Front matter that is no YAML is read line by line, as
+ * people write it. MU_E_INVALID: no text, or nothing that could be its name; -ENOMEM. */
 MU_MUST_USE int mu_skill_read(struct mu_arena *a, mu_bytes path, mu_bytes text,
                               struct mu_skill_text *ret);
 

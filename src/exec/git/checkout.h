@@ -1,7 +1,8 @@
-/* Repositories for sandboxes: one bare mirror per URL (and credential) and worker, one checked-out base per (mirror,
- * commit), kept by last use. Sandboxes get a base as the lower layer of an overlay and the mirror's
- * objects read-only, so that a warm repository costs a mount (sandbox.md 8). Only the worker
- * fetches; nothing that a repository says is executed (hooks, filters, fsmonitor, submodules, LFS).
+/* Repositories for sandboxes: one bare mirror per URL (and credential) and worker, one checked-out
+ * base per (mirror, commit), kept by last use. Sandboxes get a base as the lower layer of an
+ * overlay and the mirror's objects read-only, so that a warm repository costs a mount (sandbox.md
+ * 8). Only the worker fetches; nothing that a repository says is executed (hooks, filters,
+ * fsmonitor, submodules, LFS).
  */
 #ifndef MU_EXEC_GIT_CHECKOUT_H
 #define MU_EXEC_GIT_CHECKOUT_H
@@ -69,11 +70,11 @@ struct mu_git_files {
 enum { MU_GIT_READ_ROOTS = 8, MU_GIT_READ_FILES = 200, MU_GIT_READ_BYTES = 1 << 20 };
 struct mu_git_read_request {
     const char *url, *ref, *credential; /* as above */
-    const char *const *roots; /* folders ("a/b") to look in, ended by NULL: at most
-                                 MU_GIT_READ_ROOTS; static */
-    const char *name;         /* of the wanted files; static */
-    unsigned max_depth;       /* folders between a root and the file */
-    size_t max_file_bytes;    /* a larger file is left out */
+    const char *const *roots;           /* folders ("a/b") to look in, ended by NULL: at most
+                                           MU_GIT_READ_ROOTS; static */
+    const char *name;                   /* of the wanted files; static */
+    unsigned max_depth;                 /* folders between a root and the file */
+    size_t max_file_bytes;              /* a larger file is left out */
     /* Exactly once, never from inside start: 0 and the files (valid inside done() only), or an
      * error as above. Symbolic links and submodules are never followed. */
     void (*done)(void *arg, int result, const struct mu_git_files *files, const char *why);

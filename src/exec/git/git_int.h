@@ -90,7 +90,7 @@ struct mu_git_job {
     unsigned index;
     bool warm;
     char commit[MU_GIT_COMMIT + 1], branch[201];
-    const char *temp; /* folder below tmp/ */
+    const char *temp;               /* folder below tmp/ */
     struct mu_git_reading *reading; /* files are wanted, not a base; nobody shares it */
     struct mu_arena arena;
     struct mu_post post;

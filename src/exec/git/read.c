@@ -174,8 +174,8 @@ static void listed(struct mu_git_job *job, const struct mu_process_result *resul
         mu_buf_add_str(&wanted, rd->hashes[i]);
         mu_buf_add_char(&wanted, '\n');
     }
-    job->input = rd->n && !wanted.failed ? mu_arena_dup(&job->arena, mu_buf_bytes(&wanted))
-                                         : MU_B_NONE;
+    job->input =
+        rd->n && !wanted.failed ? mu_arena_dup(&job->arena, mu_buf_bytes(&wanted)) : MU_B_NONE;
     mu_buf_fini(&wanted);
     if (r < 0 || (rd->n && !job->input.ptr)) {
         mu_git_fail_(job, r < 0 ? r : -ENOMEM, "out of memory");

@@ -311,7 +311,7 @@ static void fetched(struct mu_git_job *job, const struct mu_process_result *resu
     }
     write_fetched(job->mirror);
     if (is_commit(mu_str(job->ref))) {
-        const char *const list[] = {MU_GIT,     "-C",     job->mirror->path,
+        const char *const list[] = {MU_GIT,  "-C",     job->mirror->path,
                                     "fetch", "-q",     "--no-write-fetch-head",
                                     "--",    job->url, job->commit};
         mu_git_step_(job, list, MU_ARRAY_LEN(list), fetched_commit);
