@@ -135,9 +135,8 @@ static void add_git_hosts(struct mu_attempt *t, struct mu_buf *list)
         mu_bytes line = mu_bytes_trim(mu_bytes_split(&text, '\n'));
         struct mu_repo_spec spec;
         const char *why;
-        if (line.len && mu_repo_spec_parse(line, &spec, &why) == 0 && spec.plain) {
-            add_host(list, mu_arena_printf(&t->arena, "%s%.*s%s", spec.before, MU_ARGS(spec.where),
-                                           spec.after));
+        if (line.len && mu_repo_spec_parse(line, &spec, &why) == 0) {
+            add_host(list, mu_arena_printf(&t->arena, "%s%.*s", spec.before, MU_ARGS(spec.where)));
         }
     }
 }

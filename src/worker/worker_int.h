@@ -62,7 +62,7 @@ struct mu_collect {
 struct mu_repo {
     struct mu_attempt *t;
     const char *url, *ref, *name; /* of the attempt's arena */
-    struct mu_checkout *held; /* from the start of a checkout until the sandbox is gone */
+    struct mu_checkout *held;     /* from the start of a checkout until the sandbox is gone */
     struct mu_checkout_view view;
     bool pending;
 };

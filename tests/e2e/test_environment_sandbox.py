@@ -93,9 +93,10 @@ def test_more_than_usual_needs_a_right(oz, tenant, make_server):
         changed = {"name": "n", "docker_image": "debian:12", "sandbox": sandbox}
         assert_error(tenant.api("PUT", f"/environments/{mine['id']}", json=changed), 403, field=field)
         ok(create(oz.client(), sandbox))
-        ok(create(oz.client(), sandbox, **{"global": True}))
     free = make_server(env={"OZ_TENANT_HOST_NETWORK": "on", "OZ_TENANT_NESTED": "on"})
     ok(create(free.client("another-tenant"), {"network": {"mode": "host"}, "nested": True}))
+    everybodys = ok(create(free.client(), {"nested": True}, **{"global": True}))
+    assert ok(free.client("another-tenant").api("GET", f"/environments/{everybodys['id']}"))["sandbox"] == {"nested": True}
 
 
 def test_the_command_line_does_it_too(oz, tmp_path):
@@ -180,6 +181,19 @@ def test_a_run_waits_for_a_worker_that_can_and_says_so(fleet):
             strong.claim(task)
             client.wait(run_id, "INPROGRESS")
             assert "No connected" not in message(client, run_id)[1]
+
+
+def test_the_one_that_can_is_found_among_many(fleet):
+    server, client = fleet
+    with contextlib.ExitStack() as stack:
+        for i in range(80):
+            stack.enter_context(Native(server, f"weak-{i}", features=[]))
+        strong = stack.enter_context(Native(server, "strong", features=ALL))
+        for _ in range(3):
+            task = strong.assigned(run_in(client, {"root": "fake"})[1], timeout=5)
+            strong.claim(task)
+            strong.complete(task, output="x")
+            client.wait(task["task_id"])
 
 
 def test_a_run_tied_to_a_worker_that_cannot_says_so(fleet):
@@ -299,23 +313,44 @@ def usable(tmp_path_factory):
         pytest.skip("no sandbox is usable here: " + done.stdout + done.stderr)
 
 
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A host of repositories: the port, where /one.git is one, over plain HTTP."""
+    d = tmp_path_factory.mktemp("hub")
+    work, who = d / "work", ["-c", "user.name=n", "-c", "user.email=n@example.org"]
+    for args in (["init", "-q", str(work)], ["-C", str(work), *who, "commit", "-q", "--allow-empty", "-m", "first"],
+                 ["clone", "-q", "--bare", str(work), str(d / "one.git")], ["-C", str(d / "one.git"), "update-server-info"]):
+        subprocess.run(["git", *args], check=True)
+
+    class Files(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(d))
+
+        def log_message(self, *args):
+            pass
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
 @pytest.fixture
-def real(make_server, usable, page):
+def real(make_server, usable, page, hub):
     server = make_server(env={"OZ_EMBEDDED_WORKER": "on", "SANDBOX_DRIVER": "namespace", "SANDBOX_PIDS": "300",
-                              "OZ_SANDBOX_ALLOW": "none", "OZ_SANDBOX_ALLOW_ADDR": f"127.0.0.1:{page}"})
+                              "OZ_SANDBOX_ALLOW": "none", "OZ_SANDBOX_ALLOW_ADDR": f"127.0.0.1:{page},127.0.0.1:{hub}"})
     client = server.client()
     worker = eventually(lambda: [w for w in ok(client.api("GET", "/workers"))["workers"] if w["connected"]], timeout=30)[0]
     return client, worker
 
 
-def do(client, sandbox, script):
-    made = ok(create(client, sandbox))
+def do(client, sandbox, script, **body):
+    made = ok(create(client, sandbox, **body))
     run_id = client.create(script, config={"environment_id": made["id"], "harness": "shell"})["run_id"]
     return client.wait(run_id, timeout=90)
 
 
-def reach(client, sandbox, *ports):
-    run = do(client, sandbox, f"cat >/tmp/reach.py <<'END'\n{REACH}\nEND\npython3 /tmp/reach.py {' '.join(map(str, ports))}")
+def reach(client, sandbox, *ports, **body):
+    run = do(client, sandbox, f"cat >/tmp/reach.py <<'END'\n{REACH}\nEND\npython3 /tmp/reach.py {' '.join(map(str, ports))}", **body)
     assert run["state"] == "SUCCEEDED", run
     return run["output"]
 
@@ -329,6 +364,11 @@ def test_a_listed_host_is_reached_and_no_other(real, page):
     assert f"way {page} 200" in out and "got the page" in out and f"way {other} 403" in out and "direct closed" in out, out
     assert f"way {page} 403" in reach(client, {"network": {"mode": "proxy"}}, page)
     assert f"way {page} 403" in reach(client, None, page), "the environment that says nothing has the worker's list"
+
+
+def test_the_host_of_a_repository_is_reached(real, page, hub):
+    out = reach(real[0], None, hub, page, repos=[f"http://localhost:{hub}/one.git"])
+    assert f"way {hub} 200" in out and f"way {page} 403" in out, out
 
 
 def test_none_reaches_nothing(real, page):

@@ -32,10 +32,10 @@ class Story:
 
 
 class Judge:
-    def __init__(self, stories, executions, killed, impaired):
-        """killed: execution ids whose sandbox we killed. impaired: worker -> (begin, end) of the times in which it could not be
+    def __init__(self, stories, executions, killed, impaired, killed_runs=()):
+        """killed: execution ids whose sandbox we killed, maybe before the witness heard of it: killed_runs. impaired: worker -> (begin, end) of the times in which it could not be
         told anything at once."""
-        self.stories, self.killed = stories, set(killed)
+        self.stories, self.killed, self.killed_runs = stories, set(killed), set(killed_runs)
         self.impaired = {worker: merged(times) for worker, times in impaired.items()}
         self.by_run = collections.defaultdict(list)
         for e in sorted(executions, key=lambda e: e.started):
@@ -108,7 +108,7 @@ class Judge:
         code = (run["error"] or {}).get("code")
         if code == "exit_code" and s.status and len(done) == 1:
             return []
-        if any(e.execution_id in self.killed for e in seen):
+        if s.run_id in self.killed_runs or any(e.execution_id in self.killed for e in seen):
             return []
         return [f"for no reason of ours: {run['error']} after {len(seen)} executions"]
 

@@ -445,6 +445,7 @@ class Faults:
                   "coalesce(e.n, 0) <> t.last_seq - t.first_seq + 1 OR coalesce(e.a, t.first_seq) <> t.first_seq"))
         for what, query in finds:
             self.errors += [f"run_{row[0]}: {what}" for row in self.sql(query)[:20]]
+        self.killed_runs = {f"run_{s}" for s, e in self.sql("SELECT session_id, execution_id FROM attempts") if e in self.killed}
         ((self.attempts,),) = self.sql("SELECT count(*) FROM attempts")
 
     def stop_all(self):
@@ -462,10 +463,13 @@ class Faults:
 
     def table(self):
         states = collections.Counter(s.final["state"] if s.final else "lost" for s in self.stories)
+        failed = [s for s in self.stories if s.final and s.final["state"] == "FAILED"]
+        own = sum(1 for s in failed if s.status and s.final["error"]["code"] == "exit_code")
         again = sum(1 for n in collections.Counter(e.run_id for e in self.witness.executions).values() if n > 1)
         rows = [("seed", self.args.seed), ("engine", self.args.engine), ("program", harness.BINARY),
                 ("seconds", f"{time.monotonic() - self.began:.0f}"), ("runs", len(self.stories)),
                 *((f"  {k}", v) for k, v in sorted(states.items())),
+                ("  FAILED by their own status", own), ("  FAILED by a killed sandbox", len(failed) - own),
                 ("executions seen by the witness", len(self.witness.executions)), ("attempts stored", self.attempts),
                 ("runs executed more than once", again), ("faults", sum(v for k, v in self.happened.items() if k[0] != " ")),
                 *((f"  {k}", self.happened[k]) for k, _ in KINDS), *sorted((f"  {k}", v) for k, v in self.happened.items() if k[0] == " "),
@@ -493,7 +497,8 @@ class Faults:
             self.fetch()
             self.stop_all()
             self.check_stored()
-            self.errors += judge.Judge(self.stories, self.witness.executions, self.killed, self.impaired).all()
+            self.errors += judge.Judge(self.stories, self.witness.executions, self.killed, self.impaired,
+                                       self.killed_runs).all()
             self.table()
             for text in self.errors[:40]:
                 self.out("FOUND " + text)

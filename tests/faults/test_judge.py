@@ -93,6 +93,8 @@ def test_runs_that_vanish_change_or_come_from_nowhere_are_found():
     late.cancel_tried, late.cancelled_at = True, T0 + 1.0
     assert "cancel acknowledged" in found(late, [execution()])[0]
     assert "nobody asked" in found(story(), [execution(), execution(run_id="run_2")])[0]
+    never = story("FAILED", error=LOST)
+    assert found(never, []) and not judge.Judge([never], [], (), {}, {"run_1"}).all()
     assert "two requests" in judge.Judge([story(), story()], [execution()], (), {}).all()[0]
 
 

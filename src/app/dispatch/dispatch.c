@@ -32,6 +32,11 @@ static void on_capacity(void *arg)
     mu_dispatch_pump(d);
 }
 
+static void on_freed(void *arg)
+{
+    mu_dispatch_pump(arg);
+}
+
 int mu_dispatch_new(const struct mu_dispatch_opts *opts, struct mu_dispatch **ret)
 {
     struct mu_dispatch *d = mu_calloc(1, sizeof *d);
@@ -59,6 +64,9 @@ int mu_dispatch_new(const struct mu_dispatch_opts *opts, struct mu_dispatch **re
                                             "Runs executing in this process.");
     }
     mu_providers_on_capacity(opts->providers, on_capacity, d);
+    if (opts->fleet) {
+        mu_fleet_on_freed(opts->fleet, on_freed, d);
+    }
     *ret = d;
     return 0;
 }
@@ -87,6 +95,9 @@ struct mu_dispatch *mu_dispatch_free(struct mu_dispatch *d)
 {
     if (!d) {
         return NULL;
+    }
+    if (d->opts.fleet) {
+        mu_fleet_on_freed(d->opts.fleet, NULL, NULL);
     }
     MU_LIST_EACH(it, tmp, &d->waiting)
     {

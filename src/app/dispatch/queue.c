@@ -173,7 +173,7 @@ void mu_run_set_active(struct mu_run *run)
     run->phase = MU_RUN_CLAIMING;
     mu_list_push(&d->active, &run->link);
     d->n_active++;
-    atomic_fetch_add(&run->tenant->calling, 1);
+    atomic_fetch_add(&run->tenant->running, 1);
     show(d);
 }
 
@@ -183,7 +183,10 @@ void mu_run_set_idle(struct mu_run *run)
     mu_list_remove(&run->link);
     d->n_active--;
     run->phase = MU_RUN_QUEUED;
-    atomic_fetch_sub(&run->tenant->calling, 1);
+    atomic_fetch_sub(&run->tenant->running, 1);
+    if (d->opts.fleet) {
+        mu_fleet_tenant_freed(d->opts.fleet);
+    }
     show(d);
 }
 
@@ -195,7 +198,7 @@ static bool is_busy(const void *arg, void *owner)
     const struct mu_dispatch *d = arg;
     const struct mu_tenant *tenant = owner;
     return d->opts.tenant_max_running > 0 &&
-           atomic_load(&tenant->calling) >= d->opts.tenant_max_running;
+           atomic_load(&tenant->running) >= d->opts.tenant_max_running;
 }
 
 /* The groups in which somebody has just found no room: nobody younger finds any either. */

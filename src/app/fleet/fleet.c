@@ -73,6 +73,12 @@ static void tick(struct mu_timer *timer)
 
 /* --- life --- */
 
+void mu_fleet_on_freed(struct mu_fleet *f, void (*freed)(void *arg), void *arg)
+{
+    f->freed = freed;
+    f->freed_arg = arg;
+}
+
 static void add_metrics(struct mu_fleet *f)
 {
     struct mu_metrics *m = f->opts.metrics;
@@ -110,8 +116,8 @@ int mu_fleet_new(const struct mu_fleet_opts *opts, struct mu_fleet **ret)
     mu_map_init(&f->tasks);
     mu_map_init(&f->workers);
     mu_fair_init(&f->queue, mu_task_older);
-    struct mu_list *const lists[] = {&f->parked,    &f->timed,         &f->free,
-                                     &f->pin_check, &f->timed_workers, &f->dirty};
+    struct mu_list *const lists[] = {&f->parked,        &f->timed, &f->free,    &f->pin_check,
+                                     &f->timed_workers, &f->dirty, &f->pin_busy};
     for (size_t i = 0; i < MU_ARRAY_LEN(lists); i++) {
         mu_list_init(lists[i]);
     }

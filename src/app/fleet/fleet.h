@@ -56,6 +56,11 @@ void mu_fleet_stop(struct mu_fleet *f);
 /* From here on the database is not asked for anything: what is under way ends, nothing follows. */
 void mu_fleet_close(struct mu_fleet *f);
 
+/* freed() when a worker no longer executes a session: its tenant may run another one elsewhere. */
+void mu_fleet_on_freed(struct mu_fleet *f, void (*freed)(void *arg), void *arg);
+/* Looks soon whether something can be given out: a tenant may run more again. */
+void mu_fleet_tenant_freed(struct mu_fleet *f);
+
 /* --- sessions --- */
 /* mu_session_create() for a session that waits for a worker; a free worker is offered it in the
  * same commit. Any loop. Codes of mu_session_create(). */

@@ -131,7 +131,7 @@ struct mu_owed {
 struct mu_worker {
     struct mu_fleet *f;
     struct mu_list free_link;   /* in f->free */
-    struct mu_list pin_link;    /* in f->pin_check */
+    struct mu_list pin_link;    /* in f->pin_check or f->pin_busy */
     struct mu_list timed;       /* in f->timed_workers */
     struct mu_list dirty;       /* in f->dirty */
     struct mu_list skills_link; /* in f->skills.workers, when it can be asked */
@@ -160,8 +160,11 @@ struct mu_fleet {
     struct mu_map workers; /* name -> worker */
     struct mu_fair queue;
     struct mu_list parked, timed, free, pin_check, timed_workers, dirty;
+    struct mu_list pin_busy; /* workers whose own tasks are of tenants that may not run more */
     struct mu_timer tick;
     struct mu_post pump_post;
+    void (*freed)(void *arg);
+    void *freed_arg;
     bool pump_posted, started, stopping, closed, ended, told_sidecar;
     bool refit; /* a worker has room that had none: those that are parked may be for it */
     int64_t next_conn;

@@ -2,7 +2,7 @@
  * becomes free, a worker that connects. */
 #include "app/fleet/fleet_int.h"
 
-enum { LOOK_WORKERS = 64, PARK_MS = 1000, LOOK_PARKED = 256 };
+enum { LOOK_WORKERS = 64, PARK_MS = 1000, LOOK_PARKED = 256, LOOK_NEEDS = 16 };
 
 /* --- workers with room --- */
 
@@ -24,7 +24,8 @@ void mu_worker_update(struct mu_worker *w)
     } else if (!may && in) {
         mu_list_remove(&w->free_link);
     }
-    if (may && w->pinned && w->pinned->n && mu_list_empty(&w->pin_link)) {
+    if (may && w->pinned && w->pinned->n) {
+        mu_list_remove(&w->pin_link);
         mu_list_push(&f->pin_check, &w->pin_link);
     }
     if (may && (f->queue.n || f->n_parked || !mu_list_empty(&f->pin_check))) {
@@ -161,16 +162,24 @@ static void give_pinned(struct mu_fleet *f, bool by_turns)
         } else if (t) {
             w->took_pinned = true;
             give(t, w, w->pinned);
+        } else {
+            mu_list_push(&f->pin_busy, &w->pin_link);
         }
     }
 }
 
-static struct mu_worker *taker(struct mu_fleet *f, const struct mu_task *t)
+/* Those that cannot do what it needs are passed by: the one that can may be the last. */
+static struct mu_worker *taker(struct mu_fleet *f, const struct mu_task *t, bool *ret_any)
 {
     unsigned looked = 0;
+    *ret_any = false;
     MU_LIST_EACH(it, tmp, &f->free)
     {
         struct mu_worker *w = MU_CONTAINER(it, struct mu_worker, free_link);
+        if (!mu_worker_can(w, t->needs)) {
+            continue;
+        }
+        *ret_any = true;
         if (may_take(w, t)) {
             return w;
         }
@@ -183,7 +192,9 @@ static struct mu_worker *taker(struct mu_fleet *f, const struct mu_task *t)
 
 static bool somebody_has_room(struct mu_fleet *f, const struct mu_task *t)
 {
-    return t->pin ? !mu_list_empty(&t->pin->free_link) && may_take(t->pin, t) : taker(f, t) != NULL;
+    bool any;
+    return t->pin ? !mu_list_empty(&t->pin->free_link) && may_take(t->pin, t)
+                  : taker(f, t, &any) != NULL;
 }
 
 /* A worker has room again: what waits for just that need not wait for the next look. */
@@ -204,21 +215,42 @@ static void refit(struct mu_fleet *f)
     }
 }
 
+/* What nobody with room can do, found out once in a pass. */
+struct hopeless {
+    int64_t needs[LOOK_NEEDS];
+    unsigned n;
+};
+
+static bool is_hopeless(const struct hopeless *h, int64_t needs)
+{
+    for (unsigned i = 0; i < h->n; i++) {
+        if ((h->needs[i] & ~needs) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void give_any(struct mu_fleet *f)
 {
+    struct hopeless h = {.n = 0};
     while (!mu_list_empty(&f->free)) {
         struct mu_task *t = next_of(f, &f->queue);
+        bool any = true;
         if (!t) {
             break;
         }
-        struct mu_worker *w = taker(f, t);
+        struct mu_worker *w = is_hopeless(&h, t->needs) ? NULL : taker(f, t, &any);
         if (w) {
             w->took_pinned = false;
             give(t, w, &f->queue);
-        } else {
-            mu_task_unqueue(t);
-            mu_task_park(t, PARK_MS);
+            continue;
         }
+        if (!any && h.n < LOOK_NEEDS) {
+            h.needs[h.n++] = t->needs;
+        }
+        mu_task_unqueue(t);
+        mu_task_park(t, PARK_MS);
     }
 }
 
@@ -236,6 +268,15 @@ void mu_fleet_pump_now(struct mu_fleet *f)
         give_pinned(f, false);
     }
     mu_metric_set(f->queued, (int64_t)(f->queue.n + f->n_parked));
+}
+
+void mu_fleet_tenant_freed(struct mu_fleet *f)
+{
+    struct mu_list *busy;
+    while ((busy = mu_list_pop(&f->pin_busy))) {
+        mu_list_push(&f->pin_check, busy);
+    }
+    mu_fleet_pump(f);
 }
 
 static void pump(struct mu_post *post)

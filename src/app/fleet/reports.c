@@ -314,7 +314,8 @@ static void reconcile_theirs(struct mu_worker *w, const struct mu_report *r, str
     for (size_t i = 0; i < r->n_running; i++) {
         const struct mu_report_running *x = &r->running[i];
         const struct mu_work_item *k = ours(w, &x->of.execution);
-        bool keep = k && k->want == MU_WANT_NOTHING && !k->t->cancel;
+        /* One that is cancelled is told so next: only then does its end come back. */
+        bool keep = k && k->want == MU_WANT_NOTHING;
         if (keep) {
             o->keep[o->n_keep++] = x->of.execution;
             o->acked[o->n_acked++] =

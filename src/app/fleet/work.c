@@ -72,6 +72,9 @@ void mu_work_release(struct mu_task *t)
     if (k->running) {
         atomic_fetch_sub(&t->tenant->running, 1);
         mu_metric_add(f->running, -1);
+        if (f->freed) {
+            f->freed(f->freed_arg);
+        }
     }
     mu_list_remove(&t->link);
     t->work = NULL;
@@ -84,9 +87,7 @@ void mu_work_release(struct mu_task *t)
         mu_work_fini(k);
     }
     mu_worker_forget(w);
-    if (f->queue.n && !mu_list_empty(&f->free)) {
-        mu_fleet_pump(f); /* its tenant may run another one */
-    }
+    mu_fleet_tenant_freed(f);
 }
 
 void mu_work_retry(struct mu_task *t)

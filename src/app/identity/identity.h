@@ -23,8 +23,7 @@ struct mu_tenant {
     char org_id[MU_ORG_LEN + 1];
     atomic_bool stored;     /* the orgs row exists */
     atomic_long live;       /* sessions that have not ended */
-    atomic_long running;    /* of those, held by workers */
-    atomic_long calling;    /* of those, executed by the provider route */
+    atomic_long running;    /* of those, executed: by the provider route or a worker */
     _Atomic int64_t bucket; /* request budget: theoretical arrival time in microseconds (GCRA) */
 };
 

@@ -79,13 +79,6 @@ static const struct mu_stmt q_unsettled = {
     "a.epoch LIMIT 10000",
     NULL};
 
-static void note_stale(struct mu_sessions *s, int result)
-{
-    if (result == MU_E_STALE || result == MU_E_NOT_FOUND) {
-        mu_metric_add(s->stale, 1);
-    }
-}
-
 /* --- offer --- */
 
 static int run_offer(struct mu_unit *u, struct mu_tx *tx)
@@ -116,7 +109,7 @@ static void offered(struct mu_unit *u, int result)
     if (result >= 0) {
         op->epoch++;
     }
-    note_stale(op->sessions, result);
+    mu_sessions_note_stale(op->sessions, result);
     op->done(op, result);
 }
 
@@ -124,10 +117,7 @@ int mu_session_offer(struct mu_sessions *s, struct mu_session_offer *op)
 {
     op->sessions = s;
     op->now_ms = mu_sessions_now(s);
-    op->unit.run = run_offer;
-    op->unit.done = offered;
-    op->unit.stream_id = mu_id_bytes(&op->id);
-    return mu_writer_submit(s->opts.writer, &op->unit);
+    return mu_session_submit(s, &op->unit, &op->id, run_offer, offered);
 }
 
 /* --- step --- */
@@ -154,7 +144,7 @@ static int run_step(struct mu_unit *u, struct mu_tx *tx)
 static void stepped(struct mu_unit *u, int result)
 {
     struct mu_session_step *op = MU_CONTAINER(u, struct mu_session_step, unit);
-    note_stale(op->sessions, result);
+    mu_sessions_note_stale(op->sessions, result);
     op->done(op, result);
 }
 
@@ -162,10 +152,7 @@ int mu_session_step(struct mu_sessions *s, struct mu_session_step *op)
 {
     op->sessions = s;
     op->now_ms = mu_sessions_now(s);
-    op->unit.run = run_step;
-    op->unit.done = stepped;
-    op->unit.stream_id = mu_id_bytes(&op->id);
-    return mu_writer_submit(s->opts.writer, &op->unit);
+    return mu_session_submit(s, &op->unit, &op->id, run_step, stepped);
 }
 
 /* --- requeue --- */
@@ -195,7 +182,7 @@ static void requeued(struct mu_unit *u, int result)
     if (result >= 0) {
         op->epoch++;
     }
-    note_stale(op->sessions, result);
+    mu_sessions_note_stale(op->sessions, result);
     op->done(op, result);
 }
 
@@ -205,10 +192,7 @@ int mu_session_requeue(struct mu_sessions *s, struct mu_session_requeue *op)
     op->now_ms = mu_sessions_now(s);
     snprintf(op->event, sizeof op->event, "{\"from\":%d,\"to\":22,\"message\":\"%s\"}", op->from,
              op->reason);
-    op->unit.run = run_requeue;
-    op->unit.done = requeued;
-    op->unit.stream_id = mu_id_bytes(&op->id);
-    return mu_writer_submit(s->opts.writer, &op->unit);
+    return mu_session_submit(s, &op->unit, &op->id, run_requeue, requeued);
 }
 
 /* --- why it waits --- */
@@ -238,10 +222,7 @@ int mu_session_note(struct mu_sessions *s, struct mu_session_note *op)
     op->sessions = s;
     op->now_ms = mu_sessions_now(s);
     snprintf(op->event, sizeof op->event, "{\"from\":22,\"to\":22,\"message\":\"%s\"}", op->text);
-    op->unit.run = run_note;
-    op->unit.done = noted;
-    op->unit.stream_id = mu_id_bytes(&op->id);
-    return mu_writer_submit(s->opts.writer, &op->unit);
+    return mu_session_submit(s, &op->unit, &op->id, run_note, noted);
 }
 
 /* --- the job --- */
@@ -249,14 +230,10 @@ int mu_session_note(struct mu_sessions *s, struct mu_session_note *op)
 static int take_job(void *arg, struct mu_row *row)
 {
     struct mu_session_job *op = arg;
-    mu_bytes head = mu_row_bytes(row, 0), rest = mu_row_bytes(row, 1);
-    char *p = mu_arena_alloc(&op->arena, head.len + rest.len + 1);
-    if (!p) {
-        return -ENOMEM;
+    int r = mu_prompt_join(&op->arena, mu_row_bytes(row, 0), mu_row_bytes(row, 1), &op->prompt);
+    if (r < 0) {
+        return r;
     }
-    memcpy(p, head.ptr ? head.ptr : "", head.len);
-    memcpy(p + head.len, rest.ptr ? rest.ptr : "", rest.len);
-    op->prompt = mu_bytes_of(p, head.len + rest.len);
     mu_bytes *const texts[] = {&op->title, &op->harness,        &op->model,       &op->skill,
                                &op->spec,  &op->environment_id, &op->env_snapshot};
     for (int i = 0; i < (int)MU_ARRAY_LEN(texts); i++) {

@@ -126,11 +126,11 @@ MU_MUST_USE int mu_sessions_each_attempt(struct mu_db *db,
                                          int (*each)(void *arg, const struct mu_attempt_row *row),
                                          void *arg);
 
+/* The reason of an attempt that ended without a word of its worker. */
+#define MU_ATT_UNSETTLED "unsettled"
 /* Start-up: attempts that ended since `since_ms` without a word of their worker, which may be
  * running them still: of sessions made since `made_ms`, and not those of a session that the same
  * worker holds again. At most 10,000. */
-#define MU_ATT_UNSETTLED "unsettled" /* such an attempt's reason, where its outcome does not say   \
-                                      */
 MU_MUST_USE int mu_sessions_each_unsettled(struct mu_db *db, int64_t made_ms, int64_t since_ms,
                                            int (*each)(void *arg, const struct mu_attempt_row *row),
                                            void *arg);

@@ -358,10 +358,7 @@ int mu_session_cancel(struct mu_sessions *s, struct mu_session_cancel *op)
 {
     op->sessions = s;
     op->now_ms = mu_sessions_now(s);
-    op->unit.run = run_cancel;
-    op->unit.done = cancel_done;
-    op->unit.stream_id = mu_id_bytes(&op->id);
-    return mu_writer_submit(s->opts.writer, &op->unit);
+    return mu_session_submit(s, &op->unit, &op->id, run_cancel, cancel_done);
 }
 
 /* --- delete --- */
@@ -425,10 +422,7 @@ static void delete_done(struct mu_unit *u, int result)
 int mu_session_delete(struct mu_sessions *s, struct mu_session_delete *op)
 {
     op->sessions = s;
-    op->unit.run = run_delete;
-    op->unit.done = delete_done;
-    op->unit.stream_id = mu_id_bytes(&op->id);
-    return mu_writer_submit(s->opts.writer, &op->unit);
+    return mu_session_submit(s, &op->unit, &op->id, run_delete, delete_done);
 }
 
 /* --- recovery at start --- */
@@ -517,8 +511,5 @@ int mu_session_recover(struct mu_sessions *s, struct mu_session_recover *op)
 {
     op->sessions = s;
     op->now_ms = mu_sessions_now(s);
-    op->unit.run = run_recover;
-    op->unit.done = recover_done;
-    op->unit.stream_id = mu_id_bytes(&op->id);
-    return mu_writer_submit(s->opts.writer, &op->unit);
+    return mu_session_submit(s, &op->unit, &op->id, run_recover, recover_done);
 }

@@ -77,27 +77,15 @@ static const struct mu_stmt q_head_clear = {
     "head_clear", "ti",
     "UPDATE session_results SET message_head = '', updated_ms = $2 WHERE session_id = $1", NULL};
 
-static void note_stale(struct mu_sessions *s, int result)
-{
-    if (result == MU_E_STALE || result == MU_E_NOT_FOUND) {
-        mu_metric_add(s->stale, 1);
-    }
-}
-
 /* --- claim --- */
 
 static int take_prompt(void *arg, struct mu_row *row)
 {
     struct mu_session_claim *op = arg;
-    mu_bytes head = mu_row_bytes(row, 0), rest = mu_row_bytes(row, 1);
-    char *p = mu_arena_alloc(&op->arena, head.len + rest.len + 1);
-    if (!p) {
-        return -ENOMEM;
+    int r = mu_prompt_join(&op->arena, mu_row_bytes(row, 0), mu_row_bytes(row, 1), &op->prompt);
+    if (r < 0) {
+        return r;
     }
-    memcpy(p, head.ptr ? head.ptr : "", head.len);
-    memcpy(p + head.len, rest.ptr ? rest.ptr : "", rest.len);
-    p[head.len + rest.len] = 0;
-    op->prompt = mu_bytes_of(p, head.len + rest.len);
     op->spec = mu_arena_dup(&op->arena, mu_row_bytes(row, 2));
     mu_bytes conversation = mu_row_bytes(row, 3);
     op->conversation_id = conversation.ptr ? mu_arena_dup(&op->arena, conversation) : MU_B_NONE;
@@ -146,7 +134,7 @@ static void claimed(struct mu_unit *u, int result)
         op->epoch = result;
         result = 0;
     }
-    note_stale(op->sessions, result);
+    mu_sessions_note_stale(op->sessions, result);
     op->done(op, result);
 }
 
@@ -179,10 +167,7 @@ int mu_session_claim(struct mu_sessions *s, struct mu_session_claim *op)
     op->now_ms = mu_sessions_now(s);
     op->execution_id = mu_id_random(s->opts.env);
     provider_event(op->event, sizeof op->event, MU_ST_QUEUED, op->provider, op->model);
-    op->unit.run = run_claim;
-    op->unit.done = claimed;
-    op->unit.stream_id = mu_id_bytes(&op->id);
-    return mu_writer_submit(s->opts.writer, &op->unit);
+    return mu_session_submit(s, &op->unit, &op->id, run_claim, claimed);
 }
 
 /* --- switch of candidate --- */
@@ -210,7 +195,7 @@ static int run_switch(struct mu_unit *u, struct mu_tx *tx)
 static void switched(struct mu_unit *u, int result)
 {
     struct mu_session_switch *op = MU_CONTAINER(u, struct mu_session_switch, unit);
-    note_stale(op->sessions, result);
+    mu_sessions_note_stale(op->sessions, result);
     op->done(op, result);
 }
 
@@ -219,10 +204,7 @@ int mu_session_switch(struct mu_sessions *s, struct mu_session_switch *op)
     op->sessions = s;
     op->now_ms = mu_sessions_now(s);
     provider_event(op->event, sizeof op->event, MU_ST_RUNNING, op->provider, op->model);
-    op->unit.run = run_switch;
-    op->unit.done = switched;
-    op->unit.stream_id = mu_id_bytes(&op->id);
-    return mu_writer_submit(s->opts.writer, &op->unit);
+    return mu_session_submit(s, &op->unit, &op->id, run_switch, switched);
 }
 
 /* --- put back, saturate --- */
@@ -275,7 +257,7 @@ static void put_back_done(struct mu_unit *u, int result)
         op->epoch = result;
         result = 0;
     }
-    note_stale(op->sessions, result);
+    mu_sessions_note_stale(op->sessions, result);
     op->done(op, result);
 }
 
@@ -290,10 +272,7 @@ int mu_session_put_back(struct mu_sessions *s, struct mu_session_put_back *op)
 {
     op->sessions = s;
     waiting_event(op->event, sizeof op->event, MU_ST_RUNNING, op->message);
-    op->unit.run = run_put_back;
-    op->unit.done = put_back_done;
-    op->unit.stream_id = mu_id_bytes(&op->id);
-    return mu_writer_submit(s->opts.writer, &op->unit);
+    return mu_session_submit(s, &op->unit, &op->id, run_put_back, put_back_done);
 }
 
 static int run_saturate(struct mu_unit *u, struct mu_tx *tx)
@@ -326,10 +305,7 @@ int mu_session_saturate(struct mu_sessions *s, struct mu_session_saturate *op)
 {
     op->sessions = s;
     waiting_event(op->event, sizeof op->event, MU_ST_QUEUED, op->message);
-    op->unit.run = run_saturate;
-    op->unit.done = saturate_done;
-    op->unit.stream_id = mu_id_bytes(&op->id);
-    return mu_writer_submit(s->opts.writer, &op->unit);
+    return mu_session_submit(s, &op->unit, &op->id, run_saturate, saturate_done);
 }
 
 /* --- output --- */
@@ -359,17 +335,14 @@ static int run_chunk(struct mu_unit *u, struct mu_tx *tx)
 static void chunk_done(struct mu_unit *u, int result)
 {
     struct mu_session_chunk *op = MU_CONTAINER(u, struct mu_session_chunk, unit);
-    note_stale(op->sessions, result);
+    mu_sessions_note_stale(op->sessions, result);
     op->done(op, result);
 }
 
 int mu_session_chunk(struct mu_sessions *s, struct mu_session_chunk *op)
 {
     op->sessions = s;
-    op->unit.run = run_chunk;
-    op->unit.done = chunk_done;
-    op->unit.stream_id = mu_id_bytes(&op->id);
-    return mu_writer_submit(s->opts.writer, &op->unit);
+    return mu_session_submit(s, &op->unit, &op->id, run_chunk, chunk_done);
 }
 
 const struct mu_planned mu_moves_planned[] = {

@@ -44,6 +44,23 @@ int64_t mu_sessions_purge_ms(const struct mu_sessions *s, int64_t now_ms)
     return s->opts.retention_ms > 0 ? now_ms + s->opts.retention_ms : 0;
 }
 
+int mu_session_submit(struct mu_sessions *s, struct mu_unit *unit, const struct mu_id *id,
+                      int (*run)(struct mu_unit *u, struct mu_tx *tx),
+                      void (*done)(struct mu_unit *u, int result))
+{
+    unit->run = run;
+    unit->done = done;
+    unit->stream_id = mu_id_bytes(id);
+    return mu_writer_submit(s->opts.writer, unit);
+}
+
+void mu_sessions_note_stale(struct mu_sessions *s, int result)
+{
+    if (result == MU_E_STALE || result == MU_E_NOT_FOUND) {
+        mu_metric_add(s->stale, 1);
+    }
+}
+
 void mu_sessions_note_stop(struct mu_sessions *s, mu_bytes org_id)
 {
     struct mu_tenant *t = mu_identity_tenant(s->opts.identity, org_id);
@@ -65,5 +82,18 @@ void mu_sessions_note_end(struct mu_sessions *s, mu_bytes org_id, int outcome)
 int mu_row_take_i64(void *arg, struct mu_row *row)
 {
     *(int64_t *)arg = mu_row_i64(row, 0);
+    return 0;
+}
+
+int mu_prompt_join(struct mu_arena *a, mu_bytes head, mu_bytes rest, mu_bytes *ret)
+{
+    char *p = mu_arena_alloc(a, head.len + rest.len + 1);
+    if (!p) {
+        return -ENOMEM;
+    }
+    memcpy(p, head.ptr ? head.ptr : "", head.len);
+    memcpy(p + head.len, rest.ptr ? rest.ptr : "", rest.len);
+    p[head.len + rest.len] = 0;
+    *ret = mu_bytes_of(p, head.len + rest.len);
     return 0;
 }

@@ -99,6 +99,9 @@ struct mu_session_view {
     mu_bytes output; /* single get only; also the chunks so far of a live one */
     mu_bytes attempt_provider, attempt_model; /* single get only: of the live attempt */
 };
+/* A prompt whole, with a NUL behind it; it is stored in two pieces. -ENOMEM. */
+MU_MUST_USE int mu_prompt_join(struct mu_arena *a, mu_bytes head, mu_bytes rest, mu_bytes *ret);
+
 /* 0, a code that ends the read, or, in a list, 1: the page is full with this row. */
 typedef int (*mu_session_view_fn)(void *arg, const struct mu_session_view *view);
 

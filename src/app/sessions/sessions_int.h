@@ -13,6 +13,13 @@ static inline int64_t mu_sessions_now(const struct mu_sessions *s)
 {
     return mu_env_wall_ms(s->opts.env);
 }
+/* Hands a move of one session to the writer. */
+MU_MUST_USE int mu_session_submit(struct mu_sessions *s, struct mu_unit *unit,
+                                  const struct mu_id *id,
+                                  int (*run)(struct mu_unit *u, struct mu_tx *tx),
+                                  void (*done)(struct mu_unit *u, int result));
+/* Counts the moves that came too late. Any loop. */
+void mu_sessions_note_stale(struct mu_sessions *s, int result);
 /* The tenant's counter of live sessions: one less. A session is counted until its end or, if that
  * comes first, until a stop is accepted: from then on clients see it as cancelled. Any loop. */
 void mu_sessions_note_stop(struct mu_sessions *s, mu_bytes org_id);

@@ -154,14 +154,19 @@ void mu_call_send(struct mu_call *c, int status)
     mu_answer(c, status, media_of(c, status), NULL, 0);
 }
 
+void mu_call_send_object(struct mu_call *c, struct mu_json_w *w)
+{
+    mu_jw_kstr(w, "request_id", mu_call_request_id(c));
+    mu_jw_obj_end(w);
+    mu_call_send(c, 200);
+}
+
 void mu_call_success(struct mu_call *c)
 {
     struct mu_json_w w = mu_json_w(mu_call_buf(c));
     mu_jw_obj(&w);
     mu_jw_kbool(&w, "success", true);
-    mu_jw_kstr(&w, "request_id", mu_call_request_id(c));
-    mu_jw_obj_end(&w);
-    mu_call_send(c, 200);
+    mu_call_send_object(c, &w);
 }
 
 void mu_call_send_with(struct mu_call *c, int status, const char *header, mu_bytes value)
@@ -282,4 +287,13 @@ struct mu_http_stream *mu_call_stream(struct mu_call *c, int status,
     struct mu_http_stream *s = mu_http_stream(c->req, status, all, at, length, ops, arg);
     mu_buf_fini(&buf);
     return s;
+}
+
+void *mu_call_new(struct mu_call *c, size_t size)
+{
+    void *p = mu_arena_calloc(mu_call_arena(c), size);
+    if (!p) {
+        mu_call_fail(c, -ENOMEM);
+    }
+    return p;
 }

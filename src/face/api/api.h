@@ -141,6 +141,8 @@ mu_bytes mu_api_openapi(const struct mu_api *api);
 /* --- inside a handler; loop thread of the request --- */
 void *mu_call_app(const struct mu_call *c);
 struct mu_arena *mu_call_arena(struct mu_call *c);
+/* Zeroed memory of the call; NULL: there is none, and that is answered. */
+void *mu_call_new(struct mu_call *c, size_t size);
 struct mu_loop *mu_call_loop(struct mu_call *c);
 struct mu_http_req *mu_call_http(struct mu_call *c);
 const struct mu_principal *mu_call_principal(const struct mu_call *c);
@@ -168,6 +170,8 @@ struct mu_buf *mu_call_buf(struct mu_call *c);
 /* Sends mu_call_buf() as application/json (or as the route's `media` when the status is 200 or
  * 206); a failed buffer becomes a 503. */
 void mu_call_send(struct mu_call *c, int status);
+/* Ends the object that `w` writes into mu_call_buf() with a request_id and sends it with 200. */
+void mu_call_send_object(struct mu_call *c, struct mu_json_w *w);
 /* {"success":true,"request_id":…} with 200: what a delete answers. */
 void mu_call_success(struct mu_call *c);
 /* The same as mu_call_send() with one further header. */

@@ -46,9 +46,8 @@ static void created(struct mu_key_op *op, int result)
 
 static struct mu_key_op *op_new(struct mu_call *c, void (*done)(struct mu_key_op *op, int result))
 {
-    struct mu_key_op *op = mu_arena_calloc(mu_call_arena(c), sizeof *op);
+    struct mu_key_op *op = mu_call_new(c, sizeof *op);
     if (!op) {
-        mu_call_fail(c, -ENOMEM);
         return NULL;
     }
     op->unit.loop = mu_call_loop(c);
@@ -126,18 +125,15 @@ static void list_done(struct mu_read *r, int result)
             write_key(&w, &l->keys[i]);
         }
         mu_jw_arr_end(&w);
-        mu_jw_kstr(&w, "request_id", mu_call_request_id(c));
-        mu_jw_obj_end(&w);
-        mu_call_send(c, 200);
+        mu_call_send_object(c, &w);
     }
     mu_arena_fini(&arena);
 }
 
 static void list_keys(struct mu_call *c)
 {
-    struct listing *l = mu_arena_calloc(mu_call_arena(c), sizeof *l);
+    struct listing *l = mu_call_new(c, sizeof *l);
     if (!l) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     mu_arena_init(&l->arena, 8 << 20);

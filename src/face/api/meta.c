@@ -138,9 +138,7 @@ static void livez(struct mu_call *c)
     struct mu_json_w w = mu_json_w(mu_call_buf(c));
     mu_jw_obj(&w);
     mu_jw_kbool(&w, "ok", true);
-    mu_jw_kstr(&w, "request_id", mu_call_request_id(c));
-    mu_jw_obj_end(&w);
-    mu_call_send(c, 200);
+    mu_call_send_object(c, &w);
 }
 
 static void metrics(struct mu_call *c)

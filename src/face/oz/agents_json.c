@@ -181,7 +181,7 @@ static void add_failures(struct mu_json_w *w, const struct mu_agents *x)
     mu_jw_arr_end(w);
 }
 
-static void write_all(struct mu_agents *x, const struct group *groups, size_t n)
+static struct mu_json_w write_all(struct mu_agents *x, const struct group *groups, size_t n)
 {
     struct mu_json_w w = mu_json_w(mu_call_buf(x->c));
     size_t i = 0;
@@ -196,8 +196,7 @@ static void write_all(struct mu_agents *x, const struct group *groups, size_t n)
     mu_oz_repeat(&w, sizeof "{\"agents\":" - 1, "items");
     add_failures(&w, x);
     mu_jw_kbool(&w, "truncated", i < n || (!room && n > 0));
-    mu_jw_kstr(&w, "request_id", mu_call_request_id(x->c));
-    mu_jw_obj_end(&w);
+    return w;
 }
 
 void mu_agents_send(struct mu_agents *x)
@@ -205,10 +204,12 @@ void mu_agents_send(struct mu_agents *x)
     struct variant *all = NULL;
     struct group *groups = NULL;
     size_t n = 0, n_groups = 0;
+    struct mu_call *c = x->c;
+    struct mu_json_w w = {0};
     int r = collect(x, &all, &n);
     r = r < 0 ? r : group(x, all, n, &groups, &n_groups);
     if (r == 0) {
-        write_all(x, groups, n_groups);
+        w = write_all(x, groups, n_groups);
     }
     mu_free(groups);
     mu_free(all);
@@ -217,8 +218,8 @@ void mu_agents_send(struct mu_agents *x)
     }
     mu_map_fini(&x->runs);
     if (r < 0) {
-        mu_call_fail(x->c, r);
+        mu_call_fail(c, r);
     } else {
-        mu_call_send(x->c, 200);
+        mu_call_send_object(c, &w);
     }
 }

@@ -53,9 +53,8 @@ static void prompt_read(struct mu_session_job *op, int result)
 
 static void get_prompt(struct mu_call *c)
 {
-    struct fetching *f = mu_arena_calloc(mu_call_arena(c), sizeof *f);
+    struct fetching *f = mu_call_new(c, sizeof *f);
     if (!f) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     f->c = c;
@@ -92,9 +91,7 @@ static void told(struct mu_reply *reply)
     }
     struct mu_json_w w = mu_json_w(mu_call_buf(t->c));
     mu_jw_obj(&w);
-    mu_jw_kstr(&w, "request_id", mu_call_request_id(t->c));
-    mu_jw_obj_end(&w);
-    mu_call_send(t->c, 200);
+    mu_call_send_object(t->c, &w);
 }
 
 static int take_log(yyjson_val *body, struct mu_report *r)
@@ -187,9 +184,7 @@ static void answer(struct leaving *l)
         mu_jw_kstr(&w, "media_type", a->media_type);
         mu_jw_ki64(&w, "bytes", a->bytes);
         mu_jw_kcstr(&w, "sha256", a->sha256.text);
-        mu_jw_kstr(&w, "request_id", mu_call_request_id(c));
-        mu_jw_obj_end(&w);
-        mu_call_send(c, 200);
+        mu_call_send_object(c, &w);
     }
 }
 

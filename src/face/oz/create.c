@@ -307,9 +307,8 @@ static void with_environment(struct creating *cr)
 
 static struct creating *creating_new(struct mu_call *c)
 {
-    struct creating *cr = mu_arena_calloc(mu_call_arena(c), sizeof *cr);
+    struct creating *cr = mu_call_new(c, sizeof *cr);
     if (!cr) {
-        mu_call_fail(c, -ENOMEM);
         return NULL;
     }
     cr->c = c;
@@ -411,16 +410,12 @@ static int take_source(void *arg, const struct mu_session_view *v)
 {
     struct creating *cr = arg;
     struct mu_arena *a = mu_call_arena(cr->c);
-    char *prompt = mu_arena_alloc(a, v->prompt_head.len + v->prompt_rest.len + 1);
     mu_bytes spec = mu_arena_dup(a, v->spec), title = mu_arena_dup(a, v->title),
              skill = mu_arena_dup(a, v->skill);
-    if (!prompt || !spec.ptr || !title.ptr || !skill.ptr) {
+    if (!spec.ptr || !title.ptr || !skill.ptr ||
+        mu_prompt_join(a, v->prompt_head, v->prompt_rest, &cr->rq.prompt) < 0) {
         return -ENOMEM;
     }
-    memcpy(prompt, v->prompt_head.ptr ? v->prompt_head.ptr : "", v->prompt_head.len);
-    memcpy(prompt + v->prompt_head.len, v->prompt_rest.ptr ? v->prompt_rest.ptr : "",
-           v->prompt_rest.len);
-    cr->rq.prompt = mu_bytes_of(prompt, v->prompt_head.len + v->prompt_rest.len);
     cr->rq.title = title;
     cr->rq.skill = skill;
     cr->source_spec = spec;

@@ -99,9 +99,7 @@ static void written(struct mu_env_write *op, int result)
     struct mu_json_w w = mu_json_w(mu_call_buf(c));
     mu_jw_obj(&w);
     add_environment(&w, &v);
-    mu_jw_kstr(&w, "request_id", mu_call_request_id(c));
-    mu_jw_obj_end(&w);
-    mu_call_send(c, 200);
+    mu_call_send_object(c, &w);
 }
 
 static bool var_name_ok(mu_bytes name)
@@ -194,14 +192,23 @@ static bool sandbox_ok(struct mu_call *c, yyjson_val *sandbox)
     return r == 0;
 }
 
+static void write_spec(struct mu_buf *dst, yyjson_val *body)
+{
+    struct mu_json_w w = mu_json_w(dst);
+    mu_jw_obj(&w);
+    add_list(&w, "repos", mu_json_get(body, "repos"));
+    add_list(&w, "setup_commands", mu_json_get(body, "setup_commands"));
+    mu_env_sandbox_write(&w, "sandbox", mu_json_get(body, "sandbox"));
+    mu_jw_obj_end(&w);
+}
+
 static void write_environment(struct mu_call *c, bool replace)
 {
     const struct mu_principal *p = mu_call_principal(c);
     struct mu_oz *oz = mu_oz(c);
     yyjson_val *body = mu_call_body(c);
-    struct writing *x = mu_arena_calloc(mu_call_arena(c), sizeof *x);
+    struct writing *x = mu_call_new(c, sizeof *x);
     if (!x) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     x->c = c;
@@ -237,12 +244,7 @@ static void write_environment(struct mu_call *c, bool replace)
         return;
     }
     mu_buf_init(&x->spec, 2 << 20);
-    struct mu_json_w w = mu_json_w(&x->spec);
-    mu_jw_obj(&w);
-    add_list(&w, "repos", mu_json_get(body, "repos"));
-    add_list(&w, "setup_commands", mu_json_get(body, "setup_commands"));
-    mu_env_sandbox_write(&w, "sandbox", mu_json_get(body, "sandbox"));
-    mu_jw_obj_end(&w);
+    write_spec(&x->spec, body);
     x->op.spec = mu_buf_bytes(&x->spec);
     x->op.unit.loop = mu_call_loop(c);
     x->op.who = p;
@@ -281,9 +283,8 @@ static void removed(struct mu_env_write *op, int result)
 
 static void delete_environment(struct mu_call *c)
 {
-    struct writing *x = mu_arena_calloc(mu_call_arena(c), sizeof *x);
+    struct writing *x = mu_call_new(c, sizeof *x);
     if (!x) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     x->c = c;
@@ -326,9 +327,7 @@ static void got(struct mu_env_read *op, int result)
         mu_call_fail(x->c, result);
         return;
     }
-    mu_jw_kstr(&x->w, "request_id", mu_call_request_id(x->c));
-    mu_jw_obj_end(&x->w);
-    mu_call_send(x->c, 200);
+    mu_call_send_object(x->c, &x->w);
 }
 
 static void listed(struct mu_env_read *op, int result)
@@ -347,17 +346,14 @@ static void listed(struct mu_env_read *op, int result)
     } else {
         mu_jw_knull(&x->w, "next_cursor");
     }
-    mu_jw_kstr(&x->w, "request_id", mu_call_request_id(x->c));
-    mu_jw_obj_end(&x->w);
-    mu_call_send(x->c, 200);
+    mu_call_send_object(x->c, &x->w);
 }
 
 static void read_environments(struct mu_call *c, bool list)
 {
     const struct mu_principal *p = mu_call_principal(c);
-    struct reading *x = mu_arena_calloc(mu_call_arena(c), sizeof *x);
+    struct reading *x = mu_call_new(c, sizeof *x);
     if (!x) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     x->c = c;

@@ -493,10 +493,9 @@ static void join(struct mu_session_get *op, int result)
 static void stream_events(struct mu_call *c)
 {
     const struct mu_principal *p = mu_call_principal(c);
-    struct joining *j = mu_arena_calloc(mu_call_arena(c), sizeof *j);
+    struct joining *j = mu_call_new(c, sizeof *j);
     struct mu_id id;
     if (!j) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     if (!mu_oz_run_id(c, &id)) {

@@ -44,17 +44,14 @@ static void listed(struct mu_session_files *op, int result)
         mu_jw_obj_end(w);
     }
     mu_jw_arr_end(w);
-    mu_jw_kstr(w, "request_id", mu_call_request_id(l->c));
-    mu_jw_obj_end(w);
-    mu_call_send(l->c, 200);
+    mu_call_send_object(l->c, w);
 }
 
 static void list_files(struct mu_call *c)
 {
     const struct mu_principal *p = mu_call_principal(c);
-    struct listing *l = mu_arena_calloc(mu_call_arena(c), sizeof *l);
+    struct listing *l = mu_call_new(c, sizeof *l);
     if (!l) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     l->c = c;
@@ -171,9 +168,8 @@ static void output_read(struct mu_session_get *op, int result)
 
 static struct download *download_new(struct mu_call *c, struct mu_id *ret_run)
 {
-    struct download *d = mu_arena_calloc(mu_call_arena(c), sizeof *d);
+    struct download *d = mu_call_new(c, sizeof *d);
     if (!d) {
-        mu_call_fail(c, -ENOMEM);
         return NULL;
     }
     if (!mu_oz_run_id(c, ret_run)) {

@@ -65,9 +65,7 @@ static void answer(struct mu_read *read, int result)
         mu_jw_obj_end(&w);
     }
     mu_jw_arr_end(&w);
-    mu_jw_kstr(&w, "request_id", mu_call_request_id(c));
-    mu_jw_obj_end(&w);
-    mu_call_send(c, 200);
+    mu_call_send_object(c, &w);
 }
 
 static int take_used(void *arg, struct mu_row *row)
@@ -137,9 +135,8 @@ static void on_core(struct mu_post *post)
 
 static void list_providers(struct mu_call *c)
 {
-    struct listing *l = mu_arena_calloc(mu_call_arena(c), sizeof *l);
+    struct listing *l = mu_call_new(c, sizeof *l);
     if (!l) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     l->c = c;

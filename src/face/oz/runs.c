@@ -102,9 +102,7 @@ static void listed(struct mu_session_list *op, int result)
     } else {
         mu_jw_knull(&l->w, "next_cursor");
     }
-    mu_jw_kstr(&l->w, "request_id", mu_call_request_id(c));
-    mu_jw_obj_end(&l->w);
-    mu_call_send(c, 200);
+    mu_call_send_object(c, &l->w);
 }
 
 /* One state word to the stored states and outcomes it covers (data-model.md 5.8). false = unknown.
@@ -242,9 +240,8 @@ static bool take_filters(struct listing *l)
 static void list_runs(struct mu_call *c)
 {
     const struct mu_principal *p = mu_call_principal(c);
-    struct listing *l = mu_arena_calloc(mu_call_arena(c), sizeof *l);
+    struct listing *l = mu_call_new(c, sizeof *l);
     if (!l) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     l->c = c;
@@ -299,9 +296,8 @@ static void cancelled(struct mu_session_cancel *op, int result)
 static void cancel_run(struct mu_call *c)
 {
     const struct mu_principal *p = mu_call_principal(c);
-    struct cancelling *x = mu_arena_calloc(mu_call_arena(c), sizeof *x);
+    struct cancelling *x = mu_call_new(c, sizeof *x);
     if (!x) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     x->c = c;
@@ -359,9 +355,8 @@ static void deleted(struct mu_session_delete *op, int result)
 static void delete_run(struct mu_call *c)
 {
     const struct mu_principal *p = mu_call_principal(c);
-    struct deleting *x = mu_arena_calloc(mu_call_arena(c), sizeof *x);
+    struct deleting *x = mu_call_new(c, sizeof *x);
     if (!x) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     x->c = c;

@@ -258,9 +258,8 @@ static bool take_body(struct writing *x)
 
 static void write_schedule(struct mu_call *c, enum mu_schedule_what what)
 {
-    struct writing *x = mu_arena_calloc(mu_call_arena(c), sizeof *x);
+    struct writing *x = mu_call_new(c, sizeof *x);
     if (!x) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     x->c = c;
@@ -335,17 +334,14 @@ static void was_read(struct mu_schedule_read *op, int result)
     if (!op->id.text[0]) {
         mu_jw_arr_end(&x->w);
     }
-    mu_jw_kstr(&x->w, "request_id", mu_call_request_id(x->c));
-    mu_jw_obj_end(&x->w);
-    mu_call_send(x->c, 200);
+    mu_call_send_object(x->c, &x->w);
 }
 
 static void read_schedules(struct mu_call *c, bool list)
 {
     const struct mu_principal *p = mu_call_principal(c);
-    struct reading *x = mu_arena_calloc(mu_call_arena(c), sizeof *x);
+    struct reading *x = mu_call_new(c, sizeof *x);
     if (!x) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     x->c = c;

@@ -78,9 +78,8 @@ static void collect(struct mu_post *post)
 
 void mu_worker_list(struct mu_call *c)
 {
-    struct listing *x = mu_arena_calloc(mu_call_arena(c), sizeof *x);
+    struct listing *x = mu_call_new(c, sizeof *x);
     if (!x) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     x->call = c;

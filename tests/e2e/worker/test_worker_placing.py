@@ -7,7 +7,7 @@ import time
 
 import pytest
 from fleet import DIALECTS, FLEET, begin, make, workers
-from harness import eventually
+from harness import eventually, provider_env
 from worker_peers import Native, V, W
 
 # --- (12) many runs ---
@@ -136,6 +136,25 @@ def test_two_tenants_take_turns_oldest_first(make_server):
             peer.complete(task)
     assert [i for i in order if i in many] == many and [i for i in order if i in few] == few
     assert sum(i in few for i in order[:6]) == 3, ["a" if i in many else "b" for i in order]
+
+
+def test_a_tenants_limit_counts_both_ways_to_execute(make_server, model):
+    server = make_server(FLEET | provider_env(model, OZ_TENANT_MAX_RUNNING="1"))
+    tenant = server.client("tenant-" + secrets.token_hex(8))
+    with V(server) as peer:
+        called = tenant.create("[[slow:5:2]]")["run_id"]
+        tenant.wait(called, "INPROGRESS")
+        for_worker = make(tenant, peer)
+        peer.nothing("task_assignment", 0.5)
+        tenant.wait(called, "SUCCEEDED")
+        task = peer.assigned(for_worker)  # the end of the call lets it go
+        peer.claim(task)
+        tenant.wait(for_worker, "INPROGRESS")
+        waits = tenant.create("hello")["run_id"]
+        time.sleep(0.5)
+        assert tenant.run(waits)["state"] in ("QUEUED", "PENDING")
+        peer.complete(task)
+        tenant.wait(waits, "SUCCEEDED")
 
 
 def test_capacity_of_each_dialect(make_server):

@@ -156,6 +156,30 @@ def test_without_a_layer_only_what_it_stops_is_reached(agent, host, user, layers
         assert found[60] == (False, "ENOSYS")  # a call that this kernel has: only the rule answers
 
 
+# What a task sees of the locks. Some are behind others: no probe gets through where only one of those is missing, so
+# that it would go unnoticed (no_new_privs: nothing inside has a set-id bit that counts; capabilities: execve drops them).
+LOOK = r"""grep -E '^(NoNewPrivs|Cap[A-Z][a-z]+|Seccomp):' /proc/self/status
+while read -r _ _ _ _ at options _; do case $options in rw*) echo "writable $at";; esac; done < /proc/self/mountinfo
+echo namespaces: $(cat /proc/sys/user/max_user_namespaces); echo processes: $(ulimit -p)"""
+LOCKED = {"NoNewPrivs: 1", "Seccomp: 2", "namespaces: 0", "processes: 200",
+          *(f"Cap{name}: 0000000000000000" for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")),
+          *(f"writable {at}" for at in ("/tmp", "/var/tmp", "/home/agent", "/workspace", "/run", "/proc", "/dev/pts", "/dev/shm",
+                                        "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"))}
+SEEN = {"nnp": ["NoNewPrivs: 0"], "seccomp": ["Seccomp: 0"], "caps": ["CapBnd: "], "limits": ["processes: "],
+        "userns_limit": ["namespaces: "], "readonly": ["writable /", "writable /dev"]}
+
+
+@pytest.mark.parametrize("user", WHO)
+@pytest.mark.parametrize("layer", ["", *SEEN])
+def test_every_lock_is_there_and_is_seen_to_be_missing(agent, user, layer):
+    with Box(agent, user, without=[layer] if layer else []) as box:
+        assert box.start(LOOK).wait()["exit_code"] == "0", box.log()
+        seen = {" ".join(line.split()) for line in box.log().splitlines()}
+    more = sorted(seen - LOCKED)
+    assert len(more) == len(SEEN.get(layer, [])) and all(m.startswith(s) for m, s in zip(more, SEEN.get(layer, []))), more
+    assert len(LOCKED - seen) == (0 if layer in ("", "readonly") else 1), LOCKED - seen
+
+
 @pytest.mark.parametrize("user", WHO[:1])
 def test_through_bubblewrap_every_probe_is_stopped(agent, host, user):
     """Rung B: bubblewrap's namespaces, our second stage inside."""

@@ -67,6 +67,8 @@ static void a_session_that_comes_back_keeps_its_place(struct world *w)
                      MU_ATT_REJECTED);
     assert_int_equal(requeue(w, &id, 1, false, NULL), MU_E_STALE);
     assert_int_equal(step(w, &id, 1, 30, 60), MU_E_STALE); /* a report of the attempt before */
+    assert_int_equal(offer(w, &id, 0, NULL), MU_E_STALE);  /* it was decided before that */
+    assert_int_equal(offer(w, &id, 1, NULL), MU_E_STALE);
     assert_int_equal(offer(w, &id, 2, &epoch), 0);
     assert_int_equal(epoch, 3);
     assert_int_equal(step(w, &id, 3, 30, 40), 0);
@@ -96,6 +98,69 @@ static void a_cancel_that_nobody_asked_for_gives_the_place_back(struct world *w)
     assert_int_equal(live(&w->alice), 1);
     assert_int_equal(end_with(w, &id, 1, 90, MU_OUT_CANCELLED, ""), 0);
     assert_int_equal(live(&w->alice), 0);
+}
+
+OPERATION(mu_session_attach, do_attach, mu_session_attach, w->sessions, unit)
+
+static int attach(struct world *w, const struct mu_id *id, int64_t epoch, const char *name,
+                  int64_t bytes, bool *ret_replaced)
+{
+    struct mu_session_attach op = {.session = *id,
+                                   .file = mu_id_random(&w->env),
+                                   .epoch = epoch,
+                                   .name = mu_str(name),
+                                   .media_type = MU_B("text/plain"),
+                                   .bytes = bytes,
+                                   .sha256 = mu_sha256_hex(MU_B("content"))};
+    int r = do_attach(w, &op);
+    if (ret_replaced) {
+        *ret_replaced = op.replaced.text[0] != 0;
+    }
+    return r;
+}
+
+static void files_come_from_the_live_attempt_only(struct world *w)
+{
+    struct mu_id id = pending(w), other = pending(w);
+    bool replaced = true;
+    assert_int_equal(offer(w, &id, 0, NULL), 0);
+    assert_int_equal(attach(w, &id, 1, "a", 10, &replaced), 0);
+    assert_false(replaced);
+    assert_int_equal(attach(w, &id, 1, "a", 20, &replaced), 0);
+    assert_true(replaced);
+    assert_int_equal(attach(w, &id, 0, "b", 1, NULL), MU_E_STALE);
+    assert_int_equal(attach(w, &id, 2, "b", 1, NULL), MU_E_STALE);
+    assert_int_equal(requeue(w, &id, 1, false, NULL), 0);
+    assert_int_equal(attach(w, &id, 1, "b", 1, NULL), MU_E_STALE);
+    assert_int_equal(offer(w, &id, 2, NULL), 0);
+    assert_int_equal(attach(w, &id, 3, "b", 1, NULL), 0);
+    assert_int_equal(end_with(w, &id, 3, 90, MU_OUT_FINISHED, "done"), 0);
+    assert_int_equal(attach(w, &id, 3, "c", 1, NULL), MU_E_STALE);
+    assert_int_equal(attach(w, &other, 0, "a", 1, NULL), 0); /* names are a session's own */
+    assert_string_equal(txt(w,
+                            "SELECT name || ' ' || CAST(bytes AS TEXT) FROM files WHERE session_id "
+                            "= '%s' ORDER BY name",
+                            id.text),
+                        "a 20;b 1;");
+}
+
+static void the_files_of_a_session_have_a_number_and_a_size(struct world *w)
+{
+    struct mu_id id = pending(w), large = pending(w);
+    char name[16];
+    assert_int_equal(offer(w, &id, 0, NULL), 0);
+    assert_int_equal(offer(w, &large, 0, NULL), 0);
+    for (int i = 0; i < MU_RUN_FILES; i++) {
+        snprintf(name, sizeof name, "f%d", i);
+        assert_int_equal(attach(w, &id, 1, name, 1, NULL), 0);
+    }
+    assert_int_equal(attach(w, &id, 1, "one-more", 1, NULL), MU_E_LIMIT);
+    assert_int_equal(attach(w, &id, 1, "f7", 1, NULL), 0);
+    assert_int_equal(attach(w, &large, 1, "a", MU_RUN_FILE_BYTES - 1, NULL), 0);
+    assert_int_equal(attach(w, &large, 1, "b", 2, NULL), MU_E_LIMIT);
+    assert_int_equal(attach(w, &large, 1, "b", 1, NULL), 0);
+    assert_int_equal(attach(w, &large, 1, "a", MU_RUN_FILE_BYTES, NULL), MU_E_LIMIT);
+    assert_int_equal(attach(w, &large, 1, "a", MU_RUN_FILE_BYTES - 1, NULL), 0);
 }
 
 static struct mu_attempt_row last;
@@ -162,6 +227,8 @@ IN_WORLD(an_acknowledged_attempt_moves_forward_only)
 IN_WORLD(a_session_that_comes_back_keeps_its_place)
 IN_WORLD(a_stop_is_not_undone_by_putting_back)
 IN_WORLD(a_cancel_that_nobody_asked_for_gives_the_place_back)
+IN_WORLD(files_come_from_the_live_attempt_only)
+IN_WORLD(the_files_of_a_session_have_a_number_and_a_size)
 IN_WORLD(the_next_start_finds_what_workers_hold)
 IN_WORLD(moves_survive_any_failing_allocation)
 
@@ -173,6 +240,8 @@ int main(void)
         ON_ALL(a_session_that_comes_back_keeps_its_place),
         ON_ALL(a_stop_is_not_undone_by_putting_back),
         ON_ALL(a_cancel_that_nobody_asked_for_gives_the_place_back),
+        ON_ALL(files_come_from_the_live_attempt_only),
+        ON_BOTH(the_files_of_a_session_have_a_number_and_a_size),
         ON_BOTH(the_next_start_finds_what_workers_hold),
         ON(moves_survive_any_failing_allocation, 0),
     };

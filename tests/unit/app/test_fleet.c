@@ -288,6 +288,23 @@ static void a_session_goes_to_a_worker_and_ends(struct world *w)
     finis();
 }
 
+static void reports_of_another_attempt_do_not_count(struct world *w)
+{
+    begin(w);
+    struct peer *p = connected("w1");
+    struct mu_id id = create("hello");
+    struct order *o = next(p, MU_ORDER_ASSIGN);
+    for (int i = 0; i < 6; i++) { /* the epoch before, the next one, another execution */
+        struct mu_report *r = report(p, i % 2 ? MU_REPORT_CLAIMED : MU_REPORT_ENDED, o);
+        r->epoch = i < 2 ? 0 : i < 4 ? 2 : -1;
+        r->execution = i < 4 ? o->of.execution : mu_id_random(&w->env);
+        mu_fleet_tell(fleet, r);
+        run_for(w, 30);
+        assert_int_equal(row_of(w, &id).state, 30);
+    }
+    finis();
+}
+
 static void a_worker_gets_what_it_has_room_for(struct world *w)
 {
     begin(w);
@@ -729,6 +746,7 @@ static void a_session_survives_any_failing_allocation(struct world *w)
 }
 
 IN_WORLD(a_session_goes_to_a_worker_and_ends)
+IN_WORLD(reports_of_another_attempt_do_not_count)
 IN_WORLD(a_worker_gets_what_it_has_room_for)
 IN_WORLD(tenants_take_turns)
 IN_WORLD(a_pinned_session_waits_for_its_worker)
@@ -750,6 +768,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         ON_BOTH(a_session_goes_to_a_worker_and_ends),
+        ON_BOTH(reports_of_another_attempt_do_not_count),
         ON(a_worker_gets_what_it_has_room_for, 0),
         ON(tenants_take_turns, 0),
         ON(a_pinned_session_waits_for_its_worker, 0),
