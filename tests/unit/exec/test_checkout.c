@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 #include "../alloc_fail.h"
-#include "exec/git/checkout.h"
+#include "exec/git/git_int.h"
 #include "io/folder.h"
 
 /* --- a cache over real repositories --- */
@@ -483,6 +483,30 @@ static void files_are_read_without_a_work_tree(void **state)
     end(&w);
 }
 
+static void what_a_credential_may_read_is_a_mirror_of_its_own(void **state)
+{
+    (void)state;
+    struct world w;
+    begin(&w);
+    static const char *const url = "https://git.example.org/a/b", *const other =
+                                                                      "https://git.example.org/a/c";
+    struct mu_git_mirror *plain = mu_git_mirror_get_(w.cache, url, NULL);
+    struct mu_git_mirror *one = mu_git_mirror_get_(w.cache, url, "x:one");
+    assert_true(plain && one && plain != one);
+    assert_ptr_equal(mu_git_mirror_get_(w.cache, url, NULL), plain);
+    assert_ptr_equal(mu_git_mirror_get_(w.cache, url, "x:one"), one);
+    assert_ptr_not_equal(mu_git_mirror_get_(w.cache, url, "x:two"), one);
+    assert_ptr_not_equal(mu_git_mirror_get_(w.cache, url, ""), plain);
+    assert_ptr_not_equal(mu_git_mirror_get_(w.cache, other, "x:one"), one);
+    const struct mu_git_job jobs[] = {{.mirror = plain, .commit = "c"},
+                                      {.mirror = one, .commit = "c"}};
+    char keys[2][MU_GIT_KEY + 1];
+    mu_git_base_key_(&jobs[0], keys[0]);
+    mu_git_base_key_(&jobs[1], keys[1]);
+    assert_string_not_equal(keys[0], keys[1]);
+    end(&w);
+}
+
 static void no_more_files_than_the_limits_admit_are_read(void **state)
 {
     (void)state;
@@ -526,6 +550,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(files_are_read_without_a_work_tree),
+        cmocka_unit_test(what_a_credential_may_read_is_a_mirror_of_its_own),
         cmocka_unit_test(no_more_files_than_the_limits_admit_are_read),
         cmocka_unit_test(readers_share_a_mirror_with_whoever_fetches_it),
         cmocka_unit_test(branches_tags_and_commits_are_checked_out),
