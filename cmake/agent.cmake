@@ -23,6 +23,10 @@ if(agent_keep)
   list(APPEND MU_AGENT_DEFS MU_WITH_KEEP)
 endif()
 
+# The tests of the sandbox build it again, with layers that can be left out.
+string(REPLACE ";" "\n" agent_list "${MU_AGENT_SRC}")
+file(WRITE ${CMAKE_BINARY_DIR}/agent-obj/sources "${agent_list}\n")
+
 find_program(MU_AGENT_GCC NAMES gcc REQUIRED)
 find_file(MU_MUSL_SPECS musl-gcc.specs PATHS /usr/lib/${CMAKE_SYSTEM_PROCESSOR}-linux-musl /usr/local/musl/lib NO_DEFAULT_PATH)
 set(agent_flags -std=gnu11 -Os -g1 -ffunction-sections -fdata-sections -fstack-protector-strong -fno-pie

@@ -15,7 +15,7 @@ static bool printable(mu_bytes t)
 }
 
 /* git-check-ref-format, and never an option. */
-static bool ref_ok(mu_bytes ref)
+bool mu_repo_ref_ok(mu_bytes ref)
 {
     if (!printable(ref) ||
         (ref.len && (ref.ptr[0] == '-' || ref.ptr[0] == '/' || ref.ptr[0] == '.'))) {
@@ -121,7 +121,7 @@ int mu_repo_spec_parse(mu_bytes text, struct mu_repo_spec *ret, const char **ret
     if (r.where.len == 0 || all.len > MU_REPO_TEXT || r.where.ptr[0] == '-' ||
         !printable(r.where)) {
         why = "a repository has no blanks, no \"-\" in front and at most 4096 characters";
-    } else if (!ref_ok(r.ref)) {
+    } else if (!mu_repo_ref_ok(r.ref)) {
         why = "what follows \"#\" is not the name of a branch, tag or commit";
     } else if (!name_ok(r.name)) {
         why = "the last part of it cannot be a folder's name";

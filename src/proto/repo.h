@@ -24,5 +24,8 @@ struct mu_repo_spec {
  * sentence: what git would read as an option, blanks and control bytes, a URL without host or path,
  * what is no name of a branch, tag or commit, or of a folder; over-long. */
 MU_MUST_USE int mu_repo_spec_parse(mu_bytes text, struct mu_repo_spec *ret, const char **ret_why);
+/* What may be the name of a branch or tag, or a commit, without "refs/heads/"; also the empty one.
+ */
+bool mu_repo_ref_ok(mu_bytes ref);
 
 #endif

@@ -69,6 +69,7 @@ static int load_task(struct mu_worker *w, mu_bytes key, yyjson_val *start)
     t->backend = mu_backends_find(w, mu_json_get_bytes(start, "kind"));
     t->epoch = mu_json_get_i64(start, "epoch", 0);
     t->seq = mu_json_get_i64(start, "seq", 1) + SEQ_JUMP;
+    t->told_seq = t->seq;
     t->claim_seq = mu_json_get_i64(start, "claim_seq", 1);
     t->since_ms = mu_json_get_i64(start, "since_ms", t->since_ms);
     t->dispatched = mu_json_get_bool(start, "dispatched", false);

@@ -137,11 +137,8 @@ static void start_all(struct mu_attempt *t)
     c->starting = true;
     for (size_t i = 0; i < c->n; i++) {
         struct mu_repo *repo = &c->repos[i];
-        struct mu_checkout_request req = {.url = repo->url,
-                                          .ref = repo->ref,
-                                          .index = (unsigned)i,
-                                          .done = on_done,
-                                          .arg = repo};
+        struct mu_checkout_request req = {
+            .url = repo->url, .ref = repo->ref, .index = (unsigned)i, .done = on_done, .arg = repo};
         repo->pending = true;
         c->pending++;
         int r = mu_worker_credential(&t->arena, t->as.env_vars, repo->url, &req.credential);

@@ -66,7 +66,7 @@ void mu_lease_init(struct mu_worker *w)
 
 void mu_lease_acked(struct mu_attempt *t)
 {
-    if (!t->held && t->acked_seq >= t->seq && !strcmp(t->told, "running")) {
+    if (!t->held && t->acked_seq >= t->told_seq && !strcmp(t->told, "running")) {
         t->held = true;
         mu_attempt_record(t); /* a restart must not forget it */
     }

@@ -210,8 +210,8 @@ static void tell_again(struct mu_attempt *t)
         mu_wire_claimed(&buf, &ids);
         mu_uplink_send(w, &buf);
     }
-    if (mu_uplink_native(w) && t->told[0] && t->acked_seq < t->seq) {
-        const struct mu_wire_ids ids = mu_attempt_ids(t, t->seq);
+    if (mu_uplink_native(w) && t->told[0] && t->acked_seq < t->told_seq) {
+        const struct mu_wire_ids ids = mu_attempt_ids(t, t->told_seq);
         mu_buf_clear(&buf);
         mu_wire_state(&buf, &ids, t->told, NULL);
         mu_uplink_send(w, &buf);

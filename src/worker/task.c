@@ -165,7 +165,7 @@ void mu_attempt_tell_state(struct mu_attempt *t, const char *state, const char *
         return;
     }
     snprintf(t->told, sizeof t->told, "%s", state);
-    t->seq++;
+    t->told_seq = ++t->seq;
     mu_attempt_record(t);
     mu_log(MU_LOG_DEBUG, "task.state", MU_KC("task_id", t->task_id), MU_KC("state", state));
     if (mu_uplink_native(w)) {

@@ -79,7 +79,8 @@ struct mu_attempt {
     enum mu_attempt_state state;
     char task_id[MU_WIRE_MAX_TASK_ID + 1], execution_id[MU_WIRE_MAX_EXECUTION_ID + 1];
     int64_t epoch, seq, acked_seq, claim_seq;
-    char *token; /* of its session, or NULL */
+    int64_t told_seq; /* of the last task_state; the end's own number is another one */
+    char *token;      /* of its session, or NULL */
     struct mu_backend *backend;
     struct mu_sandbox *sandbox;
     char told[16];  /* the last task_state: "preparing" … */
@@ -252,8 +253,8 @@ void mu_attempt_prepare(struct mu_attempt *t);
 void mu_attempt_start(struct mu_attempt *t);
 /* checkout.c: mu_attempt_start() or mu_attempt_fail() follows */
 struct mu_git_cache *mu_worker_git(struct mu_worker *w);
-/* Git's "user:password" for a URL, or NULL in *ret, from variables as an assignment has them: a token
- * of GitHub, for github.com and nothing else. -ENOMEM. */
+/* Git's "user:password" for a URL, or NULL in *ret, from variables as an assignment has them: a
+ * token of GitHub, for github.com and nothing else. -ENOMEM. */
 MU_MUST_USE int mu_worker_credential(struct mu_arena *a, yyjson_val *env_vars, const char *url,
                                      const char **ret);
 void mu_checkouts_run(struct mu_attempt *t);

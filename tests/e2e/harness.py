@@ -18,6 +18,7 @@ import time
 import uuid
 
 import httpx
+import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("MUSTER", ROOT / "build/asan/muster")).resolve()
@@ -44,6 +45,18 @@ def plain_user():
             user = pwd.getpwnam(name)
             return ["runuser", "-u", name, "--"], user.pw_uid, user.pw_gid
     raise AssertionError("no unprivileged user to run PostgreSQL as")
+
+
+def need_sandbox(folder, *options):
+    """Skips where the kernel gives ordinary users nothing to make a sandbox of; any other reason is a failure."""
+    done = subprocess.run([str(BINARY), "worker", "--check", *options, "--state-dir", str(folder / "state")], text=True,
+                          capture_output=True, env={"PATH": os.environ["PATH"], "HOME": str(folder),
+                                                    "OZ_DATA_DIR": str(folder / "data")})
+    if done.returncode != 0 and os.getuid() != 0:
+        own = subprocess.run(["unshare", "--user", "--map-root-user", "true"], capture_output=True, text=True)
+        if own.returncode != 0:
+            pytest.skip("this kernel gives no namespaces to ordinary users: " + own.stderr)
+    assert done.returncode == 0, "no sandbox is usable here: " + done.stdout + done.stderr
 
 
 def die_with_parent():

@@ -305,12 +305,7 @@ def page():
 
 @pytest.fixture(scope="module")
 def usable(tmp_path_factory):
-    d = tmp_path_factory.mktemp("check")
-    done = subprocess.run([str(harness.BINARY), "worker", "--check", "--sandbox", "namespace", "--state-dir", str(d / "state")],
-                          capture_output=True, text=True,
-                          env={"PATH": os.environ["PATH"], "HOME": str(d), "OZ_DATA_DIR": str(d / "data")})
-    if done.returncode != 0:
-        pytest.skip("no sandbox is usable here: " + done.stdout + done.stderr)
+    harness.need_sandbox(tmp_path_factory.mktemp("check"), "--sandbox", "namespace")
 
 
 @pytest.fixture(scope="module")

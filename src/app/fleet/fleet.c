@@ -68,6 +68,7 @@ static void tick(struct mu_timer *timer)
     }
     mu_store_tick(f);
     mu_skills_tick(f, now);
+    mu_leases_tick(f);
     MU_CHECK(mu_timer_set(&f->tick, MU_FLEET_TICK_MS) == 0); /* its place in the heap is there */
 }
 
@@ -127,7 +128,11 @@ int mu_fleet_new(const struct mu_fleet_opts *opts, struct mu_fleet **ret)
     f->next_conn = mu_fleet_now(f) << 20;
     add_metrics(f);
     int r = mu_fleet_store_new(f);
+    if (r == 0) {
+        r = mu_fleet_leases_new(f);
+    }
     if (r < 0) {
+        mu_fleet_store_free(f);
         mu_free(f);
         return r;
     }
@@ -164,6 +169,7 @@ void mu_fleet_end(struct mu_fleet *f)
     mu_map_fini(&f->workers);
     mu_fair_fini(&f->queue);
     mu_fleet_store_free(f);
+    mu_fleet_leases_free(f);
 }
 
 struct mu_fleet *mu_fleet_free(struct mu_fleet *f)

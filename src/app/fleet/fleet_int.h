@@ -170,7 +170,8 @@ struct mu_fleet {
     int64_t next_conn;
     size_t cached_bytes, n_connected, n_parked;
     int64_t unpark_ms;
-    struct mu_store *store; /* store.c */
+    struct mu_store *store;   /* store.c */
+    struct mu_leases *leases; /* lease.c */
     struct mu_skills {
         struct mu_map map;                  /* org, credential and repository -> struct mu_known */
         struct mu_list kept, open, workers; /* workers: whose turn it is first */
@@ -291,5 +292,10 @@ void mu_store_tick(struct mu_fleet *f);
 MU_MUST_USE int mu_store_load(struct mu_fleet *f, struct mu_db *db);
 MU_MUST_USE int mu_fleet_store_new(struct mu_fleet *f);
 void mu_fleet_store_free(struct mu_fleet *f);
+
+/* lease.c */
+void mu_leases_tick(struct mu_fleet *f);
+MU_MUST_USE int mu_fleet_leases_new(struct mu_fleet *f);
+void mu_fleet_leases_free(struct mu_fleet *f);
 
 #endif

@@ -134,8 +134,9 @@ void mu_work_offer(struct mu_task *t)
     struct mu_fleet *f = t->f;
     int64_t now = mu_fleet_now(f);
     /* whoever drives the attempt acts long before: this is the net below */
-    int64_t net = now + MU_MAX(f->opts.claim_timeout_ms, f->opts.native_claim_timeout_ms) +
-                  f->opts.grace_ms + 600000;
+    int64_t lease =
+        now + MU_MAX(f->opts.claim_timeout_ms, f->opts.native_claim_timeout_ms) + f->opts.grace_ms;
+    int64_t net = lease + 600000;
     k->offer =
         (struct mu_session_offer){.unit = {.loop = f->opts.core},
                                   .id = t->id,
@@ -145,6 +146,7 @@ void mu_work_offer(struct mu_task *t)
                                   .conn = k->conn,
                                   .token = k->token_hash,
                                   .deadline_ms = MU_MAX(t->queued_ms + f->opts.pending_max_ms, net),
+                                  .lease_ms = lease,
                                   .noted = t->said != MU_UNFIT_NO || t->note,
                                   .done = offered,
                                   .ctx = t};
@@ -191,6 +193,7 @@ static void step(struct mu_task *t)
                                        .id = t->id,
                                        .epoch = t->epoch,
                                        .deadline_ms = k->deadline_ms,
+                                       .lease_ms = mu_fleet_now(f) + f->opts.grace_ms,
                                        .from = t->state,
                                        .to = k->want_state,
                                        .done = stepped,

@@ -93,7 +93,7 @@ static int run_offer(struct mu_unit *u, struct mu_tx *tx)
     if (r >= 0) {
         r = MU_TX_SEND(tx, &q_attempt, 1, MU_VT(id), MU_VI(op->epoch + 1),
                        MU_VT(mu_id_bytes(&op->execution_id)), MU_VT(op->worker_id), MU_VI(op->conn),
-                       MU_VI(op->deadline_ms), MU_VI(op->now_ms), MU_VT(mu_str(op->token.text)));
+                       MU_VI(op->lease_ms), MU_VI(op->now_ms), MU_VT(mu_str(op->token.text)));
     }
     if (r >= 0 && op->noted) {
         r = MU_TX_SEND(tx, &q_note_text, 1, MU_VT(id), MU_VT(MU_B("")), MU_VI(op->now_ms));
@@ -134,7 +134,7 @@ static int run_step(struct mu_unit *u, struct mu_tx *tx)
     if (r >= 0) {
         r = MU_TX_SEND(tx, &q_ack, -1, MU_VT(id), MU_VI(op->epoch),
                        MU_VI(op->to == MU_ST_RUNNING ? 30 : 20), MU_VI(op->now_ms),
-                       MU_VI(op->deadline_ms));
+                       MU_VI(op->lease_ms));
     }
     char data[64];
     snprintf(data, sizeof data, "{\"from\":%d,\"to\":%d}", op->from, op->to);

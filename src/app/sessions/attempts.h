@@ -18,6 +18,7 @@ struct mu_session_offer {
     int64_t conn;                /* of the worker's connection */
     struct mu_digest_hex token;  /* hash of the session token */
     int64_t now_ms, deadline_ms; /* deadline: whoever drives the attempt acts before it */
+    int64_t lease_ms;            /* the attempt is the worker's until then, unless renewed */
     bool noted;                  /* takes the text of mu_session_note() back */
     void (*done)(struct mu_session_offer *op, int result);
     void *ctx;
@@ -30,7 +31,7 @@ struct mu_session_step {
     struct mu_unit unit;
     struct mu_sessions *sessions;
     struct mu_id id;
-    int64_t epoch, now_ms, deadline_ms;
+    int64_t epoch, now_ms, deadline_ms, lease_ms;
     int from, to; /* from: as known, for the log */
     void (*done)(struct mu_session_step *op, int result);
     void *ctx;

@@ -29,10 +29,10 @@ static void key_of(mu_bytes text, char dst[MU_GIT_KEY + 1])
     dst[MU_GIT_KEY] = 0;
 }
 
-void mu_git_base_key_(const struct mu_git_job *job, char dst[MU_GIT_KEY + 1])
+void mu_git_base_key_(const char *url, const char *commit, unsigned index, char dst[MU_GIT_KEY + 1])
 {
     char text[2300];
-    int n = snprintf(text, sizeof text, "%s\n%s\n%u", job->mirror->key, job->commit, job->index);
+    int n = snprintf(text, sizeof text, "%s\n%s\n%u", url, commit, index);
     key_of(mu_bytes_of(text, (size_t)MU_MIN(n, (int)sizeof text - 1)), dst);
 }
 
@@ -99,17 +99,10 @@ static struct mu_git_mirror *mirror_find(struct mu_git_cache *g, const char *key
     return NULL;
 }
 
-struct mu_git_mirror *mu_git_mirror_get_(struct mu_git_cache *g, const char *url,
-                                         const char *credential)
+struct mu_git_mirror *mu_git_mirror_get_(struct mu_git_cache *g, const char *url)
 {
     char key[MU_GIT_KEY + 1];
     key_of(mu_str(url), key);
-    if (credential) {
-        struct mu_digest_hex secret = mu_sha256_hex(mu_str(credential));
-        char text[MU_GIT_KEY + sizeof secret.text + 1];
-        snprintf(text, sizeof text, "%s\n%s", key, secret.text);
-        key_of(mu_str(text), key);
-    }
     struct mu_git_mirror *m = mirror_find(g, key);
     return m ? m : mirror_new(g, key);
 }
@@ -238,8 +231,10 @@ static void load_mirror(struct mu_git_cache *g, const char *name)
     MU_AUTO_FREE char *head = m ? join(m->path, "muster-fetched", "", "") : NULL;
     FILE *f = head ? fopen(head, "re") : NULL;
     long long bytes = 0;
-    if (m && f && fscanf(f, "%lld", &bytes) == 1) {
+    int closed = 1;
+    if (m && f && fscanf(f, "%lld %d", &bytes, &closed) >= 1) {
         m->exists = true;
+        m->closed = closed != 0;
         m->bytes = bytes;
         g->bytes += bytes;
     } else if (m) {

@@ -1,4 +1,4 @@
-/* Repositories for sandboxes: one bare mirror per URL (and credential) and worker, one checked-out
+/* Repositories for sandboxes: one bare mirror per URL and worker, one checked-out
  * base per (mirror, commit), kept by last use. Sandboxes get a base as the lower layer of an
  * overlay and the mirror's objects read-only, so that a warm repository costs a mount (sandbox.md
  * 8). Only the worker fetches; nothing that a repository says is executed (hooks, filters,

@@ -35,6 +35,7 @@ struct mu_git_mirror {
     char key[MU_GIT_KEY + 1];
     char *path; /* <dir>/mirrors/<key> */
     bool exists;
+    bool closed; /* fetched with a credential: who asks for it has to show that he may have it */
     struct mu_git_job *busy; /* who may fetch and check out */
     struct mu_list waiting;  /* jobs that want to */
     unsigned bases, users;   /* of it that exist; jobs that name it */
@@ -103,15 +104,14 @@ struct mu_git_job {
     char why[MU_GIT_WHY];
     int result;
     bool locked, fetched; /* it is mirror->busy; the mirror was fetched for it */
+    bool admitted;        /* the server answered to its own credential, or to none */
 };
 
 /* cache.c */
-/* What one may read with a credential is no business of those without it: `credential` NULL or that
- * of the requests. */
-struct mu_git_mirror *mu_git_mirror_get_(struct mu_git_cache *g, const char *url,
-                                         const char *credential);
+struct mu_git_mirror *mu_git_mirror_get_(struct mu_git_cache *g, const char *url);
 struct mu_git_base *mu_git_base_find_(struct mu_git_cache *g, const char *key);
-void mu_git_base_key_(const struct mu_git_job *job, char dst[MU_GIT_KEY + 1]);
+void mu_git_base_key_(const char *url, const char *commit, unsigned index,
+                      char dst[MU_GIT_KEY + 1]);
 /* Takes over <temp> as the base `key`; NULL when it fails. */
 struct mu_git_base *mu_git_base_add_(struct mu_git_cache *g, struct mu_git_mirror *m,
                                      const char *key, const char *commit, const char *temp,

@@ -251,8 +251,7 @@ static void begin(struct mu_post *post)
 struct mu_git_job *mu_git_job_new_(struct mu_git_cache *g, const char *url, const char *ref,
                                    unsigned index, const char *credential)
 {
-    const char *key = is_https(url) ? credential : NULL; /* it is sent to https only */
-    struct mu_git_mirror *m = mu_git_mirror_get_(g, url, key);
+    struct mu_git_mirror *m = mu_git_mirror_get_(g, url);
     struct mu_git_job *job = m ? mu_calloc(1, sizeof *job) : NULL;
     if (!job) {
         return NULL;

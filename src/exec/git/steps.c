@@ -9,6 +9,7 @@
 #include "base/env.h"
 #include "exec/git/git_int.h"
 #include "io/folder.h"
+#include "proto/repo.h"
 
 static void look(struct mu_git_job *job);
 static void fetch(struct mu_git_job *job);
@@ -59,6 +60,26 @@ void mu_git_failed_(struct mu_git_job *job, const char *what,
     mu_git_fail_(job, MU_E_UNAVAILABLE, "%s: %.*s", what, (int)MU_MIN(best.len, 300), best.ptr);
 }
 
+static const char *const *args(struct mu_git_job *job, const char *const *list, size_t n)
+{
+    const char **argv = mu_arena_calloc(&job->arena, (n + 1) * sizeof *argv);
+    if (argv) {
+        memcpy(argv, list, n * sizeof *argv);
+    }
+    return argv;
+}
+
+void mu_git_step_(struct mu_git_job *job, const char *const *list, size_t n,
+                  void (*then)(struct mu_git_job *job, const struct mu_process_result *result))
+{
+    const char *const *argv = args(job, list, n);
+    if (!argv) {
+        mu_git_fail_(job, -ENOMEM, "out of memory");
+        return;
+    }
+    mu_git_run_(job, argv, then);
+}
+
 /* --- what is the ref? --- */
 
 static struct mu_git_answer *answer_of(struct mu_git_job *job)
@@ -96,10 +117,13 @@ static void take_commit(struct mu_git_job *job, mu_bytes hash)
     job->commit[MU_GIT_COMMIT] = 0;
 }
 
+/* The server says what its HEAD is, and git passes that on as it came: here it becomes a path and a
+ * part of a configuration. One that is no branch's name leaves HEAD detached. */
 static void take_branch(struct mu_git_job *job, mu_bytes ref)
 {
     mu_bytes name = mu_bytes_from(ref, 11); /* refs/heads/ */
-    if (mu_bytes_starts(ref, MU_B("refs/heads/")) && name.len < sizeof job->branch) {
+    if (mu_bytes_starts(ref, MU_B("refs/heads/")) && name.len < sizeof job->branch &&
+        mu_repo_ref_ok(name) && mu_bytes_find_char(name, '"') < 0) {
         memcpy(job->branch, name.ptr, name.len);
         job->branch[name.len] = 0;
     }
@@ -146,6 +170,7 @@ static void resolved(struct mu_git_job *job, const struct mu_process_result *res
         mu_git_failed_(job, "asking the repository", result);
         return;
     }
+    job->admitted = true;
     read_refs(job);
     if (!job->commit[0]) {
         mu_git_fail_(job, MU_E_NOT_FOUND,
@@ -197,12 +222,41 @@ void mu_git_resolve_(struct mu_git_job *job)
 static struct mu_git_base *base_of(struct mu_git_job *job)
 {
     char key[MU_GIT_KEY + 1];
-    mu_git_base_key_(job, key);
+    mu_git_base_key_(job->url, job->commit, job->index, key);
     return mu_git_base_find_(job->cache, key);
+}
+
+static void asked(struct mu_git_job *job, const struct mu_process_result *result)
+{
+    if (result->end != MU_PROCESS_EXITED || result->code != 0) {
+        mu_git_failed_(job, "asking the repository", result);
+        return;
+    }
+    job->admitted = true;
+    if (job->locked) {
+        mu_git_locked_(job);
+    } else {
+        look(job);
+    }
+}
+
+/* What others fetched with a credential is given to nobody whom the server does not answer: a
+ * commit's hash, or somebody's question of a moment ago, opens nothing. True: it is being asked. */
+static bool ask_first(struct mu_git_job *job)
+{
+    if (!job->mirror->closed || job->admitted) {
+        return false;
+    }
+    const char *const list[] = {MU_GIT, "ls-remote", "--", job->url, "HEAD"};
+    mu_git_step_(job, list, MU_ARRAY_LEN(list), asked);
+    return true;
 }
 
 static void look(struct mu_git_job *job)
 {
+    if (ask_first(job)) {
+        return;
+    }
     struct mu_git_base *b = job->reading ? NULL : base_of(job);
     if (b) {
         job->warm = true;
@@ -229,26 +283,6 @@ static void probed(struct mu_git_job *job, const struct mu_process_result *resul
     }
 }
 
-static const char *const *args(struct mu_git_job *job, const char *const *list, size_t n)
-{
-    const char **argv = mu_arena_calloc(&job->arena, (n + 1) * sizeof *argv);
-    if (argv) {
-        memcpy(argv, list, n * sizeof *argv);
-    }
-    return argv;
-}
-
-void mu_git_step_(struct mu_git_job *job, const char *const *list, size_t n,
-                  void (*then)(struct mu_git_job *job, const struct mu_process_result *result))
-{
-    const char *const *argv = args(job, list, n);
-    if (!argv) {
-        mu_git_fail_(job, -ENOMEM, "out of memory");
-        return;
-    }
-    mu_git_run_(job, argv, then);
-}
-
 static void probe(struct mu_git_job *job)
 {
     const char *commit = mu_arena_printf(&job->arena, "%s^{commit}", job->commit).ptr;
@@ -271,6 +305,9 @@ static void inited(struct mu_git_job *job, const struct mu_process_result *resul
 
 void mu_git_locked_(struct mu_git_job *job)
 {
+    if (ask_first(job)) {
+        return;
+    }
     /* another job may have made it meanwhile */
     struct mu_git_base *b = job->reading ? NULL : base_of(job);
     if (b) {
@@ -291,7 +328,7 @@ static void write_fetched(struct mu_git_mirror *m)
     snprintf(path, sizeof path, "%s/muster-fetched", m->path);
     FILE *f = fopen(path, "we");
     if (f) {
-        fprintf(f, "%lld\n", (long long)m->bytes);
+        fprintf(f, "%lld %d\n", (long long)m->bytes, m->closed);
         m->exists = fclose(f) == 0;
     }
 }
@@ -309,6 +346,8 @@ static void fetched(struct mu_git_job *job, const struct mu_process_result *resu
         mu_git_failed_(job, "fetching", result);
         return;
     }
+    job->mirror->closed = job->header != NULL;
+    job->admitted = true;
     write_fetched(job->mirror);
     if (is_commit(mu_str(job->ref))) {
         const char *const list[] = {MU_GIT,  "-C",     job->mirror->path,
@@ -445,7 +484,7 @@ static void measured(uv_work_t *w, int status)
     mu_free(m);
     mu_git_weighed_(job, mirror);
     char key[MU_GIT_KEY + 1];
-    mu_git_base_key_(job, key);
+    mu_git_base_key_(job->url, job->commit, job->index, key);
     struct mu_git_base *b = mu_git_base_add_(g, job->mirror, key, job->commit, job->temp, bytes);
     if (!b) {
         mu_git_fail_(job, -EIO, "the checkout could not be stored: %s", strerror(errno));

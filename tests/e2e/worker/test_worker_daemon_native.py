@@ -91,6 +91,19 @@ X
     assert set(server.tokens) == {"Bearer token-of-this-attempt"}
 
 
+def test_odd_names_and_too_many_files_stay_where_they_are(server, start):
+    start()
+    c = server.connection()
+    c.send("task_assignment", **task(prompt="""mkdir -p .oz; echo x > .oz/f
+        file() { printf '{"path":"/workspace/.oz/f","name":"%s"},' "$1"; }
+        { printf '{"files":['
+          for name in '' ../up .hidden a/b 'two words' 'a?b' 'a%2fb' "$(printf %0129d 0)"; do file "$name"; done
+          for n in $(seq 200); do file "f$n"; done
+          echo '{}]}'; } > .oz/result.json"""))
+    assert c.expect("task_completed", 60)["exit_code"] == 0
+    assert {name for _, name in server.files} == {f"f{n}" for n in range(1, 65)}
+
+
 def test_uploads_are_tried_again(server, start):
     start()
     server.file_status = 503

@@ -2,7 +2,6 @@
 import os
 import signal
 import socket
-import subprocess
 import time
 
 import harness
@@ -13,14 +12,7 @@ OPTIONS = {"OZ_EMBEDDED_WORKER": "on"}
 
 @pytest.fixture(scope="module", autouse=True)
 def usable(tmp_path_factory):
-    d = tmp_path_factory.mktemp("check")
-    done = subprocess.run([str(harness.BINARY), "worker", "--check", "--state-dir", str(d / "state")], capture_output=True,
-                          text=True, env={"PATH": os.environ["PATH"], "HOME": str(d), "OZ_DATA_DIR": str(d / "data")})
-    if done.returncode != 0 and os.getuid() != 0:
-        own = subprocess.run(["unshare", "--user", "--map-root-user", "true"], capture_output=True, text=True)
-        if own.returncode != 0:
-            pytest.skip("this kernel gives no namespaces to ordinary users: " + own.stderr)
-    assert done.returncode == 0, "no sandbox is usable here: " + done.stdout + done.stderr
+    harness.need_sandbox(tmp_path_factory.mktemp("check"))
 
 
 @pytest.fixture

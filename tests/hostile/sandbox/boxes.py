@@ -14,7 +14,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 HERE = pathlib.Path(__file__).resolve().parent
-BASE = "alloc arena buf bytes clock encode env err".split()
+BUILD = pathlib.Path(os.environ.get("MUSTER", ROOT / "build/asan/muster")).resolve().parent
 LAYERS = {name: 1 << i for i, name in enumerate(
     "seccomp landlock netns masks nnp caps limits userns_limit ipcns readonly cgroup ceiling".split())}
 USER = 1500  # an ordinary user's id; it needs no entry in passwd
@@ -26,12 +26,8 @@ STOP, FREEZE, THAW, FROZEN = 1, 4, 5, 19
 def build(folder):
     """The /agent tree with the probe program in `folder`."""
     src = ROOT / "src"
-    box = src / "exec" / "sandbox"
-    files = [src / f"base/{n}.c" for n in BASE] + [src / "proto/json_write.c", src / "main/agent_main.c"]
-    files += sorted((src / "runner").glob("*.c")) + [HERE / "probe.c", HERE / "probe_kernel.c"]
-    for pattern in ("keep*", "launch*", "tree*", "seccomp*", "landlock*", "cgroup*", "limits*", "box*", "ctl*", "disk*",
-                    "userns*", "copyout*"):
-        files += sorted(box.glob(pattern + ".c"))
+    files = [ROOT / line for line in (BUILD / "agent-obj/sources").read_text().split()]
+    files += [HERE / "probe.c", HERE / "probe_kernel.c", src / "exec/sandbox/copyout.c"]
     specs = pathlib.Path(f"/usr/lib/{os.uname().machine}-linux-musl/musl-gcc.specs")
     flags = ["-std=gnu11", "-O1", "-g1", "-D_GNU_SOURCE", "-DMU_SANDBOX_HOLES", "-DMU_WITH_KEEP", '-DMU_VERSION="test"',
              f"-I{src}", f"-I{HERE}"]

@@ -20,8 +20,9 @@
 #include <time.h>
 
 #include "../alloc_fail.h"
-#include "../db/pg_server.h"
+#include "../db/pg_group.h"
 #include "../db/tmp_dir.h"
+#include "../worlds.h"
 #include "app/sessions/query_int.h"
 #include "base/encode.h"
 #include "base/log.h"
@@ -55,9 +56,6 @@ struct world {
     struct mu_principal alice, bob, admin;
     int result;
 };
-
-static struct pg_server pg_server;
-static bool pg_present;
 
 /* --- every unit twice --- */
 
@@ -278,7 +276,7 @@ static void world_begin(struct world *w, const struct kind *kind)
     w->env = (struct mu_env){world_wall, world_mono, world_random, w};
     w->pg = kind->pg;
     tmp_make(&w->dir);
-    snprintf(w->url, sizeof w->url, "%s", kind->pg ? pg_server.url : w->dir.db);
+    snprintf(w->url, sizeof w->url, "%s", kind->pg ? server.url : w->dir.db);
     if (w->pg) {
         with_db(w, "DROP SCHEMA public CASCADE; CREATE SCHEMA public", NULL, NULL);
     }
@@ -337,7 +335,7 @@ static struct world the_world;
 static int set_up(void **state)
 {
     const struct kind *kind = *state;
-    if (!kind->pg || pg_present) {
+    if (!kind->pg || present) {
         world_begin(&the_world, kind);
     }
     return 0;
@@ -345,7 +343,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     const struct kind *kind = *state;
-    if (!kind->pg || pg_present) {
+    if (!kind->pg || present) {
         world_end(&the_world);
     }
     return 0;
@@ -353,7 +351,7 @@ static int tear_down(void **state)
 static void run_in(void **state, void (*test)(struct world *w))
 {
     const struct kind *kind = *state;
-    if (kind->pg && !pg_present) {
+    if (kind->pg && !present) {
         skip();
     }
     test(&the_world);
@@ -371,17 +369,6 @@ static void run_in(void **state, void (*test)(struct world *w))
 #define ON_ALL(test)  ON(test, 0), ON(test, 1), ON(test, 2), ON(test, 3)
 #define ON_BOTH(test) ON(test, 0), ON(test, 2)
 
-static int start_pg(void **state)
-{
-    pg_present = pg_start(&pg_server);
-    return 0;
-}
-static int stop_pg(void **state)
-{
-    pg_stop(&pg_server);
-    return 0;
-}
-
 static void advance(struct world *w, int64_t ms)
 {
     atomic_fetch_add(&w->now_ms, ms);
@@ -392,17 +379,9 @@ static int64_t now(struct world *w)
     return atomic_load(&w->now_ms);
 }
 
-static void stop_turn(struct mu_timer *t)
-{
-    mu_loop_stop(t->loop);
-}
 static void run_for(struct world *w, int64_t ms)
 {
-    struct mu_timer t;
-    mu_timer_init(&t, w->loop, stop_turn);
-    assert_int_equal(mu_timer_set(&t, ms), 0);
-    mu_loop_run(w->loop);
-    mu_timer_clear(&t);
+    turn_for(w->loop, ms);
 }
 
 /* --- operations, each to its end --- */
@@ -526,16 +505,7 @@ static int cancel(struct world *w, const struct mu_principal *who, const struct 
 
 static int64_t metric(struct world *w, const char *name)
 {
-    struct mu_buf b;
-    mu_buf_init(&b, 1 << 20);
-    mu_metrics_write(w->metrics, &b);
-    mu_buf_add_char(&b, '\0');
-    char key[80];
-    snprintf(key, sizeof key, "\n%s ", name);
-    const char *at = strstr(b.ptr, key);
-    int64_t v = at ? strtoll(at + strlen(key), NULL, 10) : -1;
-    mu_buf_fini(&b);
-    return v;
+    return metric_of(w->metrics, name);
 }
 
 #endif

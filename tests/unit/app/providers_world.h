@@ -3,6 +3,7 @@
 #define TEST_APP_PROVIDERS_WORLD_H
 
 #include "../unit.h"
+#include "../worlds.h"
 
 #include <fcntl.h>
 #include <ftw.h>
@@ -258,17 +259,9 @@ MU_UNUSED static void call(struct world *w, const char *key, const char *prompt)
     assert_int_equal(w->dones, before + 1);
 }
 
-static void stop_turn(struct mu_timer *t)
-{
-    mu_loop_stop(t->loop);
-}
 static void run_for(struct world *w, int64_t ms)
 {
-    struct mu_timer t;
-    mu_timer_init(&t, w->loop, stop_turn);
-    assert_int_equal(mu_timer_set(&t, ms), 0);
-    mu_loop_run(w->loop);
-    mu_timer_clear(&t);
+    turn_for(w->loop, ms);
 }
 /* Until the directories of ended calls are gone. */
 MU_UNUSED static void settle(struct world *w)

@@ -313,5 +313,5 @@ int main(void)
         ON_ALL(a_snapshot_names_variables_without_values),
         ON_BOTH(no_allocation_failure_breaks_anything),
     };
-    return cmocka_run_group_tests(tests, start_pg, stop_pg);
+    return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }

@@ -1,263 +1,14 @@
 /* The fleet with peers that are driven from here, on a real SQLite file. */
-#include "../unit.h"
+#include "fleet_world.h"
 
-#pragma GCC diagnostic ignored "-Wunused-parameter"
-
-#include "session_moves.h"
-
-#include "app/fleet/fleet.h"
-#include "app/fleet/needs.h"
-
-enum { PEERS = 8, ORDERS = 64 };
-
-/* A worker's connection, as the fleet sees it. */
-struct peer {
-    struct mu_peer peer;
-    struct mu_admission admission;
-    char name[40];
-    int admitted; /* 1 = no answer yet */
-    bool alive, released, closed;
-    int close_code, probes;
-    struct order {
-        enum mu_order_kind kind;
-        struct mu_execution of;
-        char prompt[64], image[64], token[80];
-        size_t n_keep, n_stop, n_acked;
-    } orders[ORDERS];
-    unsigned n_orders, taken;
-};
-
-static struct world *W;
-static struct mu_fleet *fleet;
-static struct mu_fleet_opts fopts;
-static struct peer peers[PEERS];
-static unsigned n_peers;
-
-/* --- peers --- */
-
-static void on_order(struct mu_peer *p, struct mu_order *o)
+/* A session that this peer has said it runs. */
+static struct mu_id running_at(struct peer *p, struct order **ret_order)
 {
-    struct peer *x = MU_CONTAINER(p, struct peer, peer);
-    struct order *to = &x->orders[x->n_orders++ % ORDERS];
-    *to = (struct order){.kind = o->kind,
-                         .of = o->of,
-                         .n_keep = o->n_keep,
-                         .n_stop = o->n_stop,
-                         .n_acked = o->n_acked};
-    snprintf(to->prompt, sizeof to->prompt, "%.*s", MU_ARGS(o->job.prompt));
-    snprintf(to->image, sizeof to->image, "%.*s", MU_ARGS(o->job.image));
-    snprintf(to->token, sizeof to->token, "%s", o->job.token);
-    mu_order_free(o);
-}
-static void on_probe(struct mu_peer *p)
-{
-    struct peer *x = MU_CONTAINER(p, struct peer, peer);
-    x->probes++;
-    mu_fleet_alive(p, x->alive);
-}
-static void on_close(struct mu_peer *p, int code, const char *reason)
-{
-    struct peer *x = MU_CONTAINER(p, struct peer, peer);
-    x->closed = true;
-    x->close_code = code;
-    mu_fleet_gone(p);
-}
-static void on_release(struct mu_peer *p)
-{
-    MU_CONTAINER(p, struct peer, peer)->released = true;
-}
-static void on_admitted(struct mu_admission *op, int result)
-{
-    ((struct peer *)op->ctx)->admitted = result;
-}
-
-static void until(bool (*holds)(void *arg), void *arg, const char *what)
-{
-    for (int i = 0; i < 3000 && !holds(arg); i++) {
-        run_for(W, 2);
-    }
-    if (!holds(arg)) {
-        fail_msg("never: %s", what);
-    }
-}
-
-static bool is_admitted(void *arg)
-{
-    return ((struct peer *)arg)->admitted != 1;
-}
-static bool has_order(void *arg)
-{
-    const struct peer *x = arg;
-    return x->n_orders > x->taken;
-}
-
-static struct peer *come(const char *name, bool native)
-{
-    assert_true(n_peers < PEERS);
-    struct peer *x = &peers[n_peers++];
-    snprintf(x->name, sizeof x->name, "%s", name);
-    x->alive = true;
-    x->admitted = 1;
-    x->peer = (struct mu_peer){.loop = W->loop,
-                               .order = on_order,
-                               .probe = on_probe,
-                               .close = on_close,
-                               .release = on_release};
-    x->admission = (struct mu_admission){.peer = &x->peer,
-                                         .name = mu_str(x->name),
-                                         .instance = native ? MU_B("i-1") : MU_B_NONE,
-                                         .native = native,
-                                         .done = on_admitted,
-                                         .ctx = x};
-    mu_fleet_admit(fleet, &x->admission);
-    until(is_admitted, x, "an answer to a worker that comes");
-    return x;
-}
-
-static struct peer *connected(const char *name)
-{
-    struct peer *x = come(name, false);
-    assert_int_equal(x->admitted, 0);
-    mu_fleet_attach(&x->peer);
-    return x;
-}
-
-static void leave(struct peer *x, const struct mu_id *unsent)
-{
-    if (unsent) {
-        x->peer.unsent = mu_alloc(sizeof *unsent);
-        x->peer.unsent[0] = *unsent;
-        x->peer.n_unsent = 1;
-    }
-    mu_fleet_gone(&x->peer);
-    for (int i = 0; i < 100 && !x->released; i++) {
-        run_for(W, 1);
-    }
-    assert_true(x->released);
-}
-
-static struct order *next(struct peer *x, enum mu_order_kind kind)
-{
-    until(has_order, x, "an order");
-    struct order *o = &x->orders[x->taken++ % ORDERS];
-    assert_int_equal(o->kind, kind);
-    return o;
-}
-
-static void nothing(struct peer *x)
-{
-    run_for(W, 60);
-    assert_int_equal(x->n_orders, x->taken);
-}
-
-static struct mu_report *report(struct peer *x, enum mu_report_kind kind, const struct order *o)
-{
-    struct mu_report *r;
-    assert_int_equal(mu_report_new(kind, &r), 0);
-    r->peer = x ? &x->peer : NULL;
-    r->session = o->of.session;
-    return r;
-}
-
-static void say(struct peer *x, enum mu_report_kind kind, const struct order *o)
-{
-    mu_fleet_tell(fleet, report(x, kind, o));
-}
-
-static void finish(struct peer *x, const struct order *o, int64_t code, const char *output)
-{
-    struct mu_report *r = report(x, MU_REPORT_ENDED, o);
-    r->has_exit_code = r->has_output = true;
-    r->exit_code = code;
-    mu_buf_add_str(&r->output, output);
-    r->output_total = (int64_t)r->output.len;
-    mu_fleet_tell(fleet, r);
-}
-
-/* --- the world --- */
-
-static void begin(struct world *w)
-{
-    W = w;
-    memset(peers, 0, sizeof peers);
-    n_peers = 0;
-    fopts = (struct mu_fleet_opts){.env = &w->env,
-                                   .core = w->loop,
-                                   .sessions = w->sessions,
-                                   .identity = w->identity,
-                                   .readers = w->readers,
-                                   .writer = w->writer,
-                                   .feed = w->feed,
-                                   .metrics = w->metrics,
-                                   .claim_timeout_ms = 100000,
-                                   .native_claim_timeout_ms = 100000,
-                                   .grace_ms = 100000,
-                                   .default_capacity = 2,
-                                   .run_max_ms = 3600000,
-                                   .pending_max_ms = 600000,
-                                   .max_tries = 3,
-                                   .go_workers = true};
-    assert_int_equal(mu_fleet_new(&fopts, &fleet), 0);
-    mu_fleet_start(fleet);
-}
-
-static void finis(void)
-{
-    mu_fleet_close(fleet);
-    run_for(W, 30);
-    W->writer = mu_writer_free(W->writer); /* what is under way ends */
-    run_for(W, 5);
-    fleet = mu_fleet_free(fleet);
-}
-
-static struct mu_session_create made;
-static bool is_made;
-static int made_result;
-
-static void on_made(struct mu_session_create *op, int result)
-{
-    is_made = true;
-    made_result = result;
-}
-static bool was_made(void *arg)
-{
-    return is_made;
-}
-
-static struct mu_id create_for(const struct mu_principal *who, const char *prompt, const char *pin)
-{
-    made = new_run(who);
-    made.route = MU_ROUTE_WORKER;
-    made.prompt = mu_str(prompt);
-    made.environment_id = MU_B("busybox:1");
-    made.pin_worker_id = pin ? mu_str(pin) : MU_B_NONE;
-    made.unit.loop = W->loop;
-    made.done = on_made;
-    is_made = false;
-    assert_int_equal(mu_fleet_create(fleet, &made), 0);
-    until(was_made, NULL, "a session is made");
-    assert_int_equal(made_result, 0);
-    return made.id;
-}
-
-static struct mu_id create(const char *prompt)
-{
-    return create_for(&W->alice, prompt, NULL);
-}
-
-struct wish {
-    const struct mu_id *id;
-    int state;
-};
-static bool is_in(void *arg)
-{
-    const struct wish *x = arg;
-    return row_of(W, x->id).state == x->state;
-}
-static void until_state(const struct mu_id *id, int state)
-{
-    struct wish x = {id, state};
-    until(is_in, &x, "the session's state");
+    struct mu_id id = create("x");
+    *ret_order = next(p, MU_ORDER_ASSIGN);
+    say(p, MU_REPORT_CLAIMED, *ret_order);
+    until_state(&id, 60);
+    return id;
 }
 
 /* --- tests --- */
@@ -372,11 +123,9 @@ static void a_refused_session_goes_elsewhere(struct world *w)
 static void a_cancelled_session_is_stopped_where_it_runs(struct world *w)
 {
     begin(w);
+    struct order *o;
     struct peer *p = connected("w1");
-    struct mu_id id = create("x");
-    struct order *o = next(p, MU_ORDER_ASSIGN);
-    say(p, MU_REPORT_CLAIMED, o);
-    until_state(&id, 60);
+    struct mu_id id = running_at(p, &o);
     assert_int_equal(cancel(w, &w->alice, &id, NULL), 0);
     mu_fleet_cancelled(fleet, mu_id_bytes(&id));
     assert_string_equal(next(p, MU_ORDER_CANCEL)->of.session.text, id.text);
@@ -390,11 +139,9 @@ static void a_cancelled_session_is_stopped_where_it_runs(struct world *w)
 static void a_worker_that_returns_keeps_its_sessions(struct world *w)
 {
     begin(w);
+    struct order *o;
     struct peer *p = connected("w1");
-    struct mu_id id = create("x");
-    struct order *o = next(p, MU_ORDER_ASSIGN);
-    say(p, MU_REPORT_CLAIMED, o);
-    until_state(&id, 60);
+    struct mu_id id = running_at(p, &o);
     leave(p, NULL);
     assert_int_equal(row_of(w, &id).state, 60);
     struct peer *q = connected("w1");
@@ -444,15 +191,6 @@ static void one_connection_for_each_id(struct world *w)
     finis();
 }
 
-static struct mu_report *hello(struct peer *x, int64_t capacity)
-{
-    struct mu_report *r;
-    assert_int_equal(mu_report_new(MU_REPORT_HELLO, &r), 0);
-    r->peer = &x->peer;
-    r->capacity = capacity;
-    return r;
-}
-
 static void a_native_worker_says_what_it_runs(struct world *w)
 {
     begin(w);
@@ -492,11 +230,9 @@ static void a_native_worker_says_what_it_runs(struct world *w)
 static void output_is_stored_while_it_runs(struct world *w)
 {
     begin(w);
+    struct order *o;
     struct peer *p = connected("w1");
-    struct mu_id id = create("x");
-    struct order *o = next(p, MU_ORDER_ASSIGN);
-    say(p, MU_REPORT_CLAIMED, o);
-    until_state(&id, 60);
+    struct mu_id id = running_at(p, &o);
     static const struct {
         int64_t offset;
         const char *text;
@@ -541,174 +277,6 @@ static void the_next_start_waits_for_the_workers(struct world *w)
     struct peer *q = connected("w1");
     finish(q, &o, 0, "kept");
     until_state(&id, 90);
-    finis();
-}
-
-static void start_anew(struct world *w)
-{
-    mu_fleet_close(fleet);
-    run_for(w, 30);
-    fleet = mu_fleet_free(fleet);
-    struct mu_db *db = NULL;
-    struct mu_err err;
-    assert_int_equal(mu_fleet_new(&fopts, &fleet), 0);
-    assert_int_equal(mu_db_open(&(struct mu_db_opts){.url = w->url}, &db, &err), 0);
-    assert_int_equal(mu_fleet_load(fleet, db), 0);
-    mu_db_close(db);
-    mu_fleet_start(fleet);
-}
-
-static void a_worker_that_was_away_is_told_to_stop_also_after_a_restart(struct world *w)
-{
-    begin(w);
-    fopts.grace_ms = 50;
-    start_anew(w);
-    struct peer *p = connected("w1"), *other = connected("w2");
-    struct mu_id id = create_for(&w->alice, "lost", "w1"), done = create_for(&w->alice, "x", "w2");
-    struct order o = *next(p, MU_ORDER_ASSIGN), theirs = *next(other, MU_ORDER_ASSIGN);
-    say(p, MU_REPORT_CLAIMED, &o);
-    until_state(&id, 60);
-    finish(other, &theirs, 3, "");
-    until_state(&done, 92);
-    run_for(w, 700); /* the workers' rows are written now and then */
-    leave(p, NULL);
-    until_state(&id, 92);
-    leave(other, NULL);
-    start_anew(w);
-    struct peer *q = connected("w1");
-    struct order *cancel = next(q, MU_ORDER_CANCEL);
-    assert_string_equal(cancel->of.session.text, id.text);
-    assert_string_equal(cancel->of.execution.text, o.of.execution.text);
-    nothing(q);
-    nothing(connected("w2"));
-    finis();
-}
-
-/* --- what a session needs --- */
-
-static int load_queued(void *arg, const struct mu_live_row *row)
-{
-    return mu_fleet_load_queued(fleet, row);
-}
-
-static struct mu_id create_needing(int64_t needs)
-{
-    made = new_run(&W->alice);
-    made.route = MU_ROUTE_WORKER;
-    made.prompt = MU_B("x");
-    made.needs = needs;
-    made.unit.loop = W->loop;
-    made.done = on_made;
-    is_made = false;
-    assert_int_equal(mu_fleet_create(fleet, &made), 0);
-    until(was_made, NULL, "a session is made");
-    assert_int_equal(made_result, 0);
-    return made.id;
-}
-
-static struct peer *offering(const char *name, const char *caps)
-{
-    struct peer *x = come(name, true);
-    mu_fleet_attach(&x->peer);
-    struct mu_report *r = hello(x, 1);
-    r->caps = mu_arena_dup(&r->arena, mu_str(caps));
-    mu_fleet_tell(fleet, r);
-    next(x, MU_ORDER_WELCOME);
-    return x;
-}
-
-/* Between acknowledgements. */
-static struct order *assigned(struct peer *x)
-{
-    struct order *o;
-    do {
-        until(has_order, x, "an assignment");
-        o = &x->orders[x->taken++ % ORDERS];
-    } while (o->kind == MU_ORDER_ACK);
-    assert_int_equal(o->kind, MU_ORDER_ASSIGN);
-    return o;
-}
-
-static bool says_why(void *arg)
-{
-    assert_int_equal(get(W, &W->alice, arg), 0);
-    return strstr(seen.message, "network:none") != NULL;
-}
-static bool says_nothing(void *arg)
-{
-    assert_int_equal(get(W, &W->alice, arg), 0);
-    return seen.message[0] == 0;
-}
-
-static void a_session_waits_for_a_worker_that_can_and_says_so(struct world *w)
-{
-    begin(w);
-    struct peer *plain = connected("plain"), *poor = offering("poor", "{\"harnesses\":[]}");
-    struct mu_id id = create_needing(MU_NEED_NET_NONE | MU_NEED_CODEX);
-    until(says_why, &id, "the reason");
-    assert_non_null(strstr(seen.message, "No connected worker"));
-    nothing(plain);
-    nothing(poor);
-    assert_int_equal(row_of(w, &id).state, 22);
-    struct peer *other = offering("other", "{\"features\":[\"nested\"]}");
-    nothing(other);
-    struct peer *rich =
-        offering("rich", "{\"features\":[\"network:none\"],\"harnesses\":[\"codex\"]}");
-    struct order *o = assigned(rich);
-    assert_string_equal(o->of.session.text, id.text);
-    until(says_nothing, &id, "the reason is gone");
-    /* the worker is full: who needs it waits, and nobody says that it is not there */
-    struct mu_id second = create_needing(MU_NEED_NET_NONE);
-    run_for(w, 1200);
-    until(says_nothing, &second, "no reason");
-    finish(rich, o, 0, "");
-    assert_string_equal(assigned(rich)->of.session.text, second.text);
-    finis();
-}
-
-static void the_reason_is_taken_back_when_a_worker_comes_that_is_busy(struct world *w)
-{
-    begin(w);
-    struct peer *poor = offering("poor", "{\"harnesses\":[]}");
-    struct mu_id id = create_needing(MU_NEED_NET_NONE);
-    until(says_why, &id, "the reason");
-    struct peer *rich = come("rich", true);
-    mu_fleet_attach(&rich->peer);
-    struct mu_report *r = hello(rich, 1);
-    r->caps = MU_B("{\"features\":[\"network:none\"]}");
-    r->capacity = 1;
-    struct mu_id pinned = create_for(&w->alice, "mine", "rich");
-    mu_fleet_tell(fleet, r);
-    next(rich, MU_ORDER_WELCOME);
-    struct order *first = assigned(rich);
-    bool mine = strcmp(first->of.session.text, pinned.text) == 0;
-    until(says_nothing, &id, "the reason is gone");
-    finish(rich, first, 0, "");
-    assert_string_equal(assigned(rich)->of.session.text, mine ? id.text : pinned.text);
-    nothing(poor);
-    finis();
-}
-
-static void needs_survive_the_next_start(struct world *w)
-{
-    begin(w);
-    struct mu_id id = create_needing(MU_NEED_NET_NONE);
-    mu_fleet_close(fleet);
-    run_for(w, 30);
-    fleet = mu_fleet_free(fleet);
-    struct mu_db *db = NULL;
-    struct mu_err err;
-    assert_int_equal(mu_fleet_new(&fopts, &fleet), 0);
-    assert_int_equal(mu_db_open(&(struct mu_db_opts){.url = w->url}, &db, &err), 0);
-    assert_int_equal(mu_sessions_each_live(db, load_queued, NULL), 0);
-    mu_db_close(db);
-    mu_fleet_start(fleet);
-    struct peer *poor = offering("poor", "{}");
-    until(says_why, &id, "the reason");
-    nothing(poor);
-    struct peer *rich = offering("rich", "{\"features\":[\"network:none\"]}");
-    assert_string_equal(next(rich, MU_ORDER_ASSIGN)->of.session.text, id.text);
-    until(says_nothing, &id, "the reason is gone");
     finis();
 }
 
@@ -758,10 +326,6 @@ IN_WORLD(one_connection_for_each_id)
 IN_WORLD(a_native_worker_says_what_it_runs)
 IN_WORLD(output_is_stored_while_it_runs)
 IN_WORLD(the_next_start_waits_for_the_workers)
-IN_WORLD(a_worker_that_was_away_is_told_to_stop_also_after_a_restart)
-IN_WORLD(a_session_waits_for_a_worker_that_can_and_says_so)
-IN_WORLD(the_reason_is_taken_back_when_a_worker_comes_that_is_busy)
-IN_WORLD(needs_survive_the_next_start)
 IN_WORLD(a_session_survives_any_failing_allocation)
 
 int main(void)
@@ -780,11 +344,7 @@ int main(void)
         ON_BOTH(a_native_worker_says_what_it_runs),
         ON_BOTH(output_is_stored_while_it_runs),
         ON_BOTH(the_next_start_waits_for_the_workers),
-        ON_BOTH(a_worker_that_was_away_is_told_to_stop_also_after_a_restart),
-        ON_BOTH(a_session_waits_for_a_worker_that_can_and_says_so),
-        ON(the_reason_is_taken_back_when_a_worker_comes_that_is_busy, 0),
-        ON_BOTH(needs_survive_the_next_start),
         ON(a_session_survives_any_failing_allocation, 0),
     };
-    return cmocka_run_group_tests(tests, start_pg, stop_pg);
+    return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }

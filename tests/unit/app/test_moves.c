@@ -109,6 +109,7 @@ static void a_session_that_is_put_back_keeps_its_place(struct world *w)
 
     op = a_put_back(w, &id, 1);
     assert_int_equal(do_put_back(w, &op), MU_E_STALE);
+    assert_int_equal(claim(w, &id, 1, NULL), MU_E_STALE);
     int64_t epoch = 0;
     assert_int_equal(claim(w, &id, 2, &epoch), 0);
     assert_int_equal(epoch, 3);
@@ -490,6 +491,18 @@ static int make_move(struct world *w, const struct mu_id *id, int move)
     }
 }
 
+static void what_a_start_takes_up_is_of_the_epoch_that_it_read(struct world *w)
+{
+    struct mu_id id = running(w, &w->alice);
+    struct mu_session_recover rec = {.id = id, .epoch = 0, .state = 60, .max_tries = 3};
+    assert_int_equal(do_recover(w, &rec), MU_E_STALE);
+    assert_int_equal(row_of(w, &id).state, 60);
+    rec = (struct mu_session_recover){.id = id, .epoch = 1, .state = 60, .max_tries = 3};
+    assert_true(do_recover(w, &rec) >= 0);
+    assert_int_equal(row_of(w, &id).state, 20);
+    assert_int_equal(row_of(w, &id).epoch, 2);
+}
+
 static void every_move_is_in_the_table_and_no_end_changes(struct world *w)
 {
     bool reached[100][100] = {{false}};
@@ -537,6 +550,7 @@ IN_WORLD(a_session_has_one_live_attempt)
 IN_WORLD(a_switch_names_the_next_candidate)
 IN_WORLD(a_stopping_session_gets_no_other_candidate)
 IN_WORLD(a_session_that_is_put_back_keeps_its_place)
+IN_WORLD(what_a_start_takes_up_is_of_the_epoch_that_it_read)
 IN_WORLD(a_saturated_session_remembers_since_when)
 IN_WORLD(output_so_far_is_shown_and_fenced)
 IN_WORLD(an_old_attempt_cannot_discard_the_new_ones_output)
@@ -557,6 +571,7 @@ int main(void)
         ON_ALL(a_switch_names_the_next_candidate),
         ON_ALL(a_stopping_session_gets_no_other_candidate),
         ON_ALL(a_session_that_is_put_back_keeps_its_place),
+        ON_BOTH(what_a_start_takes_up_is_of_the_epoch_that_it_read),
         ON_ALL(a_saturated_session_remembers_since_when),
         ON_ALL(output_so_far_is_shown_and_fenced),
         ON_ALL(an_old_attempt_cannot_discard_the_new_ones_output),
@@ -569,5 +584,5 @@ int main(void)
         ON_ALL(a_stop_that_was_accepted_wins),
         ON_ALL(every_move_is_in_the_table_and_no_end_changes),
     };
-    return cmocka_run_group_tests(tests, start_pg, stop_pg);
+    return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }

@@ -194,5 +194,5 @@ int main(void)
         ON_BOTH(lists_and_sweeps_are_answered_from_their_index),
         ON_BOTH(a_parameter_in_a_partial_predicate_is_noticed),
     };
-    return cmocka_run_group_tests(tests, start_pg, stop_pg);
+    return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }

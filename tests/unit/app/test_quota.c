@@ -241,5 +241,5 @@ int main(void)
         ON_ALL(a_lower_limit_holds_at_once),
         ON_ALL(putting_back_gives_the_slot_back),
     };
-    return cmocka_run_group_tests(tests, start_pg, stop_pg);
+    return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }

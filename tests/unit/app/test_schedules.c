@@ -363,5 +363,5 @@ int main(void)
         ON_BOTH(a_firing_that_cannot_work_waits_for_its_next_time),
         ON(no_allocation_failure_loses_a_tick, 0),
     };
-    return cmocka_run_group_tests(tests, start_pg, stop_pg);
+    return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }

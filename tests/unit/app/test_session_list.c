@@ -304,5 +304,5 @@ int main(void)
         ON_BOTH(a_rare_hit_is_found),
         ON_BOTH(the_last_full_page_has_no_next_one),
     };
-    return cmocka_run_group_tests(tests, start_pg, stop_pg);
+    return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }

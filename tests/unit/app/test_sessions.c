@@ -660,5 +660,5 @@ int main(void)
         ON_BOTH(no_allocation_failure_breaks_anything),
         ON_BOTH(no_allocation_failure_half_cancels_or_half_deletes),
     };
-    return cmocka_run_group_tests(tests, start_pg, stop_pg);
+    return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }

@@ -250,5 +250,5 @@ int main(void)
         ON_BOTH(planted_orphans_are_counted),   ON_ALL(a_sweeper_stops_in_the_middle),
         ON_BOTH(many_keys_go_in_several_units), ON(no_allocation_failure_stops_the_sweeper, 0),
     };
-    return cmocka_run_group_tests(tests, start_pg, stop_pg);
+    return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }

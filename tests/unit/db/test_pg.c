@@ -2,10 +2,7 @@
 
 #include "db/migrate.h"
 #include "db/pg_int.h"
-#include "pg_server.h"
-
-static struct pg_server server;
-static bool present;
+#include "pg_group.h"
 
 static struct mu_db *connect_as(bool reader)
 {
@@ -251,18 +248,6 @@ static void any_allocation_may_fail(void **state)
     each_allocation_fails(open_without_memory, &(struct mu_db_opts){.url = server.url});
 }
 
-static int start(void **state)
-{
-    present = pg_start(&server);
-    return 0;
-}
-
-static int stop(void **state)
-{
-    pg_stop(&server);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -281,5 +266,5 @@ int main(void)
         cmocka_unit_test(a_column_in_another_order_is_refused),
         cmocka_unit_test(any_allocation_may_fail),
     };
-    return cmocka_run_group_tests(tests, start, stop);
+    return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }

@@ -8,11 +8,9 @@
 #include <time.h>
 
 #include "db/reader.h"
-#include "pg_server.h"
+#include "pg_group.h"
 #include "tmp_dir.h"
 
-static struct pg_server server;
-static bool present;
 static struct tmp_dir dir;
 
 static const struct mu_stmt count = {"count", "", "SELECT COUNT(*) FROM t", NULL};
@@ -263,18 +261,6 @@ static void a_database_that_is_not_there_is_worded(void **state)
     assert_non_null(strstr(err.text, "/nowhere/x.db"));
 }
 
-static int start(void **state)
-{
-    present = pg_start(&server);
-    return 0;
-}
-
-static int stop(void **state)
-{
-    pg_stop(&server);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -284,5 +270,5 @@ int main(void)
         cmocka_unit_test(a_lost_connection_is_opened_again),
         cmocka_unit_test(a_database_that_is_not_there_is_worded),
     };
-    return cmocka_run_group_tests(tests, start, stop);
+    return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }

@@ -1,10 +1,7 @@
 #include "writer_world.h"
 
 #include "db/migrate.h"
-#include "pg_server.h"
-
-static struct pg_server server;
-static bool present;
+#include "pg_group.h"
 
 static struct mu_writer_opts options(void)
 {
@@ -288,18 +285,6 @@ static void a_writer_whose_slot_was_taken_stays_silent(void **state)
     world_end(&w);
 }
 
-static int start(void **state)
-{
-    present = pg_start(&server);
-    return 0;
-}
-
-static int stop(void **state)
-{
-    pg_stop(&server);
-    return 0;
-}
-
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup(f, set_up)
@@ -316,5 +301,5 @@ int main(void)
         T(a_stopped_server_makes_unavailable_and_comes_back),
         T(a_writer_whose_slot_was_taken_stays_silent),
     };
-    return cmocka_run_group_tests(tests, start, stop);
+    return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }

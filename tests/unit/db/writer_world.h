@@ -3,6 +3,7 @@
 #define TEST_DB_WRITER_WORLD_H
 
 #include "../unit.h"
+#include "../worlds.h"
 
 #pragma GCC diagnostic ignored "-Wunused-parameter" /* cmocka hands a state to every test */
 #pragma GCC diagnostic ignored "-Wunused-function"
@@ -289,16 +290,7 @@ static void watch_log(struct world *w, struct log *l, const char *stream)
 
 static int64_t metric(struct world *w, const char *name)
 {
-    struct mu_buf b;
-    mu_buf_init(&b, 1 << 20);
-    mu_metrics_write(w->metrics, &b);
-    mu_buf_add_char(&b, '\0');
-    char key[80];
-    snprintf(key, sizeof key, "\n%s ", name);
-    const char *at = strstr(b.ptr, key);
-    int64_t v = at ? strtoll(at + strlen(key), NULL, 10) : -1;
-    mu_buf_fini(&b);
-    return v;
+    return metric_of(w->metrics, name);
 }
 
 #endif

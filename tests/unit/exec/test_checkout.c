@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 #include "../alloc_fail.h"
-#include "exec/git/git_int.h"
+#include "exec/git/checkout.h"
 #include "io/folder.h"
 
 /* --- a cache over real repositories --- */
@@ -108,12 +108,19 @@ static void on_done(void *arg, int result, const struct mu_checkout_view *view, 
     }
 }
 
-static void start(struct world *w, struct ask *a, const char *url, const char *ref)
+static void start_as(struct world *w, struct ask *a, const char *url, const char *ref,
+                     const char *credential)
 {
     *a = (struct ask){.w = w};
-    struct mu_checkout_request req = {.url = url, .ref = ref, .done = on_done, .arg = a};
+    struct mu_checkout_request req = {
+        .url = url, .ref = ref, .credential = credential, .done = on_done, .arg = a};
     w->open++;
     assert_int_equal(mu_checkout_start(w->cache, &req, &a->checkout), 0);
+}
+
+static void start(struct world *w, struct ask *a, const char *url, const char *ref)
+{
+    start_as(w, a, url, ref, NULL);
 }
 
 static void get(struct world *w, struct ask *a, const char *ref)
@@ -256,9 +263,15 @@ static void evil_begin(struct world *w, char mark[100])
        "chmod +x evil; for h in post-checkout post-merge post-index-change reference-transaction "
        "post-rewrite pre-auto-gc; do cp evil hooks/$h; done; cp -r hooks template/; "
        "cp evil bin/git-remote-evil; "
-       "printf '#!/bin/sh\\nexport GIT_CONFIG_SYSTEM=%s/gitconfig; exec %%s \"$@\"\\n' "
-       "$(command -v git) > bin/git; chmod +x bin/git",
-       w->top, mark, w->top);
+       "printf '#!/bin/sh\\nexport GIT_CONFIG_SYSTEM=%s/gitconfig; real=%%s top=%s\\n' "
+       "$(command -v git) > bin/git; cat >> bin/git <<'END'\n"
+       "case \"$*\" in *ls-remote*) [ -e $top/ls-remote ] && exec cat $top/ls-remote;; esac\n"
+       "case \"$*\" in *ls-remote*|*fetch*) [ -n \"$GIT_CONFIG_COUNT\" ] || [ ! -e $top/closed ] "
+       "|| "
+       "{ echo 'fatal: who are you?' >&2; exit 128; };; esac\n"
+       "exec $real -c url.file://$top/remote.insteadOf=https://git.example/remote \"$@\"\nEND\n"
+       "chmod +x bin/git",
+       w->top, mark, w->top, w->top);
     sh("cd %s; (printf '[filter \"evil\"]\\n smudge = %s/evil\\n clean = %s/evil\\n required\\n'; "
        "printf '[core]\\n hooksPath = %s/hooks\\n fsmonitor = %s/evil\\n'; "
        "printf '[url \"file://%s/other\"]\\n insteadOf = file://%s/remote\\n'; "
@@ -316,6 +329,74 @@ static void nothing_of_a_hostile_repository_runs(void **state)
     mu_loop_run(w.loop);
     assert_true(a.result < 0);
     assert_true(access(mark, F_OK) < 0);
+    end(&w);
+}
+
+/* HEAD as a hostile server names it: git hands it on unread. It becomes a path and a part of a
+ * configuration. */
+static void what_a_server_calls_its_branch_neither_runs_nor_leaves_its_folder(void **state)
+{
+    (void)state;
+    struct world w;
+    struct ask a;
+    char mark[100], evil[400], head[60];
+    evil_begin(&w, mark);
+    cache_open(&w);
+    snprintf(evil, sizeof evil, "a\"][filter.evil]smudge=%s/evil;", w.top);
+    const char *const names[] = {evil, "../../../../../../../precious", "a/../../../../x", "/a"};
+    for (size_t i = 0; i < MU_ARRAY_LEN(names); i++) {
+        sh("cd %s; echo keep > precious; rm -f ls-remote; cat > ls-remote <<'END'\n"
+           "ref: refs/heads/%s\tHEAD\nEND\n"
+           "printf '%%s\\tHEAD\\n' $(PATH=${PATH#*:} git -C remote rev-parse HEAD) >> ls-remote",
+           w.top, names[i]);
+        get(&w, &a, "");
+        assert_int_equal(a.result, 0);
+        assert_true(access(mark, F_OK) < 0);
+        has(w.top, "precious", "keep\n");
+        snprintf(head, sizeof head, "%s\n", a.commit);
+        has(a.tree, ".git/HEAD", head); /* detached */
+        mu_checkout_release(a.checkout);
+        cache_close(&w);
+        sh("rm -rf %s/cache/bases/* %s/cache/mirrors/*", w.top, w.top);
+        cache_open(&w);
+    }
+    end(&w);
+}
+
+static void what_was_fetched_with_a_credential_is_for_who_has_one(void **state)
+{
+    (void)state;
+    struct world w;
+    struct ask a;
+    char mark[100], commit[41], tree[200];
+    static const char url[] = "https://git.example/remote";
+    evil_begin(&w, mark);
+    w.settings.fresh_ms = 60000;
+    cache_open(&w);
+    sh("touch %s/closed", w.top);
+    start_as(&w, &a, url, "main", "user:token");
+    mu_loop_run(w.loop);
+    assert_int_equal(a.result, 0);
+    memcpy(commit, a.commit, sizeof commit);
+    memcpy(tree, a.tree, sizeof tree);
+    mu_checkout_release(a.checkout);
+    for (int again = 0; again < 2; again++) {
+        const char *const refs[] = {commit, "main", "v1"};
+        for (size_t i = 0; i < MU_ARRAY_LEN(refs); i++) {
+            start_as(&w, &a, url, refs[i], NULL);
+            mu_loop_run(w.loop);
+            assert_true(a.result < 0);
+            assert_null(strstr(a.why, "token"));
+        }
+        start_as(&w, &a, url, commit, "user:token");
+        mu_loop_run(w.loop);
+        assert_int_equal(a.result, 0);
+        assert_true(a.warm);
+        assert_string_equal(a.tree, tree);
+        mu_checkout_release(a.checkout);
+        cache_close(&w); /* and after a restart */
+        cache_open(&w);
+    }
     end(&w);
 }
 
@@ -483,30 +564,6 @@ static void files_are_read_without_a_work_tree(void **state)
     end(&w);
 }
 
-static void what_a_credential_may_read_is_a_mirror_of_its_own(void **state)
-{
-    (void)state;
-    struct world w;
-    begin(&w);
-    static const char *const url = "https://git.example.org/a/b", *const other =
-                                                                      "https://git.example.org/a/c";
-    struct mu_git_mirror *plain = mu_git_mirror_get_(w.cache, url, NULL);
-    struct mu_git_mirror *one = mu_git_mirror_get_(w.cache, url, "x:one");
-    assert_true(plain && one && plain != one);
-    assert_ptr_equal(mu_git_mirror_get_(w.cache, url, NULL), plain);
-    assert_ptr_equal(mu_git_mirror_get_(w.cache, url, "x:one"), one);
-    assert_ptr_not_equal(mu_git_mirror_get_(w.cache, url, "x:two"), one);
-    assert_ptr_not_equal(mu_git_mirror_get_(w.cache, url, ""), plain);
-    assert_ptr_not_equal(mu_git_mirror_get_(w.cache, other, "x:one"), one);
-    const struct mu_git_job jobs[] = {{.mirror = plain, .commit = "c"},
-                                      {.mirror = one, .commit = "c"}};
-    char keys[2][MU_GIT_KEY + 1];
-    mu_git_base_key_(&jobs[0], keys[0]);
-    mu_git_base_key_(&jobs[1], keys[1]);
-    assert_string_not_equal(keys[0], keys[1]);
-    end(&w);
-}
-
 static void no_more_files_than_the_limits_admit_are_read(void **state)
 {
     (void)state;
@@ -550,7 +607,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(files_are_read_without_a_work_tree),
-        cmocka_unit_test(what_a_credential_may_read_is_a_mirror_of_its_own),
         cmocka_unit_test(no_more_files_than_the_limits_admit_are_read),
         cmocka_unit_test(readers_share_a_mirror_with_whoever_fetches_it),
         cmocka_unit_test(branches_tags_and_commits_are_checked_out),
@@ -558,6 +614,9 @@ int main(void)
         cmocka_unit_test(what_is_not_there_is_told_in_words),
         cmocka_unit_test(many_at_once_share_the_work),
         cmocka_unit_test_teardown(nothing_of_a_hostile_repository_runs, good_path),
+        cmocka_unit_test_teardown(what_a_server_calls_its_branch_neither_runs_nor_leaves_its_folder,
+                                  good_path),
+        cmocka_unit_test_teardown(what_was_fetched_with_a_credential_is_for_who_has_one, good_path),
         cmocka_unit_test(a_restart_knows_what_is_there_and_drops_what_is_half),
         cmocka_unit_test(the_least_recently_used_goes_first_and_never_what_is_held),
         cmocka_unit_test(a_stop_ends_what_is_under_way),

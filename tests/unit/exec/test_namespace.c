@@ -80,6 +80,20 @@ static void close_world(struct world *w)
     }
 }
 
+static int set_up(void **state)
+{
+    static struct world w;
+    open_world(&w);
+    *state = &w;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    close_world(*state);
+    return 0;
+}
+
 static void on_state(void *arg, const char *state, const char *detail MU_UNUSED)
 {
     struct run *r = arg;
@@ -170,27 +184,24 @@ static void run_script(struct world *w, struct run *r, const char *script,
 
 /* --- what a task sees --- */
 
-static void a_script_runs_and_its_output_and_status_arrive(void **state MU_UNUSED)
+static void a_script_runs_and_its_output_and_status_arrive(void **state)
 {
-    struct world w;
+    struct world *w = *state;
     struct run r;
-    open_world(&w);
-    run_script(&w, &r, "echo hello from inside; id -u; pwd; hostname; exit 7", NULL);
+    run_script(w, &r, "echo hello from inside; id -u; pwd; hostname; exit 7", NULL);
     expect_said(&r, "hello from inside\n1000\n/workspace\nsandbox\n");
     assert_int_equal(r.result.exit_code, 7);
     assert_string_equal(r.reason, "");
     assert_false(r.result.oom);
     assert_string_equal(r.states, "starting running ");
     release(&r);
-    close_world(&w);
 }
 
-static void nothing_of_the_host_is_seen(void **state MU_UNUSED)
+static void nothing_of_the_host_is_seen(void **state)
 {
-    struct world w;
+    struct world *w = *state;
     struct run r;
-    open_world(&w);
-    run_script(&w, &r,
+    run_script(w, &r,
                "cat /etc/shadow; ls /root; ls -d /proc/[0-9]* | wc -l; cat /proc/net/dev | wc -l\n"
                "touch /usr/x /agent/x /etc/x; touch /workspace/ok && echo wrote\n"
                "cat /proc/self/status | grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):'",
@@ -202,77 +213,66 @@ static void nothing_of_the_host_is_seen(void **state MU_UNUSED)
     assert_false(said(&r, "cannot touch '/workspace"));
     expect_said(&r, "Read-only file system");
     release(&r);
-    close_world(&w);
 }
 
-static void a_task_that_is_stopped_gets_term_and_carries_the_reason(void **state MU_UNUSED)
+static void a_task_that_is_stopped_gets_term_and_carries_the_reason(void **state)
 {
-    struct world w;
+    struct world *w = *state;
     struct run r;
-    open_world(&w);
-    start(&w, &r, "e-1", "trap 'echo got term; exit 3' TERM; echo up; sleep 60 & wait", NULL);
+    start(w, &r, "e-1", "trap 'echo got term; exit 3' TERM; echo up; sleep 60 & wait", NULL);
     r.stop_at_log = true;
-    mu_loop_run(w.loop);
+    mu_loop_run(w->loop);
     assert_string_equal(r.reason, "task_cancelled");
     expect_said(&r, "got term");
     release(&r);
-    close_world(&w);
 }
 
-static void one_that_ignores_term_is_killed_with_all_it_started(void **state MU_UNUSED)
+static void one_that_ignores_term_is_killed_with_all_it_started(void **state)
 {
-    struct world w;
+    struct world *w = *state;
     struct run r;
     struct mu_sandbox_spec spec = {.stop_grace_ms = 300};
-    open_world(&w);
-    start(&w, &r, "e-1", "trap '' TERM; (setsid sleep 77 &) ; echo up; while :; do sleep 1; done",
+    start(w, &r, "e-1", "trap '' TERM; (setsid sleep 77 &) ; echo up; while :; do sleep 1; done",
           &spec);
     r.stop_at_log = true;
-    mu_loop_run(w.loop);
+    mu_loop_run(w->loop);
     assert_string_equal(r.reason, "task_cancelled");
     assert_true(r.result.exit_code == 137 || r.result.exit_code == 143);
     release(&r);
-    close_world(&w);
 }
 
-static void the_time_limit_is_kept_by_the_keeper(void **state MU_UNUSED)
+static void the_time_limit_is_kept_by_the_keeper(void **state)
 {
-    struct world w;
+    struct world *w = *state;
     struct run r;
     struct mu_sandbox_spec spec = {.timeout_ms = 400, .stop_grace_ms = 200};
-    open_world(&w);
-    run_script(&w, &r, "echo up; sleep 60", &spec);
+    run_script(w, &r, "echo up; sleep 60", &spec);
     assert_string_equal(r.reason, "task_timeout");
     release(&r);
-    close_world(&w);
 }
 
-static void the_log_is_capped_and_the_task_goes_on(void **state MU_UNUSED)
+static void the_log_is_capped_and_the_task_goes_on(void **state)
 {
-    struct world w;
+    struct world *w = *state;
     struct run r;
     struct mu_sandbox_spec spec = {.log_bytes = 10000};
-    open_world(&w);
-    run_script(&w, &r, "yes 0123456789 | head -c 300000; exit 4", &spec);
+    run_script(w, &r, "yes 0123456789 | head -c 300000; exit 4", &spec);
     assert_int_equal(r.log.len, 10000);
     assert_int_equal(r.result.exit_code, 4);
     release(&r);
-    close_world(&w);
 }
 
-static void a_start_that_fails_names_step_and_cause(void **state MU_UNUSED)
+static void a_start_that_fails_names_step_and_cause(void **state)
 {
-    struct world w;
+    struct world *w = *state;
     struct run r;
     static const struct mu_sandbox_mount bad = {"/proc", "/workspace/p", false, false};
     struct mu_sandbox_spec spec = {.mounts = &bad, .n_mounts = 1};
-    open_world(&w);
-    run_script(&w, &r, "echo never", &spec);
+    run_script(w, &r, "echo never", &spec);
     assert_int_equal(r.result.exit_code, 125);
     assert_string_equal(r.reason, "volume_mount");
     assert_non_null(strstr(r.message, "/proc"));
     release(&r);
-    close_world(&w);
 }
 
 /* --- files --- */
@@ -304,13 +304,12 @@ static void expect_read(struct run *r, const char *path, size_t max, int result,
     }
 }
 
-static void files_come_out_and_tricks_do_not(void **state MU_UNUSED)
+static void files_come_out_and_tricks_do_not(void **state)
 {
-    struct world w;
+    struct world *w = *state;
     struct run r;
-    open_world(&w);
     run_script(
-        &w, &r,
+        w, &r,
         "cd /workspace; mkdir -p d/e; echo one > d/e/f; ln -s /etc/passwd abs; ln -s d/e/f rel\n"
         "ln -s d link; ln d/e/f hard2; echo alone > a; mkfifo pipe; ln -s ../spec up\n"
         "ln -s self self; truncate -s 4G sparse; ln -s /proc/self/exe magic; mkdir dir\n"
@@ -331,26 +330,30 @@ static void files_come_out_and_tricks_do_not(void **state MU_UNUSED)
     expect_read(&r, "/workspace/none", 100, MU_E_NOT_FOUND, "");
     expect_read(&r, "/workspace/a/b", 100, MU_E_NOT_FOUND, "");
     expect_read(&r, "/etc/passwd", 100, MU_E_INVALID, "");
+    expect_read(&r, "/elsewhere/a", 100, MU_E_INVALID, "");
+    if (geteuid() == 0) { /* whose it is tells that nobody inside wrote it */
+        char path[128];
+        snprintf(path, sizeof path, "%s/s/e-1/workspace/theirs", w->state);
+        close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+        expect_read(&r, "/workspace/theirs", 100, MU_E_INVALID, "");
+    }
     expect_read(&r, "/workspace/sparse", 16, MU_E_TOO_LARGE, NULL);
     release(&r);
-    close_world(&w);
 }
 
-static void result_json_and_the_prompt_are_there(void **state MU_UNUSED)
+static void result_json_and_the_prompt_are_there(void **state)
 {
-    struct world w;
+    struct world *w = *state;
     struct run r;
     struct reading x;
-    open_world(&w);
-    run_script(&w, &r, "echo done", NULL);
+    run_script(w, &r, "echo done", NULL);
     expect_read(&r, "/workspace/.oz/prompt.txt", 100, 0, "echo done");
-    x = (struct reading){.w = &w};
+    x = (struct reading){.w = w};
     mu_sandbox_namespace.read_file(r.s, "/workspace/.oz/result.json", 4096, on_read, &x);
-    mu_loop_run(w.loop);
+    mu_loop_run(w->loop);
     assert_int_equal(x.result, 0);
     assert_non_null(strstr(x.text, "\"exit_code\":0"));
     release(&r);
-    close_world(&w);
 }
 
 /* --- an overlay of a checked-out base --- */
@@ -396,26 +399,25 @@ static void a_base_is_under_the_workspace_and_stays_untouched(void **state MU_UN
 
 /* --- workers come and go --- */
 
-static void a_sandbox_outlives_its_worker_and_is_adopted(void **state MU_UNUSED)
+static void a_sandbox_outlives_its_worker_and_is_adopted(void **state)
 {
-    struct world w;
+    struct world *w = *state;
     struct run r, again;
-    open_world(&w);
-    start(&w, &r, "e-1", "echo one; until [ -e go ]; do sleep 0.05; done; echo two; exit 5", NULL);
+    start(w, &r, "e-1", "echo one; until [ -e go ]; do sleep 0.05; done; echo two; exit 5", NULL);
     r.wait_for = "one\n";
-    mu_loop_run(w.loop);
+    mu_loop_run(w->loop);
     int64_t offset = r.next_offset;
     mu_sandbox_namespace.detach(r.s);
     mu_buf_fini(&r.log);
-    w.d = mu_sandbox_namespace.close(w.d);
-    open_driver(&w);
-    again = (struct run){.w = &w, .next_offset = offset};
+    w->d = mu_sandbox_namespace.close(w->d);
+    open_driver(w);
+    again = (struct run){.w = w, .next_offset = offset};
     mu_buf_init(&again.log, 1 << 20);
-    assert_int_equal(mu_sandbox_namespace.adopt(w.d, "e-1", offset, &events, &again, &again.s), 0);
+    assert_int_equal(mu_sandbox_namespace.adopt(w->d, "e-1", offset, &events, &again, &again.s), 0);
     char path[120];
-    snprintf(path, sizeof path, "%s/s/e-1/workspace", w.state);
+    snprintf(path, sizeof path, "%s/s/e-1/workspace", w->state);
     write_text(path, "go", "");
-    mu_loop_run(w.loop);
+    mu_loop_run(w->loop);
     assert_int_equal(again.ended, 1);
     assert_int_equal(again.result.exit_code, 5);
     expect_said(&again, "two\n");
@@ -423,28 +425,25 @@ static void a_sandbox_outlives_its_worker_and_is_adopted(void **state MU_UNUSED)
     /* Once more, now that it has ended. */
     mu_sandbox_namespace.detach(again.s);
     mu_buf_fini(&again.log);
-    again = (struct run){.w = &w};
+    again = (struct run){.w = w};
     mu_buf_init(&again.log, 1 << 20);
-    assert_int_equal(mu_sandbox_namespace.adopt(w.d, "e-1", 0, &events, &again, &again.s), 0);
-    mu_loop_run(w.loop);
+    assert_int_equal(mu_sandbox_namespace.adopt(w->d, "e-1", 0, &events, &again, &again.s), 0);
+    mu_loop_run(w->loop);
     assert_int_equal(again.result.exit_code, 5);
     expect_said(&again, "one\n");
     release(&again);
-    close_world(&w);
 }
 
-static void of_an_execution_without_a_trace_the_end_is_unknown(void **state MU_UNUSED)
+static void of_an_execution_without_a_trace_the_end_is_unknown(void **state)
 {
-    struct world w;
-    struct run r = {.w = &w};
-    open_world(&w);
+    struct world *w = *state;
+    struct run r = {.w = w};
     mu_buf_init(&r.log, 1000);
-    assert_int_equal(mu_sandbox_namespace.adopt(w.d, "never-was", 0, &events, &r, &r.s), 0);
-    mu_loop_run(w.loop);
+    assert_int_equal(mu_sandbox_namespace.adopt(w->d, "never-was", 0, &events, &r, &r.s), 0);
+    mu_loop_run(w->loop);
     assert_int_equal(r.result.exit_code, -1);
     assert_string_equal(r.reason, "unknown");
     release(&r);
-    close_world(&w);
 }
 
 static void on_swept(void *arg, size_t removed)
@@ -454,72 +453,64 @@ static void on_swept(void *arg, size_t removed)
     mu_loop_stop(w->loop);
 }
 
-static void a_sweep_ends_what_nobody_wants(void **state MU_UNUSED)
+static void a_sweep_ends_what_nobody_wants(void **state)
 {
-    struct world w;
+    struct world *w = *state;
     struct run r, kept;
-    open_world(&w);
-    start(&w, &r, "e-left", "echo up; sleep 60", NULL);
+    start(w, &r, "e-left", "echo up; sleep 60", NULL);
     r.wait_for = "up\n";
-    mu_loop_run(w.loop);
+    mu_loop_run(w->loop);
     mu_sandbox_namespace.detach(r.s);
     mu_buf_fini(&r.log);
-    start(&w, &kept, "e-kept", "echo up; sleep 0.5; exit 6", NULL);
+    start(w, &kept, "e-kept", "echo up; sleep 0.5; exit 6", NULL);
     kept.wait_for = "up\n";
-    mu_loop_run(w.loop);
-    mu_sandbox_namespace.sweep(w.d, NULL, 0, on_swept, &w);
-    mu_loop_run(w.loop);
+    mu_loop_run(w->loop);
+    mu_sandbox_namespace.sweep(w->d, NULL, 0, on_swept, w);
+    mu_loop_run(w->loop);
     if (!kept.ended) {
-        mu_loop_run(w.loop);
+        mu_loop_run(w->loop);
     }
     assert_int_equal(kept.result.exit_code, 6);
     release(&kept);
-    close_world(&w);
 }
 
-static void deep_and_closed_folders_are_removed_too(void **state MU_UNUSED)
+static void deep_and_closed_folders_are_removed_too(void **state)
 {
-    struct world w;
+    struct world *w = *state;
     struct run r;
-    open_world(&w);
     run_script(
-        &w, &r,
+        w, &r,
         "cd /tmp; i=0; while [ $i -lt 3000 ]; do mkdir d && cd d; i=$((i+1)); done; touch f\n"
         "cd /workspace; mkdir -p a/b/c; touch a/b/c/x; chmod 0 a/b; chmod 500 a; ln -s / a2",
         NULL);
     assert_int_equal(r.result.exit_code, 0);
     release(&r);
-    close_world(&w);
 }
 
 /* --- limits --- */
 
-static void a_disk_limit_ends_the_task(void **state MU_UNUSED)
+static void a_disk_limit_ends_the_task(void **state)
 {
-    struct world w;
+    struct world *w = *state;
     struct run r;
     struct mu_sandbox_spec spec = {.disk_bytes = 20 << 20};
-    open_world(&w);
-    run_script(&w, &r,
+    run_script(w, &r,
                "i=0; while [ $i -lt 5 ]; do head -c 8000000 /dev/zero > f$i; i=$((i+1)); done\n"
                "sleep 30",
                &spec);
     assert_string_equal(r.reason, "disk_limit");
     release(&r);
-    close_world(&w);
 }
 
-static void the_memory_limit_is_told_from_the_counter(void **state MU_UNUSED)
+static void the_memory_limit_is_told_from_the_counter(void **state)
 {
-    struct world w;
+    struct world *w = *state;
     struct run r;
     struct mu_sandbox_spec spec = {.memory_bytes = 64 << 20};
-    open_world(&w);
-    run_script(&w, &r, "exec perl -e '$x = \"a\" x (200 << 20); sleep 20; print length $x'", &spec);
+    run_script(w, &r, "exec perl -e '$x = \"a\" x (200 << 20); sleep 20; print length $x'", &spec);
     assert_string_equal(r.reason, "container_oom");
     assert_true(r.result.oom);
     release(&r);
-    close_world(&w);
 }
 
 /* --- a base of its own --- */
@@ -576,12 +567,10 @@ static int whole_life(void *arg)
     return 0;
 }
 
-static void any_allocation_of_a_whole_life_may_fail(void **state MU_UNUSED)
+static void any_allocation_of_a_whole_life_may_fail(void **state)
 {
-    struct world w;
-    open_world(&w);
-    each_allocation_fails(whole_life, &w);
-    close_world(&w);
+    struct world *w = *state;
+    each_allocation_fails(whole_life, w);
 }
 
 /* --- what protects --- */
@@ -594,12 +583,11 @@ static void on_checked(void *arg, const struct mu_sandbox_report *r)
     mu_loop_stop(((struct world *)arg)->loop);
 }
 
-static void the_check_says_what_really_protects(void **state MU_UNUSED)
+static void the_check_says_what_really_protects(void **state)
 {
-    struct world w;
-    open_world(&w);
-    assert_int_equal(mu_sandbox_namespace.check(w.d, on_checked, &w), 0);
-    mu_loop_run(w.loop);
+    struct world *w = *state;
+    assert_int_equal(mu_sandbox_namespace.check(w->d, on_checked, w), 0);
+    mu_loop_run(w->loop);
     print_message("%s: %s\n", report.strength, report.summary);
     bool all = true;
     for (size_t i = 0; i < report.n_layers; i++) {
@@ -612,16 +600,14 @@ static void the_check_says_what_really_protects(void **state MU_UNUSED)
     assert_true(report.usable);
     assert_true(all);
     assert_string_equal(report.strength, geteuid() == 0 ? "full (root worker)" : "full");
-    close_world(&w);
 }
 
-static void without_namespaces_landlock_and_the_filter_still_hold(void **state MU_UNUSED)
+static void without_namespaces_landlock_and_the_filter_still_hold(void **state)
 {
-    struct world w;
+    struct world *w = *state;
     struct run r;
-    open_world(&w);
-    mu_sandbox_namespace_rung(w.d, 'D');
-    run_script(&w, &r,
+    mu_sandbox_namespace_rung(w->d, 'D');
+    run_script(w, &r,
                "echo here; cat /etc/shadow; ls /root /home; cat /proc/1/environ\n"
                "perl -MSocket -e 'socket(S, AF_INET, SOCK_STREAM, 0) or print \"$!\\n\"'\n"
                "perl -MSocket -e 'socket(S, AF_UNIX, SOCK_STREAM, 0) and print \"unix\\n\"'\n"
@@ -634,12 +620,11 @@ static void without_namespaces_landlock_and_the_filter_still_hold(void **state M
     assert_int_equal(r.result.exit_code, 3);
     expect_read(&r, "/workspace/out", 10, 0, "x\n");
     release(&r);
-    close_world(&w);
 }
 
-static void bubblewrap_makes_the_namespaces_where_we_may_not(void **state MU_UNUSED)
+static void bubblewrap_makes_the_namespaces_where_we_may_not(void **state)
 {
-    struct world w;
+    struct world *w = *state;
     struct run r;
     if (geteuid() == 0) {
         skip(); /* root makes them itself; unit.exec.test_namespace_user runs this as somebody else
@@ -648,9 +633,8 @@ static void bubblewrap_makes_the_namespaces_where_we_may_not(void **state MU_UNU
     if (access("/usr/bin/bwrap", X_OK) < 0) {
         fail_msg("bubblewrap is not installed: script/bootstrap test");
     }
-    open_world(&w);
-    mu_sandbox_namespace_rung(w.d, 'B');
-    run_script(&w, &r,
+    mu_sandbox_namespace_rung(w->d, 'B');
+    run_script(w, &r,
                "id -u; pwd; cat /etc/shadow; echo $HOME; unshare -U true; echo x > out; exit 3",
                NULL);
     expect_said(&r, "1000\n/workspace\n");
@@ -659,39 +643,46 @@ static void bubblewrap_makes_the_namespaces_where_we_may_not(void **state MU_UNU
     assert_int_equal(r.result.exit_code, 3);
     expect_read(&r, "/workspace/out", 10, 0, "x\n");
     release(&r);
-    start(&w, &r, "e-1", "trap 'echo got term; exit 3' TERM; echo up; sleep 60 & wait", NULL);
+    start(w, &r, "e-1", "trap 'echo got term; exit 3' TERM; echo up; sleep 60 & wait", NULL);
     r.stop_at_log = true;
-    mu_loop_run(w.loop);
+    mu_loop_run(w->loop);
     assert_string_equal(r.reason, "task_cancelled");
     expect_said(&r, "got term");
     release(&r);
-    close_world(&w);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_script_runs_and_its_output_and_status_arrive),
-        cmocka_unit_test(nothing_of_the_host_is_seen),
-        cmocka_unit_test(a_task_that_is_stopped_gets_term_and_carries_the_reason),
-        cmocka_unit_test(one_that_ignores_term_is_killed_with_all_it_started),
-        cmocka_unit_test(the_time_limit_is_kept_by_the_keeper),
-        cmocka_unit_test(the_log_is_capped_and_the_task_goes_on),
-        cmocka_unit_test(a_start_that_fails_names_step_and_cause),
-        cmocka_unit_test(files_come_out_and_tricks_do_not),
-        cmocka_unit_test(result_json_and_the_prompt_are_there),
+        cmocka_unit_test_setup_teardown(a_script_runs_and_its_output_and_status_arrive, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(nothing_of_the_host_is_seen, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_task_that_is_stopped_gets_term_and_carries_the_reason,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(one_that_ignores_term_is_killed_with_all_it_started, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(the_time_limit_is_kept_by_the_keeper, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_log_is_capped_and_the_task_goes_on, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_start_that_fails_names_step_and_cause, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(files_come_out_and_tricks_do_not, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(result_json_and_the_prompt_are_there, set_up, tear_down),
         cmocka_unit_test(a_base_is_under_the_workspace_and_stays_untouched),
-        cmocka_unit_test(a_sandbox_outlives_its_worker_and_is_adopted),
-        cmocka_unit_test(of_an_execution_without_a_trace_the_end_is_unknown),
-        cmocka_unit_test(a_sweep_ends_what_nobody_wants),
-        cmocka_unit_test(deep_and_closed_folders_are_removed_too),
-        cmocka_unit_test(a_disk_limit_ends_the_task),
-        cmocka_unit_test(the_memory_limit_is_told_from_the_counter),
+        cmocka_unit_test_setup_teardown(a_sandbox_outlives_its_worker_and_is_adopted, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(of_an_execution_without_a_trace_the_end_is_unknown, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(a_sweep_ends_what_nobody_wants, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(deep_and_closed_folders_are_removed_too, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_disk_limit_ends_the_task, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_memory_limit_is_told_from_the_counter, set_up,
+                                        tear_down),
         cmocka_unit_test(an_unpacked_base_and_a_fake_root),
-        cmocka_unit_test(any_allocation_of_a_whole_life_may_fail),
-        cmocka_unit_test(the_check_says_what_really_protects),
-        cmocka_unit_test(without_namespaces_landlock_and_the_filter_still_hold),
-        cmocka_unit_test(bubblewrap_makes_the_namespaces_where_we_may_not),
+        cmocka_unit_test_setup_teardown(any_allocation_of_a_whole_life_may_fail, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_check_says_what_really_protects, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(without_namespaces_landlock_and_the_filter_still_hold,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(bubblewrap_makes_the_namespaces_where_we_may_not, set_up,
+                                        tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
