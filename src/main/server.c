@@ -256,6 +256,7 @@ static void fill_faces(struct mu_server *s)
         .env = s->env,
         .sessions = s->sessions,
         .dispatch = s->dispatch,
+        .fleet = s->fleet,
         .environments = s->environments,
         .schedules = s->schedules,
         .providers = s->providers,
@@ -300,9 +301,9 @@ static int build_faces(struct mu_server *s, struct mu_err *err)
 {
     const struct mu_config *c = s->conf;
     static const struct mu_route *const tables[] = {
-        mu_oz_run_routes,      mu_oz_event_routes,    mu_oz_environment_routes, mu_oz_file_routes,
-        mu_oz_schedule_routes, mu_oz_provider_routes, mu_meta_routes,           mu_key_routes,
-        mu_server_routes,      mu_worker_routes,      mu_oz_attempt_routes};
+        mu_oz_agent_routes, mu_oz_run_routes,      mu_oz_event_routes,    mu_oz_environment_routes,
+        mu_oz_file_routes,  mu_oz_schedule_routes, mu_oz_provider_routes, mu_meta_routes,
+        mu_key_routes,      mu_server_routes,      mu_worker_routes,      mu_oz_attempt_routes};
     fill_faces(s);
     const struct mu_api_opts ao = {.env = s->env,
                                    .identity = s->identity,

@@ -27,18 +27,38 @@ struct mu_git_cache *mu_worker_git(struct mu_worker *w)
     return w->git;
 }
 
-/* A token of the task for github.com, as the runner would use it. */
-static const char *credential_for(struct mu_attempt *t, const char *url)
+/* As the runner would take it: a variable of the assignment, or of those that its user gave. */
+static mu_bytes token_in(yyjson_val *vars)
 {
+    static const char *const names[] = {"GITHUB_ACCESS_TOKEN", "GH_TOKEN", "GITHUB_TOKEN"};
+    for (size_t i = 0; i < MU_ARRAY_LEN(names); i++) {
+        mu_bytes token = mu_json_get_bytes(vars, names[i]);
+        if (token.len && !memchr(token.ptr, '\n', token.len) && !memchr(token.ptr, 0, token.len)) {
+            return token;
+        }
+    }
+    return MU_B_NONE;
+}
+
+int mu_worker_credential(struct mu_arena *a, yyjson_val *env_vars, const char *url,
+                         const char **ret)
+{
+    static const struct mu_json_limits limits = {.max_bytes = 8 << 20, .max_depth = 4};
+    yyjson_val *users = NULL;
+    *ret = NULL;
     if (strncmp(url, "https://github.com/", 19) != 0) {
-        return NULL;
+        return 0;
     }
-    mu_bytes token = mu_wire_var(&t->as, "GITHUB_ACCESS_TOKEN");
-    token = token.len ? token : mu_wire_var(&t->as, "GH_TOKEN");
-    if (!token.len || memchr(token.ptr, '\n', token.len)) {
-        return NULL;
+    mu_bytes json = mu_json_get_bytes(env_vars, "OZ_ENV_VARS_JSON");
+    if (json.len && mu_json_read(a, json, &limits, &users, NULL) == -ENOMEM) {
+        return -ENOMEM;
     }
-    return mu_arena_printf(&t->arena, "x-access-token:%.*s", MU_ARGS(token)).ptr;
+    mu_bytes token = token_in(users);
+    token = token.len ? token : token_in(env_vars);
+    if (token.len) {
+        *ret = mu_arena_printf(a, "x-access-token:%.*s", MU_ARGS(token)).ptr;
+    }
+    return token.len && !*ret ? -ENOMEM : 0;
 }
 
 static void finish(struct mu_attempt *t)
@@ -117,15 +137,12 @@ static void start_all(struct mu_attempt *t)
     c->starting = true;
     for (size_t i = 0; i < c->n; i++) {
         struct mu_repo *repo = &c->repos[i];
-        const struct mu_checkout_request req = {.url = repo->url,
-                                                .ref = repo->ref,
-                                                .index = (unsigned)i,
-                                                .credential = credential_for(t, repo->url),
-                                                .done = on_done,
-                                                .arg = repo};
+        struct mu_checkout_request req = {
+            .url = repo->url, .ref = repo->ref, .index = (unsigned)i, .done = on_done, .arg = repo};
         repo->pending = true;
         c->pending++;
-        int r = mu_checkout_start(t->w->git, &req, &repo->held);
+        int r = mu_worker_credential(&t->arena, t->as.env_vars, repo->url, &req.credential);
+        r = r < 0 ? r : mu_checkout_start(t->w->git, &req, &repo->held);
         if (r < 0) {
             repo->pending = false;
             c->pending--;

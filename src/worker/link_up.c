@@ -131,6 +131,9 @@ void mu_uplink_hello(struct mu_worker *w)
         mu_jw_str(&jw, mu_str(*f));
     }
     mu_policy_features(w, &jw);
+    if (mu_worker_git(w)) {
+        mu_jw_str(&jw, MU_B("skills"));
+    }
     mu_jw_arr_end(&jw);
     put_list(&jw, "labels", w->conf->labels);
     put_versions(&jw);
@@ -318,6 +321,10 @@ static void on_command(struct mu_worker *w, yyjson_val *data)
     mu_bytes id = mu_json_get_bytes(data, "command_id");
     yyjson_val *what = mu_json_get(data, "command");
     mu_bytes name = yyjson_is_str(what) ? mu_json_bytes(what) : mu_json_get_bytes(what, "type");
+    if (mu_bytes_is(name, "skills")) {
+        mu_skills_command(w, mu_bytes_head(id, 128), data);
+        return;
+    }
     bool drain = mu_bytes_is(name, "drain"), undrain = mu_bytes_is(name, "undrain");
     if (drain || undrain) {
         w->server_drains = drain;

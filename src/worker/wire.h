@@ -91,6 +91,12 @@ void mu_wire_state(struct mu_buf *dst, const struct mu_wire_ids *ids, const char
                    const char *detail);
 void mu_wire_log(struct mu_buf *dst, const struct mu_wire_ids *ids, const char *stream,
                  int64_t offset, mu_bytes chunk);
+struct mu_wire_skill {
+    mu_bytes name, description, path, base_prompt;
+};
+/* The result of the command "skills". */
+void mu_wire_skills_result(struct mu_buf *dst, mu_bytes command_id,
+                           const struct mu_wire_skill *skills, size_t n, bool more);
 void mu_wire_drain(struct mu_buf *dst, const char *reason);
 void mu_wire_command_result(struct mu_buf *dst, mu_bytes command_id, bool ok, const char *code,
                             const char *message);

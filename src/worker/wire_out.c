@@ -91,6 +91,27 @@ void mu_wire_command_result(struct mu_buf *dst, mu_bytes command_id, bool ok, co
     finish(&w);
 }
 
+void mu_wire_skills_result(struct mu_buf *dst, mu_bytes command_id,
+                           const struct mu_wire_skill *skills, size_t n, bool more)
+{
+    struct mu_json_w w = begin(dst, "command_result");
+    mu_jw_kstr(&w, "command_id", command_id);
+    mu_jw_kbool(&w, "ok", true);
+    mu_jw_kbool(&w, "more", more);
+    mu_jw_key(&w, "skills");
+    mu_jw_arr(&w);
+    for (size_t i = 0; i < n; i++) {
+        mu_jw_obj(&w);
+        mu_jw_kstr(&w, "name", skills[i].name);
+        mu_jw_kstr(&w, "description", skills[i].description);
+        mu_jw_kstr(&w, "path", skills[i].path);
+        mu_jw_kstr(&w, "base_prompt", skills[i].base_prompt);
+        mu_jw_obj_end(&w);
+    }
+    mu_jw_arr_end(&w);
+    finish(&w);
+}
+
 /* The output as JSON text of at most `room` bytes; its beginning goes when it is longer. */
 static void put_output(struct mu_json_w *w, mu_bytes output, size_t room)
 {

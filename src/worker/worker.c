@@ -178,6 +178,7 @@ static struct mu_worker *new_worker(const struct mu_env *env, const struct mu_wo
         w->settings.worker_id = conf->worker_id;
         mu_list_init(&w->tasks);
         mu_list_init(&w->ends);
+        mu_list_init(&w->questions);
         if (gethostname(w->hostname, sizeof w->hostname - 1) < 0) {
             w->hostname[0] = 0;
         }

@@ -186,6 +186,8 @@ struct mu_worker {
     void (*after)(struct mu_worker *w); /* the checks, or the sweep */
     struct mu_uplink link;
     struct mu_list tasks, ends;
+    struct mu_list questions; /* about repositories: skills.c */
+    size_t n_questions;
     size_t n_tasks, n_ends; /* n_tasks: those that take a slot */
     struct mu_http_server *http;
     char instance[33], hostname[65];
@@ -252,6 +254,10 @@ void mu_attempt_prepare(struct mu_attempt *t);
 void mu_attempt_start(struct mu_attempt *t);
 /* checkout.c: mu_attempt_start() or mu_attempt_fail() follows */
 struct mu_git_cache *mu_worker_git(struct mu_worker *w);
+/* Git's "user:password" for a URL, or NULL in *ret, from variables as an assignment has them: a
+ * token of GitHub, for github.com and nothing else. -ENOMEM. */
+MU_MUST_USE int mu_worker_credential(struct mu_arena *a, yyjson_val *env_vars, const char *url,
+                                     const char **ret);
 void mu_checkouts_run(struct mu_attempt *t);
 void mu_checkouts_abort(struct mu_attempt *t);
 size_t mu_checkouts_fill(const struct mu_attempt *t, struct mu_sandbox_checkout *dst);
@@ -262,6 +268,8 @@ void mu_checkouts_release(struct mu_attempt *t);
 void mu_lease_init(struct mu_worker *w);
 void mu_lease_watch(struct mu_worker *w);  /* an attempt has come */
 void mu_lease_acked(struct mu_attempt *t); /* acked_seq has grown */
+/* skills.c: the command of that name */
+void mu_skills_command(struct mu_worker *w, mu_bytes id, yyjson_val *data);
 /* adopt.c */
 int mu_adopt_load(struct mu_worker *w, struct mu_journal *j, struct mu_err *err);
 void mu_adopt_run(struct mu_worker *w);

@@ -74,6 +74,7 @@ static void tick(struct mu_timer *timer)
         mu_fleet_unpark(f);
     }
     mu_store_tick(f);
+    mu_skills_tick(f, now);
     mu_leases_tick(f);
     MU_CHECK(mu_timer_set(&f->tick, MU_FLEET_TICK_MS) == 0); /* its place in the heap is there */
 }
@@ -128,6 +129,7 @@ int mu_fleet_new(const struct mu_fleet_opts *opts, struct mu_fleet **ret)
     for (size_t i = 0; i < MU_ARRAY_LEN(lists); i++) {
         mu_list_init(lists[i]);
     }
+    mu_skills_init(f);
     mu_timer_init(&f->tick, opts->core, tick);
     /* numbers of connections never repeat, not even after a restart */
     f->next_conn = mu_fleet_now(f) << 20;
@@ -152,6 +154,7 @@ void mu_fleet_end(struct mu_fleet *f)
     }
     mu_timer_clear(&f->tick);
     f->stopping = f->closed = f->ended = true;
+    mu_skills_fini(f);
     size_t at = 0;
     struct mu_task *t;
     while ((t = mu_map_next(&f->tasks, &at))) {
@@ -193,11 +196,13 @@ void mu_fleet_start(struct mu_fleet *f)
 void mu_fleet_stop(struct mu_fleet *f)
 {
     f->stopping = true;
+    mu_skills_stop(f);
 }
 
 void mu_fleet_close(struct mu_fleet *f)
 {
     f->stopping = f->closed = true;
+    mu_skills_stop(f);
     mu_timer_clear(&f->tick);
 }
 

@@ -8,6 +8,7 @@
 #define MU_APP_FLEET_FLEET_H
 
 #include "app/environments/environments.h"
+#include "app/fleet/skills.h"
 #include "app/sessions/attempts.h"
 
 struct mu_fleet;
@@ -89,6 +90,7 @@ enum mu_order_kind {
     MU_ORDER_CANCEL,
     MU_ORDER_WELCOME,
     MU_ORDER_ACK,
+    MU_ORDER_SKILLS, /* what skills a repository has; MU_REPORT_ANSWER follows */
 };
 
 struct mu_job_var {
@@ -128,6 +130,9 @@ struct mu_order {
     struct mu_id *keep, *stop;
     struct mu_execution *acked;
     size_t n_keep, n_stop, n_acked;
+    /* SKILLS */
+    struct mu_id command;
+    mu_bytes repo, credential; /* a token, or ptr NULL */
     struct mu_arena arena;
 };
 /* Any loop. */
@@ -191,7 +196,8 @@ enum mu_report_kind {
     MU_REPORT_LOG,
     MU_REPORT_ENDED,
     MU_REPORT_DRAIN,
-    MU_REPORT_ALIVE, /* a heartbeat, or a message that only shows the dialect */
+    MU_REPORT_ANSWER, /* to MU_ORDER_SKILLS */
+    MU_REPORT_ALIVE,  /* a heartbeat, or a message that only shows the dialect */
 };
 
 struct mu_report_running {
@@ -234,6 +240,10 @@ struct mu_report {
     struct mu_report_running *running;
     struct mu_id *unacked;
     size_t n_running, n_unacked;
+    bool reads_skills; /* it knows MU_ORDER_SKILLS */
+    /* ANSWER */
+    struct mu_id command;
+    struct mu_skill_set *skills; /* a reference; NULL: it could not, `message` says why */
     struct mu_arena arena;
     struct mu_reply *reply; /* NULL: nobody waits for an answer */
 };

@@ -131,11 +131,12 @@ struct mu_owed {
 
 struct mu_worker {
     struct mu_fleet *f;
-    struct mu_list free_link; /* in f->free */
-    struct mu_list here;      /* in f->here */
-    struct mu_list pin_link;  /* in f->pin_check or f->pin_busy */
-    struct mu_list timed;     /* in f->timed_workers */
-    struct mu_list dirty;     /* in f->dirty */
+    struct mu_list free_link;   /* in f->free */
+    struct mu_list here;        /* in f->here */
+    struct mu_list pin_link;    /* in f->pin_check or f->pin_busy */
+    struct mu_list timed;       /* in f->timed_workers */
+    struct mu_list dirty;       /* in f->dirty */
+    struct mu_list skills_link; /* in f->skills.workers, when it can be asked */
     struct mu_list tasks, owed;
     struct mu_fair *pinned;
     size_t n_pins;                /* tasks whose pin it is */
@@ -174,6 +175,11 @@ struct mu_fleet {
     int64_t unpark_ms;
     struct mu_store *store;   /* store.c */
     struct mu_leases *leases; /* lease.c */
+    struct mu_skills {
+        struct mu_map map;                  /* org, credential and repository -> struct mu_known */
+        struct mu_list kept, open, workers; /* workers: whose turn it is first */
+        size_t n, bytes, n_open, n_waiting;
+    } skills; /* skills.c */
     struct mu_metric *connected, *conflicts, *latency, *lost[4], *protocol_errors, *ignored,
         *queued, *running;
 };
@@ -273,6 +279,17 @@ void mu_worker_dirty(struct mu_worker *w);
 void mu_worker_adopt_all(struct mu_worker *w);
 /* reports.c */
 void mu_worker_hello(struct mu_worker *w, struct mu_report *r);
+
+/* skills.c */
+void mu_skills_init(struct mu_fleet *f);
+void mu_skills_stop(struct mu_fleet *f);
+void mu_skills_fini(struct mu_fleet *f);
+void mu_skills_tick(struct mu_fleet *f, int64_t now);
+/* It said hello: whether it may be asked. */
+void mu_skills_worker(struct mu_worker *w, bool can);
+void mu_skills_left(struct mu_worker *w);
+/* Takes r->skills; false: nobody had asked. */
+bool mu_skills_answered(struct mu_worker *w, struct mu_report *r);
 
 /* store.c: rows of workers, written a few at a time */
 void mu_store_tick(struct mu_fleet *f);

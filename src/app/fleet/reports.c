@@ -24,6 +24,7 @@ struct mu_report *mu_report_free(struct mu_report *r)
 {
     if (r) {
         mu_buf_fini(&r->output);
+        mu_skill_set_unref(r->skills);
         mu_arena_fini(&r->arena);
         mu_free(r);
     }
@@ -161,6 +162,11 @@ static void by_worker(struct mu_worker *w, struct mu_report *r)
     case MU_REPORT_DRAIN:
         w->draining = true;
         mu_worker_update(w);
+        break;
+    case MU_REPORT_ANSWER:
+        if (!mu_skills_answered(w, r)) {
+            mu_metric_add(w->f->ignored, 1);
+        }
         break;
     case MU_REPORT_ALIVE:
         break;
@@ -376,5 +382,6 @@ void mu_worker_hello(struct mu_worker *w, struct mu_report *r)
     mu_worker_adopt_all(w);
     reconcile_ours(w, r);
     w->ready = true;
+    mu_skills_worker(w, r->reads_skills);
     mu_worker_update(w);
 }

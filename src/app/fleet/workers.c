@@ -30,6 +30,7 @@ int mu_worker_get(struct mu_fleet *f, mu_bytes name, struct mu_worker **ret)
     mu_list_init(&w->pin_link);
     mu_list_init(&w->timed);
     mu_list_init(&w->dirty);
+    mu_list_init(&w->skills_link);
     mu_list_init(&w->tasks);
     mu_list_init(&w->owed);
     w->dialect = f->opts.dialect;
@@ -50,6 +51,7 @@ void mu_fleet_worker_free(struct mu_worker *w)
     mu_list_remove(&w->pin_link);
     mu_list_remove(&w->timed);
     mu_list_remove(&w->dirty);
+    mu_list_remove(&w->skills_link);
     while (!mu_list_empty(&w->owed)) {
         mu_free(MU_CONTAINER(mu_list_pop(&w->owed), struct mu_owed, link));
     }
@@ -123,6 +125,9 @@ struct mu_order *mu_order_free(struct mu_order *o)
 {
     if (o) {
         explicit_bzero(o->job.token, sizeof o->job.token);
+        if (o->credential.ptr) {
+            explicit_bzero((char *)(uintptr_t)o->credential.ptr, o->credential.len);
+        }
         mu_arena_fini(&o->arena);
         mu_free(o);
     }
@@ -278,6 +283,7 @@ static void detach(struct mu_worker *w)
     w->peer = NULL;
     w->attached = w->ready = false;
     mu_list_remove(&w->here);
+    mu_skills_left(w);
     mu_list_remove(&w->free_link);
     mu_list_remove(&w->pin_link);
     MU_LIST_EACH(it, tmp, &w->owed)

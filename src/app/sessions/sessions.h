@@ -402,6 +402,17 @@ struct mu_session_recover {
 };
 MU_MUST_USE int mu_session_recover(struct mu_sessions *s, struct mu_session_recover *op);
 
+/* The skills that an org's newest 2,000 sessions name, each session's by itself, in no order. */
+struct mu_session_skills {
+    struct mu_read read;
+    mu_bytes org_id;
+    int (*each)(void *arg, mu_bytes skill, int64_t created_ms); /* reader thread */
+    void *arg;
+    void (*done)(struct mu_session_skills *op, int result);
+    void *ctx;
+};
+MU_MUST_USE int mu_session_skills(struct mu_sessions *s, struct mu_session_skills *op);
+
 /* Sessions past their deadline, once: each is ended (TIMED_OUT) and told to `expired` on the core
  * loop. Call every second. */
 struct mu_sweeper;

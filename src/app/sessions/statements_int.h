@@ -11,6 +11,6 @@ struct mu_planned {
 };
 
 extern const struct mu_planned mu_list_planned[], mu_query_planned[], mu_sweep_planned[],
-    mu_moves_planned[], mu_quota_planned[], mu_attempts_planned[];
+    mu_moves_planned[], mu_quota_planned[], mu_attempts_planned[], mu_skills_planned[];
 
 #endif

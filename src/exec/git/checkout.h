@@ -1,7 +1,8 @@
-/* Repositories for sandboxes: one bare mirror per URL and worker, one checked-out base per (mirror,
- * commit), kept by last use. Sandboxes get a base as the lower layer of an overlay and the mirror's
- * objects read-only, so that a warm repository costs a mount (sandbox.md 8). Only the worker
- * fetches; nothing that a repository says is executed (hooks, filters, fsmonitor, submodules, LFS).
+/* Repositories for sandboxes: one bare mirror per URL and worker, one checked-out
+ * base per (mirror, commit), kept by last use. Sandboxes get a base as the lower layer of an
+ * overlay and the mirror's objects read-only, so that a warm repository costs a mount (sandbox.md
+ * 8). Only the worker fetches; nothing that a repository says is executed (hooks, filters,
+ * fsmonitor, submodules, LFS).
  */
 #ifndef MU_EXEC_GIT_CHECKOUT_H
 #define MU_EXEC_GIT_CHECKOUT_H
@@ -53,6 +54,34 @@ MU_MUST_USE int mu_checkout_start(struct mu_git_cache *g, const struct mu_checko
 struct mu_checkout *mu_checkout_abort(struct mu_checkout *c);
 /* From done() on, also after an error: the base may go from now on. Returns NULL. */
 struct mu_checkout *mu_checkout_release(struct mu_checkout *c);
+
+/* --- files of a commit, from the mirror alone: no work tree is made --- */
+
+struct mu_git_file {
+    mu_bytes path; /* valid UTF-8 without control characters, no part of it "." or ".." */
+    mu_bytes text; /* whatever bytes it holds */
+};
+struct mu_git_files {
+    const struct mu_git_file *files;
+    size_t n;
+    bool more; /* there were further ones than the limits admit */
+    char commit[41];
+};
+enum { MU_GIT_READ_ROOTS = 8, MU_GIT_READ_FILES = 200, MU_GIT_READ_BYTES = 1 << 20 };
+struct mu_git_read_request {
+    const char *url, *ref, *credential; /* as above */
+    const char *const *roots;           /* folders ("a/b") to look in, ended by NULL: at most
+                                           MU_GIT_READ_ROOTS; static */
+    const char *name;                   /* of the wanted files; static */
+    unsigned max_depth;                 /* folders between a root and the file */
+    size_t max_file_bytes;              /* a larger file is left out */
+    /* Exactly once, never from inside start: 0 and the files (valid inside done() only), or an
+     * error as above. Symbolic links and submodules are never followed. */
+    void (*done)(void *arg, int result, const struct mu_git_files *files, const char *why);
+    void *arg;
+};
+/* Brings the mirror up to date as a checkout does, under the same limits. -ENOMEM. */
+MU_MUST_USE int mu_git_read_start(struct mu_git_cache *g, const struct mu_git_read_request *req);
 
 /* For re-adopted sandboxes: holds a base by its folder, so that it stays. MU_E_NOT_FOUND. */
 MU_MUST_USE int mu_checkout_hold(struct mu_git_cache *g, const char *tree,

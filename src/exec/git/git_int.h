@@ -1,4 +1,4 @@
-/* Shared by cache.c, job.c and steps.c. */
+/* Shared by the files of this folder. */
 #ifndef MU_EXEC_GIT_GIT_INT_H
 #define MU_EXEC_GIT_GIT_INT_H
 
@@ -14,7 +14,15 @@ enum {
     MU_GIT_ANSWERS = 32, /* remembered refs of a mirror */
     MU_GIT_WHY = 400,
     MU_GIT_MAX_INDEX = 8,
+    MU_GIT_OUT = 2 << 20, /* bytes that one git process may print */
 };
+
+/* Nothing that a repository or a user of this machine configured is executed. */
+#define MU_GIT                                                                                     \
+    "git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0",      \
+        "-c", "maintenance.auto=false", "-c", "submodule.recurse=false", "-c",                     \
+        "fetch.recurseSubmodules=false", "-c", "checkout.workers=0", "-c",                         \
+        "advice.detachedHead=false"
 
 /* What the server said a ref is, and when. */
 struct mu_git_answer {
@@ -71,6 +79,8 @@ struct mu_checkout {
     struct mu_checkout_view view;
 };
 
+struct mu_git_reading; /* read.c */
+
 /* The work for one (URL, ref, index): every checkout that asks for it meanwhile shares it. */
 struct mu_git_job {
     struct mu_list link, wait, slot;
@@ -81,12 +91,14 @@ struct mu_git_job {
     unsigned index;
     bool warm;
     char commit[MU_GIT_COMMIT + 1], branch[201];
-    const char *temp; /* folder below tmp/ */
+    const char *temp;               /* folder below tmp/ */
+    struct mu_git_reading *reading; /* files are wanted, not a base; nobody shares it */
     struct mu_arena arena;
     struct mu_post post;
     /* the running process */
     struct mu_process *process;
     const char *const *argv, *const *env;
+    mu_bytes input; /* of the next process; of the arena */
     struct mu_buf out;
     void (*then)(struct mu_git_job *job, const struct mu_process_result *result);
     char why[MU_GIT_WHY];
@@ -110,6 +122,9 @@ void mu_git_trim_(struct mu_git_cache *g);
 /* Moves a folder out of the way at once and removes it in the pool. */
 void mu_git_discard_(struct mu_git_cache *g, const char *path);
 /* job.c */
+/* -ENOMEM: NULL. `index` is that of a checkout. */
+struct mu_git_job *mu_git_job_new_(struct mu_git_cache *g, const char *url, const char *ref,
+                                   unsigned index, const char *credential);
 /* Runs git when a slot is free: `argv` of the job's arena, beginning with "git". */
 void mu_git_run_(struct mu_git_job *job, const char *const *argv,
                  void (*then)(struct mu_git_job *job, const struct mu_process_result *result));
@@ -119,6 +134,19 @@ void mu_git_job_end_(struct mu_git_job *job, struct mu_git_base *base);
 void mu_git_resolve_(struct mu_git_job *job);
 /* The job has the mirror to itself. */
 void mu_git_locked_(struct mu_git_job *job);
+/* mu_git_run_() with a list that is copied. */
+void mu_git_step_(struct mu_git_job *job, const char *const *list, size_t n,
+                  void (*then)(struct mu_git_job *job, const struct mu_process_result *result));
+/* Ends the job with git's own last word. */
+void mu_git_failed_(struct mu_git_job *job, const char *what,
+                    const struct mu_process_result *result);
+/* The mirror's size was found out. */
+void mu_git_weighed_(struct mu_git_job *job, int64_t bytes);
+/* read.c */
+/* The commit is in the mirror, which the job has to itself. */
+void mu_git_read_tree_(struct mu_git_job *job);
+/* The job ends without files. */
+void mu_git_read_failed_(struct mu_git_job *job);
 /* Ends the job with an error worded for people. */
 void mu_git_fail_(struct mu_git_job *job, int code, const char *fmt, ...) MU_PRINTF(3, 4);
 

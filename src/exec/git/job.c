@@ -6,8 +6,6 @@
 #include "base/encode.h"
 #include "exec/git/git_int.h"
 
-enum { OUT_MAX = 1 << 20, ERR_SHOWN = 300 };
-
 /* --- processes --- */
 
 static void start_ready(struct mu_git_cache *g);
@@ -39,14 +37,16 @@ static void start_one(struct mu_git_job *job)
         .argv = job->argv,
         .env = job->env,
         .cwd = g->settings.dir,
+        .input = job->input,
         .timeout_ms = g->settings.fetch_timeout_ms,
-        .max_output = OUT_MAX,
+        .max_output = MU_GIT_OUT,
         .on_output = on_output,
         .done = on_done,
         .arg = job,
     };
     mu_buf_clear(&job->out);
     int r = mu_process_real.start(g->loop, &req, &job->process);
+    job->input = MU_B_NONE;
     if (r < 0) {
         mu_git_fail_(job, r, "git could not be started: %s", mu_err_text(r));
         return;
@@ -139,6 +139,9 @@ void mu_git_job_end_(struct mu_git_job *job, struct mu_git_base *base)
         mu_git_base_touch_(g, base);
         base->held++; /* not while the others are told */
     }
+    if (job->reading) {
+        mu_git_read_failed_(job);
+    }
     while (!mu_list_empty(&job->checkouts)) {
         tell(MU_CONTAINER(job->checkouts.next, struct mu_checkout, link), job, base);
     }
@@ -191,12 +194,17 @@ static const char *header_of(struct mu_git_job *job, const char *credential)
     return r;
 }
 
+static bool is_https(const char *url)
+{
+    return strncmp(url, "https://", 8) == 0;
+}
+
 /* The environment of the cache, and with a credential the header for this one server. */
 static int build_env(struct mu_git_job *job, const char *credential)
 {
     const char **base = job->cache->env;
     job->env = base;
-    if (!credential || strncmp(job->url, "https://", 8) != 0) {
+    if (!credential || !is_https(job->url)) {
         return 0;
     }
     size_t n = 0, host = 8 + strcspn(job->url + 8, "/");
@@ -222,7 +230,7 @@ static struct mu_git_job *job_find(struct mu_git_cache *g, const struct mu_check
     MU_LIST_EACH(it, tmp, &g->jobs)
     {
         struct mu_git_job *job = MU_CONTAINER(it, struct mu_git_job, link);
-        if (job->index == req->index && !strcmp(job->url, req->url) &&
+        if (!job->reading && job->index == req->index && !strcmp(job->url, req->url) &&
             !strcmp(job->ref, req->ref) && !job->header && !req->credential) {
             return job;
         }
@@ -240,24 +248,25 @@ static void begin(struct mu_post *post)
     mu_git_resolve_(job);
 }
 
-static struct mu_git_job *job_new(struct mu_git_cache *g, const struct mu_checkout_request *req)
+struct mu_git_job *mu_git_job_new_(struct mu_git_cache *g, const char *url, const char *ref,
+                                   unsigned index, const char *credential)
 {
-    struct mu_git_mirror *m = mu_git_mirror_get_(g, req->url);
+    struct mu_git_mirror *m = mu_git_mirror_get_(g, url);
     struct mu_git_job *job = m ? mu_calloc(1, sizeof *job) : NULL;
     if (!job) {
         return NULL;
     }
     job->cache = g;
     job->mirror = m;
-    job->index = req->index;
+    job->index = index;
     mu_list_init(&job->checkouts);
     mu_list_init(&job->slot);
     mu_list_init(&job->wait);
     mu_arena_init(&job->arena, 1 << 20);
-    mu_buf_init(&job->out, OUT_MAX);
-    job->url = mu_arena_dup(&job->arena, mu_str(req->url)).ptr;
-    job->ref = mu_arena_dup(&job->arena, mu_str(req->ref)).ptr;
-    if (!job->url || !job->ref || build_env(job, req->credential) < 0) {
+    mu_buf_init(&job->out, MU_GIT_OUT);
+    job->url = mu_arena_dup(&job->arena, mu_str(url)).ptr;
+    job->ref = mu_arena_dup(&job->arena, mu_str(ref)).ptr;
+    if (!job->url || !job->ref || build_env(job, credential) < 0) {
         mu_arena_fini(&job->arena);
         mu_free(job);
         return NULL;
@@ -276,7 +285,7 @@ int mu_checkout_start(struct mu_git_cache *g, const struct mu_checkout_request *
     struct mu_checkout *c = mu_calloc(1, sizeof *c);
     struct mu_git_job *job = c ? job_find(g, req) : NULL;
     if (c && !job) {
-        job = job_new(g, req);
+        job = mu_git_job_new_(g, req->url, req->ref, req->index, req->credential);
     }
     if (!job) {
         mu_free(c);

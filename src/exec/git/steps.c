@@ -11,13 +11,6 @@
 #include "io/folder.h"
 #include "proto/repo.h"
 
-/* Nothing that a repository or a user of this machine configured is executed. */
-#define GIT                                                                                        \
-    "git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0",      \
-        "-c", "maintenance.auto=false", "-c", "submodule.recurse=false", "-c",                     \
-        "fetch.recurseSubmodules=false", "-c", "checkout.workers=0", "-c",                         \
-        "advice.detachedHead=false"
-
 static void look(struct mu_git_job *job);
 static void fetch(struct mu_git_job *job);
 static void check_out(struct mu_git_job *job);
@@ -43,9 +36,8 @@ static void progress(struct mu_git_job *job, const char *text)
     }
 }
 
-/* Ends the job with git's own last word. */
-static void git_failed(struct mu_git_job *job, const char *what,
-                       const struct mu_process_result *result)
+void mu_git_failed_(struct mu_git_job *job, const char *what,
+                    const struct mu_process_result *result)
 {
     if (result->end == MU_PROCESS_TIMEOUT) {
         mu_git_fail_(job, MU_E_TIMEOUT, "%s: not done after %lld s", what,
@@ -77,8 +69,8 @@ static const char *const *args(struct mu_git_job *job, const char *const *list, 
     return argv;
 }
 
-static void run(struct mu_git_job *job, const char *const *list, size_t n,
-                void (*then)(struct mu_git_job *job, const struct mu_process_result *result))
+void mu_git_step_(struct mu_git_job *job, const char *const *list, size_t n,
+                  void (*then)(struct mu_git_job *job, const struct mu_process_result *result))
 {
     const char *const *argv = args(job, list, n);
     if (!argv) {
@@ -175,7 +167,7 @@ static void read_refs(struct mu_git_job *job)
 static void resolved(struct mu_git_job *job, const struct mu_process_result *result)
 {
     if (result->end != MU_PROCESS_EXITED || result->code != 0) {
-        git_failed(job, "asking the repository", result);
+        mu_git_failed_(job, "asking the repository", result);
         return;
     }
     job->admitted = true;
@@ -206,7 +198,7 @@ void mu_git_resolve_(struct mu_git_job *job)
         return;
     }
     const char **argv = mu_arena_calloc(&job->arena, 40 * sizeof *argv);
-    const char *const head[] = {GIT, "ls-remote", "--symref", "--", job->url, "HEAD"};
+    const char *const head[] = {MU_GIT, "ls-remote", "--symref", "--", job->url, "HEAD"};
     size_t n = MU_ARRAY_LEN(head);
     if (!argv) {
         mu_git_fail_(job, -ENOMEM, "out of memory");
@@ -237,7 +229,7 @@ static struct mu_git_base *base_of(struct mu_git_job *job)
 static void asked(struct mu_git_job *job, const struct mu_process_result *result)
 {
     if (result->end != MU_PROCESS_EXITED || result->code != 0) {
-        git_failed(job, "asking the repository", result);
+        mu_git_failed_(job, "asking the repository", result);
         return;
     }
     job->admitted = true;
@@ -255,8 +247,8 @@ static bool ask_first(struct mu_git_job *job)
     if (!job->mirror->closed || job->admitted) {
         return false;
     }
-    const char *const list[] = {GIT, "ls-remote", "--", job->url, "HEAD"};
-    run(job, list, MU_ARRAY_LEN(list), asked);
+    const char *const list[] = {MU_GIT, "ls-remote", "--", job->url, "HEAD"};
+    mu_git_step_(job, list, MU_ARRAY_LEN(list), asked);
     return true;
 }
 
@@ -265,7 +257,7 @@ static void look(struct mu_git_job *job)
     if (ask_first(job)) {
         return;
     }
-    struct mu_git_base *b = base_of(job);
+    struct mu_git_base *b = job->reading ? NULL : base_of(job);
     if (b) {
         job->warm = true;
         mu_git_job_end_(job, b);
@@ -283,7 +275,7 @@ static void look(struct mu_git_job *job)
 static void probed(struct mu_git_job *job, const struct mu_process_result *result)
 {
     if (result->end == MU_PROCESS_EXITED && result->code == 0) {
-        check_out(job);
+        (job->reading ? mu_git_read_tree_ : check_out)(job);
     } else if (!job->fetched) {
         fetch(job);
     } else {
@@ -298,14 +290,14 @@ static void probe(struct mu_git_job *job)
         mu_git_fail_(job, -ENOMEM, "out of memory");
         return;
     }
-    const char *const list[] = {GIT, "-C", job->mirror->path, "cat-file", "-e", commit};
-    run(job, list, MU_ARRAY_LEN(list), probed);
+    const char *const list[] = {MU_GIT, "-C", job->mirror->path, "cat-file", "-e", commit};
+    mu_git_step_(job, list, MU_ARRAY_LEN(list), probed);
 }
 
 static void inited(struct mu_git_job *job, const struct mu_process_result *result)
 {
     if (result->end != MU_PROCESS_EXITED || result->code != 0) {
-        git_failed(job, "making the mirror", result);
+        mu_git_failed_(job, "making the mirror", result);
         return;
     }
     fetch(job);
@@ -316,14 +308,15 @@ void mu_git_locked_(struct mu_git_job *job)
     if (ask_first(job)) {
         return;
     }
-    struct mu_git_base *b = base_of(job); /* another job may have made it meanwhile */
+    /* another job may have made it meanwhile */
+    struct mu_git_base *b = job->reading ? NULL : base_of(job);
     if (b) {
         mu_git_job_end_(job, b);
     } else if (job->mirror->exists) {
         probe(job);
     } else {
-        const char *const list[] = {GIT, "init", "-q", "--bare", "--", job->mirror->path};
-        run(job, list, MU_ARRAY_LEN(list), inited);
+        const char *const list[] = {MU_GIT, "init", "-q", "--bare", "--", job->mirror->path};
+        mu_git_step_(job, list, MU_ARRAY_LEN(list), inited);
     }
 }
 
@@ -350,17 +343,17 @@ static void fetched_commit(struct mu_git_job *job, const struct mu_process_resul
 static void fetched(struct mu_git_job *job, const struct mu_process_result *result)
 {
     if (result->end != MU_PROCESS_EXITED || result->code != 0) {
-        git_failed(job, "fetching", result);
+        mu_git_failed_(job, "fetching", result);
         return;
     }
     job->mirror->closed = job->header != NULL;
     job->admitted = true;
     write_fetched(job->mirror);
     if (is_commit(mu_str(job->ref))) {
-        const char *const list[] = {GIT,     "-C",     job->mirror->path,
+        const char *const list[] = {MU_GIT,  "-C",     job->mirror->path,
                                     "fetch", "-q",     "--no-write-fetch-head",
                                     "--",    job->url, job->commit};
-        run(job, list, MU_ARRAY_LEN(list), fetched_commit);
+        mu_git_step_(job, list, MU_ARRAY_LEN(list), fetched_commit);
         return;
     }
     job->fetched = true;
@@ -370,7 +363,7 @@ static void fetched(struct mu_git_job *job, const struct mu_process_result *resu
 static void fetch(struct mu_git_job *job)
 {
     progress(job, "fetching the repository");
-    const char *const list[] = {GIT,
+    const char *const list[] = {MU_GIT,
                                 "-C",
                                 job->mirror->path,
                                 "fetch",
@@ -382,7 +375,7 @@ static void fetch(struct mu_git_job *job)
                                 job->url,
                                 "+refs/heads/*:refs/heads/*",
                                 "+refs/tags/*:refs/tags/*"};
-    run(job, list, MU_ARRAY_LEN(list), fetched);
+    mu_git_step_(job, list, MU_ARRAY_LEN(list), fetched);
 }
 
 /* --- check out --- */
@@ -459,6 +452,13 @@ static int compose(struct mu_git_job *job, int git)
     return r;
 }
 
+void mu_git_weighed_(struct mu_git_job *job, int64_t bytes)
+{
+    job->cache->bytes += bytes - job->mirror->bytes;
+    job->mirror->bytes = bytes;
+    write_fetched(job->mirror);
+}
+
 struct measure {
     uv_work_t work;
     struct mu_git_job *job;
@@ -482,9 +482,7 @@ static void measured(uv_work_t *w, int status)
     int64_t bytes = MU_MAX(m->tree_bytes, 0), mirror = MU_MAX(m->mirror_bytes, 0);
     mu_free(m->tree);
     mu_free(m);
-    g->bytes += mirror - job->mirror->bytes;
-    job->mirror->bytes = mirror;
-    write_fetched(job->mirror);
+    mu_git_weighed_(job, mirror);
     char key[MU_GIT_KEY + 1];
     mu_git_base_key_(job->url, job->commit, job->index, key);
     struct mu_git_base *b = mu_git_base_add_(g, job->mirror, key, job->commit, job->temp, bytes);
@@ -499,7 +497,7 @@ static void measured(uv_work_t *w, int status)
 static void checked_out(struct mu_git_job *job, const struct mu_process_result *result)
 {
     if (result->end != MU_PROCESS_EXITED || result->code != 0) {
-        git_failed(job, "checking out", result);
+        mu_git_failed_(job, "checking out", result);
         return;
     }
     char path[4200], inside[64];
@@ -541,6 +539,6 @@ static void check_out(struct mu_git_job *job)
         mu_git_fail_(job, r, "the checkout could not be made: %s", mu_err_text(r));
         return;
     }
-    const char *const list[] = {GIT, "-C", tree, "reset", "-q", "--hard", job->commit};
-    run(job, list, MU_ARRAY_LEN(list), checked_out);
+    const char *const list[] = {MU_GIT, "-C", tree, "reset", "-q", "--hard", job->commit};
+    mu_git_step_(job, list, MU_ARRAY_LEN(list), checked_out);
 }

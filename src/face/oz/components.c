@@ -59,9 +59,24 @@ const char *const mu_oz_components[] = {
     "RunId",
     STR,
     "AgentList",
-    "{\"type\":\"object\",\"required\":[\"agents\",\"items\"],\"properties\":{\"agents\":{\"type\":"
-    "\"array\"},\"items\":{\"type\":"
-    "\"array\"},\"request_id\":" STR "}}",
+    "{\"type\":\"object\",\"required\":[\"agents\",\"items\"],\"properties\":{\"agents\":" LIST(REF(
+        "Agent")) ",\"items\":" LIST(REF("Agent")) ",\"unavailable\":" LIST("{\"type\":\"object\","
+                                                                            "\"properties\":{"
+                                                                            "\"repo\":" STR
+                                                                            ",\"message\":" STR
+                                                                            "}}") ",\"truncated\""
+                                                                                  ":" BOOL
+                                                                                  ",\"request_"
+                                                                                  "id\":" STR "}}",
+    "Agent",
+    "{\"type\":\"object\",\"required\":[\"name\",\"variants\"],\"properties\":{\"name\":" STR
+    ",\"variants\":" LIST(
+        "{\"type\":\"object\",\"required\":[\"id\",\"base_prompt\",\"description\","
+        "\"environments\",\"source\"],\"properties\":{\"id\":" STR ",\"base_prompt\":" STR
+        ",\"description\":" STR ",\"environments\":" LIST(
+            "{\"type\":\"object\",\"properties\":{\"uid\":" STR ",\"name\":" STR
+            "}}") ",\"source\":{\"type\":\"object\",\"properties\":{\"owner\":" STR ",\"name\":" STR
+                  ",\"skill_path\":" STR "}},\"last_run_timestamp\":" TIMEN "}}") "}}",
     "Environment",
     "{\"type\":\"object\",\"required\":[\"environment_id\",\"id\",\"name\",\"docker_image\","
     "\"repos\",\"setup_commands\",\"env_vars\","

@@ -15,6 +15,7 @@ struct mu_oz {
     const struct mu_env *env;
     struct mu_sessions *sessions;
     struct mu_dispatch *dispatch;
+    struct mu_fleet *fleet;
     struct mu_environments *environments;
     struct mu_schedules *schedules;
     struct mu_providers *providers;
@@ -36,6 +37,7 @@ struct mu_oz {
 
 /* The routes of all files of this folder, each table ended by {.path = NULL}. */
 extern const struct mu_route mu_oz_run_routes[];
+extern const struct mu_route mu_oz_agent_routes[];
 extern const struct mu_route mu_oz_event_routes[];
 extern const struct mu_route mu_oz_file_routes[];
 extern const struct mu_route mu_oz_attempt_routes[]; /* with a session token */

@@ -1,5 +1,4 @@
-/* The run routes: table, list, cancel, delete, and what the skills listing can say without
- * repositories. */
+/* The run routes: table, list, cancel, delete. */
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -375,17 +374,6 @@ static void delete_run(struct mu_call *c)
     }
 }
 
-/* Skills live in repositories, and no repository is read before the workers come: the list is
- * empty, in both spellings. */
-static void list_agents(struct mu_call *c)
-{
-    struct mu_json_w w = mu_json_w(mu_call_buf(c));
-    mu_jw_obj(&w);
-    mu_jw_kraw(&w, "agents", MU_B("[]"));
-    mu_jw_kraw(&w, "items", MU_B("[]"));
-    mu_call_send_object(c, &w);
-}
-
 /* --- schemas and routes --- */
 
 static const struct mu_schema strings = {.type = MU_S_STRING, .max = 4096};
@@ -564,12 +552,6 @@ static const struct mu_schema get_query[] = {
      .max = 50,
      .doc = "Seconds to wait for the run to end, at most 50."},
     {0}};
-static const struct mu_schema agent_query[] = {
-    {.name = "repo", .type = MU_S_STRING, .max = 200, .doc = "owner/repo."},
-    {.name = "refresh", .type = MU_S_STRING, .words = "true false", .doc = "Look again."},
-    {.name = "sort_by", .type = MU_S_STRING, .words = "name last_run", .doc = "Order."},
-    {0}};
-
 #define CREATE(p, opid)                                                                            \
     {                                                                                              \
         .method = MU_HTTP_POST, .path = p, .face = MU_FACE_OZ, .auth = MU_AUTH_TENANT,             \
@@ -628,14 +610,4 @@ const struct mu_route mu_oz_run_routes[] = {
      .summary = "Create a run from the same request again.",
      .response = "RunCreated",
      .errors = "404 422 429 503"},
-    {.method = MU_HTTP_GET,
-     .path = "/api/v1/agent",
-     .face = MU_FACE_OZ,
-     .auth = MU_AUTH_TENANT,
-     .query = agent_query,
-     .handler = list_agents,
-     .id = "listAgents",
-     .summary = "Skills that can be run.",
-     .response = "AgentList",
-     .errors = "503"},
     {.path = NULL}};

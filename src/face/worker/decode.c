@@ -230,6 +230,19 @@ static mu_bytes caps_of(struct mu_report *r, yyjson_val *data)
     return caps;
 }
 
+static bool has_word(yyjson_val *list, const char *word)
+{
+    size_t i, n;
+    yyjson_val *item;
+    yyjson_arr_foreach(list, i, n, item)
+    {
+        if (mu_bytes_is(mu_json_bytes(item), word)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int take_hello(struct mu_link *l, yyjson_val *data, struct mu_report *r)
 {
     l->said_hello = l->native = true;
@@ -238,6 +251,7 @@ static int take_hello(struct mu_link *l, yyjson_val *data, struct mu_report *r)
     r->capacity = mu_json_get_i64(data, "capacity", -1);
     r->version = keep_word(r, mu_json_get_bytes(data, "version"), REASON_MAX);
     r->caps = caps_of(r, data);
+    r->reads_skills = has_word(mu_json_get(data, "features"), "skills");
     return take_running(data, r);
 }
 
@@ -246,6 +260,43 @@ static void take_log(yyjson_val *data, struct mu_report *r)
     r->stream = mu_bytes_is(mu_json_get_bytes(data, "stream"), "stderr");
     r->offset = mu_json_get_i64(data, "offset", -1);
     r->chunk = mu_arena_dup(&r->arena, mu_json_get_bytes(data, "chunk"));
+}
+
+/* Of each skill what may be believed; the rest of what it says is passed over. */
+static int take_skills(yyjson_val *list, struct mu_report *r)
+{
+    size_t i, n;
+    yyjson_val *item;
+    if (!yyjson_is_arr(list)) {
+        r->message = MU_B("the worker's answer was not understood");
+        return 0;
+    }
+    int x = mu_skill_set_new(&r->skills);
+    yyjson_arr_foreach(list, i, n, item)
+    {
+        const struct mu_skill skill = {.name = mu_json_get_bytes(item, "name"),
+                                       .description = mu_json_get_bytes(item, "description"),
+                                       .path = mu_json_get_bytes(item, "path"),
+                                       .base_prompt = mu_json_get_bytes(item, "base_prompt")};
+        x = x < 0 ? x : mu_skill_set_add(r->skills, &skill);
+        if (x == -ENOMEM || x == MU_E_LIMIT) {
+            break;
+        }
+        x = 0;
+    }
+    return x == -ENOMEM ? x : 0;
+}
+
+static int take_answer(yyjson_val *data, struct mu_report *r)
+{
+    if (!take_id(mu_json_get(data, "command_id"), NULL, &r->command)) {
+        return MU_E_INVALID;
+    }
+    if (mu_json_get_bool(data, "ok", false)) {
+        return take_skills(mu_json_get(data, "skills"), r);
+    }
+    r->message = keep_word(r, mu_json_get_bytes(data, "message"), REASON_MAX);
+    return 0;
 }
 
 /* --- dispatch --- */
@@ -264,6 +315,7 @@ static const struct word {
     {"task_state", MU_REPORT_STATE, true, true},
     {"task_log", MU_REPORT_LOG, true, true},
     {"drain", MU_REPORT_DRAIN, false, true},
+    {"command_result", MU_REPORT_ANSWER, false, true},
 };
 
 static const struct word *word_of(const struct mu_link *l, mu_bytes type)
@@ -300,6 +352,8 @@ static int fill(struct mu_link *l, const struct word *word, yyjson_val *data, st
         return r->offset > MU_LOG_OFFSET_MAX ? MU_E_INVALID : r->chunk.ptr ? 0 : -ENOMEM;
     case MU_REPORT_HELLO:
         return take_hello(l, data, r);
+    case MU_REPORT_ANSWER:
+        return take_answer(data, r);
     default:
         return 0;
     }

@@ -325,6 +325,21 @@ static void welcome(const struct mu_worker_face *face, const struct mu_order *o,
     end(&w);
 }
 
+static void skills(const struct mu_order *o, struct mu_buf *b)
+{
+    struct mu_json_w w = begin(b, "command");
+    mu_jw_kstr(&w, "command_id", mu_id_bytes(&o->command));
+    mu_jw_kcstr(&w, "command", "skills");
+    mu_jw_kstr(&w, "repo", o->repo);
+    if (o->credential.ptr) { /* as an assignment would bring it */
+        mu_jw_key(&w, "env_vars");
+        mu_jw_obj(&w);
+        add_var(&w, "GITHUB_ACCESS_TOKEN", o->credential);
+        mu_jw_obj_end(&w);
+    }
+    end(&w);
+}
+
 void mu_link_encode(const struct mu_worker_face *face, const struct mu_order *o,
                     struct mu_buf *first, struct mu_buf *second)
 {
@@ -342,6 +357,9 @@ void mu_link_encode(const struct mu_worker_face *face, const struct mu_order *o,
         break;
     case MU_ORDER_WELCOME:
         welcome(face, o, first);
+        break;
+    case MU_ORDER_SKILLS:
+        skills(o, first);
         break;
     case MU_ORDER_ACK: {
         struct mu_json_w w = begin(first, "ack");

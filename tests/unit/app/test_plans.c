@@ -168,6 +168,7 @@ static void lists_and_sweeps_are_answered_from_their_index(struct world *w)
     check_all(w, mu_moves_planned);
     check_all(w, mu_quota_planned);
     check_all(w, mu_attempts_planned);
+    check_all(w, mu_skills_planned);
     const struct mu_planned due[] = {{&mu_q_sched_due, "schedules_due"}, {NULL, NULL}};
     check_all(w, due);
     with_db(w, "DELETE FROM sessions", NULL, NULL);

@@ -467,9 +467,148 @@ static void a_stop_ends_what_is_under_way(void **state)
     assert_int_equal(mu_folder_remove(w.top), 0);
 }
 
+/* --- files of a commit --- */
+
+struct reading {
+    struct world *w;
+    int result;
+    char paths[2000], texts[2000], why[400], commit[41];
+    size_t n;
+    bool more;
+};
+
+static void on_files(void *arg, int result, const struct mu_git_files *files, const char *why)
+{
+    struct reading *rd = arg;
+    rd->result = result;
+    snprintf(rd->why, sizeof rd->why, "%s", why ? why : "");
+    if (files) {
+        rd->n = files->n;
+        rd->more = files->more;
+        memcpy(rd->commit, files->commit, sizeof rd->commit);
+        for (size_t i = 0; i < files->n; i++) {
+            size_t p = strlen(rd->paths), t = strlen(rd->texts);
+            snprintf(rd->paths + p, sizeof rd->paths - p, "%.*s\n", MU_ARGS(files->files[i].path));
+            snprintf(rd->texts + t, sizeof rd->texts - t, "%.*s|",
+                     (int)MU_MIN(files->files[i].text.len, 20), files->files[i].text.ptr);
+        }
+    }
+    if (--rd->w->open == 0) {
+        mu_loop_stop(rd->w->loop);
+    }
+}
+
+static const char *const roots[] = {".a/s", ".b/s", NULL};
+
+static int start_reading(struct world *w, struct reading *rd, const char *url, const char *ref)
+{
+    *rd = (struct reading){.w = w};
+    const struct mu_git_read_request req = {.url = url,
+                                            .ref = ref,
+                                            .roots = roots,
+                                            .name = "F.md",
+                                            .max_depth = 2,
+                                            .max_file_bytes = 100,
+                                            .done = on_files,
+                                            .arg = rd};
+    int r = mu_git_read_start(w->cache, &req);
+    w->open += r == 0;
+    return r;
+}
+
+static void read_files(struct world *w, struct reading *rd, const char *ref)
+{
+    assert_int_equal(start_reading(w, rd, w->url, ref), 0);
+    mu_loop_run(w->loop);
+}
+
+static void add_tree(struct world *w)
+{
+    sh("cd %s/remote; mkdir -p .a/s/x/y/z .a/sx .b; for f in .a/s/F.md .a/s/x/F.md .a/s/x/y/F.md "
+       ".a/s/x/y/z/F.md .a/sx/F.md .a/s/x/xF.md .a/s/x/G.md F.md; do echo $f > $f; done; "
+       "chmod +x .a/s/x/F.md; ln -s ../a/s .b/s; ln -s /etc/hostname .a/s/y-F.md; "
+       "mkdir .a/s/l .a/s/big .a/s/tab; ln -s ../x/F.md .a/s/l/F.md; "
+       "head -c 101 /dev/zero > .a/s/big/F.md; echo tab > \"$(printf '.a/s/tab/\\001')\"; "
+       "mkdir \"$(printf '.a/s/\\001')\"; echo odd > \"$(printf '.a/s/\\001')/F.md\"; "
+       "git add -A; git commit -qm tree",
+       w->top);
+}
+
+static void files_are_read_without_a_work_tree(void **state)
+{
+    (void)state;
+    struct world w;
+    struct reading rd;
+    struct ask a;
+    begin(&w);
+    read_files(&w, &rd, "");
+    assert_true(rd.result == 0 && rd.n == 0 && !rd.more);
+    add_tree(&w);
+    read_files(&w, &rd, "main");
+    assert_int_equal(rd.result, 0);
+    assert_string_equal(rd.paths, ".a/s/F.md\n.a/s/x/F.md\n.a/s/x/y/F.md\n");
+    assert_string_equal(rd.texts, ".a/s/F.md\n|.a/s/x/F.md\n|.a/s/x/y/F.md\n|");
+    assert_true(rd.more); /* one is too large */
+    sh("cd %s; test -z \"$(ls cache/bases)\"; test $(ls cache/mirrors | wc -l) = 1", w.top);
+    sh("cd %s; test $(cut -d' ' -f1 cache/mirrors/*/muster-fetched) -gt 1000", w.top);
+    get(&w, &a, "main"); /* the same mirror serves the checkout */
+    assert_int_equal(a.result, 0);
+    assert_string_equal(a.commit, rd.commit);
+    mu_checkout_release(a.checkout);
+    read_files(&w, &rd, a.commit);
+    assert_true(rd.result == 0 && rd.n == 3);
+    read_files(&w, &rd, "no-such");
+    assert_int_equal(rd.result, MU_E_NOT_FOUND);
+    assert_non_null(strstr(rd.why, "no branch or tag"));
+    sh("test $(ls %s/cache/mirrors | wc -l) = 1", w.top);
+    end(&w);
+}
+
+static void no_more_files_than_the_limits_admit_are_read(void **state)
+{
+    (void)state;
+    struct world w;
+    struct reading rd;
+    begin(&w);
+    sh("cd %s/remote; for i in $(seq 250); do mkdir -p .b/s/$i; echo $i > .b/s/$i/F.md; done; git "
+       "add "
+       "-A; git commit -qm many",
+       w.top);
+    read_files(&w, &rd, "main");
+    assert_true(rd.result == 0 && rd.n == MU_GIT_READ_FILES && rd.more);
+    end(&w);
+}
+
+static void readers_share_a_mirror_with_whoever_fetches_it(void **state)
+{
+    (void)state;
+    struct world w;
+    static struct reading rd[5];
+    struct ask a;
+    begin(&w);
+    add_tree(&w);
+    start(&w, &a, w.url, "main");
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(start_reading(&w, &rd[i], w.url, i % 2 ? "side" : "main"), 0);
+    }
+    mu_loop_run(w.loop);
+    assert_int_equal(a.result, 0);
+    for (int i = 0; i < 5; i++) {
+        assert_true(rd[i].result == 0 && rd[i].n == (i % 2 ? 0 : 3));
+    }
+    mu_checkout_release(a.checkout);
+    assert_int_equal(start_reading(&w, &rd[0], w.url, "main"), 0);
+    w.open++; /* the stop ends the loop, not this */
+    end(&w);
+    assert_int_equal(rd[0].result, MU_E_SHUTDOWN);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(files_are_read_without_a_work_tree),
+        cmocka_unit_test(no_more_files_than_the_limits_admit_are_read),
+        cmocka_unit_test(readers_share_a_mirror_with_whoever_fetches_it),
         cmocka_unit_test(branches_tags_and_commits_are_checked_out),
         cmocka_unit_test(a_push_is_seen_and_what_is_held_stays),
         cmocka_unit_test(what_is_not_there_is_told_in_words),
