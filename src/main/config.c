@@ -123,6 +123,7 @@ const struct mu_option mu_config_table[] = {
     INT("OZ_RECONNECT_MAX_ATTEMPTS", reconnect_max_attempts, "0", 0, 1000000, "", "A worker gives up (exit code 4) after so many failures to connect in a row; 0 = never."),
     INT("OZ_RECONNECT_WINDOW_SECONDS", reconnect_window_seconds, "0", 0, 31536000, "s", "Only failures within this time count together; 0 = however far apart."),
     TEXT("RUNNER_WORKSPACE_DIR", runner_workspace_dir, NULL, "Workspaces of the sandbox kind direct; default: below the worker's state folder."),
+    FLAG("OZ_GIT_SSH_KEYS", git_ssh_keys, "off", "Workers fetch ssh repositories with the keys and the agent of their user: every tenant can then read what those open."),
     TEXT("RUNNER_CACHE_DIR", runner_cache_dir, NULL, "Mirrors of repositories; default: below the worker's state folder."),
     TEXT("RUNNER_FEATURES", runner_features, NULL, "Features that a worker announces, separated by commas."),
     INT("RUNNER_MAX_SESSIONS", runner_max_sessions, "0", 0, 1024, "", "Tasks of a worker at once, when --capacity says nothing; 0 = no limit."),

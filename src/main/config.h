@@ -69,7 +69,7 @@ struct mu_config {
     double sandbox_cpus;
     const char *sandbox_min, *sandbox_base, *sandbox_net, *sandbox_ro, *sandbox_etc, *sandbox_allow,
         *sandbox_allow_addr, *sandbox_forward;
-    bool sandbox_nested, tenant_host_network, tenant_nested;
+    bool git_ssh_keys, sandbox_nested, tenant_host_network, tenant_nested;
 
     struct mu_arena arena;          /* owns every text above */
     enum mu_config_source *sources; /* one per row of mu_config_table */

@@ -548,6 +548,7 @@ static int sandbox(struct build *b)
     w->allow = c->sandbox_allow && strcmp(c->sandbox_allow, "none") != 0 ? c->sandbox_allow : NULL;
     w->allow_addr = c->sandbox_allow_addr;
     w->forward = c->sandbox_forward;
+    w->ssh_keys = c->git_ssh_keys;
     w->cache_dir = c->runner_cache_dir ? c->runner_cache_dir
                                        : mu_arena_printf(&b->s->arena, "%s/git", w->state_dir).ptr;
     return w->cache_dir ? 0 : no_memory(b);

@@ -19,7 +19,8 @@ struct mu_git_cache *mu_worker_git(struct mu_worker *w)
                                              .max_bytes = CACHE_BYTES,
                                              .fetch_timeout_ms = FETCH_MS,
                                              .fresh_ms = FRESH_MS,
-                                             .parallel = PARALLEL};
+                                             .parallel = PARALLEL,
+                                             .ssh_keys = w->conf->ssh_keys};
     if (!w->git && w->conf->cache_dir && mu_git_cache_new(w->loop, &settings, &w->git, &err) < 0) {
         mu_log(MU_LOG_WARN, "git.no_cache", MU_KC("err_message", err.text));
         w->git = NULL;
@@ -158,8 +159,8 @@ static void start_all(struct mu_attempt *t)
 void mu_checkouts_run(struct mu_attempt *t)
 {
     mu_bytes text = mu_wire_var(&t->as, "OZ_ENV_REPOS");
-    bool can = !strcmp(t->backend->ops->name, "namespace");
-    if (t->stop_reason || !can || !text.len || text.len > REPO_TEXT || !mu_worker_git(t->w)) {
+    if (t->stop_reason || !t->backend->report.checkouts || !text.len || text.len > REPO_TEXT ||
+        !mu_worker_git(t->w)) {
         mu_attempt_start(t);
         return;
     }

@@ -26,6 +26,7 @@ struct mu_worker_conf {
     const char *metrics_host;                                       /* NULL = no listener */
     unsigned metrics_port;
     const char *allow, *allow_addr, *forward; /* exec/broker.h; NULL = none */
+    bool ssh_keys;                            /* of the worker's user, for repositories */
     const char *cache_dir; /* mirrors of repositories; NULL = the runner clones */
     enum mu_sandbox_network network;
     struct mu_sandbox_settings sandbox; /* env, state_dir and worker_id are filled in */

@@ -329,27 +329,30 @@ static void order_bases(struct mu_git_cache *g)
 
 static int build_env(struct mu_git_cache *g)
 {
-    static const char *const fixed[] = {"GIT_CONFIG_NOSYSTEM=1",
-                                        "GIT_CONFIG_GLOBAL=/dev/null",
-                                        "GIT_TERMINAL_PROMPT=0",
-                                        "GIT_ALLOW_PROTOCOL=https:http:ssh:git:file",
-                                        "GIT_SSH_COMMAND=ssh -oBatchMode=yes",
-                                        "GIT_LFS_SKIP_SMUDGE=1",
-                                        "LC_ALL=C"};
+    static const char *const fixed[] = {
+        "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
+        "GIT_TERMINAL_PROMPT=0", "GIT_ALLOW_PROTOCOL=https:http:ssh:git:file",
+        "GIT_LFS_SKIP_SMUDGE=1", "LC_ALL=C"};
     static const char *const passed[] = {
-        "PATH",       "HTTPS_PROXY", "HTTP_PROXY",    "NO_PROXY",      "https_proxy",
-        "http_proxy", "no_proxy",    "SSL_CERT_FILE", "SSH_AUTH_SOCK", "SSL_CERT_DIR"};
+        "PATH",       "HTTPS_PROXY", "HTTP_PROXY",    "NO_PROXY",     "https_proxy",
+        "http_proxy", "no_proxy",    "SSL_CERT_FILE", "SSL_CERT_DIR", "SSH_AUTH_SOCK"};
+    size_t n_passed = MU_ARRAY_LEN(passed) - (g->settings.ssh_keys ? 0 : 1);
     size_t n = 0;
     g->env = mu_arena_calloc(&g->arena,
-                             (MU_ARRAY_LEN(fixed) + MU_ARRAY_LEN(passed) + 2) * sizeof *g->env);
+                             (MU_ARRAY_LEN(fixed) + MU_ARRAY_LEN(passed) + 3) * sizeof *g->env);
     if (!g->env) {
         return -ENOMEM;
     }
     for (size_t i = 0; i < MU_ARRAY_LEN(fixed); i++) {
         g->env[n++] = fixed[i];
     }
+    g->env[n++] = g->settings.ssh_keys ? "GIT_SSH_COMMAND=ssh -oBatchMode=yes"
+                                       : "GIT_SSH_COMMAND=ssh -F/dev/null -oBatchMode=yes "
+                                         "-oIdentityFile=none -oIdentityAgent=none "
+                                         "-oPubkeyAuthentication=no -oHostbasedAuthentication=no "
+                                         "-oGSSAPIAuthentication=no";
     g->env[n++] = mu_arena_printf(&g->arena, "HOME=%s", g->settings.dir).ptr;
-    for (size_t i = 0; i < MU_ARRAY_LEN(passed); i++) {
+    for (size_t i = 0; i < n_passed; i++) {
         const char *value = getenv(passed[i]);
         if (value) {
             g->env[n++] = mu_arena_printf(&g->arena, "%s=%s", passed[i], value).ptr;

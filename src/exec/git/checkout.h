@@ -20,6 +20,8 @@ struct mu_git_settings {
     int64_t fetch_timeout_ms; /* of one fetch or checkout: 600000 */
     int64_t fresh_ms;         /* a mirror fetched so recently is not fetched again: 5000 */
     unsigned parallel;        /* git processes at once: 4 */
+    bool ssh_keys;            /* ssh may use the keys and the agent of the worker's user: then
+                                 whoever names a repository reads what they open */
 };
 /* Loop thread for all of it. What an earlier process left half-made is removed. Worded. */
 MU_MUST_USE int mu_git_cache_new(struct mu_loop *loop, const struct mu_git_settings *settings,

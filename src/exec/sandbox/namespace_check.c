@@ -259,6 +259,7 @@ static void finish(struct mu_ns_check *c, int64_t rung)
     snprintf(r->kind, sizeof r->kind, "namespace");
     snprintf(r->strength, sizeof r->strength, "%s", strength_of(rung));
     r->usable = rung && (rung != MU_RUNG_LANDLOCK || weak_is_enough);
+    r->checkouts = rung == MU_RUNG_OWN || rung == MU_RUNG_ROOT; /* bwrap knows no overlays */
     if (rung) {
         d->rung = rung;
         int64_t us = (c->first_ns - c->begun_ns) / 1000;

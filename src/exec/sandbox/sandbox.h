@@ -83,6 +83,7 @@ struct mu_sandbox_report {
                           "unavailable" */
     char summary[160]; /* one line: version, time of a start; or why it is unavailable */
     bool usable;       /* a task may be started with the settings as they are */
+    bool checkouts;    /* spec.checkouts is honoured; else the runner clones */
     struct mu_sandbox_layer layers[MU_SANDBOX_LAYERS];
     size_t n_layers;
 };

@@ -332,6 +332,38 @@ static void nothing_of_a_hostile_repository_runs(void **state)
     end(&w);
 }
 
+/* What ssh is started with, when a repository lies behind it. */
+static void ssh_gets_the_users_keys_only_when_told(void **state)
+{
+    (void)state;
+    struct world w;
+    struct ask a;
+    char path[4200];
+    begin(&w);
+    snprintf(path_was, sizeof path_was, "%s", getenv("PATH"));
+    snprintf(home_was, sizeof home_was, "%s", getenv("HOME"));
+    sh("mkdir %s/bin; printf '#!/bin/sh\\necho \"$@\" \"[$SSH_AUTH_SOCK]\" >>%s/asked\\nexit "
+       "255\\n' "
+       ">%s/bin/ssh; chmod 755 %s/bin/ssh",
+       w.top, w.top, w.top, w.top);
+    snprintf(path, sizeof path, "%s/bin:%.4000s", w.top, path_was);
+    setenv("PATH", path, 1);
+    setenv("SSH_AUTH_SOCK", "/the/agent", 1);
+    for (int keys = 0; keys < 2; keys++) {
+        cache_close(&w);
+        w.settings.ssh_keys = keys;
+        cache_open(&w);
+        start(&w, &a, "ssh://git@host.example/a.git", "main");
+        mu_loop_run(w.loop);
+        assert_true(a.result < 0);
+        sh("cd %s; test \"$(grep -c '\\[/the/agent\\]' asked)\" = %d; "
+           "test \"$(grep -c IdentityAgent=none asked)\" = %d; rm asked",
+           w.top, keys, !keys);
+    }
+    unsetenv("SSH_AUTH_SOCK");
+    end(&w);
+}
+
 /* HEAD as a hostile server names it: git hands it on unread. It becomes a path and a part of a
  * configuration. */
 static void what_a_server_calls_its_branch_neither_runs_nor_leaves_its_folder(void **state)
@@ -614,6 +646,7 @@ int main(void)
         cmocka_unit_test(what_is_not_there_is_told_in_words),
         cmocka_unit_test(many_at_once_share_the_work),
         cmocka_unit_test_teardown(nothing_of_a_hostile_repository_runs, good_path),
+        cmocka_unit_test_teardown(ssh_gets_the_users_keys_only_when_told, good_path),
         cmocka_unit_test_teardown(what_a_server_calls_its_branch_neither_runs_nor_leaves_its_folder,
                                   good_path),
         cmocka_unit_test_teardown(what_was_fetched_with_a_credential_is_for_who_has_one, good_path),

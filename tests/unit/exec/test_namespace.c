@@ -653,6 +653,7 @@ static void the_check_says_what_really_protects(void **state)
     assert_true(report.usable);
     assert_true(all);
     assert_string_equal(report.strength, geteuid() == 0 ? "full (root worker)" : "full");
+    assert_true(report.checkouts);
 }
 
 static void without_namespaces_landlock_and_the_filter_still_hold(void **state)
