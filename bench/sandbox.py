@@ -109,8 +109,8 @@ def repository(mib):
     git = ["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "gc.auto=0"]
     try:
         subprocess.run([*git, "init", "-q", "-b", "main"], check=True)
-        for name in ("core.compression", "core.looseCompression", "pack.compression"):
-            subprocess.run([*git, "config", name, "0"], check=True)
+        for name in ("core.compression", "core.looseCompression", "pack.compression", "core.bigFileThreshold"):
+            subprocess.run([*git, "config", name, "0"], check=True)  # no deltas are looked for either
         for i in range(2 * mib):
             path = pathlib.Path(folder, f"d{i % 50}", f"f{i}.bin")
             path.parent.mkdir(exist_ok=True)

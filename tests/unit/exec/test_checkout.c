@@ -180,6 +180,26 @@ static void branches_tags_and_commits_are_checked_out(void **state)
     end(&w);
 }
 
+static void a_large_tree_is_not_read_again(void **state)
+{
+    (void)state;
+    struct world w;
+    struct ask a;
+    struct stat index, file;
+    char path[300];
+    begin(&w);
+    sh("cd %s/remote; yes | head -c 34000000 >large; git add large; git commit -qm large", w.top);
+    get(&w, &a, "main");
+    assert_int_equal(a.result, 0);
+    snprintf(path, sizeof path, "%s/.git/index", a.tree);
+    assert_int_equal(stat(path, &index), 0);
+    snprintf(path, sizeof path, "%s/large", a.tree);
+    assert_int_equal(stat(path, &file), 0);
+    assert_true(index.st_mtime > file.st_mtime);
+    mu_checkout_release(a.checkout);
+    end(&w);
+}
+
 static void a_push_is_seen_and_what_is_held_stays(void **state)
 {
     (void)state;
@@ -642,6 +662,7 @@ int main(void)
         cmocka_unit_test(no_more_files_than_the_limits_admit_are_read),
         cmocka_unit_test(readers_share_a_mirror_with_whoever_fetches_it),
         cmocka_unit_test(branches_tags_and_commits_are_checked_out),
+        cmocka_unit_test(a_large_tree_is_not_read_again),
         cmocka_unit_test(a_push_is_seen_and_what_is_held_stays),
         cmocka_unit_test(what_is_not_there_is_told_in_words),
         cmocka_unit_test(many_at_once_share_the_work),
