@@ -88,7 +88,7 @@ const struct mu_option mu_config_table[] = {
     ENUM("OZ_WORKER_DIALECT", worker_dialect, "auto", "auto vendored warp", "Dialect of Go workers; auto = found out from their messages."),
     INT("OZ_WORKER_CLAIM_TIMEOUT_MS", worker_claim_timeout_ms, "120000", 10000, 86400000, "ms", "A Go worker confirms an assignment within this time, or the run goes back to the queue."),
     INT("OZ_CLAIM_TIMEOUT_MS", claim_timeout_ms, "30000", 1000, 600000, "ms", "The same for Muster's own workers."),
-    INT("OZ_WORKER_RECONNECT_GRACE_MS", worker_grace_ms, "120000", 0, 3600000, "ms", "A worker that lost its connection may return within this time and keeps its runs."),
+    INT("OZ_WORKER_RECONNECT_GRACE_MS", worker_grace_ms, "120000", 0, 3600000, "ms", "A worker that lost its connection may return within this time and keeps its runs; less than a second counts as one."),
     INT("OZ_WORKER_DEFAULT_CAPACITY", worker_default_capacity, "5", 0, 1000000, "", "Runs at once on a worker that announces no capacity; 0 = no limit."),
     INT("OZ_RUNNER_HEARTBEAT_INTERVAL_MS", runner_heartbeat_ms, "10000", 1000, 60000, "ms", "Told to Muster's own workers: time between two heartbeats."),
     TEXT("SANDBOX_SERVER_URL", sandbox_server_url, NULL, "This server as seen from sandboxes; default: PUBLIC_URL, else the main listener."),

@@ -14,6 +14,8 @@
 extern char **environ;
 
 enum { WORK_THREADS = 4, WORK_QUEUE = 4096, MAX_TENANTS = 100000, LOOP_LIMIT_MS = 50 };
+/* An attempt that is not confirmed ends with its lease: the worker needs time to do that. */
+enum { LEAST_GRACE_MS = 1000 };
 
 static void slow_turn(void *arg MU_UNUSED, const char *loop_name, int64_t turn_ms)
 {
@@ -147,7 +149,7 @@ static int build_fleet(struct mu_server *s, struct mu_err *err)
                                      .metrics = s->metrics,
                                      .claim_timeout_ms = c->worker_claim_timeout_ms,
                                      .native_claim_timeout_ms = c->claim_timeout_ms,
-                                     .grace_ms = c->worker_grace_ms,
+                                     .grace_ms = MU_MAX(c->worker_grace_ms, LEAST_GRACE_MS),
                                      .default_capacity = c->worker_default_capacity,
                                      .run_max_ms = c->run_max_seconds * 1000,
                                      .pending_max_ms = c->pending_max_seconds * 1000,

@@ -272,6 +272,7 @@ static int take_env(void *arg, const struct mu_env_view *v)
     int r = 0;
     mu_arena_init(&json, 64 << 20);
     if (v->spec.len && mu_json_read(&json, v->spec, &limits, &spec, NULL) == -ENOMEM) {
+        mu_arena_fini(&json);
         return -ENOMEM;
     }
     yyjson_val *repos = mu_json_get(spec, "repos");
