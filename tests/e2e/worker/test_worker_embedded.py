@@ -24,7 +24,7 @@ def server(make_server):
 def ready(client):
     def find():
         workers = harness.ok(client.api("GET", "/workers"))["workers"]
-        return [w for w in workers if w["connected"]]
+        return [w for w in workers if w["connected"] and w["version"]]  # its hello has come too
     return harness.eventually(find, timeout=30, what="the embedded worker's connection")[0]
 
 

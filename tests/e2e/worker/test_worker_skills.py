@@ -86,7 +86,7 @@ def test_a_real_worker_reads_a_real_repository(make_server):
     try:
         with git_remote.serving("tools", links=LINKS, **FILES) as url:
             env = client.environment(name="tools env", repos=[url])
-            eventually(lambda: [w for w in ok(oz.client().api("GET", "/workers"))["workers"] if w["connected"]])
+            eventually(lambda: [w for w in ok(oz.client().api("GET", "/workers"))["workers"] if w["connected"] and w["version"]])
             body = agents(client)
             assert names(body) == ["broken front", "deploy", "review"] and body["unavailable"] == []
             review = body["agents"][2]["variants"]
