@@ -96,6 +96,16 @@ static void one_checked(void *arg, const struct mu_sandbox_report *report)
         mu_timer_clear(&w->check_timer);
         w->after(w);
     }
+    mu_worker_advance(w); /* who leaves waits for this */
+}
+
+bool mu_backends_busy(const struct mu_worker *w)
+{
+    bool checking = false;
+    for (size_t i = 0; i < w->n_backends; i++) {
+        checking = checking || (w->backends[i].checking && !w->backends[i].checked);
+    }
+    return checking || w->sweeping > 0;
 }
 
 static void check_late(struct mu_timer *t)
@@ -121,6 +131,7 @@ void mu_backends_check(struct mu_worker *w, void (*done)(struct mu_worker *w))
     }
     for (size_t i = 0; i < w->n_backends; i++) {
         struct mu_backend *b = &w->backends[i];
+        b->checking = true;
         int r = b->ops->check(b->driver, one_checked, b);
         if (r < 0) {
             struct mu_sandbox_report report = b->report;
@@ -200,6 +211,7 @@ static void swept(void *arg, size_t removed)
     if (--w->sweeping == 0) {
         w->after(w);
     }
+    mu_worker_advance(w);
 }
 
 void mu_backends_sweep(struct mu_worker *w, void (*done)(struct mu_worker *w))

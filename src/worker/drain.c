@@ -23,6 +23,10 @@ static void on_phase_timer(struct mu_timer *t);
 
 static void stop_loop(struct mu_worker *w)
 {
+    if (mu_backends_busy(w)) { /* a driver is not closed under its sandboxes */
+        mu_log(MU_LOG_ERROR, "worker.cut_off", MU_KC("waiting_for", "sandboxes"));
+        _exit(w->exit_code ? w->exit_code : 1);
+    }
     mu_timer_clear(&w->phase_timer);
     mu_timer_clear(&w->leave_timer);
     mu_loop_stop(w->loop);
@@ -44,7 +48,7 @@ static void on_leave_timer(struct mu_timer *t)
 static void leave(struct mu_worker *w)
 {
     bool wait = mu_uplink_up(w) && w->n_ends > 0;
-    if (wait || w->git_stopping || mu_jstore_pending(w->store) > 0) {
+    if (wait || w->git_stopping || mu_backends_busy(w) || mu_jstore_pending(w->store) > 0) {
         return; /* on_leave_timer ends the patience */
     }
     mu_uplink_close(w);

@@ -29,7 +29,7 @@ struct mu_backend {
     struct mu_sandbox_driver *driver;
     struct mu_sandbox_report report;
     struct mu_worker *w;
-    bool checked;
+    bool checking, checked;
 };
 
 /* --- tasks --- */
@@ -217,6 +217,8 @@ void mu_worker_drain(struct mu_worker *w, const char *reason);
 /* backends.c */
 int mu_backends_open(struct mu_worker *w, struct mu_err *err);
 void mu_backends_close(struct mu_worker *w);
+/* A check or a sweep is under way: not to be closed now. */
+bool mu_backends_busy(const struct mu_worker *w);
 void mu_backends_check(struct mu_worker *w, void (*done)(struct mu_worker *w));
 struct mu_backend *mu_backends_choose(struct mu_worker *w, const struct mu_wire_assignment *as,
                                       char *ret_why, size_t size);

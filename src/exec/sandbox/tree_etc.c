@@ -190,7 +190,8 @@ static void plan_generated(struct mu_tree *t, const struct mu_box *box)
              "\tinsteadOf = ssh://git@gitlab.com/\n"
              "[url \"https://bitbucket.org/\"]\n\tinsteadOf = git@bitbucket.org:\n"
              "\tinsteadOf = ssh://git@bitbucket.org/\n"
-             "[safe]\n\tdirectory = *\n");
+             "[safe]\n\tdirectory = *\n"
+             "[user]\n\tname = agent\n\temail = agent@localhost\n"); /* a repository's own wins */
 }
 
 void mu_tree_plan_etc_(struct mu_tree *t, const struct mu_box *box)

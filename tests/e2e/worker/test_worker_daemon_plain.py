@@ -418,3 +418,12 @@ def test_a_dispatch_that_fails_or_hangs_is_told(server, start):
     (d.dir / "hang").write_text("")
     c.send("task_assignment", **worker_server.assignment("run_2"))
     assert c.expect("task_failed", task_id="run_2")["failure_reason"] == "dispatch_timeout"
+
+
+@pytest.mark.parametrize("ms", range(0, 50, 5))
+def test_a_signal_while_it_looks_what_protects_ends_it_cleanly(start, tmp_path, ms):
+    harness.need_sandbox(tmp_path)
+    d = start("--sandbox", "namespace", kind="namespace")
+    harness.eventually(lambda: [line for line in d.log if line["msg"] == "worker.start"], what="its start")
+    time.sleep(ms / 1000)
+    d.stop()  # exit code 0, and nothing but JSON
