@@ -108,6 +108,16 @@ mu_bytes mu_bytes_split(mu_bytes *rest, char sep)
     return mu_bytes_head(all, (size_t)at);
 }
 
+bool mu_bytes_is_path(mu_bytes path)
+{
+    bool good = path.len > 0;
+    while (good && path.ptr) {
+        mu_bytes part = mu_bytes_split(&path, '/');
+        good = part.len > 0 && !mu_bytes_is(part, ".") && !mu_bytes_is(part, "..");
+    }
+    return good;
+}
+
 int mu_bytes_i64(mu_bytes b, int64_t *ret)
 {
     bool minus = b.len && b.ptr[0] == '-';

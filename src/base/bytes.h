@@ -53,6 +53,8 @@ mu_bytes mu_bytes_head(mu_bytes b, size_t len);
 /* Splits at the first `sep`: returns the part before it and leaves the rest in `*rest` (empty and
  * ptr NULL when there was no separator). Loop while (rest.ptr). */
 mu_bytes mu_bytes_split(mu_bytes *rest, char sep);
+/* A relative path without empty, "." or ".." parts: it leads nowhere else. */
+bool mu_bytes_is_path(mu_bytes path);
 /* Whole text as a decimal integer with an optional minus sign. MU_E_INVALID when it is not one or
  * does not fit. */
 MU_MUST_USE int mu_bytes_i64(mu_bytes b, int64_t *ret);

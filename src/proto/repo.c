@@ -107,6 +107,11 @@ static const char *judge(struct mu_repo_spec *r)
     return NULL;
 }
 
+mu_bytes mu_repo_url(struct mu_arena *a, const struct mu_repo_spec *spec)
+{
+    return mu_arena_printf(a, "%s%.*s%s", spec->before, MU_ARGS(spec->where), spec->after);
+}
+
 int mu_repo_spec_parse(mu_bytes text, struct mu_repo_spec *ret, const char **ret_why)
 {
     mu_bytes all = mu_bytes_trim(text);

@@ -3,7 +3,7 @@
 #ifndef MU_PROTO_REPO_H
 #define MU_PROTO_REPO_H
 
-#include "base/bytes.h"
+#include "base/arena.h"
 
 enum { MU_REPO_TEXT = 4096, MU_REPO_NAME = 200, MU_REPO_REF = 200 };
 
@@ -19,6 +19,12 @@ struct mu_repo_spec {
      * path, another transport, a part of an address of github.com. */
     bool plain;
 };
+
+/* Variables whose value opens https://github.com, the best first: items of an array. */
+#define MU_REPO_TOKENS "GITHUB_ACCESS_TOKEN", "GH_TOKEN", "GITHUB_TOKEN"
+
+/* The URL in one piece, NUL-terminated; ptr NULL: out of memory. */
+mu_bytes mu_repo_url(struct mu_arena *a, const struct mu_repo_spec *spec);
 
 /* A URL, git@host:path, owner/name, or a path; then optionally "#ref". MU_E_INVALID with a
  * sentence: what git would read as an option, blanks and control bytes, a URL without host or path,

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "io/folder.h"
+#include "proto/repo.h"
 #include "runner/runner_int.h"
 
 extern char **environ;
@@ -13,7 +14,7 @@ extern char **environ;
 
 static const char *github_token(void)
 {
-    static const char *const names[] = {"GITHUB_ACCESS_TOKEN", "GH_TOKEN", "GITHUB_TOKEN"};
+    static const char *const names[] = {MU_REPO_TOKENS};
     for (size_t i = 0; i < MU_ARRAY_LEN(names); i++) {
         const char *v = getenv(names[i]);
         if (v && *v) {

@@ -92,7 +92,7 @@ static void one_checked(void *arg, const struct mu_sandbox_report *report)
                MU_KC("kind", b->ops->name), MU_KC("strength", report->strength),
                MU_KC("summary", report->summary), MU_KT("usable", report->usable));
     }
-    if (w->unchecked && --w->unchecked == 0) {
+    if (--w->unchecked == 0 && mu_timer_is_set(&w->check_timer)) { /* else it was too late */
         mu_timer_clear(&w->check_timer);
         w->after(w);
     }
@@ -101,11 +101,7 @@ static void one_checked(void *arg, const struct mu_sandbox_report *report)
 
 bool mu_backends_busy(const struct mu_worker *w)
 {
-    bool checking = false;
-    for (size_t i = 0; i < w->n_backends; i++) {
-        checking = checking || (w->backends[i].checking && !w->backends[i].checked);
-    }
-    return checking || w->sweeping > 0;
+    return w->unchecked > 0 || w->sweeping > 0;
 }
 
 static void check_late(struct mu_timer *t)
@@ -116,22 +112,20 @@ static void check_late(struct mu_timer *t)
             mu_log(MU_LOG_WARN, "sandbox.check_late", MU_KC("kind", w->backends[i].ops->name));
         }
     }
-    w->unchecked = 0;
     w->after(w);
 }
 
 void mu_backends_check(struct mu_worker *w, void (*done)(struct mu_worker *w))
 {
     w->after = done;
-    w->unchecked = w->n_backends;
     mu_timer_init(&w->check_timer, w->loop, check_late);
     if (mu_timer_set(&w->check_timer, CHECK_MS) < 0) {
         mu_worker_give_up(w, 1);
         return;
     }
+    w->unchecked = w->n_backends;
     for (size_t i = 0; i < w->n_backends; i++) {
         struct mu_backend *b = &w->backends[i];
-        b->checking = true;
         int r = b->ops->check(b->driver, one_checked, b);
         if (r < 0) {
             struct mu_sandbox_report report = b->report;

@@ -31,7 +31,7 @@ struct mu_git_cache *mu_worker_git(struct mu_worker *w)
 /* As the runner would take it: a variable of the assignment, or of those that its user gave. */
 static mu_bytes token_in(yyjson_val *vars)
 {
-    static const char *const names[] = {"GITHUB_ACCESS_TOKEN", "GH_TOKEN", "GITHUB_TOKEN"};
+    static const char *const names[] = {MU_REPO_TOKENS};
     for (size_t i = 0; i < MU_ARRAY_LEN(names); i++) {
         mu_bytes token = mu_json_get_bytes(vars, names[i]);
         if (token.len && !memchr(token.ptr, '\n', token.len) && !memchr(token.ptr, 0, token.len)) {
@@ -99,8 +99,7 @@ static bool read_repo(struct mu_attempt *t, mu_bytes line, struct mu_repo *ret)
     if (mu_repo_spec_parse(line, &spec, &why) < 0 || !spec.plain) {
         return false;
     }
-    ret->url =
-        mu_arena_printf(&t->arena, "%s%.*s%s", spec.before, MU_ARGS(spec.where), spec.after).ptr;
+    ret->url = mu_repo_url(&t->arena, &spec).ptr;
     ret->ref = mu_arena_dup(&t->arena, spec.ref).ptr;
     ret->name = mu_arena_dup(&t->arena, spec.name).ptr;
     return ret->url && ret->ref && ret->name;

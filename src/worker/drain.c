@@ -23,10 +23,6 @@ static void on_phase_timer(struct mu_timer *t);
 
 static void stop_loop(struct mu_worker *w)
 {
-    if (mu_backends_busy(w)) { /* a driver is not closed under its sandboxes */
-        mu_log(MU_LOG_ERROR, "worker.cut_off", MU_KC("waiting_for", "sandboxes"));
-        _exit(w->exit_code ? w->exit_code : 1);
-    }
     mu_timer_clear(&w->phase_timer);
     mu_timer_clear(&w->leave_timer);
     mu_loop_stop(w->loop);

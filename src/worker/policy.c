@@ -4,79 +4,60 @@
 #include <stdio.h>
 
 #include "exec/broker/policy.h"
+#include "proto/needs.h"
 #include "proto/repo.h"
 #include "worker/worker_int.h"
 
-enum {
-    NET_NONE = 1,
-    NET_PROXY = 2,
-    NET_HOST = 4,
-    NESTED = 8,
-    FAKE_ROOT = 16,
-    LIMITS = 32,
-    DISK = 64,
-    TIME = 128,
-    ANY_HARNESS = 256, /* whatever runs in it brings its own programs */
-    REPO_LINES = 100,
-};
-
-static const struct {
-    const char *word;
-    unsigned bit;
-} words[] = {
-    {"network:none", NET_NONE}, {"network:proxy", NET_PROXY}, {"network:host", NET_HOST},
-    {"nested", NESTED},         {"root:fake", FAKE_ROOT},     {"limits", LIMITS},
-    {"limits:disk", DISK},      {"limits:time", TIME},        {"harness:any", ANY_HARNESS},
-};
+enum { REPO_LINES = 100 };
 
 /* The kind namespace without namespaces (sandbox.md 3, rung D) closes sockets and no more. */
-static unsigned of_namespace(const struct mu_backend *b)
+static int64_t of_namespace(const struct mu_backend *b)
 {
     const struct mu_worker_conf *c = b->w->conf;
-    unsigned can = NET_NONE | LIMITS | DISK | TIME;
+    int64_t can = MU_NEED_NET_NONE | MU_NEED_LIMITS | MU_NEED_DISK | MU_NEED_TIME;
     if (strcmp(b->report.strength, "weak") != 0) {
-        can |= FAKE_ROOT;
-        can |= c->network != MU_NET_NONE ? NET_PROXY : 0;
-        can |= c->network == MU_NET_HOST ? NET_HOST : 0;
-        can |= b->w->settings.allow_nested ? NESTED : 0;
+        can |= MU_NEED_FAKE_ROOT;
+        can |= c->network != MU_NET_NONE ? MU_NEED_NET_PROXY : 0;
+        can |= c->network == MU_NET_HOST ? MU_NEED_NET_HOST : 0;
+        can |= b->w->settings.allow_nested ? MU_NEED_NESTED : 0;
     }
-    return can | (b->w->settings.base ? ANY_HARNESS : 0);
+    return can | (b->w->settings.base ? MU_NEED_HARNESSES : 0);
 }
 
-static unsigned able(const struct mu_backend *b)
+static int64_t able(const struct mu_backend *b)
 {
     const char *kind = b->ops->name;
     if (!strcmp(kind, "namespace")) {
         return of_namespace(b);
     }
     if (!strcmp(kind, "docker")) {
-        return NET_NONE | LIMITS | TIME | ANY_HARNESS |
-               (b->w->conf->network == MU_NET_HOST ? NET_HOST : 0);
+        return MU_NEED_NET_NONE | MU_NEED_LIMITS | MU_NEED_TIME | MU_NEED_HARNESSES |
+               (b->w->conf->network == MU_NET_HOST ? MU_NEED_NET_HOST : 0);
     }
-    return TIME | (!strcmp(kind, "direct") ? NET_HOST : ANY_HARNESS);
+    return MU_NEED_TIME | (!strcmp(kind, "direct") ? MU_NEED_NET_HOST : MU_NEED_HARNESSES);
 }
 
-static unsigned wanted(const struct mu_wire_assignment *as)
+static int64_t wanted(const struct mu_wire_assignment *as)
 {
     const struct mu_wire_policy *p = &as->policy;
-    unsigned want = p->network == MU_WIRE_NET_NONE    ? NET_NONE
-                    : p->network == MU_WIRE_NET_PROXY ? NET_PROXY
-                                                      : 0; /* host: it gets what there is */
-    want |= p->allow ? NET_PROXY : 0;
-    want |= p->nested ? NESTED : 0;
-    want |= p->fake_root ? FAKE_ROOT : 0;
-    want |= as->memory_mb > 0 || as->pids > 0 || as->cpus > 0 ? LIMITS : 0;
-    return want | (as->disk_mb > 0 ? DISK : 0);
+    int64_t want = p->network == MU_WIRE_NET_NONE    ? MU_NEED_NET_NONE
+                   : p->network == MU_WIRE_NET_PROXY ? MU_NEED_NET_PROXY
+                                                     : 0; /* host: it gets what there is */
+    want |= p->allow ? MU_NEED_NET_PROXY : 0;
+    want |= p->nested ? MU_NEED_NESTED : 0;
+    want |= p->fake_root ? MU_NEED_FAKE_ROOT : 0;
+    want |= as->memory_mb > 0 || as->pids > 0 || as->cpus > 0 ? MU_NEED_LIMITS : 0;
+    return want | (as->disk_mb > 0 ? MU_NEED_DISK : 0);
 }
 
 bool mu_policy_fits(const struct mu_backend *b, const struct mu_wire_assignment *as, char *ret_why,
                     size_t size)
 {
-    unsigned lacks = wanted(as) & ~able(b);
-    for (size_t i = 0; i < MU_ARRAY_LEN(words); i++) {
-        if (lacks & words[i].bit) {
+    int64_t lacks = wanted(as) & ~able(b);
+    for (size_t i = 0; i < MU_FEATURES; i++) {
+        if (lacks & mu_features[i].bits) {
             snprintf(ret_why, size, "the sandboxes of this worker (%s) do not offer %s",
-                     b->ops->name, words[i].word);
+                     b->ops->name, mu_features[i].word);
             return false;
         }
     }
@@ -85,13 +66,13 @@ bool mu_policy_fits(const struct mu_backend *b, const struct mu_wire_assignment 
 
 void mu_policy_features(const struct mu_worker *w, struct mu_json_w *jw)
 {
-    unsigned can = 0;
+    int64_t can = 0;
     for (size_t i = 0; i < w->n_backends; i++) {
         can |= w->backends[i].report.usable ? able(&w->backends[i]) : 0;
     }
-    for (size_t i = 0; i < MU_ARRAY_LEN(words); i++) {
-        if (can & words[i].bit) {
-            mu_jw_str(jw, mu_str(words[i].word));
+    for (size_t i = 0; i < MU_FEATURES; i++) {
+        if (can & mu_features[i].bits) {
+            mu_jw_str(jw, mu_str(mu_features[i].word));
         }
     }
 }
@@ -136,7 +117,7 @@ static void add_git_hosts(struct mu_attempt *t, struct mu_buf *list)
         struct mu_repo_spec spec;
         const char *why;
         if (line.len && mu_repo_spec_parse(line, &spec, &why) == 0) {
-            add_host(list, mu_arena_printf(&t->arena, "%s%.*s", spec.before, MU_ARGS(spec.where)));
+            add_host(list, mu_repo_url(&t->arena, &spec));
         }
     }
 }

@@ -131,8 +131,7 @@ static int start(struct mu_question *q, const struct mu_repo_spec *spec, yyjson_
 {
     struct mu_arena a;
     mu_arena_init(&a, 64 << 10);
-    const char *url =
-        mu_arena_printf(&a, "%s%.*s%s", spec->before, MU_ARGS(spec->where), spec->after).ptr;
+    const char *url = mu_repo_url(&a, spec).ptr;
     const char *ref = mu_arena_dup(&a, spec->ref).ptr;
     struct mu_git_read_request req = {.url = url,
                                       .ref = ref,

@@ -208,6 +208,9 @@ struct mu_worker *mu_worker_close(struct mu_worker *w)
         return NULL;
     }
     w->store = mu_jstore_free(w->store);
+    if (w->git_stopping || mu_backends_busy(w)) {
+        return NULL; /* outlasted our patience: it may call back still, and the process ends now */
+    }
     if (w->loop) {
         mu_fetcher_free(w->fetcher);
         mu_uplink_fini(w);
@@ -222,9 +225,7 @@ struct mu_worker *mu_worker_close(struct mu_worker *w)
         }
         mu_backends_close(w);
         mu_broker_free(w->broker);
-        if (!w->git_stopping) { /* else it outlasted our patience, and the process ends now */
-            mu_git_cache_free(w->git);
-        }
+        mu_git_cache_free(w->git);
         mu_ends_free(w);
         mu_http_server_free(w->http);
         mu_loop_free(w->loop);

@@ -29,7 +29,7 @@ struct mu_backend {
     struct mu_sandbox_driver *driver;
     struct mu_sandbox_report report;
     struct mu_worker *w;
-    bool checking, checked;
+    bool checked;
 };
 
 /* --- tasks --- */

@@ -6,18 +6,6 @@
 
 static const struct mu_json_limits stored = {.max_bytes = 8 << 20, .max_depth = 80};
 
-/* The words of hello.features (oz-worker.md 16). */
-static const struct {
-    const char *word;
-    int64_t bit;
-} features[] = {
-    {"network:none", MU_NEED_NET_NONE}, {"network:proxy", MU_NEED_NET_PROXY},
-    {"network:host", MU_NEED_NET_HOST}, {"nested", MU_NEED_NESTED},
-    {"root:fake", MU_NEED_FAKE_ROOT},   {"limits", MU_NEED_LIMITS},
-    {"limits:disk", MU_NEED_DISK},      {"limits:time", MU_NEED_TIME},
-    {"harness:any", MU_NEED_HARNESSES},
-};
-
 /* Names of hello.harnesses, ours of the API, and the variable that replaces the command. */
 static const struct {
     const char *name, *api, *variable;
@@ -110,9 +98,9 @@ int64_t mu_needs_offered(mu_bytes caps)
         mu_arena_fini(&a);
         return 0; /* nothing in particular: it may still take what needs nothing */
     }
-    for (size_t i = 0; i < MU_ARRAY_LEN(features); i++) {
-        if (has_word(mu_json_get(root, "features"), features[i].word)) {
-            offered |= features[i].bit;
+    for (size_t i = 0; i < MU_FEATURES; i++) {
+        if (has_word(mu_json_get(root, "features"), mu_features[i].word)) {
+            offered |= mu_features[i].bits;
         }
     }
     yyjson_val *list = mu_json_get(root, "harnesses");
@@ -141,9 +129,9 @@ void mu_needs_words(struct mu_buf *dst, int64_t needs)
             add_word(dst, &any, "harness ", harnesses[i].name);
         }
     }
-    for (size_t i = 0; i < MU_ARRAY_LEN(features); i++) {
-        if (features[i].bit != MU_NEED_HARNESSES && needs & features[i].bit) {
-            add_word(dst, &any, "", features[i].word);
+    for (size_t i = 0; i < MU_FEATURES; i++) {
+        if (mu_features[i].bits != MU_NEED_HARNESSES && needs & mu_features[i].bits) {
+            add_word(dst, &any, "", mu_features[i].word);
         }
     }
 }

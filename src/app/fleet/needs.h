@@ -4,23 +4,7 @@
 #define MU_APP_FLEET_NEEDS_H
 
 #include "base/buf.h"
-
-/* Stored with the session (sessions.needs): numbers are never given to something else. */
-enum {
-    MU_NEED_NET_NONE = 1 << 0,
-    MU_NEED_NET_PROXY = 1 << 1,
-    MU_NEED_NET_HOST = 1 << 2,
-    MU_NEED_NESTED = 1 << 3,
-    MU_NEED_FAKE_ROOT = 1 << 4,
-    MU_NEED_LIMITS = 1 << 5, /* memory, processors, processes */
-    MU_NEED_DISK = 1 << 6,
-    MU_NEED_TIME = 1 << 7,
-    MU_NEED_CLAUDE = 1 << 16,
-    MU_NEED_CODEX = 1 << 17,
-    MU_NEED_GEMINI = 1 << 18,
-    MU_NEED_OPENCODE = 1 << 19,
-    MU_NEED_HARNESSES = 0xf << 16,
-};
+#include "proto/needs.h"
 
 /* By the harness and the snapshot of the environment (ptr NULL = none). A harness is no need where
  * the environment may bring it: by setup commands, or a variable that names the command. */

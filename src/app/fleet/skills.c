@@ -64,24 +64,12 @@ static bool clean(mu_bytes t, size_t max, bool lines)
     return t.len <= max && mu_utf8_valid(t);
 }
 
-/* Relative, and nothing in it that leads elsewhere. */
-static bool path_ok(mu_bytes path)
-{
-    mu_bytes rest = path;
-    while (rest.ptr) {
-        mu_bytes part = mu_bytes_split(&rest, '/');
-        if (!part.len || mu_bytes_is(part, ".") || mu_bytes_is(part, "..")) {
-            return false;
-        }
-    }
-    return path.len > 0 && clean(path, MU_SKILL_PATH_MAX, false);
-}
-
 int mu_skill_set_add(struct mu_skill_set *s, const struct mu_skill *x)
 {
     size_t bytes = x->name.len + x->description.len + x->path.len + x->base_prompt.len;
     if (!mu_bytes_trim(x->name).len || !clean(x->name, MU_SKILL_NAME_MAX, false) ||
-        !path_ok(x->path) || !clean(x->description, MU_SKILL_ABOUT_MAX, true) ||
+        !mu_bytes_is_path(x->path) || !clean(x->path, MU_SKILL_PATH_MAX, false) ||
+        !clean(x->description, MU_SKILL_ABOUT_MAX, true) ||
         !clean(x->base_prompt, MU_SKILL_PROMPT_MAX, true)) {
         return MU_E_INVALID;
     }

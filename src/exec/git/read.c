@@ -21,19 +21,12 @@ struct mu_git_reading {
 
 static bool path_ok(mu_bytes path)
 {
-    mu_bytes rest = path;
     for (size_t i = 0; i < path.len; i++) {
         if ((unsigned char)path.ptr[i] < 0x20 || path.ptr[i] == 0x7f) {
             return false;
         }
     }
-    while (rest.ptr) {
-        mu_bytes part = mu_bytes_split(&rest, '/');
-        if (!part.len || mu_bytes_is(part, ".") || mu_bytes_is(part, "..")) {
-            return false;
-        }
-    }
-    return path.len <= PATH_LONGEST && mu_utf8_valid(path);
+    return path.len <= PATH_LONGEST && mu_bytes_is_path(path) && mu_utf8_valid(path);
 }
 
 static bool below_root(const struct mu_git_read_request *req, mu_bytes path)

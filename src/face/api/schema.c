@@ -138,26 +138,32 @@ static int check_members(struct at *at, const struct mu_schema *members, yyjson_
     return 0;
 }
 
-static int check_object(struct at *at, const struct mu_schema *s, yyjson_val *v, struct mu_err *err)
+static int check_closed(struct at *at, const struct mu_schema *members, yyjson_val *v,
+                        struct mu_err *err)
 {
-    size_t len = at->len, i, n;
+    size_t i, n;
     yyjson_val *key, *item;
-    if (!yyjson_is_obj(v)) {
-        return bad(at, err, "must be an object");
-    }
     yyjson_obj_foreach(v, i, n, key, item)
     {
-        const struct mu_schema *m = s->items;
+        const struct mu_schema *m = members;
         while (m && m->name && !mu_bytes_is(mu_json_bytes(key), m->name)) {
             m++;
         }
-        if (s->flags & MU_S_CLOSED && !(m && m->name)) {
+        if (!m || !m->name) {
             at_member(at, mu_json_bytes(key));
             return bad(at, err, "is not known");
         }
     }
-    at_cut(at, len);
-    return check_members(at, s->items, v, err);
+    return 0;
+}
+
+static int check_object(struct at *at, const struct mu_schema *s, yyjson_val *v, struct mu_err *err)
+{
+    if (!yyjson_is_obj(v)) {
+        return bad(at, err, "must be an object");
+    }
+    int r = s->flags & MU_S_CLOSED ? check_closed(at, s->items, v, err) : 0;
+    return r < 0 ? r : check_members(at, s->items, v, err);
 }
 
 static int check_array(struct at *at, const struct mu_schema *s, yyjson_val *v, struct mu_err *err)

@@ -103,8 +103,7 @@ static void ask(struct mu_agents *x)
 
 /* --- whose credentials --- */
 
-/* The names that worker and runner take, the best first. */
-static const char *const token_names[] = {"GITHUB_ACCESS_TOKEN", "GH_TOKEN", "GITHUB_TOKEN"};
+static const char *const token_names[] = {MU_REPO_TOKENS};
 
 static size_t token_rank(mu_bytes name)
 {
@@ -195,7 +194,7 @@ static mu_bytes owner_of(const struct mu_repo_spec *spec)
 
 static int url_of(struct mu_arena *a, const struct mu_repo_spec *spec, mu_bytes *ret)
 {
-    mu_bytes url = mu_arena_printf(a, "%s%.*s%s", spec->before, MU_ARGS(spec->where), spec->after);
+    mu_bytes url = mu_repo_url(a, spec);
     url.len -= mu_bytes_ends(url, MU_B(".git")) ? 4 : 0;
     *ret = url;
     return url.ptr ? 0 : -ENOMEM;
@@ -352,9 +351,8 @@ static bool take_wanted(struct mu_agents *x)
 
 static void list_agents(struct mu_call *c)
 {
-    struct mu_agents *x = mu_arena_calloc(mu_call_arena(c), sizeof *x);
+    struct mu_agents *x = mu_call_new(c, sizeof *x);
     if (!x) {
-        mu_call_fail(c, -ENOMEM);
         return;
     }
     x->c = c;

@@ -92,6 +92,19 @@ static void splitting_ends_with_a_null_rest(void **state MU_UNUSED)
     }
 }
 
+static void a_path_leads_nowhere_else(void **state MU_UNUSED)
+{
+    static const char *const good[] = {"a", "a/b", ".a/..b/c..", "a b/\xc3\xbc"};
+    static const char *const bad[] = {"", "/", "/a", "a/", "a//b", ".", "..", "a/..", "../a", "a/./b"};
+    for (size_t i = 0; i < MU_ARRAY_LEN(good); i++) {
+        assert_true(mu_bytes_is_path(mu_str(good[i])));
+    }
+    for (size_t i = 0; i < MU_ARRAY_LEN(bad); i++) {
+        assert_false(mu_bytes_is_path(mu_str(bad[i])));
+    }
+    assert_false(mu_bytes_is_path(MU_B_NONE));
+}
+
 static void integers_are_whole_decimal_and_in_range(void **state MU_UNUSED)
 {
     static const struct {
@@ -153,6 +166,7 @@ int main(void)
         cmocka_unit_test(finding_gives_the_first_position),
         cmocka_unit_test(parts_are_clamped),
         cmocka_unit_test(splitting_ends_with_a_null_rest),
+        cmocka_unit_test(a_path_leads_nowhere_else),
         cmocka_unit_test(integers_are_whole_decimal_and_in_range),
         cmocka_unit_test(copies_end_with_a_nul_and_may_fail),
     };
