@@ -42,6 +42,20 @@ static void read_snapshot(struct viewer *v);
 
 /* --- encoding --- */
 
+/* NULL: an event that this API does not have; its number is left out. */
+static const char *event_name(int type)
+{
+    switch (type) {
+#define MU_EVENT(number, name, oz, village)                                                        \
+    case MU_EV_##name:                                                                             \
+        return oz;
+#include "app/sessions/events.def"
+#undef MU_EVENT
+    default:
+        return NULL;
+    }
+}
+
 static void event_json(struct mu_buf *b, mu_bytes id, int type, int64_t at_ms, mu_bytes data)
 {
     struct mu_json_w w = mu_json_w(b);
@@ -79,19 +93,6 @@ static void event_json(struct mu_buf *b, mu_bytes id, int type, int64_t at_ms, m
     }
     mu_jw_obj_end(&w);
     mu_arena_fini(&a);
-}
-
-static const char *event_name(int type)
-{
-    switch (type) {
-#define MU_EVENT(number, name, oz)                                                                 \
-    case MU_EV_##name:                                                                             \
-        return oz;
-#include "app/sessions/events.def"
-#undef MU_EVENT
-    default:
-        return "state";
-    }
 }
 
 static void add_event(struct mu_buf *dst, mu_bytes id, int64_t seq, int type, int64_t at_ms,
@@ -192,7 +193,9 @@ static void on_event(struct mu_watch *watch, struct mu_event *e)
         return;
     }
     if (e->seq == 0) {
-        on_delta(v, e);
+        if (e->type == MU_EV_DELTA || e->type == MU_EV_DELTA_RESET) {
+            on_delta(v, e);
+        }
         return;
     }
     if (e->seq <= v->seq) {
@@ -204,6 +207,10 @@ static void on_event(struct mu_watch *watch, struct mu_event *e)
             v->live = false;
             read_page(v);
         }
+        return;
+    }
+    if (!event_name(e->type)) {
+        v->seq = e->seq;
         return;
     }
     struct mu_msg *m = encoded(v, e);
@@ -255,8 +262,11 @@ static void page_free(struct viewer *v)
 static int take_event(void *arg, const struct mu_session_event *e)
 {
     struct page *p = arg;
-    add_event(&p->out, mu_id_bytes(&p->v->id), e->seq, e->type, e->at_ms, e->data);
     p->last = e->seq;
+    if (!event_name(e->type)) {
+        return 0;
+    }
+    add_event(&p->out, mu_id_bytes(&p->v->id), e->seq, e->type, e->at_ms, e->data);
     p->end = p->end || e->type == MU_EV_ENDED;
     return p->out.failed;
 }
@@ -294,7 +304,9 @@ static void page_read(struct mu_session_events *op, int result)
     unsigned count = op->count;
     bool end = p->end;
     if (count) {
-        mu_http_stream_write(v->stream, mu_buf_bytes(&p->out));
+        if (p->out.len) {
+            mu_http_stream_write(v->stream, mu_buf_bytes(&p->out));
+        }
         v->seq = p->last;
     }
     page_free(v);
