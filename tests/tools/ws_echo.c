@@ -1,7 +1,8 @@
 /* An echo peer around both ends of our WebSocket code, for tests/wsconf. It listens on a free port
  * of the loopback, which it prints ("port N"), and sends every message back as it came. A line
  * "dial URL" on stdin makes it a client that does the same; what becomes of it is a line on stdout:
- * "opened", "failed STATUS why", "closed CODE reason". Ends when stdin does. */
+ * "opened", "failed STATUS why", "closed CODE reason". Ends when stdin does. With a certificate's
+ * file and its key's as arguments it speaks TLS, and trusts that certificate. */
 #include <errno.h>
 #include <stdio.h>
 #include <uv.h>
@@ -15,6 +16,7 @@ struct program {
     struct mu_loop *loop;
     struct mu_http_server *server;
     struct mu_list peers;
+    const char *cert_file, *key_file;
     uv_pipe_t in;
     char line[4096];
     size_t have;
@@ -107,7 +109,8 @@ static void on_malformed(void *arg MU_UNUSED, struct mu_http_req *req, int statu
 static void listen_here(struct program *p)
 {
     const struct mu_http_ops ops = {.request = on_request, .malformed = on_malformed, .arg = p};
-    const struct mu_http_listen where = {.host = "127.0.0.1", .fd = -1};
+    const struct mu_http_listen where = {
+        .host = "127.0.0.1", .fd = -1, .tls_cert_file = p->cert_file, .tls_key_file = p->key_file};
     struct mu_err err = {0};
     unsigned port = 0;
     if (mu_http_server_new(&p->loop, 1, &mu_http_default_limits, &ops, &p->server) < 0 ||
@@ -140,6 +143,7 @@ static void dial(struct program *p, mu_bytes url)
     struct peer *e = peer_new(p);
     MU_CHECK(text && e);
     const struct mu_ws_connect opts = {.url = text,
+                                       .ca_file = p->cert_file,
                                        .timeout_ms = DIAL_MS,
                                        .limits = limits,
                                        .ops = echo_ops,
@@ -196,10 +200,12 @@ static void on_input(uv_stream_t *s, ssize_t n, const uv_buf_t *buf MU_UNUSED)
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     static struct program p;
     mu_list_init(&p.peers);
+    p.cert_file = argc == 3 ? argv[1] : NULL;
+    p.key_file = argc == 3 ? argv[2] : NULL;
     MU_CHECK(mu_loop_new(&mu_env_real, "ws-echo", &p.loop) == 0);
     listen_here(&p);
     MU_CHECK(uv_pipe_init(mu_loop_uv(p.loop), &p.in, 0) == 0);

@@ -8,6 +8,7 @@ import hashlib
 import os
 import pathlib
 import socket
+import ssl
 import subprocess
 import sys
 
@@ -29,7 +30,8 @@ def answer_to(key):
 
 
 class End:
-    def __init__(self, command, env=None):
+    def __init__(self, command, env=None, certificate=None):
+        self.certificate = certificate  # (file, its key's file): it speaks TLS
         self.process = subprocess.Popen([str(c) for c in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                         env={**os.environ, **(env or {})})
         word, _, number = self.process.stdout.readline().strip().partition(" ")
@@ -47,9 +49,9 @@ class End:
         return rest
 
 
-def muster():
+def muster(certificate=None):
     assert TOOL.exists(), f"{TOOL} does not exist: build it, or name it with WS_ECHO"
-    return End([TOOL])
+    return End([TOOL, *(certificate or ())], certificate=certificate)
 
 
 def websockets():
@@ -78,9 +80,21 @@ def head_of(sock):
     return first, headers, rest
 
 
-def attack_server(case, port):
+def secured(sock, certificate, client):
+    """A connection that only ends with a close_notify."""
+    if not certificate:
+        return sock
+    if client:
+        context = ssl.create_default_context(cafile=certificate[0])
+        return context.wrap_socket(sock, server_hostname="127.0.0.1", suppress_ragged_eofs=False)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    return context.wrap_socket(sock, server_side=True, suppress_ragged_eofs=False)
+
+
+def attack_server(case, port, certificate=None):
     """The case, with us as the client."""
-    with socket.create_connection(("127.0.0.1", port), SECONDS) as sock:
+    with secured(socket.create_connection(("127.0.0.1", port), SECONDS), certificate, client=True) as sock:
         key = base64.b64encode(os.urandom(16))
         sock.sendall(b"GET /%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                      b"Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n\r\n" % (case.number.encode(), port, key))
@@ -96,10 +110,10 @@ def attack_client(case, end):
     """The case, with us as the server that the end is told to dial."""
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
         listener.settimeout(SECONDS)
-        end.dial(f"ws://127.0.0.1:{listener.getsockname()[1]}/{case.number}")
-        sock, _ = listener.accept()
-        with sock:
-            sock.settimeout(SECONDS)
+        end.dial(f"{'wss' if end.certificate else 'ws'}://127.0.0.1:{listener.getsockname()[1]}/{case.number}")
+        raw, _ = listener.accept()
+        raw.settimeout(SECONDS)
+        with secured(raw, end.certificate, client=False) as sock:
             first, headers, rest = head_of(sock)
             wanted = b"GET /%s HTTP/1.1" % case.number.encode()
             if first != wanted or headers.get("sec-websocket-version") != b"13" or "host" not in headers:
@@ -114,4 +128,4 @@ def attack_client(case, end):
 
 
 def play(case, end, side):
-    return attack_server(case, end.port) if side == "server" else attack_client(case, end)
+    return attack_server(case, end.port, end.certificate) if side == "server" else attack_client(case, end)

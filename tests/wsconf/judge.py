@@ -3,6 +3,7 @@ import collections
 import functools
 import select
 import socket
+import ssl
 import time
 
 import frames
@@ -67,17 +68,23 @@ class Talk:
         deadline = time.monotonic() + seconds
         while not until() and not self.ended and not self.broken:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self.sock], [], [], left)[0]:
+            if left <= 0 or not (self._decrypted() or select.select([self.sock], [], [], left)[0]):
                 return
             try:
                 data = self.sock.recv(1 << 20)
             except ConnectionError:
                 data = b""
+            except ssl.SSLError as e:
+                self.broken = f"TLS: {e}"
+                return
             if data:
                 self._take(data)
             else:
                 self.ended = True
                 self.closed_by = self.closed_by or "peer"
+
+    def _decrypted(self):
+        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending()
 
     # --- writing ---
 
@@ -90,7 +97,7 @@ class Talk:
                 time.sleep(apart)
             try:
                 self.sock.sendall(memoryview(data)[at:at + (chop or len(data))])
-            except ConnectionError:
+            except (ConnectionError, ssl.SSLError):
                 self.deaf = True
 
     def frame(self, opcode, payload=b"", **options):
@@ -102,12 +109,17 @@ class Talk:
         self.write(self.frame(frames.CLOSE, frames.close_payload(code)))
 
     def shut_down(self):
-        if not self.shut:
-            self.shut = True
-            try:
-                self.sock.shutdown(socket.SHUT_WR)
-            except OSError:
-                self.deaf = True
+        if self.shut or self.broken:
+            return
+        self.shut = True
+        try:
+            if isinstance(self.sock, ssl.SSLSocket) and not self.ended:
+                self.sock = self.sock.unwrap()  # waits for the peer's close_notify
+            self.sock.shutdown(socket.SHUT_WR)
+        except ssl.SSLError as e:
+            self.broken = f"TLS: {e}"
+        except OSError:
+            self.deaf = True
 
     # --- the steps of cases ---
 

@@ -24,13 +24,29 @@ def results():
     end.stop()
 
 
+def passed(case, verdict):
+    """More than the suite asks for: we say why we close. Only a close frame without a code is answered without one."""
+    codes = (None,) if case.number == "7.3.1" else case.codes
+    return (verdict.grade == (judge.INFORMATIONAL if case.undefined else judge.OK) and verdict.code in codes and
+            not verdict.dropped)
+
+
 @pytest.mark.parametrize("side", report.SIDES)
 @pytest.mark.parametrize("case", cases.CASES, ids=lambda c: c.number)
 def test_case(results, case, side):
     verdict = results(case.number, side)
-    assert verdict.grade == (judge.INFORMATIONAL if case.undefined else judge.OK), (case.what, verdict)
-    # More than the suite asks for: we say why we close. Only a close frame without a code is answered without one.
-    assert verdict.code in ((None,) if case.number == "7.3.1" else case.codes) and not verdict.dropped, (case.what, verdict)
+    assert passed(case, verdict), (case.what, verdict)
+
+
+@pytest.mark.parametrize("side", report.SIDES)
+def test_over_tls(certificate, side):
+    end, wrong = ends.muster(certificate), []
+    for case in cases.CASES:
+        verdict = ends.play(case, end, side)
+        if not passed(case, verdict):
+            wrong.append(f"{case.number} {case.what}: {verdict}")
+    end.stop()
+    assert not wrong, "\n".join(wrong)
 
 
 def test_no_case_is_missing():
