@@ -39,7 +39,7 @@ class Connection:
     def __init__(self, sock, faults):
         self.sock, self.faults = sock, faults
         self.parts, self.opcode = None, None
-        sock.settimeout(3)
+        sock.settimeout(10)
         _, headers, self.data = ends.head_of(sock)
         key = hashlib.sha1(headers["sec-websocket-key"] + ends.GUID).digest()
         sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
