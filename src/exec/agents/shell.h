@@ -1,5 +1,5 @@
-/* What a shell command runs, as far as that can be said without running it: the argument lists of its
- * simple commands, those in substitutions, behind sudo, env, xargs, `sh -c` and their like
+/* What a shell command runs, as far as that can be said without running it: the argument lists of
+ * its simple commands, those in substitutions, behind sudo, env, xargs, `sh -c` and their like
  * included. Whatever is not understood for certain makes the whole `uncertain`; what was understood
  * is listed all the same. Pure; part of the static program. */
 #ifndef MU_EXEC_AGENTS_SHELL_H
