@@ -152,15 +152,12 @@ static void screen_over(struct mu_live *v)
     int status = mu_procs_status(v->terms[0].wstatus);
     char text[80];
     snprintf(text, sizeof text, "the program ended with status %d", status);
-    mu_turn_over(v,
-                 v->turn.cancel ? "cancelled"
-                 : status       ? "failed"
-                                : "done",
-                 text, status && !v->turn.cancel);
+    v->exit_status = status;
+    const char *outcome = v->turn.cancel ? "cancelled" : status ? "failed" : "done";
+    mu_turn_over(v, outcome, status ? text : "", status && !v->turn.cancel);
     if (v->turn.step == MU_TURN_NONE || v->interactive) {
         mu_live_end(v, status, "%s", status ? text : "");
     }
-    v->status = status;
 }
 
 static void ends(struct mu_live *v)

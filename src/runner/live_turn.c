@@ -110,10 +110,10 @@ static void touched(struct mu_live *v, const struct mu_acp_tool *t)
     bool read = strcmp(t->kind, "read") == 0, gone = strcmp(t->kind, "delete") == 0;
     bool write = strcmp(t->kind, "edit") == 0 || strcmp(t->kind, "move") == 0;
     size_t root = strlen(v->r->ws.root);
+    mu_buf_init(&b, 8192);
     if (t->status != MU_ACP_COMPLETED || (!read && !gone && !write)) {
         return;
     }
-    mu_buf_init(&b, 8192);
     for (size_t i = 0; i < t->n_paths; i++) {
         const char *path = t->paths[i];
         if (strncmp(path, v->r->ws.root, root) == 0 && path[root] == '/') {

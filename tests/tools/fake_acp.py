@@ -37,8 +37,8 @@ def say(message):
 class Agent:
     session = None
 
-    def update(self, kind, **fields):
-        say({"method": "session/update", "params": {"sessionId": self.session, "update": {"sessionUpdate": kind, **fields}}})
+    def update(self, update_, **fields):
+        say({"method": "session/update", "params": {"sessionId": self.session, "update": {"sessionUpdate": update_, **fields}}})
 
     def words(self, text, kind="agent_message_chunk"):
         self.update(kind, content={"type": "text", "text": text})

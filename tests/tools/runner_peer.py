@@ -151,6 +151,7 @@ class Peer:
 
     # --- what tests do ---
     def send(self, type_, **fields):
+        self.wait(lambda: self.conn, "a connection")
         self.frame({"type": type_, **fields})
 
     def prompt(self, content, turn=None):
