@@ -305,13 +305,20 @@ enum { LOOK_LIST = 4 << 20, LOOK_PATCH = 2 << 20 };
 
 static int list_changes(struct maker *m)
 {
-    const char *const argv[] = {"git",       "diff",
-                                "--cached",  "--raw",
-                                "--numstat", "-z",
-                                "-M",        "--no-ext-diff",
-                                "--no-textconv", "--ignore-submodules=none",
-                                m->checkout->commit, "--",
-                                ":(top)",    ":(top,exclude,literal).oz",
+    const char *const argv[] = {"git",
+                                "diff",
+                                "--cached",
+                                "--raw",
+                                "--numstat",
+                                "-z",
+                                "-M",
+                                "--no-ext-diff",
+                                "--no-textconv",
+                                "--ignore-submodules=none",
+                                m->checkout->commit,
+                                "--",
+                                ":(top)",
+                                ":(top,exclude,literal).oz",
                                 NULL};
     return run(m, argv, -1, true);
 }
@@ -322,9 +329,20 @@ static int text_of_changes(struct maker *m)
     const char *dir = m->checkout->dir;
     snprintf(src, sizeof src, "--src-prefix=a/%s%s", dir, *dir ? "/" : "");
     snprintf(dst, sizeof dst, "--dst-prefix=b/%s%s", dir, *dir ? "/" : "");
-    const char *const argv[] = {"git", "diff", "--cached", "-M", "--no-color", "--no-ext-diff",
-                                "--no-textconv", "--ignore-submodules=none", src, dst,
-                                m->checkout->commit, "--", ":(top)", ":(top,exclude,literal).oz",
+    const char *const argv[] = {"git",
+                                "diff",
+                                "--cached",
+                                "-M",
+                                "--no-color",
+                                "--no-ext-diff",
+                                "--no-textconv",
+                                "--ignore-submodules=none",
+                                src,
+                                dst,
+                                m->checkout->commit,
+                                "--",
+                                ":(top)",
+                                ":(top,exclude,literal).oz",
                                 NULL};
     return run(m, argv, -1, true);
 }

@@ -45,7 +45,8 @@ int64_t mu_patch_make(const struct mu_checkouts *c, struct mu_workspace *w, stru
                       const struct mu_patch_limits *limits);
 
 /* The changes as they are now: for each checkout once what `git diff --raw --numstat -z` says, and
- * with `patch` once more the text. `cut`: there was more. Returns git's status, 0 = all was told. */
+ * with `patch` once more the text. `cut`: there was more. Returns git's status, 0 = all was told.
+ */
 typedef void (*mu_patch_fn)(void *arg, const struct mu_checkout *c, bool patch, mu_bytes text,
                             bool cut);
 MU_MUST_USE int mu_patch_look(const struct mu_checkouts *c, struct mu_workspace *w,

@@ -187,7 +187,7 @@ class Peer:
                     return found
                 left = end - time.monotonic()
                 if left <= 0:
-                    raise AssertionError(f"not there: {what}; messages: {self.messages[-12:]}, holes {self.holes}")
+                    raise AssertionError(f"not there: {what() if callable(what) else what}; messages: {self.messages[-12:]}, holes {self.holes}")
                 self.news.wait(min(left, 0.2))
 
     def find(self, type_, **fields):
@@ -213,7 +213,7 @@ class Peer:
             return bytes(self.terminals.get(number, {"data": b""})["data"])
 
     def wait_screen(self, text, number=0, timeout=30):
-        return self.wait(lambda: text in self.screen(number), f"{text!r} in terminal {number}: {self.screen(number)[-500:]!r}", timeout)
+        return self.wait(lambda: text in self.screen(number), lambda: f"{text!r} in terminal {number}: {self.screen(number)[-500:]!r}", timeout)
 
     def close(self):
         self.closing = True
