@@ -5,7 +5,7 @@
 # resolved where the image has a glibc of the same version.
 set(MU_AGENT_SRC
   src/base/alloc.c src/base/buf.c src/base/bytes.c src/base/clock.c src/base/encode.c src/base/env.c src/base/err.c
-  src/io/folder.c src/proto/json_write.c src/proto/links.c src/proto/repo.c)
+  src/io/folder.c src/proto/frame.c src/proto/json_write.c src/proto/jtok.c src/proto/links.c src/proto/repo.c)
 file(GLOB agent_globbed RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/runner/*.c)
 list(APPEND MU_AGENT_SRC ${agent_globbed} src/main/agent_main.c)
 # `muster keep`: the launcher of the namespace sandbox.
@@ -50,7 +50,12 @@ if(MU_MUSL_SPECS)
       endif()
     endforeach()
   endforeach()
-  set(agent_libc -specs=${MU_MUSL_SPECS} -isystem ${MU_KERNEL_HEADERS})
+  set(MU_JSMN_HEADERS ${CMAKE_BINARY_DIR}/gen/jsmn)
+  file(MAKE_DIRECTORY ${MU_JSMN_HEADERS})
+  if(NOT EXISTS ${MU_JSMN_HEADERS}/jsmn.h)
+    file(CREATE_LINK ${JSMN_INCLUDE}/jsmn.h ${MU_JSMN_HEADERS}/jsmn.h SYMBOLIC)
+  endif()
+  set(agent_libc -specs=${MU_MUSL_SPECS} -isystem ${MU_KERNEL_HEADERS} -isystem ${MU_JSMN_HEADERS})
 else()
   message(STATUS "no musl-tools: the agent program is linked against a static glibc")
   set(agent_libc)

@@ -82,6 +82,11 @@ struct mu_digest mu_sha256_two(mu_bytes a, mu_bytes b)
     return digest_end(ctx);
 }
 
+bool mu_same_secret(mu_bytes a, mu_bytes b)
+{
+    return a.len == b.len && CRYPTO_memcmp(a.ptr, b.ptr, a.len) == 0;
+}
+
 struct mu_digest_hex mu_sha256_hex(mu_bytes data)
 {
     struct mu_digest d = mu_sha256(data);

@@ -20,6 +20,9 @@ struct mu_digest mu_sha256(mu_bytes data);
 struct mu_digest mu_sha256_two(mu_bytes a, mu_bytes b);
 struct mu_digest_hex mu_sha256_hex(mu_bytes data);
 
+/* Whether two secrets are the same, in a time that tells nothing of where they differ. */
+bool mu_same_secret(mu_bytes a, mu_bytes b);
+
 /* The at-rest scheme (agent-ops.md 5.5): "v1:<keyId>:<base64(IV, ciphertext, tag)>", AES-256-GCM
  * under a key derived with HKDF-SHA256 from the root for one purpose; `aad` = "<table>|<row
  * id>|<column>". */

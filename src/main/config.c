@@ -81,6 +81,10 @@ const struct mu_option mu_config_table[] = {
     TEXT("OZ_IMAGE_ALLOWLIST", image_allowlist, NULL, "Container images that are allowed: globs separated by commas; unset = any."),
     FLAG("OZ_TENANT_HOST_NETWORK", tenant_host_network, "off", "Tenants' environments may ask for the worker's own network (right sandbox.host_network); the administrator's always may."),
     FLAG("OZ_TENANT_NESTED", tenant_nested, "off", "Tenants' environments may ask for user namespaces inside (right sandbox.nested); the administrator's always may."),
+    /* live sessions */
+    INT("OZ_APPROVAL_TIMEOUT_MINUTES", approval_timeout_minutes, "30", 1, 10080, "min", "An approval that nobody gave within this time is denied."),
+    INT("OZ_HIBERNATED_MAX_DAYS", hibernated_max_days, "30", 1, 3650, "days", "A session that is paused for so long ends."),
+    INT("OZ_TERMINAL_RECORDING_MB", recording_max_mb, "64", 8, 1024, "MiB", "What is kept of the terminals of one session; older bytes go."),
     /* workers */
     TEXT("OZ_WORKER_KEYS", worker_keys, NULL, "Keys of single workers besides the admin key: <worker id>=<SHA-256 of the key in hexadecimal>, separated by commas."),
     TEXT("OZ_WORKER_SIDECAR_IMAGE", worker_sidecar_image, NULL, "Image that Go workers mount at /agent; unset = such workers get no work (Muster's own need none)."),
@@ -163,7 +167,7 @@ static const char *const later[] = {
     "GITHUB_CLIENT_ID", "GITHUB_CLIENT_SECRET", "GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET",
     "GITHUB_WEBHOOK_SECRET", "OZ_ALLOW_SIGNUP", "ALLOWED_EMAILS", "ADMIN_EMAIL", "SLACK_BOT_TOKEN",
     "SLACK_SIGNING_SECRET", "SLACK_APP_ID", "SLACK_CLASSIFIER_MODEL", "OZ_SESSION_DATA_TTL_HOURS",
-    "TERMINATED_RETENTION_DAYS", "WEBHOOK_PAYLOAD_RETENTION_DAYS", "OZ_HIBERNATED_MAX_DAYS",
+    "TERMINATED_RETENTION_DAYS", "WEBHOOK_PAYLOAD_RETENTION_DAYS", 
     "OZ_WORKER_BACKEND", "OZ_WS_HEARTBEAT_INTERVAL_MS", "OZ_LOCAL_STREAMING", "OZ_RUNNER_MODE",
     "OZ_REMOTE_TIMEOUT_SECONDS", "OZ_STALE_AGENT_SWEEP_MS", "ORCHESTRATION_TIMEOUT_MS",
     "OZ_ORCH_POLL_MS", "OZ_ORCH_LEASE_MS", "OZ_ORCH_CONCURRENCY", "OZ_ORCH_INSTANCE_ID",
@@ -173,7 +177,7 @@ static const char *const later[] = {
     "LAZY_SERVICES",
     /* options of the session, fleet and release faces */
     "OZ_MAX_SESSIONS_PER_ORG", "OZ_DEFAULT_TIMEOUT_MINUTES", "OZ_MAX_TIMEOUT_MINUTES",
-    "OZ_MAX_QUEUE_MINUTES", "OZ_APPROVAL_TIMEOUT_MINUTES", "OZ_STOP_GRACE_SECONDS",
+    "OZ_MAX_QUEUE_MINUTES", "OZ_STOP_GRACE_SECONDS",
     "OZ_RECENT_EVENTS_LIMIT", "OZ_HEARTBEAT_TIMEOUT_MS", "OZ_MAX_RUNNERS_PER_ORG", "OZ_MAX_RUNNERS",
     "OZ_HEALTH_CHECK_INTERVAL_MS", "OZ_LOAD_FACTOR", "OZ_DRAIN_TIMEOUT_MINUTES",
     "OZ_ENABLE_AUTO_ROLLOUT", "OZ_DEFAULT_CHANNEL", "OZ_CANARY_DURATION_MINUTES", "OZ_AUTO_CANARY",

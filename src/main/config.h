@@ -33,6 +33,7 @@ struct mu_config {
     const char *environment, *admin_key, *tenant_tokens_file, *encryption_key,
         *encryption_key_previous;
     bool allow_no_admin_key;
+    int64_t approval_timeout_minutes, hibernated_max_days, recording_max_mb;
     int64_t tenant_requests_per_minute, tenant_max_queued, tenant_max_running;
     /* log */
     const char *log_level, *log_format;

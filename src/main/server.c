@@ -15,7 +15,7 @@ extern char **environ;
 
 enum { WORK_THREADS = 4, WORK_QUEUE = 4096, MAX_TENANTS = 100000, LOOP_LIMIT_MS = 50 };
 /* An attempt that is not confirmed ends with its lease: the worker needs time to do that. */
-enum { LEAST_GRACE_MS = 1000 };
+enum { LEAST_GRACE_MS = 1000, RUNNER_ANSWER_MS = 5000 };
 
 static void slow_turn(void *arg MU_UNUSED, const char *loop_name, int64_t turn_ms)
 {
@@ -159,6 +159,34 @@ static int build_fleet(struct mu_server *s, struct mu_err *err)
                                      .go_workers = sidecar};
     if (r == 0) {
         r = mu_fleet_new(&fo, &s->fleet);
+    }
+    return r < 0 ? mu_err_set(err, r, "cannot start: %s", mu_err_text(r)) : 0;
+}
+
+static int build_live(struct mu_server *s, struct mu_db *db, struct mu_err *err)
+{
+    const struct mu_config *c = s->conf;
+    snprintf(s->recordings, sizeof s->recordings, "%s/recordings", c->data_dir);
+    if (mkdir(s->recordings, 0700) < 0 && errno != EEXIST) {
+        return mu_err_set(err, -errno, "cannot make '%s': %s", s->recordings, strerror(errno));
+    }
+    const struct mu_live_opts lo = {.env = s->env,
+                                    .core = s->loops[0],
+                                    .sessions = s->sessions,
+                                    .fleet = s->fleet,
+                                    .feed = s->feed,
+                                    .writer = s->writer,
+                                    .readers = s->readers,
+                                    .work = s->work,
+                                    .metrics = s->metrics,
+                                    .recordings_dir = s->recordings,
+                                    .recording_max = c->recording_max_mb << 20,
+                                    .gate_ms = c->approval_timeout_minutes * 60000,
+                                    .command_ms = RUNNER_ANSWER_MS,
+                                    .paused_max_ms = c->hibernated_max_days * 86400000};
+    int r = mu_live_new(&lo, &s->live);
+    if (r == 0) {
+        r = mu_live_load(s->live, db);
     }
     return r < 0 ? mu_err_set(err, r, "cannot start: %s", mu_err_text(r)) : 0;
 }
@@ -355,6 +383,9 @@ int mu_server_build(struct mu_server *s, struct mu_err *err)
         r = build_fleet(s, err);
     }
     if (r == 0) {
+        r = build_live(s, db, err);
+    }
+    if (r == 0) {
         r = build_route(s, db, err);
     }
     mu_db_close(db);
@@ -380,6 +411,7 @@ void mu_server_free(struct mu_server *s)
     mu_schedules_free(s->schedules);
     mu_dispatch_free(s->dispatch);
     mu_fleet_end(s->fleet);
+    mu_live_end(s->live);
     mu_environments_free(s->environments);
     mu_providers_free(s->providers);
     mu_fetcher_free(s->fetcher);
@@ -393,6 +425,7 @@ void mu_server_free(struct mu_server *s)
     for (size_t i = 0; i < s->n_loops; i++) {
         mu_loop_free(s->loops[i]);
     }
+    mu_live_free(s->live);
     mu_fleet_free(s->fleet);
     mu_feed_free(s->feed);
     mu_metrics_free(s->metrics);

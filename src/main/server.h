@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "app/live/live.h"
 #include "face/api/meta.h"
 #include "face/oz/oz.h"
 #include "face/worker/worker.h"
@@ -60,6 +61,8 @@ struct mu_server {
     struct mu_fetcher *fetcher; /* outbound HTTP */
     struct mu_providers *providers;
     struct mu_fleet *fleet;
+    struct mu_live *live; /* what runners say and are told */
+    char recordings[1100];
     struct mu_dispatch *dispatch;
     struct mu_environments *environments;
     struct mu_schedules *schedules;

@@ -123,10 +123,16 @@ static void cut_off(struct mu_timer *t MU_UNUSED)
                  start */
 }
 
-static void runs_stopped(void *arg)
+static void live_stopped(void *arg)
 {
     struct mu_server *s = arg;
     mu_http_server_drain(s->http, DRAIN_MS, drained, s);
+}
+
+static void runs_stopped(void *arg)
+{
+    struct mu_server *s = arg;
+    mu_live_stop(s->live, live_stopped, s);
 }
 
 static void sweeper_stopped(void *arg)

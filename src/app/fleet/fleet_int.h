@@ -168,6 +168,8 @@ struct mu_fleet {
     struct mu_post pump_post;
     void (*freed)(void *arg);
     void *freed_arg;
+    const struct mu_runner_ops *runners; /* NULL: none is listened to */
+    void *runners_arg;
     bool pump_posted, started, stopping, closed, ended, told_sidecar;
     bool refit; /* a worker has room that had none: those that are parked may be for it */
     int64_t next_conn;
@@ -279,6 +281,11 @@ void mu_worker_dirty(struct mu_worker *w);
 void mu_worker_adopt_all(struct mu_worker *w);
 /* reports.c */
 void mu_worker_hello(struct mu_worker *w, struct mu_report *r);
+
+/* runners.c */
+/* A report of kind RUNNER, TERMINAL or DID; false: nobody holds that attempt. */
+bool mu_runner_report(struct mu_worker *w, struct mu_task *t, const struct mu_report *r);
+void mu_runner_gone(struct mu_task *t);
 
 /* skills.c */
 void mu_skills_init(struct mu_fleet *f);

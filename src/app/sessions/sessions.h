@@ -82,6 +82,13 @@ struct mu_session_create {
  * be a repetition done() says so), MU_E_TOO_LARGE, -ENOMEM, writer codes. */
 MU_MUST_USE int mu_session_create(struct mu_sessions *s, struct mu_session_create *op);
 
+/* Whether the stored spec is that of a session whose runner is spoken with (docs/runner-protocol.md):
+ * `live` is its first member then. */
+static inline bool mu_spec_is_live(mu_bytes spec)
+{
+    return mu_bytes_starts(spec, MU_B("{\"live\":{"));
+}
+
 /* --- reading: views are valid inside the callback, which runs on a reader thread --- */
 struct mu_session_view {
     mu_bytes id, org_id, creator, harness, model, name, title, skill, environment_id,
