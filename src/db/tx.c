@@ -69,6 +69,10 @@ static int on_last_seq(void *arg, struct mu_row *row)
 
 static void hold(struct mu_tx *tx, mu_bytes stream_id, int64_t last_seq, unsigned n)
 {
+    if (tx->left && mu_bytes_eq(tx->stream_id, stream_id)) { /* its lock is ours: they follow */
+        tx->left += n;
+        return;
+    }
     tx->misused = tx->misused || tx->left;
     tx->stream_id = stream_id;
     tx->next_seq = last_seq - n + 1;

@@ -32,6 +32,20 @@ static struct viewer *viewer_of(struct mu_cursor *cur)
 
 /* --- encoding --- */
 
+/* NULL: an event that this API does not have; its number is left out. */
+static const char *event_name(int type)
+{
+    switch (type) {
+#define MU_EVENT(number, name, oz, village)                                                        \
+    case MU_EV_##name:                                                                             \
+        return oz;
+#include "app/sessions/events.def"
+#undef MU_EVENT
+    default:
+        return NULL;
+    }
+}
+
 static void event_json(struct mu_buf *b, mu_bytes id, int type, int64_t at_ms, mu_bytes data)
 {
     struct mu_json_w w = mu_json_w(b);
@@ -69,19 +83,6 @@ static void event_json(struct mu_buf *b, mu_bytes id, int type, int64_t at_ms, m
     }
     mu_jw_obj_end(&w);
     mu_arena_fini(&a);
-}
-
-static const char *event_name(int type)
-{
-    switch (type) {
-#define MU_EVENT(number, name, oz)                                                                 \
-    case MU_EV_##name:                                                                             \
-        return oz;
-#include "app/sessions/events.def"
-#undef MU_EVENT
-    default:
-        return "state";
-    }
 }
 
 static void add_event(struct mu_buf *dst, mu_bytes id, int64_t seq, int type, int64_t at_ms,
@@ -163,17 +164,24 @@ static bool write_whole(struct viewer *v, struct mu_buf *b)
 static void encode(const struct mu_cursor *cur, struct mu_buf *dst,
                    const struct mu_session_event *e)
 {
-    add_event(dst, mu_id_bytes(&cur->id), e->seq, e->type, e->at_ms, e->data);
+    if (event_name(e->type)) {
+        add_event(dst, mu_id_bytes(&cur->id), e->seq, e->type, e->at_ms, e->data);
+    }
 }
 
 static void on_page(struct mu_cursor *cur, mu_bytes bytes)
 {
-    mu_http_stream_write(viewer_of(cur)->stream, bytes);
+    if (bytes.len) {
+        mu_http_stream_write(viewer_of(cur)->stream, bytes);
+    }
 }
 
 static bool on_event(struct mu_cursor *cur, struct mu_event *e)
 {
     struct viewer *v = viewer_of(cur);
+    if (!event_name(e->type)) {
+        return true;
+    }
     struct mu_msg *m = encoded(v, e);
     if (m) {
         mu_http_stream_send(v->stream, m);
