@@ -68,6 +68,10 @@ struct mu_schema {
 MU_MUST_USE int mu_schema_check(const struct mu_schema *members, yyjson_val *root, char *ret_path,
                                 size_t path_size, struct mu_err *err);
 
+/* NULL, or the code of an issue (village-control-plane.md 3.4) and words for it, which follow the
+ * member's name. */
+const char *mu_form_refuse(enum mu_schema_form form, mu_bytes text, const char **ret_why);
+
 /* --- routes --- */
 enum mu_api_auth {
     MU_AUTH_NONE,
@@ -142,8 +146,8 @@ struct mu_api_opts {
                                   public_url are always allowed (architecture.md G10) */
     const struct mu_route *const *tables;
     size_t n_tables;
-    const char *const
-        *components; /* openapi component schemas: pairs of name and JSON text, ended by NULL */
+    const char *const *const *components; /* openapi component schemas: lists, ended by NULL, of
+                                             pairs of name and JSON text, each ended by NULL */
     bool (*writable)(void *arg, const char **ret_why); /* MU_ROUTE_WRITES asks this; any loop */
     void *writable_arg;
     void *app; /* the server's root struct, for handlers: mu_call_app() */

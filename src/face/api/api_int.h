@@ -68,8 +68,6 @@ bool mu_envelope_take(struct mu_call *c);
 extern const char mu_envelope_bare[];
 
 /* --- forms.c --- */
-/* NULL, or the code of the issue and words for it, which follow the member's name. */
-const char *mu_form_refuse(enum mu_schema_form form, mu_bytes text, const char **ret_why);
 /* A regular expression that every accepted text matches, or NULL. */
 const char *mu_form_pattern(enum mu_schema_form form);
 
@@ -93,7 +91,7 @@ MU_MUST_USE int mu_schema_query_all(const struct mu_schema *schema, struct mu_ar
 
 /* --- openapi.c --- */
 MU_MUST_USE int mu_openapi_write(const struct mu_router *r, const char *server_url,
-                                 const char *const *components, struct mu_buf *dst);
+                                 const char *const *const *components, struct mu_buf *dst);
 
 /* --- cors.c --- */
 struct mu_origins {

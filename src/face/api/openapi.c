@@ -578,7 +578,7 @@ static void write_components(struct mu_json_w *w, const char *const *components)
 }
 
 int mu_openapi_write(const struct mu_router *r, const char *server_url,
-                     const char *const *components, struct mu_buf *dst)
+                     const char *const *const *components, struct mu_buf *dst)
 {
     struct mu_json_w w = mu_json_w(dst);
     mu_jw_obj(&w);
@@ -603,7 +603,9 @@ int mu_openapi_write(const struct mu_router *r, const char *server_url,
     mu_jw_key(&w, "schemas");
     mu_jw_obj(&w);
     write_components(&w, own_components);
-    write_components(&w, components);
+    for (; components && *components; components++) {
+        write_components(&w, *components);
+    }
     mu_jw_obj_end(&w);
     mu_jw_obj_end(&w);
     mu_jw_obj_end(&w);

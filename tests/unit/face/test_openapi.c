@@ -60,7 +60,8 @@ static const struct mu_route routes[] = {
     {.path = "/health", .flags = MU_ROUTE_ANY_METHOD, .handler = nothing, .id = "getHealth"},
     {.path = NULL},
 };
-static const char *const components[] = {"Thing", "{\"type\":\"object\"}", NULL};
+static const char *const thing[] = {"Thing", "{\"type\":\"object\"}", NULL};
+static const char *const *const components[] = {thing, NULL};
 
 static int write_document(struct mu_buf *b)
 {
