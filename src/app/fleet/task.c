@@ -257,6 +257,7 @@ int mu_fleet_create(struct mu_fleet *f, struct mu_session_create *op)
         return r;
     }
     t->create = op;
+    op->needs |= mu_spec_is_live(op->spec) ? MU_NEED_LIVE : 0;
     t->needs = op->needs;
     op->after = t;
     op->after_done = created;

@@ -27,7 +27,7 @@ static const struct mu_stmt q_gates_shift = {
 static const struct mu_stmt q_state = {
     "live_state", "t",
     "SELECT s.epoch, a.runner_seq, s.run_deadline_ms, s.deadline_ms, s.paused_ms, s.state, s.mode, "
-    "s.view, s.conversation, p.spec FROM sessions s JOIN session_specs p ON p.session_id = s.id "
+    "s.view, s.conversation, p.spec, s.org_id FROM sessions s JOIN session_specs p ON p.session_id = s.id "
     "LEFT JOIN attempts a ON a.session_id = s.id AND a.epoch = s.epoch WHERE s.id = $1",
     NULL};
 static const struct mu_stmt q_turn = {
@@ -187,6 +187,7 @@ static int take_state(void *arg, struct mu_row *row)
     mu_bytes conversation = mu_row_bytes(row, 8);
     op->conversation = conversation.ptr ? mu_arena_dup(&op->arena, conversation) : MU_B_NONE;
     op->spec = mu_arena_dup(&op->arena, mu_row_bytes(row, 9));
+    snprintf(op->org_id, sizeof op->org_id, "%.*s", MU_ARGS(mu_row_bytes(row, 10)));
     return op->spec.ptr && (!conversation.ptr || op->conversation.ptr) ? 0 : -ENOMEM;
 }
 

@@ -89,6 +89,7 @@ struct mu_turn_next {
     struct mu_sessions *sessions;
     struct mu_id session;
     int64_t epoch, now_ms;
+    bool again; /* the one that is SENT, once more: its runner does not have it */
     /* out; texts in the arena, which the caller initialises */
     struct mu_arena arena;
     struct mu_id id;
@@ -365,6 +366,7 @@ struct mu_live_state {
     int64_t epoch, runner_seq /* of that epoch's attempt */, run_deadline_ms, deadline_ms,
         paused_ms;
     int state, mode, view;
+    char org_id[MU_ORG_LEN + 1];
     mu_bytes conversation, spec; /* ptr NULL = none */
     struct mu_id turn;           /* SENT or ACCEPTED; empty = none */
     int turn_state;

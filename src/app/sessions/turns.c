@@ -33,6 +33,11 @@ static const struct mu_stmt q_next = {
     "$3) WHERE session_id = $1 AND state = 10 AND pos = (SELECT min(pos) FROM turns WHERE "
     "session_id = $1 AND ended_ms IS NULL) RETURNING id, prompt, options, user_id, tries",
     NULL};
+static const struct mu_stmt q_sent = {
+    "turn_sent", "t",
+    "SELECT id, prompt, options, user_id, tries FROM turns WHERE session_id = $1 AND ended_ms IS "
+    "NULL AND state = 20",
+    NULL};
 _Static_assert(MU_TURN_TRIES == 3, "the statement has the number too");
 static const struct mu_stmt q_again = {
     "turns_again", "ti",
@@ -274,10 +279,14 @@ static int run_next(struct mu_unit *u, struct mu_tx *tx)
     if (r < 0) {
         return r;
     }
+    mu_arena_fini(&op->arena); /* the unit may run again */
+    if (open.b && op->again) {
+        r = MU_TX_RUN(tx, &q_sent, take_next, op, MU_VT(session));
+        return r == 0 ? MU_E_CONFLICT : MU_MIN(r, 0);
+    }
     if (open.b || (l.state != MU_ST_RUNNING && l.state != MU_ST_WAITING)) {
         return MU_E_CONFLICT;
     }
-    mu_arena_fini(&op->arena); /* the unit may run again */
     r = MU_TX_RUN(tx, &q_next, take_next, op, MU_VT(session), MU_VI(op->epoch), MU_VI(op->now_ms));
     if (r <= 0) {
         return r < 0 ? r : MU_E_NOT_FOUND;
@@ -402,6 +411,7 @@ int mu_turn_list(struct mu_sessions *s, struct mu_turn_list *op)
 const struct mu_planned mu_turns_planned[] = {
     {&q_open, "turns_open"},
     {&q_next, "turns_open"},
+    {&q_sent, "turns_open"},
     {&q_again, "turns_open"},
     {&q_cancel, "turns_open"},
     {&q_list, ""},
