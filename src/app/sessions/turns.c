@@ -7,7 +7,7 @@
 #include "app/sessions/live_int.h"
 
 static const struct mu_stmt q_new = {
-    "turn_new", "ttiiitti",
+    "turn_new", "ttiiittt",
     "INSERT INTO turns (id, session_id, pos, state, source, user_id, options, created_ms, prompt) "
     "VALUES ($1, $2, $3, 10, $4, $6, $7, $5, $8)",
     NULL};

@@ -320,8 +320,8 @@ static void end_session(struct mu_call *c)
 
 static void interrupt(struct mu_call *c)
 {
-    struct commanding *x = commanding_new(c, MU_LIVE_ABORT, acknowledge);
     mu_bytes turn = mu_json_get_bytes(mu_call_body(c), "promptId");
+    struct commanding *x = commanding_new(c, MU_LIVE_ABORT, acknowledge);
     if (!x) {
         return;
     }
@@ -342,8 +342,8 @@ static void check_input(struct mu_call *c)
 
 static void input(struct mu_call *c)
 {
-    struct commanding *x = commanding_new(c, MU_LIVE_INPUT, acknowledge);
     yyjson_val *b = mu_call_body(c);
+    struct commanding *x = commanding_new(c, MU_LIVE_INPUT, acknowledge);
     if (!x) {
         return;
     }
@@ -384,7 +384,7 @@ static void open_terminal(struct mu_call *c)
 static void close_terminal(struct mu_call *c)
 {
     int64_t n;
-    struct commanding *x = commanding_new(c, MU_LIVE_CLOSE, acknowledge);
+    struct commanding *x = commanding_new(c, MU_LIVE_CLOSE, acknowledge); /* NULL: answered */
     if (!x) {
         return;
     }

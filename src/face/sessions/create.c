@@ -25,7 +25,6 @@ struct creating {
     struct mu_env_read env;
     struct mu_buf snapshot; /* of the environment that options.environmentId names */
     struct mu_first_turn turn;
-    struct mu_actor actor;
     yyjson_val *body, *repo, *options;
     struct mu_sealed_var vars[ENV_MAX];
     mu_bytes task;
@@ -435,10 +434,9 @@ static int fill(struct creating *cr)
     op->done = created;
     op->ctx = cr;
     if (cr->interactive && cr->task.len) {
-        cr->actor = mu_actor_of(mu_call_principal(c));
         cr->turn = (struct mu_first_turn){.prompt = cr->task,
                                           .options = MU_B("{}"),
-                                          .user = mu_str(cr->actor.text),
+                                          .user = mu_str(mu_call_principal(c)->uid),
                                           .source = MU_SRC_API};
         op->first_turn = &cr->turn;
     }

@@ -208,6 +208,10 @@ static void summarize(struct mu_buf *b, int type, yyjson_val *d)
         }
         return;
     }
+    if (type == MU_EV_CREATED) {
+        mu_buf_add_str(b, mu_sess_state((int)mu_json_get_i64(d, "to", MU_ST_QUEUED_WORKER)));
+        return;
+    }
     if (type == MU_EV_DIFF_SUMMARY) {
         mu_buf_printf(b, "%lld files, +%lld -%lld",
                       (long long)mu_json_get_i64(d, "filesChanged", 0),

@@ -283,7 +283,9 @@ static void add_end(struct mu_json_w *w, const struct mu_session_view *v)
     if (v->has_exit_code) {
         mu_jw_ki64(w, "exitCode", v->exit_code);
     }
-    add_text(w, "errorMessage", v->error_message);
+    if (v->outcome != MU_OUT_CANCELLED) { /* a stop is no error */
+        add_text(w, "errorMessage", v->error_message);
+    }
 }
 
 void mu_sess_detail(struct mu_json_w *w, const struct mu_session_view *v, int64_t now_ms)

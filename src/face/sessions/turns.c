@@ -27,7 +27,6 @@ static void poke(struct mu_call *c, const struct mu_id *session)
 struct adding {
     struct mu_call *c;
     struct mu_turn_add op;
-    struct mu_actor by;
 };
 
 static void added(struct mu_turn_add *op, int result)
@@ -67,14 +66,13 @@ static void add(struct mu_call *c)
         return;
     }
     x->c = c;
-    x->by = mu_actor_of(p);
     x->op = (struct mu_turn_add){.unit = {.loop = mu_call_loop(c)},
                                  .admin = p->admin,
                                  .org_id = mu_str(p->org_id),
                                  .session = id,
                                  .prompt = mu_json_get_bytes(b, "prompt"),
                                  .options = MU_B("{}"),
-                                 .user = mu_str(x->by.text),
+                                 .user = mu_str(p->uid),
                                  .source = MU_SRC_API,
                                  .first = mu_json_get_bool(b, "first", false),
                                  .now_ms = mu_env_wall_ms(mu_sess_oz(c)->env),
@@ -164,7 +162,6 @@ static void list(struct mu_call *c)
 struct changing {
     struct mu_call *c;
     struct mu_turn_edit op;
-    struct mu_actor by;
 };
 
 static void changed(struct mu_turn_edit *op, int result)
@@ -208,7 +205,6 @@ static void change(struct mu_call *c)
         changed(&x->op, MU_E_NOT_FOUND);
         return;
     }
-    x->by = mu_actor_of(p);
     mu_bytes prompt = mu_json_get_bytes(mu_call_body(c), "prompt");
     x->op = (struct mu_turn_edit){.unit = {.loop = mu_call_loop(c)},
                                   .admin = p->admin,
@@ -216,7 +212,7 @@ static void change(struct mu_call *c)
                                   .session = id,
                                   .turn = turn,
                                   .prompt = prompt.len ? prompt : MU_B_NONE,
-                                  .user = mu_str(x->by.text),
+                                  .user = mu_str(p->uid),
                                   .now_ms = mu_env_wall_ms(mu_sess_oz(c)->env),
                                   .done = changed,
                                   .ctx = x};
