@@ -71,7 +71,7 @@ static void fill(struct world *w)
             "0 END, 'k', 1, CASE WHEN state = 20 THEN NULL ELSE 1 END, CASE WHEN deadline_ms % 40 "
             "= 1 THEN NULL ELSE 1 END, 'd' FROM sessions",
             NULL, NULL);
-    with_db(w, "INSERT INTO streams (id, org_id, last_seq) SELECT id, org_id, 1 FROM sessions",
+    with_db(w, "INSERT INTO streams (id, org_id, last_seq) SELECT id, org_id, 0 FROM sessions",
             NULL, NULL);
     with_db(w,
             "INSERT INTO gate_votes (gate_id, user_id, decision, at_ms) SELECT id, 'u', 1, 1 FROM "
@@ -161,7 +161,7 @@ static bool reads_a_table(struct world *w, const char *plan)
         /* results of subqueries are read as a whole, which is right */
         bool sub = strncmp(at + 5, "s\n", 2) == 0 || strncmp(at + 5, "a\n", 2) == 0 ||
                    strncmp(at + 5, "c\n", 2) == 0 || strncmp(at + 5, "x\n", 2) == 0 ||
-                   strncmp(at + 5, "(", 1) == 0;
+                   strncmp(at + 5, "r\n", 2) == 0 || strncmp(at + 5, "(", 1) == 0;
         if (!sub && (!index || index > end)) {
             return true;
         }
