@@ -27,7 +27,8 @@ static const struct mu_stmt q_gates_shift = {
 static const struct mu_stmt q_state = {
     "live_state", "t",
     "SELECT s.epoch, a.runner_seq, s.run_deadline_ms, s.deadline_ms, s.paused_ms, s.state, s.mode, "
-    "s.view, s.conversation, p.spec, s.org_id FROM sessions s JOIN session_specs p ON p.session_id = s.id "
+    "s.view, s.conversation, p.spec, s.org_id FROM sessions s JOIN session_specs p ON p.session_id "
+    "= s.id "
     "LEFT JOIN attempts a ON a.session_id = s.id AND a.epoch = s.epoch WHERE s.id = $1",
     NULL};
 static const struct mu_stmt q_turn = {

@@ -409,12 +409,8 @@ int mu_turn_list(struct mu_sessions *s, struct mu_turn_list *op)
 }
 
 const struct mu_planned mu_turns_planned[] = {
-    {&q_open, "turns_open"},
-    {&q_next, "turns_open"},
-    {&q_sent, "turns_open"},
-    {&q_again, "turns_open"},
-    {&q_cancel, "turns_open"},
-    {&q_list, ""},
-    {&q_bounds, ""},
-    {NULL, NULL},
+    {&q_open, "turns_open"},   {&q_next, "turns_open"},
+    {&q_sent, "turns_open"},   {&q_again, "turns_open"},
+    {&q_cancel, "turns_open"}, {&q_list, ""},
+    {&q_bounds, ""},           {NULL, NULL},
 };

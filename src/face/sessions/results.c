@@ -201,7 +201,8 @@ static void send_bytes(struct mu_terminal_read *op, int result)
     }
     const struct mu_http_pair headers[] = {
         {"X-Terminal-Offset", begin}, {"X-Terminal-End", end}, {"X-Terminal-Oldest", oldest}};
-    bool whole = op->begin == op->oldest && op->end == op->newest;
+    bool some = op->end > op->begin;
+    bool whole = some ? op->begin <= op->oldest && op->end >= op->newest : op->newest == op->oldest;
     mu_call_send_headers(c, whole ? 200 : 206, headers, MU_ARRAY_LEN(headers));
 }
 
