@@ -308,6 +308,18 @@ static void fill_faces(struct mu_server *s)
     };
     atomic_store(&s->oz.settings, &c->providers);
     s->oz.workers = &s->workers;
+    s->oz.sess = &s->sess;
+    s->sess = (struct mu_sess_face){.vault = s->vault,
+                                    .live = s->live,
+                                    .max_sessions_per_org = c->max_sessions_per_org,
+                                    .default_timeout_min =
+                                        MU_MIN(c->default_timeout_minutes, c->max_timeout_minutes),
+                                    .max_timeout_min = c->max_timeout_minutes,
+                                    .max_queue_min = c->max_queue_minutes,
+                                    .approval_timeout_min = c->approval_timeout_minutes,
+                                    .recent_events = c->recent_events_limit,
+                                    .allow_local_repos = c->allow_local_repos,
+                                    .allow_skip_permissions = c->allow_skip_permissions};
     s->workers.opts = (struct mu_worker_face_opts){
         .env = s->env,
         .fleet = s->fleet,
@@ -331,9 +343,14 @@ static int build_faces(struct mu_server *s, struct mu_err *err)
 {
     const struct mu_config *c = s->conf;
     static const struct mu_route *const tables[] = {
-        mu_oz_agent_routes, mu_oz_run_routes,      mu_oz_event_routes,    mu_oz_environment_routes,
-        mu_oz_file_routes,  mu_oz_schedule_routes, mu_oz_provider_routes, mu_meta_routes,
-        mu_key_routes,      mu_server_routes,      mu_worker_routes,      mu_oz_attempt_routes};
+        mu_oz_agent_routes,       mu_oz_run_routes,        mu_oz_event_routes,
+        mu_oz_environment_routes, mu_oz_file_routes,       mu_oz_schedule_routes,
+        mu_oz_provider_routes,    mu_meta_routes,          mu_key_routes,
+        mu_server_routes,         mu_worker_routes,        mu_oz_attempt_routes,
+        mu_sess_routes,           mu_sess_control_routes,  mu_sess_event_routes,
+        mu_sess_result_routes,    mu_sess_approval_routes, mu_sess_turn_routes,
+        mu_sess_org_routes};
+    static const char *const *const components[] = {mu_oz_components, mu_sess_components, NULL};
     fill_faces(s);
     const struct mu_api_opts ao = {.env = s->env,
                                    .identity = s->identity,
@@ -343,7 +360,7 @@ static int build_faces(struct mu_server *s, struct mu_err *err)
                                    .allowed_hosts = c->allowed_hosts,
                                    .tables = tables,
                                    .n_tables = MU_ARRAY_LEN(tables),
-                                   .components = mu_oz_components,
+                                   .components = components,
                                    .writable = is_writable,
                                    .writable_arg = s,
                                    .meta_of = meta_of,

@@ -7,6 +7,7 @@
 #include "app/live/live.h"
 #include "face/api/meta.h"
 #include "face/oz/oz.h"
+#include "face/sessions/sessions.h"
 #include "face/worker/worker.h"
 #include "main/config.h"
 #include "main/embedded.h"
@@ -70,6 +71,7 @@ struct mu_server {
 
     struct mu_oz oz;               /* the Oz face */
     struct mu_worker_face workers; /* the worker link */
+    struct mu_sess_face sess;      /* the sessions API */
     char own_url[80];              /* as this machine reaches the main listener; once it listens */
     struct mu_meta meta;           /* health, metrics, openapi, keys */
     struct mu_api *api;

@@ -84,6 +84,28 @@ struct mu_fleet_snapshot {
 };
 bool mu_fleet_snapshot(struct mu_fleet *f, struct mu_fleet_snapshot *op);
 
+/* Why a session of the worker route waits, and whether its worker is there. Any loop; done() on
+ * op->loop. */
+enum mu_waits {
+    MU_WAITS_NOT,
+    MU_WAITS_WORKER,   /* none is connected */
+    MU_WAITS_PINNED,   /* the one that must take it is not */
+    MU_WAITS_HARNESS,  /* none that is has the agent program */
+    MU_WAITS_FEATURE,  /* none can do all that it needs */
+    MU_WAITS_CAPACITY, /* they have no room */
+};
+struct mu_fleet_look {
+    struct mu_post post;
+    struct mu_fleet *fleet;
+    struct mu_loop *loop;
+    struct mu_id id;
+    enum mu_waits waits; /* out */
+    bool unreachable;    /* out: the worker that holds it lost its connection */
+    void (*done)(struct mu_fleet_look *op);
+    void *ctx;
+};
+void mu_fleet_look(struct mu_fleet *f, struct mu_fleet_look *op);
+
 /* --- peers --- */
 enum mu_order_kind {
     MU_ORDER_ASSIGN,

@@ -106,6 +106,7 @@ struct mu_work_item {
     struct mu_arena end_arena;
     struct mu_session_job job;
     struct mu_env_read vars;
+    struct mu_session_vars own_vars; /* of the session itself */
     struct mu_arena vars_arena;
     struct mu_job_var *var_list;
     size_t n_vars;

@@ -70,6 +70,11 @@ static const struct mu_stmt q_file = {
     "VALUES ($1, $2, $3, 1, $4, "
     "$5, $6, $7, $8)",
     NULL};
+static const struct mu_stmt q_var = {
+    "secret_ses", "ttttti",
+    "INSERT INTO secrets (id, org_id, scope, scope_id, name, readable, value, updated_ms) VALUES "
+    "($1, $2, 3, $3, $4, 0, $5, $6)",
+    NULL};
 static const struct mu_stmt q_tick_take = {
     "sched_take", "tii",
     "UPDATE schedules SET last_ms = $2, next_ms = $3, last_error = NULL WHERE id = $1 AND enabled "
@@ -174,6 +179,11 @@ static int insert_session(struct mu_session_create *op, struct mu_tx *tx)
         r = MU_TX_SEND(tx, &q_file, 1, MU_VT(mu_id_bytes(&f->id)), MU_VT(org), MU_VT(id),
                        MU_VT(f->name), MU_VT(f->media_type), MU_VI(f->bytes),
                        MU_VT(mu_str(f->sha256.text)), MU_VI(op->now_ms));
+    }
+    for (size_t i = 0; r >= 0 && i < op->n_vars; i++) {
+        const struct mu_sealed_var *v = &op->vars[i];
+        r = MU_TX_SEND(tx, &q_var, 1, MU_VT(mu_id_bytes(&v->id)), MU_VT(org), MU_VT(id),
+                       MU_VT(v->name), MU_VT(v->value), MU_VI(op->now_ms));
     }
     return r;
 }

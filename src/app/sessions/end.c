@@ -266,6 +266,7 @@ int mu_session_delete_parts(struct mu_tx *tx, mu_bytes id)
         {"del_events", "t", "DELETE FROM events WHERE stream_id = $1", NULL},
         {"del_stream", "t", "DELETE FROM streams WHERE id = $1", NULL},
         {"del_artifacts", "t", "DELETE FROM artifacts WHERE session_id = $1", NULL},
+        {"del_vars", "t", "DELETE FROM secrets WHERE scope_id = $1 AND scope = 3", NULL},
         {"del_files", "t", "DELETE FROM files WHERE session_id = $1", NULL},
         {"del_chunks", "t", "DELETE FROM output_chunks WHERE session_id = $1", NULL},
         {"del_attempts", "t", "DELETE FROM attempts WHERE session_id = $1", NULL},

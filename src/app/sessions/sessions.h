@@ -46,6 +46,13 @@ struct mu_actor {
 };
 struct mu_actor mu_actor_of(const struct mu_principal *p);
 
+/* A variable of one session, sealed (app/environments): kept until the session's data goes, never
+ * shown. */
+struct mu_sealed_var {
+    struct mu_id id;
+    mu_bytes name, value;
+};
+
 struct mu_first_turn {
     mu_bytes prompt, options, user; /* as in live.h */
     int source;
@@ -74,7 +81,9 @@ struct mu_session_create {
     int64_t queue_ms;  /* how long it may wait for its start; 0 = as configured */
     int64_t org_limit; /* live sessions of the org that are neither hibernated nor parked, those of
                           the village and Agent Ops only: done() gets MU_E_LIMIT; 0 = no limit */
-    mu_bytes parent_id, restore_id;         /* ptr NULL = none, each */
+    mu_bytes parent_id, restore_id; /* ptr NULL = none, each */
+    const struct mu_sealed_var *vars;
+    size_t n_vars;
     const struct mu_first_turn *first_turn; /* of an interactive one; NULL = none */
     /* out */
     struct mu_id id; /* the session: new, or the one that the key or the duplicate names */
