@@ -21,6 +21,9 @@ def gemini(model):
             "GEMINI_MODEL": "gemini-2.5-flash"}, {".gemini/settings.json": json.dumps(settings)}
 
 
+# Gemini 0.61.0 writes a new history under the id that it is about to load, then finds nothing to resume: the runner goes on
+# with a new conversation and says why. A version that can do it has to be taken out here.
+DOES_NOT_LOAD = {"gemini": "No previous sessions found"}
 AGENTS = {"claude": one_shot.claude, "codex": one_shot.codex, "gemini": gemini, "opencode": one_shot.opencode}
 
 
@@ -113,13 +116,14 @@ def test_a_real_agent_in_a_live_session(session):
     session.end()
     # loaded
     peer, again = session.start(conversationId=boot["conversationId"])
-    assert again["resumed"] and again["conversationId"] == boot["conversationId"], again
+    why = DOES_NOT_LOAD.get(session.name)
+    assert again["resumed"] == (again["conversationId"] == boot["conversationId"]) == (not why), again
+    assert not why or why in again["detail"]
     assert not peer.all("tool") and not peer.all("result")
     turn = peer.prompt("And once more. [[cmd:echo three >> three.txt]]")
-    question = question_or_end(peer, turn)
-    peer.answer(question["questionId"], "allow")
+    peer.answer(question_or_end(peer, turn)["questionId"], "allow")
     assert peer.wait_for("complete", turnId=turn, timeout=120)["outcome"] == "done"
     assert (session.box.workspace / "three.txt").read_text() == "three\n"
-    assert any("echo one" in json.dumps(c["body"]) and "And once more" in json.dumps(c["body"])
+    assert why or any("echo one" in json.dumps(c["body"]) and "And once more" in json.dumps(c["body"])
                for c in session.model.calls(upstream=session.name)), "the conversation was not loaded"
     session.end()
