@@ -513,7 +513,7 @@ def main():
     if why:
         print(f"not possible here: {why}", file=sys.stderr)
         return 77
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):  # also where a shell had it ignored
         signal.signal(number, lambda *_: sys.exit(1))
     return 0 if Faults(ARGS, lambda text: print(text, flush=True)).run() else 1
 

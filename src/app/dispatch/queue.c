@@ -201,45 +201,66 @@ static bool is_busy(const void *arg, void *owner)
            atomic_load(&tenant->running) >= d->opts.tenant_max_running;
 }
 
-/* The groups in which somebody has just found no room: nobody younger finds any either. */
-struct full {
-    uint64_t groups[FULL_MAX];
+struct groups {
+    uint64_t list[FULL_MAX];
     unsigned n;
 };
 
-static bool is_full(const struct full *full, uint64_t group)
+static bool has_group(const struct groups *g, uint64_t group)
 {
-    for (unsigned i = 0; i < full->n; i++) {
-        if (full->groups[i] == group) {
+    for (unsigned i = 0; i < g->n; i++) {
+        if (g->list[i] == group) {
             return true;
         }
     }
     return false;
 }
 
+static void add_group(struct groups *g, uint64_t group)
+{
+    if (g->n < FULL_MAX && !has_group(g, group)) {
+        g->list[g->n++] = group;
+    }
+}
+
+/* The groups in which somebody's time has come: whoever is older there goes first, even if by its
+ * own clock it would wait a few milliseconds more. */
+static void find_due(const struct mu_dispatch *d, int64_t now_ms, struct groups *ret)
+{
+    unsigned looked = 0;
+    for (struct mu_list *it = d->waiting.next; it != &d->waiting && looked < LOOK_MAX; looked++) {
+        const struct mu_run *run = MU_CONTAINER(it, struct mu_run, link);
+        if (run->wake_ms <= now_ms) {
+            add_group(ret, run->group);
+        }
+        it = it->next;
+    }
+}
+
 /* Whether a waiting run is to be tried: its time has come, or something may have become free that
  * it was not tried for yet. */
-static bool is_wanted(const struct mu_dispatch *d, struct mu_run *run, const struct full *full,
-                      int64_t now_ms)
+static bool is_wanted(const struct mu_dispatch *d, struct mu_run *run, const struct groups *due,
+                      const struct groups *full, int64_t now_ms)
 {
     if (run->wake_ms <= now_ms) {
         return true;
     }
-    if (run->stubborn || run->look_no == d->look_no) {
+    if (run->stubborn) {
         return false;
     }
-    if (is_full(full, run->group)) {
+    if (has_group(full, run->group)) { /* nobody younger than who found no room finds any */
         run->look_no = d->look_no;
         return false;
     }
-    return true;
+    return run->look_no != d->look_no || has_group(due, run->group);
 }
 
 static void try_waiting(struct mu_dispatch *d)
 {
     int64_t now = mu_env_wall_ms(d->opts.env), next = INT64_MAX;
     unsigned looked = 0, tried = 0;
-    struct full full = {.n = 0};
+    struct groups full = {.n = 0}, due = {.n = 0};
+    find_due(d, now, &due);
     MU_LIST_EACH(it, tmp, &d->waiting)
     {
         struct mu_run *run = MU_CONTAINER(it, struct mu_run, link);
@@ -250,7 +271,7 @@ static void try_waiting(struct mu_dispatch *d)
             next = MU_MIN(next, now + 1000);
             break;
         }
-        if (!is_wanted(d, run, &full, now)) {
+        if (!is_wanted(d, run, &due, &full, now)) {
             next = MU_MIN(next, run->wake_ms);
             continue;
         }
@@ -262,8 +283,8 @@ static void try_waiting(struct mu_dispatch *d)
             break;
         }
         uint64_t group = run->group;
-        if (!mu_run_try(run) && full.n < FULL_MAX) {
-            full.groups[full.n++] = group;
+        if (!mu_run_try(run)) {
+            add_group(&full, group);
         }
     }
     if (next != INT64_MAX) {

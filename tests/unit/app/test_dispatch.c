@@ -290,6 +290,45 @@ static void one_of_a_group_is_tried_for_all(void **state)
     UNTIL(all_gone);
 }
 
+static bool three_wait(void)
+{
+    return dispatch->n_waiting == 3;
+}
+
+/* Each waits by a clock of its own; that a younger one's is ahead by a moment decides nothing. */
+static void the_oldest_of_a_group_goes_first_whosever_time_has_come(void **state)
+{
+    (void)state;
+    add_conf(&w, "custom", MU_PROVIDER_OPENAI);
+    w.settings.queue_on_saturation = true;
+    dopts.concurrency = 1;
+    go();
+    struct asked *oldest = create("one", "x");
+    end_fetch(nth_fetch(1), MU_FETCH_OK, 429, 50000);
+    UNTIL(one_waits);
+    create("one", "x");
+    create("one", "x");
+    UNTIL(three_wait);
+    w.now_ms += 50001;
+    MU_LIST_EACH(it, tmp, &dispatch->waiting)
+    {
+        bool youngest = it->next == &dispatch->waiting;
+        struct mu_run *run = MU_CONTAINER(it, struct mu_run, link);
+        run->wake_ms = w.now_ms + (youngest ? -1 : 1000);
+        run->look_no = dispatch->look_no;
+    }
+    mu_dispatch_pump(dispatch);
+    struct mu_fetch *second = nth_fetch(2);
+    assert_int_equal(dispatch->n_active, 1);
+    assert_string_equal(MU_CONTAINER(dispatch->active.next, struct mu_run, link)->id.text,
+                        oldest->op.id.text);
+    answer(second);
+    w.now_ms += 1001;
+    answer(nth_fetch(3));
+    answer(nth_fetch(4));
+    UNTIL(all_gone);
+}
+
 static bool none_active(void)
 {
     return dispatch->n_active == 0;
@@ -437,6 +476,7 @@ int main(void)
         T(the_total_wait_has_an_end),
         T(a_reload_that_leaves_no_candidate_ends_the_waiting),
         T(one_of_a_group_is_tried_for_all),
+        T(the_oldest_of_a_group_goes_first_whosever_time_has_come),
         T(what_becomes_free_on_the_way_to_waiting_is_seen),
         T(an_answer_above_the_limit_keeps_both_ends),
         T(no_allocation_failure_loses_a_run),
