@@ -274,7 +274,8 @@ static int run_next(struct mu_unit *u, struct mu_tx *tx)
     if (r < 0) {
         return r;
     }
-    if (open.b || (l.state != MU_ST_RUNNING && l.state != MU_ST_WAITING)) {
+    bool takes = mu_live_runs(&l) && l.state != MU_ST_PAUSED;
+    if (open.b || !takes) {
         return MU_E_CONFLICT;
     }
     mu_arena_fini(&op->arena); /* the unit may run again */
