@@ -279,12 +279,13 @@ static int run_next(struct mu_unit *u, struct mu_tx *tx)
     if (r < 0) {
         return r;
     }
+    bool takes = mu_live_runs(&l) && l.state != MU_ST_PAUSED;
     mu_arena_fini(&op->arena); /* the unit may run again */
     if (open.b && op->again) {
         r = MU_TX_RUN(tx, &q_sent, take_next, op, MU_VT(session));
         return r == 0 ? MU_E_CONFLICT : MU_MIN(r, 0);
     }
-    if (open.b || (l.state != MU_ST_RUNNING && l.state != MU_ST_WAITING)) {
+    if (open.b || !takes) {
         return MU_E_CONFLICT;
     }
     r = MU_TX_RUN(tx, &q_next, take_next, op, MU_VT(session), MU_VI(op->epoch), MU_VI(op->now_ms));
