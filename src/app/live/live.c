@@ -164,7 +164,8 @@ static void on_hello(struct mu_live *l, const struct mu_execution *of, yyjson_va
     if (s) {
         detach(s); /* its runner came anew */
     }
-    if (l->stopping || mu_json_get_i64(hello, "epoch", of->epoch) != of->epoch) {
+    int64_t epoch = mu_json_get_i64(hello, "epoch", 0);
+    if (l->stopping || (epoch && epoch != of->epoch)) {
         return;
     }
     s = session_new(l, of);
