@@ -110,6 +110,7 @@ static void state_read(struct mu_live_state *op, int result)
 {
     struct mu_live_session *s = op->ctx;
     if (s->over || result < 0 || op->epoch != s->of.epoch) {
+        mu_arena_fini(&op->arena);
         if (!s->over) {
             mu_live_drop(s, "its state was not read");
         }
@@ -123,6 +124,7 @@ static void state_read(struct mu_live_state *op, int result)
     snprintf(s->org_id, sizeof s->org_id, "%s", op->org_id);
     s->want_turn = s->want_answers = true;
     mu_live_init(s, op);
+    mu_arena_fini(&op->arena);
     s->phase = MU_LIVE_TALKING;
     mu_live_next(s);
 }
@@ -140,6 +142,7 @@ static void looked(struct mu_recorder_look *look)
         .read = {.loop = s->l->opts.core}, .id = s->id, .done = state_read, .ctx = s};
     mu_arena_init(&op->arena, SESSION_ARENA);
     if (mu_live_state_read(s->l->opts.sessions, op) < 0) {
+        mu_arena_fini(&op->arena);
         mu_live_drop(s, "its state was not read");
         mu_live_next(s);
     }
