@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "app/live/janitor_int.h"
 #include "app/live/live_int.h"
 #include "app/live/recorder_int.h"
 
@@ -260,13 +261,18 @@ int mu_live_new(const struct mu_live_opts *opts, struct mu_live **ret)
     l->dropped = mu_metrics_counter(opts->metrics, "muster_runner_dropped_total", NULL,
                                     "Connections of runners that were dropped for what they said");
     if (!l->attached || !l->pending || !l->bytes || !l->dropped ||
-        mu_recorder_new(l, &l->recorder) < 0) {
+        mu_recorder_new(l, &l->recorder) < 0 || mu_janitor_new(l, &l->janitor) < 0) {
         mu_live_free(l);
         return -ENOMEM;
     }
     mu_fleet_on_runners(opts->fleet, &runner_ops, l);
     *ret = l;
     return 0;
+}
+
+void mu_live_start(struct mu_live *l)
+{
+    mu_janitor_start(l->janitor, -1);
 }
 
 static void all_written(void *arg)
@@ -301,6 +307,7 @@ void mu_live_end(struct mu_live *l)
     }
     mu_timer_clear(&l->timer);
     mu_recorder_end(l->recorder);
+    mu_janitor_end(l->janitor);
 }
 
 struct mu_live *mu_live_free(struct mu_live *l)
@@ -313,6 +320,7 @@ struct mu_live *mu_live_free(struct mu_live *l)
         mu_live_session_free(MU_CONTAINER(it, struct mu_live_session, link));
     }
     mu_recorder_free(l->recorder);
+    mu_janitor_free(l->janitor);
     mu_live_gates_fini(l);
     mu_map_fini(&l->sessions);
     mu_free(l);
