@@ -80,7 +80,7 @@ def test_stop_and_stop_again(village):
     events = village.events(session)["events"]
     assert [e["type"] for e in events] == ["SESSION_CREATED", "SESSION_STATE_CHANGED", "SESSION_ENDED"]
     assert events[1]["data"]["previousState"] == "QUEUED" and events[1]["data"]["newState"] == "COMPLETED"
-    assert events[1]["data"]["message"] == "User requested"
+    assert events[1]["data"]["note"] == "User requested"
     assert events[2]["data"]["finalState"] == "COMPLETED" and events[1]["actor"]["type"] == "user"
 
 
