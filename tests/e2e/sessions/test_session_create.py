@@ -154,6 +154,17 @@ def test_an_environment_of_ones_own(village, tenant, stranger, other):
         assert set(issues(village.post(options={"environmentId": wrong}))) == {"options.environmentId"}
 
 
+def test_the_policy_reaches_the_sandbox(village, tenant):
+    env = tenant.environment(sandbox={"limits": {"memory_mb": 512}, "network": {"allow": ["a.example:443"]}})["id"]
+    policy = {"memoryMb": 1024, "maxProcesses": 64, "egressAllowlist": ["b.example", "c.example:8443"], "requiresApprovalFor": ["merge"]}
+    assert village.create(options={"environmentId": env, "policy": policy})["state"] == "CREATED"
+    assert village.create(options={"features": ["network:proxy", "limits"]})["state"] == "CREATED"
+    assert issues(village.post(options={"policy": {"egressAllowlist": ["UPPER.example", "10.0.0.1:1", "ok.example"]},
+                                        "features": ["limits", "gpu"]})) == {
+        "options.policy.egressAllowlist[0]": "invalid_format", "options.policy.egressAllowlist[1]": "invalid_format",
+        "options.features[1]": "invalid_enum"}
+
+
 def test_permissions_are_skipped_only_where_the_operator_lets(village, boss, make_server):
     skip = {"dangerouslySkipPermissions": True}
     refused(village.post(options=skip), 403, "FORBIDDEN")
