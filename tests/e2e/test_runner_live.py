@@ -224,6 +224,8 @@ def test_the_policy_decides_before_anybody_is_asked(make):
     assert p.words(turn) == "<selected allow><selected reject><selected allow>"
     assert not p.all("question")
     assert "allowed" in p.all("tool", callID="a")[-1]["note"] and "shellDenylist" in p.all("tool", callID="b")[-1]["note"]
+    alert = p.events("ALERT_RAISED")
+    assert len(alert) == 1 and alert[0]["category"] == "policy" and "rm -rf" in alert[0]["context"]["what"]
     p.send("policy", policy={"shellAllowlist": ["ls"], "shellDefault": "deny"})
     turn, _ = live.turn("ask " + ran("cat x", "d"))
     assert p.words(turn) == "<selected reject>"
