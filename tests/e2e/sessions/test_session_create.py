@@ -38,6 +38,16 @@ def test_another_org_is_forbidden_and_the_administrators(village, boss):
     assert issues(boss.post(orgId="o" * 40)) == {"orgId": "too_big"}
 
 
+def test_an_org_that_the_administrator_names_gets_keys_by_that_name(oz, boss):
+    for org in ("team-of-one", "team-of-two"):
+        session = boss.create(orgId=org)["sessionId"]
+        key = boss("POST", "/keys", json={"name": f"key of {org}", "tenant": org}).json()["key"]
+        with oz.client(key) as client:
+            theirs = Village(client)
+            assert theirs.org == org and theirs.list()["items"][0]["sessionId"] == session
+            assert theirs.create()["orgId"] == org
+
+
 @pytest.mark.parametrize("provider, shown", [("codex", "codex"), ("claude_code", "claude_code"), ("gemini_cli", "gemini_cli"),
                                              ("opencode", "opencode"), ("shell", "shell"), ("custom", "custom")])
 def test_providers(village, provider, shown):
