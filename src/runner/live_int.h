@@ -106,6 +106,7 @@ struct mu_live {
         bool patch;
     } diffs[MU_LIVE_DIFFS];
     size_t n_diffs;
+    char heads[MU_CHECKOUTS_MAX][65]; /* the newest commit that was told of each checkout */
     struct {
         char id[MU_LIVE_ID];
         unsigned terminal;

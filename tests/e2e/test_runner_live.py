@@ -377,6 +377,13 @@ def test_an_agent_that_ends_in_the_middle(make, status, expected):
     assert live.end().status == expected and live.peer.find("exited")["exitCode"] == expected
 
 
+def test_an_agent_that_closes_its_output_is_not_waited_for(make):
+    live = make()
+    turn, complete = live.turn("say half", "close", "sleep 60")
+    assert complete["outcome"] == "failed" and live.peer.words(turn) == "half"
+    assert live.end().status == 137
+
+
 def test_an_agent_of_another_version_is_refused(make):
     live = make({"version": 2})
     assert "another version" in live.peer.wait_for("exited")["message"]
@@ -612,6 +619,27 @@ def test_changes_are_told_after_each_turn_and_on_request(make):
     assert "patch" not in p.wait_for("diff", requestId="d2")
     order = [m for m in p.messages if m["type"] in ("complete",) or (m["type"] == "events" and m["events"][0]["type"] == "DIFF_SUMMARY")]
     assert order[0]["type"] == "events" and order[1]["type"] == "complete"
+
+
+def test_commits_are_told_once(make):
+    live = make(start=False)
+    live.box.repo("one")
+    live.env.update({"OZ_ENV_REPOS": "file:///repos/one", "SHELL": "/bin/sh", "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.test",
+                     "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@example.test"})
+    live.start()
+    p = live.peer
+    p.wait_for("boot", step="running")
+    open_terminal(live, 1, command="git config log.showSignature true; git checkout -q -b work; for i in 1 2 3; do echo $i >f$i; git add -A; git commit -qm \"commit $i\"; done; echo finished")
+    p.wait_screen(b"finished", 1)
+    live.turn("say x")
+    assert [(c["branch"], c["message"]) for c in p.events("GIT_COMMIT")] == [("work", f"commit {i}") for i in (1, 2, 3)]
+    assert p.events("DIFF_SUMMARY")[-1]["filesChanged"] == 3
+    live.turn("say y")
+    assert len(p.events("GIT_COMMIT")) == 3
+    open_terminal(live, 1, command="echo more >f4; echo really finished")
+    p.wait_screen(b"really finished", 1)
+    p.send("end-session")
+    assert live.end().status == 0 and p.events("DIFF_SUMMARY")[-1]["filesChanged"] == 4
 
 
 # --- without ACP ---
