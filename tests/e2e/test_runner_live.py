@@ -210,6 +210,26 @@ def test_a_refusal_that_ends_the_turn_is_explained_once(make, look):
     assert len(history) == 3 and "ask the release team" in history[1] and "npm publish" in history[1]
 
 
+def test_an_agent_that_goes_on_after_a_refusal_is_not_told_again(make):
+    live = make()
+    p = live.peer
+    for line in ("say I see.", "tool " + call("other", "read", status="completed")):
+        turn = p.prompt("ask-quiet " + ran("npm publish", "r" + line[:3]) + "\n" + line)
+        p.answer(p.wait_for("question", turnId=turn)["questionId"], "deny")
+        assert p.wait_for("complete", turnId=turn)["outcome"] == "done"
+    assert len((live.box.root / "home/fake-acp-history").read_text().split("\x00")) == 3
+
+
+def test_a_refusal_is_explained_although_an_older_tool_ends_after_it(make):
+    live = make()
+    p = live.peer
+    turn = p.prompt("tool " + call("slow", "read", status="in_progress") + "\nask-quiet " + ran("npm publish", "r")
+                    + "\nupdate " + json.dumps({"toolCallId": "slow", "status": "completed"}))
+    p.answer(p.wait_for("question", turnId=turn)["questionId"], "deny", "because")
+    p.wait_for("complete", turnId=turn)
+    assert "because" in (live.box.root / "home/fake-acp-history").read_text().split("\x00")[1]
+
+
 def test_on_deny_stop_explains_nothing(make):
     live = make({"options": "opencode"}, policy={"onDeny": "stop"})
     turn = live.peer.prompt("ask-stop " + ran("npm publish"))
