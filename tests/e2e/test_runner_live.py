@@ -512,6 +512,21 @@ def test_an_agent_is_not_read_while_too_much_is_unacknowledged(make):
     assert p.words(turn).endswith("the end") and len(p.words(turn)) == 400 * 100000 + 7
 
 
+def test_what_an_agent_said_before_it_ended_waits_too(make):
+    live = make()
+    p = live.peer
+    p.wait_for("boot", step="running")
+    p.ack = False
+    turn = p.prompt("flood 150 100000\nexit 5")
+    time.sleep(5)
+    assert not p.find("complete")
+    p.ack = True
+    p.send("ack", seq=p.stored)
+    assert "status 5" in p.wait_for("complete", turnId=turn)["error"]
+    assert len(p.words(turn)) == 150 * 100000
+    assert live.end().status == 5
+
+
 def runner_pid(live):
     from runner_box import runner_pid as pid
     return pid(live.process)
