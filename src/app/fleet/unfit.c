@@ -21,13 +21,15 @@ static int64_t lacking(const struct mu_task *t)
     struct mu_fleet *f = t->f;
     int64_t least = -1;
     if (t->pin) {
-        return t->pin->ready ? t->needs & ~t->pin->offers : -1;
+        return t->pin->ready && mu_worker_serves(t->pin, t->org_id) ? t->needs & ~t->pin->offers
+                                                                    : -1;
     }
     MU_LIST_EACH(it, tmp, &f->here)
     {
         const struct mu_worker *w = MU_CONTAINER(it, struct mu_worker, here);
         int64_t lacks = t->needs & ~w->offers;
-        bool takes = w->ready && (w->native || f->opts.go_workers);
+        bool takes =
+            w->ready && (w->native || f->opts.go_workers) && mu_worker_serves(w, t->org_id);
         if (takes && (least < 0 || __builtin_popcountll((uint64_t)lacks) <
                                        __builtin_popcountll((uint64_t)least))) {
             least = lacks;
@@ -114,7 +116,7 @@ void mu_task_note_forget(struct mu_task *t)
 
 static enum mu_waits why_waiting(const struct mu_task *t)
 {
-    if (t->pin && !t->pin->ready) {
+    if (t->pin && (!t->pin->ready || !mu_worker_serves(t->pin, t->org_id))) {
         return MU_WAITS_PINNED;
     }
     int64_t lacks = lacking(t);
