@@ -82,6 +82,7 @@ static void tick(struct mu_timer *timer)
         mu_fleet_unpark(f);
     }
     mu_fleet_status_tick(f, now);
+    mu_fleet_purge_tick(f, now);
     mu_store_tick(f);
     mu_skills_tick(f, now);
     mu_leases_tick(f);

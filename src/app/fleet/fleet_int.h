@@ -343,6 +343,8 @@ MU_MUST_USE int mu_worker_event(struct mu_tx *tx, const char *stream, const char
                                 int64_t at_ms, mu_bytes actor, mu_bytes data);
 /* Writes one by itself. */
 void mu_worker_record(struct mu_worker *w, int type);
+/* purge.c */
+void mu_fleet_purge_tick(struct mu_fleet *f, int64_t now);
 /* change.c */
 void mu_worker_told_drain(struct mu_worker *w);
 /* It is shut out, and what it holds goes on elsewhere, or ends. */
