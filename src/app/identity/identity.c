@@ -38,9 +38,11 @@ int mu_identity_new(const struct mu_identity_opts *opts, struct mu_db *db, struc
     pthread_rwlock_init(&id->lock, NULL);
     pthread_rwlock_init(&id->tenants_lock, NULL);
     pthread_rwlock_init(&id->runs_lock, NULL);
+    pthread_rwlock_init(&id->passes_lock, NULL);
     mu_map_init(&id->keys);
     mu_map_init(&id->workers);
     mu_map_init(&id->runs);
+    mu_map_init(&id->passes);
     mu_map_init(&id->tenants);
     set_admin(id, opts->admin_key);
     int r = id->tokens_file ? mu_tokens_read(id->tokens_file, &id->tokens, &id->n_tokens, err) : 0;
@@ -49,6 +51,7 @@ int mu_identity_new(const struct mu_identity_opts *opts, struct mu_db *db, struc
     }
     if (r == 0 && db) {
         r = mu_keys_load(id, db);
+        r = r == 0 ? mu_passes_load(id, db) : r;
         if (r < 0) {
             mu_err_set(err, r, "loading the API keys: %s", mu_err_text(r));
         }
@@ -77,6 +80,8 @@ struct mu_identity *mu_identity_free(struct mu_identity *id)
         free_values(&id->tenants);
         free_values(&id->workers);
         free_values(&id->runs);
+        free_values(&id->passes);
+        pthread_rwlock_destroy(&id->passes_lock);
         pthread_rwlock_destroy(&id->runs_lock);
         mu_free(id->tokens);
         pthread_rwlock_destroy(&id->lock);
@@ -234,6 +239,9 @@ int mu_identity_resolve(struct mu_identity *id, mu_bytes token, struct mu_princi
         r = resolve_key(id, hash, &p);
     } else if (!p.admin && mu_bytes_starts(token, MU_B(MU_RUN_TOKEN_PREFIX))) {
         r = mu_grant_run(id, &p);
+    } else if (!p.admin &&
+               (mu_bytes_starts(token, MU_B("en_")) || mu_bytes_starts(token, MU_B("wk_")))) {
+        r = mu_grant_pass(id, &p);
     } else if (!p.admin && mu_grant_worker(id, &p)) {
         r = 0;
     } else if (!p.admin && (!listed || mu_bytes_starts(token, MU_B("adm_")))) {
