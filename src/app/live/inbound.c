@@ -426,7 +426,8 @@ static void reported(struct mu_session_report *op, int result)
             s->want_turn = true;
         }
         if (op->turn_state >= MU_TURN_DONE) {
-            s->turn.text[0] = s->processing[0] = 0;
+            s->turn.text[0] = 0;
+            s->turn_there = false;
             s->want_turn = true;
         }
     }

@@ -149,8 +149,7 @@ static void greet(struct mu_live_session *s, yyjson_val *hello)
     mu_bytes processing = mu_json_get_bytes(hello, "processing");
     struct mu_id turn;
     if (processing.len && mu_id_parse(processing, NULL, &turn) == 0) {
-        memcpy(s->processing, turn.text, sizeof s->processing);
-        s->prompted = true;
+        s->turn_there = s->prompted = true;
     }
     mu_live_terminals_hello(s, mu_json_get(hello, "terminals"));
     s->phase = MU_LIVE_GREETED;

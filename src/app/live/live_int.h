@@ -63,8 +63,8 @@ struct mu_live_session {
     bool want_turn, want_answers, prompted /* the task's own prompt is with the runner */;
     int state, mode;
     int64_t stored_seq, queued_seq;
-    struct mu_id turn; /* the one that its runner has */
-    char processing[MU_ID_LEN + 1];
+    struct mu_id turn; /* SENT or ACCEPTED */
+    bool turn_there;   /* its runner has it: said so, or was sent it on this connection */
     struct mu_list in;
     size_t in_bytes, in_count;
     bool deny_stops, expiry_stops;

@@ -109,6 +109,7 @@ static void turn_taken(struct mu_turn_next *op, int result)
     struct mu_live_session *s = op->ctx;
     if (!s->over && result >= 0) {
         s->turn = op->id;
+        s->turn_there = true;
         mu_live_prompt(s, mu_id_bytes(&op->id), op->prompt, op->options, op->tries);
     }
     mu_arena_fini(&op->arena);
@@ -125,16 +126,16 @@ bool mu_live_send_turn(struct mu_live_session *s)
         return send_task(s);
     }
     s->want_turn = false;
+    if (s->turn.text[0] && s->turn_there) {
+        return false;
+    }
     struct mu_turn_next *op = &s->op.next;
     *op = (struct mu_turn_next){.unit = {.loop = s->l->opts.core},
                                 .session = s->id,
                                 .epoch = s->of.epoch,
-                                .again = s->turn.text[0] && !s->processing[0],
+                                .again = s->turn.text[0] != 0,
                                 .done = turn_taken,
                                 .ctx = s};
-    if (s->turn.text[0] && !op->again) {
-        return false; /* its runner has one */
-    }
     mu_arena_init(&op->arena, PROMPT_ARENA);
     s->task = MU_LIVE_NEXT_TURN;
     if (mu_turn_next(s->l->opts.sessions, op) < 0) {
