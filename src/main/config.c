@@ -86,6 +86,17 @@ const struct mu_option mu_config_table[] = {
     INT("OZ_DEFAULT_TIMEOUT_MINUTES", default_timeout_minutes, "60", 1, 10080, "min", "How long a session may run that says nothing of it."),
     INT("OZ_MAX_TIMEOUT_MINUTES", max_timeout_minutes, "120", 1, 10080, "min", "How long a session may ask to run."),
     INT("OZ_MAX_QUEUE_MINUTES", max_queue_minutes, "60", 1, 43200, "min", "A session that waits for a worker ends after this time."),
+    /* the WebSocket of clients */
+    INT("OZ_WS_HEARTBEAT_INTERVAL_MS", ws_heartbeat_ms, "30000", 100, 3600000, "ms", "A client that gets nothing for so long gets a ping."),
+    INT("OZ_WS_CONNECTION_TIMEOUT_MS", ws_timeout_ms, "60000", 200, 3600000, "ms", "A client of which nothing is heard for so long is dropped."),
+    INT("OZ_WS_AUTH_TIMEOUT_MS", ws_auth_ms, "10000", 100, 600000, "ms", "A client says who it is within this time."),
+    INT("OZ_WS_MAX_MESSAGE_SIZE", ws_max_message, "1048576", 1024, 16777216, "bytes", "Longest message of a client."),
+    INT("OZ_WS_MAX_CONNECTIONS_PER_USER", ws_max_per_user, "10", 1, 1000000, "", "Client WebSockets of one user at once."),
+    INT("OZ_WS_MAX_CONNECTIONS", ws_max_connections, "10000", 1, 1000000, "", "Client WebSockets at once."),
+    INT("OZ_WS_MAX_SUBSCRIPTIONS_PER_CONNECTION", ws_max_subscriptions, "100", 1, 10000, "", "Sessions that one client WebSocket follows at once."),
+    INT("OZ_WS_SEND_BUFFER_SOFT_BYTES", ws_soft_bytes, "1048576", 16384, 1073741824, "bytes", "A client with more unsent bytes gets no terminal bytes until it has read; at most half of the hard limit."),
+    INT("OZ_WS_SEND_BUFFER_HARD_BYTES", ws_hard_bytes, "8388608", 1048576, 1073741824, "bytes", "A client with more unsent bytes is cut."),
+    INT("OZ_WS_MAX_MESSAGES_PER_SECOND", ws_messages_per_second, "100", 1, 100000, "", "Messages of one client WebSocket; for two seconds' worth it may be faster."),
     INT("OZ_RECENT_EVENTS_LIMIT", recent_events_limit, "50", 0, 200, "", "Entries in recentEvents of a session."),
     FLAG("OZ_ALLOW_LOCAL_REPOS", allow_local_repos, "off", "Sessions may name repositories by path, file://, http:// and git://."),
     FLAG("OZ_ALLOW_SKIP_PERMISSIONS", allow_skip_permissions, "off", "Sessions of everybody may ask for dangerouslySkipPermissions; the administrator's always may."),
@@ -175,7 +186,7 @@ static const char *const later[] = {
     "GITHUB_WEBHOOK_SECRET", "OZ_ALLOW_SIGNUP", "ALLOWED_EMAILS", "ADMIN_EMAIL", "SLACK_BOT_TOKEN",
     "SLACK_SIGNING_SECRET", "SLACK_APP_ID", "SLACK_CLASSIFIER_MODEL", "OZ_SESSION_DATA_TTL_HOURS",
     "TERMINATED_RETENTION_DAYS", "WEBHOOK_PAYLOAD_RETENTION_DAYS", "OZ_WORKER_BACKEND",
-    "OZ_WS_HEARTBEAT_INTERVAL_MS", "OZ_LOCAL_STREAMING", "OZ_RUNNER_MODE",
+    "OZ_LOCAL_STREAMING", "OZ_RUNNER_MODE",
     "OZ_REMOTE_TIMEOUT_SECONDS", "OZ_STALE_AGENT_SWEEP_MS", "ORCHESTRATION_TIMEOUT_MS",
     "OZ_ORCH_POLL_MS", "OZ_ORCH_LEASE_MS", "OZ_ORCH_CONCURRENCY", "OZ_ORCH_INSTANCE_ID",
     "OZ_ORCH_REX_AGENT_ID", "OZ_ORCH_REX_AGENT_NAME", "OZ_CHAIN_MAX_DEPTH", "OZ_CHAIN_MAX_RUNS",
@@ -188,11 +199,7 @@ static const char *const later[] = {
     "OZ_ENABLE_AUTO_ROLLOUT", "OZ_DEFAULT_CHANNEL", "OZ_CANARY_DURATION_MINUTES", "OZ_AUTO_CANARY",
     "OZ_AUTO_SWEEP", "OZ_AUTO_PROGRESS", "OZ_ROLLOUT_CHECK_INTERVAL_MS",
     "OZ_MAX_CONCURRENT_ROLLOUTS", "OZ_ROLLBACK_THRESHOLDS", "OZ_MAX_VERSIONS_PER_PROVIDER",
-    "OZ_MAX_BUILDS", "OZ_AUTO_DEPRECATE_DAYS", "OZ_MAX_OBSERVATION_HOURS",
-    "OZ_WS_CONNECTION_TIMEOUT_MS", "OZ_WS_MAX_MESSAGE_SIZE", "OZ_WS_MAX_CONNECTIONS_PER_USER",
-    "OZ_WS_MAX_CONNECTIONS", "OZ_WS_AUTH_TIMEOUT_MS", "OZ_WS_MAX_SUBSCRIPTIONS_PER_CONNECTION",
-    "OZ_WS_SEND_BUFFER_SOFT_BYTES", "OZ_WS_SEND_BUFFER_HARD_BYTES",
-    "OZ_WS_MAX_MESSAGES_PER_SECOND"};
+    "OZ_MAX_BUILDS", "OZ_AUTO_DEPRECATE_DAYS", "OZ_MAX_OBSERVATION_HOURS"};
 
 /* Read by clients, inside sandboxes, by libraries from the environment, or by nobody. */
 static const char *const ignored[] = {"OZ_API_BASE_URL",

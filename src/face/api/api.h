@@ -191,6 +191,7 @@ yyjson_val *mu_call_body(
     const struct mu_call *c); /* checked against the schema; NULL when the route has none */
 mu_bytes mu_call_raw_body(const struct mu_call *c);
 mu_bytes mu_call_header(const struct mu_call *c, const char *name);
+mu_bytes mu_call_bearer(const struct mu_call *c); /* of the header Authorization; empty = none */
 /* A field of the access line ("run_id"). */
 void mu_call_note(struct mu_call *c, const char *key, mu_bytes value);
 
