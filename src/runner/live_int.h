@@ -55,6 +55,7 @@ struct mu_turn {
     bool cancel;
     int64_t kill_at; /* the agent did not end it; 0 = not asked */
     bool refused;    /* the last thing that happened was a refusal */
+    unsigned explained;
     char refused_call[MU_ACP_ID_MAX];
     char refusal[1200];
     const char *outcome;

@@ -10,6 +10,7 @@ enum {
     STREAM_MAX = 64 << 10,
     STREAM_PIECE = 32 << 10,
     CANCEL_MS = 15000,
+    EXPLAIN_MAX = 8,      /* refusals that are explained in one turn */
     FIELD_MAX = 16 << 10, /* of args and result, as JSON */
     FORWARD_MAX = 12 << 10,
 };
@@ -283,6 +284,7 @@ static void running(struct mu_live *v)
     t->offset[0] = t->offset[1] = 0;
     t->cancel = t->refused = t->thought = false;
     t->kill_at = 0;
+    t->explained = 0;
     t->refused_call[0] = 0;
     mu_buf_clear(&t->segment);
     mu_buf_clear(&t->stream);
@@ -381,10 +383,12 @@ void mu_turn_abort(struct mu_live *v)
 static bool goes_on(struct mu_live *v)
 {
     struct mu_turn *t = &v->turn;
-    if (!t->refused || t->cancel || v->guard.stop_on_deny || v->stop_told) {
+    if (!t->refused || t->cancel || v->guard.stop_on_deny || v->stop_told ||
+        t->explained == EXPLAIN_MAX) {
         return false;
     }
     t->refused = false;
+    t->explained++;
     mu_turn_segment(v);
     mu_view_prompt(v, mu_str(t->refusal));
     return mu_acp_prompt(&v->agent.acp, mu_str(t->refusal)) == 0;

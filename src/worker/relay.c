@@ -305,9 +305,11 @@ static void accepted(void *arg, struct mu_local *conn)
 
 /* --- life --- */
 
-static int make_folder(const char *path)
+/* Whoever the task is inside may reach what lies in its folder; the one above is only ours. */
+static int make_folder(const char *path, mode_t mode)
 {
-    return mkdir(path, 0755) < 0 && errno != EEXIST ? -errno : 0;
+    int r = mkdir(path, mode) < 0 && errno != EEXIST ? -errno : 0;
+    return r < 0 || chmod(path, mode) == 0 ? r : -errno;
 }
 
 static void make_key(struct mu_attempt *t)
@@ -324,9 +326,9 @@ int mu_relay_open(struct mu_attempt *t)
 {
     char path[4400];
     snprintf(path, sizeof path, "%s/link", t->w->conf->state_dir);
-    int r = make_folder(path);
+    int r = make_folder(path, 0700);
     snprintf(path, sizeof path, "%s/link/%s", t->w->conf->state_dir, t->execution_id);
-    r = r < 0 ? r : make_folder(path);
+    r = r < 0 ? r : make_folder(path, 0711);
     struct mu_relay *relay = r < 0 ? NULL : mu_calloc(1, sizeof *relay);
     if (!relay) {
         return r < 0 ? r : -ENOMEM;

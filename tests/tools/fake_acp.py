@@ -87,7 +87,13 @@ class Agent:
             self.ask(json.loads(rest), wait=False)
         elif word == "ask-leave":
             self.ask(json.loads(rest), wait=False)
-        elif word == "request":
+        else:
+            return self.do(word, rest)
+        return None
+
+    def do(self, word, rest):
+        """What it does besides words and questions."""
+        if word == "request":
             number = self.new_id()
             answers[json.dumps(number)] = box = queue.Queue()
             say({"id": number, "method": rest, "params": {}})

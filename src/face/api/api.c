@@ -479,9 +479,12 @@ static void on_malformed(void *arg, struct mu_http_req *req, int status, const c
     if (!c) {
         c = call_new(arg, req);
         if (!c) {
-            mu_answer_bare(req, MU_FACE_ROOT);
+            mu_bytes target = mu_http_req_target(req);
+            mu_answer_bare(req, mu_face_of(mu_bytes_split(&target, '?')));
             return;
         }
+        mu_bytes path = mu_http_req_target(req);
+        c->face = mu_face_of(mu_bytes_split(&path, '?'));
         c->headless = true;
         mint_request_id(c);
     }

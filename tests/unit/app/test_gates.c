@@ -534,20 +534,29 @@ static struct gates list_gates(struct world *w, struct mu_gate_list *op)
     return l;
 }
 
-static void an_inbox_shows_what_waits(struct world *w)
+/* Of two sessions of alice's (0 to 4, 5 to 8) and one of bob's; the first is allowed. */
+enum { GATES = 12 };
+static void many_gates(struct world *w, struct mu_id sessions[3], struct mu_id gates[GATES])
 {
-    struct mu_id a = working(w, &w->alice), b = working(w, &w->alice), c = working(w, &w->bob);
-    struct mu_id gates[12];
+    sessions[0] = working(w, &w->alice);
+    sessions[1] = working(w, &w->alice);
+    sessions[2] = working(w, &w->bob);
     for (int i = 0; i < 12; i++) {
         char key[16];
         snprintf(key, sizeof key, "k%d", i);
-        struct mu_gate_ask g = a_gate(i < 5 ? &a : i < 9 ? &b : &c, 1, key);
+        struct mu_gate_ask g = a_gate(&sessions[(i >= 5) + (i >= 9)], 1, key);
         g.action = i % 2 ? MU_ACT_MERGE : MU_ACT_SHELL;
         g.risk = i % 3 ? MU_RISK_LOW : MU_RISK_HIGH;
         assert_int_equal(do_ask(w, &g), 0);
         gates[i] = g.id;
     }
-    assert_int_equal(resolve(w, &a, &gates[0], true), 0);
+    assert_int_equal(resolve(w, &sessions[0], &gates[0], true), 0);
+}
+
+static void an_inbox_shows_what_waits(struct world *w)
+{
+    struct mu_id sessions[3], gates[GATES];
+    many_gates(w, sessions, gates);
     mu_bytes org = mu_str(w->alice.org_id);
     struct mu_gate_list op = {.org_id = org, .status = MU_GATE_PENDING};
     struct gates l = list_gates(w, &op);
@@ -565,7 +574,7 @@ static void an_inbox_shows_what_waits(struct world *w)
     assert_int_equal(list_gates(w, &op).n, 4);
     op = (struct mu_gate_list){.org_id = org, .status = -1, .risk = MU_RISK_HIGH};
     assert_int_equal(list_gates(w, &op).n, 3);
-    op = (struct mu_gate_list){.org_id = org, .session = b, .status = -1};
+    op = (struct mu_gate_list){.org_id = org, .session = sessions[1], .status = -1};
     assert_int_equal(list_gates(w, &op).n, 4);
     op = (struct mu_gate_list){.admin = true, .status = MU_GATE_PENDING};
     assert_int_equal(list_gates(w, &op).n, 11);
@@ -577,19 +586,26 @@ static void an_inbox_shows_what_waits(struct world *w)
     assert_int_equal(l.n, 2);
     assert_true(op.more);
     op = (struct mu_gate_list){
-        .org_id = org, .session = c, .status = -1, .limit = 5, .each = take_gate};
+        .org_id = org, .session = sessions[2], .status = -1, .limit = 5, .each = take_gate};
     assert_int_equal(do_gate_list(w, &op), MU_E_NOT_FOUND); /* another tenant's */
     op = (struct mu_gate_list){.status = -1, .limit = 5};
     assert_int_equal(mu_gate_list(w->sessions, &op), MU_E_INVALID);
+}
+
+static void gates_come_in_pages(struct world *w)
+{
+    struct mu_id sessions[3], gates[GATES];
+    struct mu_gate_list op;
     unsigned seen_all = 0;
     char before[MU_ID_LEN + 1] = "";
-    do { /* in pages */
-        op = (struct mu_gate_list){.org_id = org,
+    many_gates(w, sessions, gates);
+    do {
+        op = (struct mu_gate_list){.org_id = mu_str(w->alice.org_id),
                                    .status = -1,
                                    .limit = 2,
                                    .action = MU_ACT_SHELL,
                                    .before = before[0] ? mu_str(before) : MU_B_NONE};
-        l = list_gates(w, &op);
+        struct gates l = list_gates(w, &op);
         for (unsigned i = 0; i < l.n; i++) {
             assert_string_equal(l.ids[i], gates[8 - 2 * seen_all].text);
             seen_all++;
@@ -681,6 +697,7 @@ static void gates_survive_any_failing_allocation(struct world *w)
     ALL(time_denies)                                                                               \
     BOTH(exactly_one_decision_wins)                                                                \
     BOTH(an_inbox_shows_what_waits)                                                                \
+    BOTH(gates_come_in_pages)                                                                      \
     BOTH(the_next_start_finds_what_is_open)                                                        \
     ONE(gates_survive_any_failing_allocation)
 

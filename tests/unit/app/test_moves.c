@@ -471,6 +471,29 @@ enum {
     MOVES
 };
 
+static int make_live_move(struct world *w, const struct mu_id *id, int move)
+{
+    struct mu_session_requeue again = {.id = *id,
+                                       .epoch = 1,
+                                       .deadline_ms = now(w) + 60000,
+                                       .from = 60,
+                                       .ran = true,
+                                       .outcome = MU_ATT_LOST,
+                                       .reason = "It was lost"};
+    switch (move) {
+    case MOVE_REQUEUE_RAN:
+        return do_requeue(w, &again);
+    case MOVE_PAUSE:
+        return pause_it(w, &w->alice, id);
+    case MOVE_RESUME:
+        return resume(w, &w->alice, id);
+    case MOVE_ASK:
+        return ask(w, id, 1, "key", NULL);
+    default:
+        return report_running(w, id, 1);
+    }
+}
+
 static int make_move(struct world *w, const struct mu_id *id, int move)
 {
     struct mu_session_switch sw = a_switch(id, 1);
@@ -479,13 +502,6 @@ static int make_move(struct world *w, const struct mu_id *id, int move)
         .id = *id, .epoch = 1, .now_ms = now(w), .deadline_ms = 5, .message = "full"};
     struct mu_session_chunk chunk = {.id = *id, .epoch = 1, .bytes = MU_B("late"), .discard = true};
     struct mu_session_recover rec = {.id = *id, .epoch = 1, .tries = 0, .max_tries = 3};
-    struct mu_session_requeue again = {.id = *id,
-                                       .epoch = 1,
-                                       .deadline_ms = now(w) + 60000,
-                                       .from = 60,
-                                       .ran = true,
-                                       .outcome = MU_ATT_LOST,
-                                       .reason = "It was lost"};
     snprintf(rec.org_id, sizeof rec.org_id, "%s", w->alice.org_id);
     switch (move) {
     case MOVE_CLAIM:
@@ -516,24 +532,16 @@ static int make_move(struct world *w, const struct mu_id *id, int move)
         return step(w, id, 1, 30, 40 + 10 * (move - MOVE_STEP_40));
     case MOVE_REQUEUE:
         return requeue(w, id, 1, false, NULL);
-    case MOVE_REQUEUE_RAN:
-        return do_requeue(w, &again);
-    case MOVE_PAUSE:
-        return pause_it(w, &w->alice, id);
-    case MOVE_RESUME:
-        return resume(w, &w->alice, id);
-    case MOVE_ASK:
-        return ask(w, id, 1, "key", NULL);
-    case MOVE_REPORT:
-        return report_running(w, id, 1);
     case MOVE_RECOVER_60:
     case MOVE_RECOVER_60_LAST:
         rec.state = 60;
         rec.tries = move == MOVE_RECOVER_60 ? 0 : 2;
         return do_recover(w, &rec);
-    default:
+    case MOVE_RECOVER_80:
         rec.state = 80;
         return do_recover(w, &rec);
+    default:
+        return make_live_move(w, id, move);
     }
 }
 

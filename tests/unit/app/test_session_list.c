@@ -167,6 +167,26 @@ static void compare(struct world *w, struct mu_session_list op, const char *from
     }
 }
 
+static void set_late_filter(struct mu_session_list *op, int k)
+{
+    switch (k) {
+    case 13:
+        op->views = MU_VIEW_BIT(1 + dice(3)) | MU_VIEW_BIT(1 + dice(3));
+        break;
+    case 14:
+        op->harness = mu_str(names[dice(NAMES)]);
+        break;
+    case 15:
+        op->worker_id = mu_str(names[dice(NAMES)]);
+        break;
+    default:
+        op->n_words = 1 + (unsigned)dice(3);
+        for (unsigned i = 0; i < op->n_words; i++) {
+            op->words[i] = mu_str(dice(3) ? names[dice(NAMES)] + 1 : "do it");
+        }
+    }
+}
+
 /* Sets filter number `k`. */
 static void set_filter(struct world *w, struct mu_session_list *op, int k)
 {
@@ -217,20 +237,8 @@ static void set_filter(struct world *w, struct mu_session_list *op, int k)
     case 12:
         op->updated_after = model[dice(N)].updated;
         break;
-    case 13:
-        op->views = MU_VIEW_BIT(1 + dice(3)) | MU_VIEW_BIT(1 + dice(3));
-        break;
-    case 14:
-        op->harness = mu_str(names[dice(NAMES)]);
-        break;
-    case 15:
-        op->worker_id = mu_str(names[dice(NAMES)]);
-        break;
     default:
-        op->n_words = 1 + (unsigned)dice(3);
-        for (unsigned i = 0; i < op->n_words; i++) {
-            op->words[i] = mu_str(dice(3) ? names[dice(NAMES)] + 1 : "do it");
-        }
+        set_late_filter(op, k);
     }
 }
 enum { FILTERS = 17 };

@@ -283,6 +283,24 @@ static void too_large_a_body_is_refused_in_the_envelope(void **state)
     drop(&f);
 }
 
+static void a_message_that_is_no_request_is_told_so_in_the_envelope(void **state)
+{
+    (void)state;
+    struct fixture f = make();
+    struct mu_http_req r;
+    begin(&r, "GET", "/api/v1/sessions/%01");
+    struct mu_http_ops ops = mu_api_http_ops(f.api);
+    ops.malformed(ops.arg, &r, 400, "malformed path");
+    assert_int_equal(r.status, 400);
+    out_has(&r, "\"code\":\"VALIDATION_ERROR\",\"message\":\"malformed path\"");
+    end(&r);
+    begin(&r, "GET", "/api/v1/agent/runs/%01");
+    ops.malformed(ops.arg, &r, 400, "malformed path");
+    out_has(&r, "\"code\":\"bad_request\"");
+    end(&r);
+    drop(&f);
+}
+
 static void another_face_keeps_its_own_body(void **state)
 {
     (void)state;
@@ -467,6 +485,7 @@ int main(void)
         cmocka_unit_test(success_is_data_and_meta),
         cmocka_unit_test(every_refusal_has_the_envelope),
         cmocka_unit_test(too_large_a_body_is_refused_in_the_envelope),
+        cmocka_unit_test(a_message_that_is_no_request_is_told_so_in_the_envelope),
         cmocka_unit_test(another_face_keeps_its_own_body),
         cmocka_unit_test(all_problems_are_told_at_once),
         cmocka_unit_test(at_most_fifty_are_told),
