@@ -181,6 +181,7 @@ static int build_live(struct mu_server *s, struct mu_db *db, struct mu_err *err)
                                     .metrics = s->metrics,
                                     .recordings_dir = s->recordings,
                                     .recording_max = c->recording_max_mb << 20,
+                                    .recording_keep_ms = c->session_data_ttl_hours * 3600000,
                                     .gate_ms = c->approval_timeout_minutes * 60000,
                                     .command_ms = RUNNER_ANSWER_MS,
                                     .paused_max_ms = c->hibernated_max_days * 86400000};

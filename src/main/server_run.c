@@ -320,6 +320,7 @@ static void recovered(void *arg)
         mu_dispatch_stop(s->dispatch, 0, give_up, s); /* the queue must not begin to run */
         return;
     }
+    mu_live_start(s->live);
     mu_timer_init(&s->disk.timer, s->loops[0], check_disk);
     (void)!mu_timer_set(&s->disk.timer, DISK_MS);
     find_own_url(s);

@@ -154,7 +154,8 @@ def test_what_ends_the_preparation_is_told(make):
 
 
 def test_a_missing_bridge_is_127_with_words(make):
-    live = make(agent="something-else")
+    live = make(start=False)
+    live.start(path="/nowhere")
     exited = live.peer.wait_for("exited")
     assert exited["exitCode"] == 127 and "claude-agent-acp" in exited["message"]
     assert live.end().status == 127 and "claude-agent-acp" in live.peer.find("error")["error"]
@@ -426,6 +427,44 @@ def test_questions_that_only_the_server_knows_are_nobodys(make):
     assert live.peer.wait_for("answered", questionId=old)["taken"] is False
 
 
+@pytest.mark.parametrize("nonsense", [
+    b"\0\0\0\1\7x", b"\0\0\0\0\0", b"\0\0\0\2\0[]", b"\0\0\0\3\0{x}", b"\xff\xff\xff\xff\0", b"\0\0\0\1\1x",
+    b"\0\0\0\x1c\0" + b'{"type":"ack","seq": 9999  }'], ids=range(7))
+def test_a_connection_that_says_nonsense_is_ended_and_made_anew(make, nonsense):
+    live = make()
+    p = live.peer
+    p.wait_for("boot", step="running")
+    hellos = len(p.hellos)
+    p.raw(nonsense)
+    p.wait(lambda: len(p.hellos) > hellos and p.conn, "another connection")
+    assert live.turn("say fine")[1]["outcome"] == "done"
+
+
+def test_a_worker_that_comes_late_hears_everything(make):
+    live = make(start=False, env={"OZ_ENV_SETUP_COMMANDS": "echo early"})
+    live.peer.accepting = False
+    live.start()
+    time.sleep(1.5)
+    assert not live.peer.hellos
+    live.peer.accepting = True
+    live.peer.wait_for("boot", step="running")
+    assert [m["step"] for m in live.peer.all("boot")] == ["clone", "setup", "agent", "running"]
+    live.peer.wait_screen(b"early\r\n")
+    assert live.peer.hellos[0]["phase"] in ("preparing", "starting") and live.peer.hellos[0]["lastSeq"] == 3
+
+
+def test_unknown_messages_and_fields_mean_nothing(make):
+    live = make(something=[1, {"new": True}])
+    live.peer.send("brand-new", turnId=5, x=None)
+    live.peer.send("prompt", turnId=7, content="say no")
+    live.peer.send("input", terminal=99, data="x")
+    live.peer.send("resize", terminal=1, cols=0, rows=-5)
+    live.peer.send("terminal-ack", terminal=0, offset=1 << 60)
+    live.peer.send("policy", policy="nonsense")
+    turn = live.peer.prompt("ask " + ran("ls"))
+    assert live.peer.wait_for("question", turnId=turn)["approval"]["action"] == "shell"
+
+
 def test_an_agent_is_not_read_while_too_much_is_unacknowledged(make):
     live = make()
     p = live.peer
@@ -530,7 +569,7 @@ def test_a_flood_while_nobody_listens_loses_the_oldest_bytes_and_says_so(make):
     assert len(p.gaps) == 1 and p.gaps[0][0] == 1
     n, low, high = p.gaps[0]
     hello = p.hellos[-1]["terminals"]
-    assert [t["from"] for t in hello if t["terminal"] == 1][0] <= high and high - low > 30_000_000
+    assert [t["from"] for t in hello if t["terminal"] == 1][0] <= high and high - low > 1_000_000
     assert live.turn("say fine")[1]["outcome"] == "done"
 
 

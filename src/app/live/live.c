@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "app/live/janitor_int.h"
 #include "app/live/live_int.h"
 #include "app/live/recorder_int.h"
 
@@ -109,6 +110,7 @@ static void state_read(struct mu_live_state *op, int result)
 {
     struct mu_live_session *s = op->ctx;
     if (s->over || result < 0 || op->epoch != s->of.epoch) {
+        mu_arena_fini(&op->arena);
         if (!s->over) {
             mu_live_drop(s, "its state was not read");
         }
@@ -122,6 +124,7 @@ static void state_read(struct mu_live_state *op, int result)
     snprintf(s->org_id, sizeof s->org_id, "%s", op->org_id);
     s->want_turn = s->want_answers = true;
     mu_live_init(s, op);
+    mu_arena_fini(&op->arena);
     s->phase = MU_LIVE_TALKING;
     mu_live_next(s);
 }
@@ -139,6 +142,7 @@ static void looked(struct mu_recorder_look *look)
         .read = {.loop = s->l->opts.core}, .id = s->id, .done = state_read, .ctx = s};
     mu_arena_init(&op->arena, SESSION_ARENA);
     if (mu_live_state_read(s->l->opts.sessions, op) < 0) {
+        mu_arena_fini(&op->arena);
         mu_live_drop(s, "its state was not read");
         mu_live_next(s);
     }
@@ -257,13 +261,18 @@ int mu_live_new(const struct mu_live_opts *opts, struct mu_live **ret)
     l->dropped = mu_metrics_counter(opts->metrics, "muster_runner_dropped_total", NULL,
                                     "Connections of runners that were dropped for what they said");
     if (!l->attached || !l->pending || !l->bytes || !l->dropped ||
-        mu_recorder_new(l, &l->recorder) < 0) {
+        mu_recorder_new(l, &l->recorder) < 0 || mu_janitor_new(l, &l->janitor) < 0) {
         mu_live_free(l);
         return -ENOMEM;
     }
     mu_fleet_on_runners(opts->fleet, &runner_ops, l);
     *ret = l;
     return 0;
+}
+
+void mu_live_start(struct mu_live *l)
+{
+    mu_janitor_start(l->janitor, -1);
 }
 
 static void all_written(void *arg)
@@ -298,6 +307,7 @@ void mu_live_end(struct mu_live *l)
     }
     mu_timer_clear(&l->timer);
     mu_recorder_end(l->recorder);
+    mu_janitor_end(l->janitor);
 }
 
 struct mu_live *mu_live_free(struct mu_live *l)
@@ -310,6 +320,7 @@ struct mu_live *mu_live_free(struct mu_live *l)
         mu_live_session_free(MU_CONTAINER(it, struct mu_live_session, link));
     }
     mu_recorder_free(l->recorder);
+    mu_janitor_free(l->janitor);
     mu_live_gates_fini(l);
     mu_map_fini(&l->sessions);
     mu_free(l);

@@ -24,6 +24,7 @@ struct mu_live_opts {
     struct mu_metrics *metrics;
     const char *recordings_dir; /* exists; 0700 */
     int64_t recording_max;      /* bytes kept of one session's terminals */
+    int64_t recording_keep_ms;  /* after the last byte, unless the session lives */
     int64_t gate_ms;            /* default time of an approval */
     int64_t command_ms;         /* a runner answers within this time (5 s) */
     int64_t paused_max_ms;      /* a paused session ends after this time */
@@ -36,6 +37,8 @@ void mu_live_end(struct mu_live *l);
 struct mu_live *mu_live_free(struct mu_live *l);
 /* Start-up, blocking, before the loops run: gates that are open. */
 MU_MUST_USE int mu_live_load(struct mu_live *l, struct mu_db *db);
+/* Core loop: old recordings go from now on. */
+void mu_live_start(struct mu_live *l);
 /* Core loop; from here on nothing is begun, what is recorded is written out; then stopped(). */
 void mu_live_stop(struct mu_live *l, void (*stopped)(void *arg), void *arg);
 

@@ -23,6 +23,7 @@ enum {
 
 struct mu_terminal;
 struct mu_recorder;
+struct mu_janitor;
 
 /* A message of a runner that waits to be stored. */
 struct mu_live_in {
@@ -109,6 +110,7 @@ struct mu_live {
     struct mu_list all;
     struct mu_timer timer;
     struct mu_recorder *recorder;
+    struct mu_janitor *janitor;
     bool stopping;
     void (*stopped)(void *arg);
     void *stopped_arg;

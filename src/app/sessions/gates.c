@@ -225,7 +225,7 @@ int mu_gate_resolved_event(struct mu_tx *tx, mu_bytes gate, const struct mu_verd
 
 /* --- asking --- */
 
-static int insert_gate(struct mu_gate_ask *op, struct mu_tx *tx, const struct mu_live *l)
+static int insert_gate(struct mu_gate_ask *op, struct mu_tx *tx, const struct mu_clocks *l)
 {
     bool done = op->status != MU_GATE_PENDING;
     return MU_TX_SEND(
@@ -238,7 +238,7 @@ static int insert_gate(struct mu_gate_ask *op, struct mu_tx *tx, const struct mu
         MU_VT(op->context.ptr ? op->context : MU_B("{}")), MU_VI(op->votes_needed));
 }
 
-static int open_gate(struct mu_gate_ask *op, struct mu_tx *tx, struct mu_live *l)
+static int open_gate(struct mu_gate_ask *op, struct mu_tx *tx, struct mu_clocks *l)
 {
     mu_bytes session = mu_id_bytes(&op->session), by = op->by.ptr ? op->by : MU_B("runner");
     bool done = op->status != MU_GATE_PENDING, moves = !done && l->state == MU_ST_RUNNING;
@@ -249,7 +249,7 @@ static int open_gate(struct mu_gate_ask *op, struct mu_tx *tx, struct mu_live *l
                        MU_VI(op->now_ms));
     }
     if (r >= 0 && moves) {
-        r = mu_live_move(tx, session, l, MU_ST_WAITING, op->now_ms, op->hold_until_ms);
+        r = mu_clocks_move(tx, session, l, MU_ST_WAITING, op->now_ms, op->hold_until_ms);
     }
     if (r >= 0) {
         r = mu_tx_stream(tx, session, done || moves ? 2 : 1);
@@ -275,15 +275,15 @@ static int run_ask(struct mu_unit *u, struct mu_tx *tx)
     struct mu_gate_ask *op = MU_CONTAINER(u, struct mu_gate_ask, unit);
     mu_bytes session = mu_id_bytes(&op->session);
     bool runner = op->epoch >= 0;
-    struct mu_live l;
+    struct mu_clocks l;
     op->existing = false;
     op->status = MU_GATE_PENDING;
     op->reason[0] = 0;
-    int r = mu_live_of(tx, session, runner || op->admin, op->org_id, &l);
+    int r = mu_clocks_of(tx, session, runner || op->admin, op->org_id, &l);
     if (r < 0) {
         return r;
     }
-    if ((runner && l.epoch != op->epoch) || !mu_live_runs(&l)) {
+    if ((runner && l.epoch != op->epoch) || !mu_clocks_runs(&l)) {
         return runner ? MU_E_STALE : MU_E_CONFLICT;
     }
     if (runner && op->runner_seq) {

@@ -32,7 +32,7 @@ static const struct mu_stmt q_nobody = {
 
 struct deciding {
     mu_bytes session, gate;
-    struct mu_live l;
+    struct mu_clocks l;
     struct mu_gate_found found;
     struct mu_verdict v;
     bool stop, stopped;
@@ -43,7 +43,7 @@ struct deciding {
 static int move_on(struct deciding *d, struct mu_tx *tx)
 {
     int64_t pending = 0;
-    if (d->stop && mu_live_runs(&d->l)) {
+    if (d->stop && mu_clocks_runs(&d->l)) {
         const struct mu_stop stop = {.now_ms = d->v.now_ms,
                                      .purge_ms = d->purge_ms,
                                      .reason = MU_END_DENIED,
@@ -62,7 +62,7 @@ static int move_on(struct deciding *d, struct mu_tx *tx)
     }
     const struct mu_state_change c = {
         .from = MU_ST_WAITING, .to = MU_ST_RUNNING, .outcome = -1, .by = d->v.by};
-    r = mu_live_move(tx, d->session, &d->l, MU_ST_RUNNING, d->v.now_ms, 0);
+    r = mu_clocks_move(tx, d->session, &d->l, MU_ST_RUNNING, d->v.now_ms, 0);
     if (r >= 0) {
         r = mu_tx_stream(tx, d->session, 1);
     }
@@ -135,7 +135,7 @@ static int run_resolve(struct mu_unit *u, struct mu_tx *tx)
         .purge_ms = mu_sessions_purge_ms(op->sessions, op->now_ms),
     };
     op->repeated = op->stopped = false;
-    int r = mu_live_of(tx, d.session, op->admin, op->org_id, &d.l);
+    int r = mu_clocks_of(tx, d.session, op->admin, op->org_id, &d.l);
     op->no_session = r == MU_E_NOT_FOUND;
     if (r < 0) {
         return r;
@@ -213,7 +213,7 @@ static int run_expire(struct mu_unit *u, struct mu_tx *tx)
         .purge_ms = mu_sessions_purge_ms(op->sessions, op->now_ms),
     };
     op->stopped = false;
-    int r = mu_live_of(tx, d.session, true, MU_B_NONE, &d.l);
+    int r = mu_clocks_of(tx, d.session, true, MU_B_NONE, &d.l);
     if (r >= 0) {
         memcpy(op->org, d.l.org, sizeof op->org);
         r = mu_gate_find(tx, d.session, d.gate, &d.found);

@@ -41,7 +41,7 @@ static const struct mu_stmt q_turn = {
 
 static int take_live(void *arg, struct mu_row *row)
 {
-    struct mu_live *l = arg;
+    struct mu_clocks *l = arg;
     snprintf(l->org, sizeof l->org, "%.*s", MU_ARGS(mu_row_bytes(row, 0)));
     l->state = (int)mu_row_i64(row, 1);
     l->route = (int)mu_row_i64(row, 2);
@@ -54,23 +54,23 @@ static int take_live(void *arg, struct mu_row *row)
     return 0;
 }
 
-int mu_live_read(struct mu_tx *tx, mu_bytes id, struct mu_live *ret)
+int mu_clocks_read(struct mu_tx *tx, mu_bytes id, struct mu_clocks *ret)
 {
     int r = MU_TX_RUN(tx, &q_read, take_live, ret, MU_VT(id));
     return r < 0 ? r : r == 0 ? MU_E_NOT_FOUND : 0;
 }
 
-int mu_live_of(struct mu_tx *tx, mu_bytes id, bool admin, mu_bytes org_id, struct mu_live *ret)
+int mu_clocks_of(struct mu_tx *tx, mu_bytes id, bool admin, mu_bytes org_id, struct mu_clocks *ret)
 {
     int r = mu_tx_stream(tx, id, 0);
     if (r >= 0) {
-        r = mu_live_read(tx, id, ret);
+        r = mu_clocks_read(tx, id, ret);
     }
     return r < 0 ? r : !admin && !mu_bytes_is(org_id, ret->org) ? MU_E_NOT_FOUND : 0;
 }
 
-int mu_live_move(struct mu_tx *tx, mu_bytes id, struct mu_live *l, int to, int64_t now_ms,
-                 int64_t hold_until_ms)
+int mu_clocks_move(struct mu_tx *tx, mu_bytes id, struct mu_clocks *l, int to, int64_t now_ms,
+                   int64_t hold_until_ms)
 {
     int from = l->state;
     if (to == MU_ST_RUNNING) {
@@ -94,11 +94,11 @@ int mu_live_move(struct mu_tx *tx, mu_bytes id, struct mu_live *l, int to, int64
     return r < 0 ? r : r == 0 ? MU_E_STALE : 0;
 }
 
-static int move_by(struct mu_tx *tx, mu_bytes id, struct mu_live *l, int to, int64_t now_ms,
+static int move_by(struct mu_tx *tx, mu_bytes id, struct mu_clocks *l, int to, int64_t now_ms,
                    int64_t hold_until_ms, mu_bytes by)
 {
     const struct mu_state_change c = {.from = l->state, .to = to, .outcome = -1, .by = by};
-    int r = mu_live_move(tx, id, l, to, now_ms, hold_until_ms);
+    int r = mu_clocks_move(tx, id, l, to, now_ms, hold_until_ms);
     if (r >= 0) {
         r = mu_tx_stream(tx, id, 1);
     }
@@ -111,13 +111,13 @@ static int run_pause(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_session_pause *op = MU_CONTAINER(u, struct mu_session_pause, unit);
     mu_bytes id = mu_id_bytes(&op->id);
-    struct mu_live l;
-    int r = mu_live_of(tx, id, op->admin, op->org_id, &l);
+    struct mu_clocks l;
+    int r = mu_clocks_of(tx, id, op->admin, op->org_id, &l);
     if (r < 0) {
         return r;
     }
     op->from = l.state;
-    if (!mu_live_runs(&l) || l.state == MU_ST_PAUSED) {
+    if (!mu_clocks_runs(&l) || l.state == MU_ST_PAUSED) {
         return MU_E_CONFLICT;
     }
     return move_by(tx, id, &l, MU_ST_PAUSED, op->now_ms, op->hold_until_ms, op->by);
@@ -142,9 +142,9 @@ static int run_resume(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_session_resume *op = MU_CONTAINER(u, struct mu_session_resume, unit);
     mu_bytes id = mu_id_bytes(&op->id);
-    struct mu_live l;
+    struct mu_clocks l;
     int64_t pending = 0;
-    int r = mu_live_of(tx, id, op->admin, op->org_id, &l);
+    int r = mu_clocks_of(tx, id, op->admin, op->org_id, &l);
     if (r < 0) {
         return r;
     }

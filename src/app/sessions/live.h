@@ -1,7 +1,7 @@
 /* What only live sessions have (village-control-plane.md 4, 5; agent-ops.md 7.7;
  * data-model.md 5.6): turns, gates, pause and resume, and what a runner reports. Each operation is
  * one unit of the session's stream. Operations are structs that live until done() ran, like those
- * of sessions.h. Gates and pauses are of sessions at a worker (route 2).
+ * of sessions.h. Gates, pauses and the taking of turns are of sessions at a worker (route 2).
  *
  * Who speaks: an operation "of people" carries admin/org_id and answers another tenant's id with
  * MU_E_NOT_FOUND; one "of the runner" is fenced by the epoch and answers MU_E_STALE. `by` is an

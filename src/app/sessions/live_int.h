@@ -6,23 +6,23 @@
 #include "app/sessions/statements_int.h"
 
 /* A session as its unit finds it. */
-struct mu_live {
+struct mu_clocks {
     char org[MU_ORG_LEN + 1];
     int state, route, mode;
     int64_t epoch, created_ms, deadline_ms, limit_ms, run_deadline_ms, wait_ms, paused_ms;
     int64_t last_seq; /* of its events */
 };
 /* Under the stream's lock. MU_E_NOT_FOUND. */
-MU_MUST_USE int mu_live_read(struct mu_tx *tx, mu_bytes id, struct mu_live *ret);
+MU_MUST_USE int mu_clocks_read(struct mu_tx *tx, mu_bytes id, struct mu_clocks *ret);
 /* For people: takes the stream's lock first; MU_E_NOT_FOUND also for another tenant's. */
-MU_MUST_USE int mu_live_of(struct mu_tx *tx, mu_bytes id, bool admin, mu_bytes org_id,
-                           struct mu_live *ret);
+MU_MUST_USE int mu_clocks_of(struct mu_tx *tx, mu_bytes id, bool admin, mu_bytes org_id,
+                             struct mu_clocks *ret);
 /* A move among 60, 64 and 70 with what it does to the clocks; `hold_until_ms` as in live.h. Changes
  * `l` likewise. */
-MU_MUST_USE int mu_live_move(struct mu_tx *tx, mu_bytes id, struct mu_live *l, int to,
-                             int64_t now_ms, int64_t hold_until_ms);
+MU_MUST_USE int mu_clocks_move(struct mu_tx *tx, mu_bytes id, struct mu_clocks *l, int to,
+                               int64_t now_ms, int64_t hold_until_ms);
 /* Is in 60, 64 or 70, at a worker. */
-static inline bool mu_live_runs(const struct mu_live *l)
+static inline bool mu_clocks_runs(const struct mu_clocks *l)
 {
     return l->route == MU_ROUTE_WORKER &&
            (l->state == MU_ST_RUNNING || l->state == MU_ST_WAITING || l->state == MU_ST_PAUSED);

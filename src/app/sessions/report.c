@@ -47,14 +47,14 @@ static const struct mu_stmt q_diff = {
 /* What the unit found and does of what was said. */
 struct todo {
     mu_bytes id;
-    struct mu_live l;
+    struct mu_clocks l;
     bool starts, turn_moves, turn_ends;
 };
 
 /* 1: store it; 0: it is stored already; or a code. */
 static int look(struct mu_session_report *op, struct mu_tx *tx, struct todo *t)
 {
-    int r = mu_live_of(tx, t->id, true, MU_B_NONE, &t->l);
+    int r = mu_clocks_of(tx, t->id, true, MU_B_NONE, &t->l);
     if (r < 0) {
         return r;
     }
@@ -87,7 +87,7 @@ static int look(struct mu_session_report *op, struct mu_tx *tx, struct todo *t)
 
 static int start(struct mu_session_report *op, struct mu_tx *tx, struct todo *t)
 {
-    struct mu_live *l = &t->l;
+    struct mu_clocks *l = &t->l;
     const struct mu_state_change c = {
         .from = l->state, .to = MU_ST_RUNNING, .outcome = -1, .by = MU_B("runner")};
     int64_t own = l->run_deadline_ms ? l->run_deadline_ms

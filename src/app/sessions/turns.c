@@ -118,8 +118,8 @@ static int run_add(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_turn_add *op = MU_CONTAINER(u, struct mu_turn_add, unit);
     mu_bytes session = mu_id_bytes(&op->session);
-    struct mu_live l;
-    int r = mu_live_of(tx, session, op->admin, op->org_id, &l);
+    struct mu_clocks l;
+    int r = mu_clocks_of(tx, session, op->admin, op->org_id, &l);
     if (r < 0) {
         return r;
     }
@@ -205,8 +205,8 @@ static int run_edit(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_turn_edit *op = MU_CONTAINER(u, struct mu_turn_edit, unit);
     mu_bytes session = mu_id_bytes(&op->session), id = mu_id_bytes(&op->turn);
-    struct mu_live l;
-    int r = mu_live_of(tx, session, op->admin, op->org_id, &l);
+    struct mu_clocks l;
+    int r = mu_clocks_of(tx, session, op->admin, op->org_id, &l);
     if (r < 0) {
         return r;
     }
@@ -266,9 +266,9 @@ static int run_next(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_turn_next *op = MU_CONTAINER(u, struct mu_turn_next, unit);
     mu_bytes session = mu_id_bytes(&op->session);
-    struct mu_live l;
+    struct mu_clocks l;
     struct pair open = {0};
-    int r = mu_live_of(tx, session, true, MU_B_NONE, &l);
+    int r = mu_clocks_of(tx, session, true, MU_B_NONE, &l);
     if (r < 0) {
         return r;
     }
@@ -279,12 +279,13 @@ static int run_next(struct mu_unit *u, struct mu_tx *tx)
     if (r < 0) {
         return r;
     }
+    bool takes = mu_clocks_runs(&l) && l.state != MU_ST_PAUSED;
     mu_arena_fini(&op->arena); /* the unit may run again */
     if (open.b && op->again) {
         r = MU_TX_RUN(tx, &q_sent, take_next, op, MU_VT(session));
         return r == 0 ? MU_E_CONFLICT : MU_MIN(r, 0);
     }
-    if (open.b || (l.state != MU_ST_RUNNING && l.state != MU_ST_WAITING)) {
+    if (open.b || !takes) {
         return MU_E_CONFLICT;
     }
     r = MU_TX_RUN(tx, &q_next, take_next, op, MU_VT(session), MU_VI(op->epoch), MU_VI(op->now_ms));

@@ -69,7 +69,7 @@ enum { MU_NEED_SHOT = 1, MU_NEED_EVENTS = 2, MU_NEED_END = 4, MU_NEED_TERMS = 8 
 struct mu_sub_term {
     struct mu_sub *sub;
     struct mu_chunk_stream stream;
-    unsigned number;
+    unsigned number, tries;
     bool live;           /* its bytes come from the feed */
     bool reading, again; /* again: what is being read is not wanted any more */
     bool began;          /* a first read found out where it is */

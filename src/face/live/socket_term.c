@@ -8,7 +8,7 @@
 #include "face/live/socket_int.h"
 #include "face/sessions/sessions_int.h"
 
-enum { FLUSH_MS = 16, READ_MAX = 256 << 10, BINARY_HEAD = 32 };
+enum { TRIES = 5, FLUSH_MS = 16, READ_MAX = 256 << 10, BINARY_HEAD = 32 };
 
 /* --- opening --- */
 
@@ -46,6 +46,7 @@ int mu_term_open(struct mu_sub *sub, unsigned number, int64_t from)
     t->live = t->began = false;
     t->again = t->reading; /* a read that is under way is not for this one */
     t->seen = 0;
+    t->tries = 0;
     return 0;
 }
 
@@ -99,8 +100,10 @@ static void took(struct mu_sub_term *t, const struct mu_terminal_read *op)
     if (!t->began) {
         t->began = true;
         t->target = op->newest;
-        if (t->next < 0 || t->next > op->newest) {
-            t->next = t->stream.sent = op->bytes.len ? op->begin : op->newest;
+        if (t->next < 0) { /* where it begins is no gap */
+            t->next = op->bytes.len ? op->begin : MU_MAX(op->newest - MU_SOCK_TAIL, 0);
+        } else if (t->next > op->newest) {
+            t->next = t->stream.sent = op->newest;
         }
     }
     if (op->bytes.len && op->end > t->next) {
@@ -111,6 +114,9 @@ static void took(struct mu_sub_term *t, const struct mu_terminal_read *op)
             mu_event_unref(e);
         }
         t->next = op->end;
+        t->tries = 0;
+    } else if (op->newest > t->next && t->tries++ < TRIES) {
+        return; /* just on its way into the recording */
     } else {
         t->next = MU_MAX(t->next, op->newest); /* there is nothing of it any more */
     }

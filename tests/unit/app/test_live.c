@@ -4,8 +4,8 @@
 
 #include <sys/stat.h>
 
-#include "app/live/live.h"
-#include "app/live/recorder_int.h"
+#include "app/live/janitor_int.h"
+#include "app/live/live_int.h"
 
 static struct mu_live *live_;
 static struct mu_work *pool;
@@ -59,7 +59,8 @@ static const char *told(const char *type)
         }
         bool ack = strstr(o->message, "\"type\":\"ack\"") || strstr(o->message, "terminal-ack");
         if (o->kind != MU_ORDER_RUNNER || !ack) {
-            fprintf(stderr, "GOT %d %s want %s\n", o->kind, o->message, type); fail_msg("%s instead of %s", o->message, type);
+            fprintf(stderr, "GOT %d %s want %s\n", o->kind, o->message, type);
+            fail_msg("%s instead of %s", o->message, type);
         }
     }
 }
@@ -584,6 +585,37 @@ static void a_terminal_is_shown_kept_and_recorded(struct world *w)
     live_end();
 }
 
+/* --- old recordings --- */
+
+static bool is_away(void *arg)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", recordings, (const char *)arg);
+    return access(path, F_OK) < 0;
+}
+
+static void old_recordings_go_and_those_of_the_living_stay(struct world *w)
+{
+    static const char ended[] = "11111111-1111-7111-8111-111111111111";
+    char path[256];
+    const struct timespec old[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    live_begin(w);
+    starts(TASK, MU_MODE_TASK);
+    const char *names[] = {ended, ID.text, "22222222-2222-7222-8222-222222222222"};
+    for (size_t i = 0; i < MU_ARRAY_LEN(names); i++) {
+        snprintf(path, sizeof path, "%s/%s", recordings, names[i]);
+        assert_int_equal(mkdir(path, 0700), 0);
+        const struct timespec fresh[2] = {{.tv_sec = now(w) / 1000}, {.tv_sec = now(w) / 1000}};
+        assert_int_equal(utimensat(AT_FDCWD, path, i < 2 ? old : fresh, 0), 0);
+    }
+    mu_janitor_start(live_->janitor, 0);
+    until(is_away, (void *)(uintptr_t)ended, "the old one is away");
+    run_for(w, 50);
+    assert_false(is_away(ID.text));
+    assert_false(is_away((void *)(uintptr_t)names[2]));
+    live_end();
+}
+
 /* --- the world --- */
 
 static bool has_stopped;
@@ -613,6 +645,7 @@ static void live_begin(struct world *w)
                                   .metrics = w->metrics,
                                   .recordings_dir = recordings,
                                   .recording_max = 16 << 20,
+                                  .recording_keep_ms = 3600000,
                                   .gate_ms = 60000,
                                   .command_ms = 200,
                                   .paused_max_ms = 3600000};
@@ -647,6 +680,7 @@ IN_WORLD(a_pause_holds_everything_until_it_is_resumed)
 IN_WORLD(what_the_worker_cannot_do_moves_nothing)
 IN_WORLD(turns_go_to_the_runner_one_at_a_time)
 IN_WORLD(a_terminal_is_shown_kept_and_recorded)
+IN_WORLD(old_recordings_go_and_those_of_the_living_stay)
 
 int main(void)
 {
@@ -661,6 +695,7 @@ int main(void)
         ON(what_the_worker_cannot_do_moves_nothing, 0),
         ON(turns_go_to_the_runner_one_at_a_time, 0),
         ON(a_terminal_is_shown_kept_and_recorded, 0),
+        ON(old_recordings_go_and_those_of_the_living_stay, 0),
     };
     return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }
