@@ -16,6 +16,9 @@ void mu_attach_over(struct mu_attach *a, int code)
     }
     a->over = true;
     a->code = code;
+    if (!a->loop) { /* it had ended before */
+        return;
+    }
     if (a->term) {
         a->term = mu_terminal_close(a->term);
         fputc('\n', stderr); /* wherever the cursor was */
@@ -232,10 +235,18 @@ int mu_cmd_attach(struct mu_cli *cli)
     a.tty = !c.json && isatty(0) && isatty(1);
     /* Whether it may be seen at all is told better here. */
     r = mu_session_call(cli, &c, "GET", "", MU_B_NONE, a.id, &reply);
-    if (r == 0 && a.tty && a.keys.key >= 0) {
-        fprintf(stderr, "muster: attached to %s; %s detaches\n", a.id, a.key_name);
-    }
-    if (r == 0) {
+    yyjson_val *session = r == 0 ? mu_json_get(reply.root, "data") : NULL;
+    mu_bytes state = mu_json_get_bytes(session, "state");
+    if (r == 0 && mu_attach_is_end(state)) {
+        if (c.json) {
+            mu_client_print(&reply);
+        }
+        mu_attach_ended(&a, state, session);
+        r = a.code;
+    } else if (r == 0) {
+        if (a.tty && a.keys.key >= 0) {
+            fprintf(stderr, "muster: attached to %s; %s detaches\n", a.id, a.key_name);
+        }
         r = run(&a);
     }
     mu_client_close(&c);

@@ -74,32 +74,21 @@ static void hear_state(struct mu_attach *a, yyjson_val *data)
 {
     mu_bytes from = mu_json_get_bytes(data, "previousState");
     mu_bytes to = mu_json_get_bytes(data, "newState"), paused = MU_B("PAUSED_BY_HUMAN");
+    yyjson_val *whole = mu_json_get(data, "session"); /* as it is when one begins to listen */
+    if (whole && mu_attach_is_end(to)) {
+        mu_attach_ended(a, to, whole);
+        return;
+    }
     bool same = mu_bytes_eq(from, to), runs = mu_bytes_is(to, "RUNNING");
     bool gate = mu_bytes_is(to, "WAITING_FOR_APPROVAL");
     if (runs) {
         mu_attach_send_size(a);
     }
-    if ((same && (runs || gate)) || (same && !mu_json_get(data, "session")) ||
+    if ((same && (runs || gate)) || (same && !whole) ||
         (a->tty && (gate || (runs && !mu_bytes_eq(from, paused))))) {
         return;
     }
     mu_attach_note(a, "the session is %.*s", MU_ARGS(to));
-}
-
-static void hear_end(struct mu_attach *a, yyjson_val *data)
-{
-    mu_bytes state = mu_json_get_bytes(data, "finalState");
-    mu_bytes reason = mu_json_get_bytes(data, "endReason");
-    mu_bytes words = mu_json_get_bytes(data, "errorMessage");
-    bool stopped = mu_bytes_is(reason, "stopped") || mu_bytes_is(reason, "denied");
-    bool finished = mu_bytes_is(state, "COMPLETED");
-    mu_attach_over(a, finished && stopped               ? MU_EXIT_CANCELLED
-                      : finished                        ? MU_EXIT_OK
-                      : mu_bytes_is(state, "TIMED_OUT") ? MU_EXIT_TIMEOUT
-                                                        : MU_EXIT_FAILED);
-    mu_attach_note(a, "the session is %.*s%s%.*s%s%s%.*s", MU_ARGS(state), reason.len ? " (" : "",
-                   MU_ARGS(reason), reason.len ? ")" : "", words.len ? ": " : "",
-                   MU_ARGS(mu_bytes_head(words, 500)));
 }
 
 static void hear_session(struct mu_attach *a, yyjson_val *m)
@@ -109,7 +98,7 @@ static void hear_session(struct mu_attach *a, yyjson_val *m)
     if (mu_bytes_is(action, "state_change")) {
         hear_state(a, data);
     } else if (mu_bytes_is(action, "completed")) {
-        hear_end(a, data);
+        mu_attach_ended(a, mu_json_get_bytes(data, "finalState"), data);
     }
 }
 

@@ -74,6 +74,12 @@ void mu_attach_end(struct mu_attach *a, struct mu_json_w *w);
 /* --- attach_hear.c --- */
 void mu_attach_hear(struct mu_attach *a, bool text, mu_bytes message);
 
+/* --- attach_end.c --- */
+bool mu_attach_is_end(mu_bytes state);
+/* The session has ended: shows what is not shown yet, says how (`session` has endReason and
+ * errorMessage), and is over. */
+void mu_attach_ended(struct mu_attach *a, mu_bytes state, yyjson_val *session);
+
 /* --- attach_show.c --- */
 /* Bytes of the terminal, as they are. */
 void mu_attach_show(struct mu_attach *a, mu_bytes bytes);
