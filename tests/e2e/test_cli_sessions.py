@@ -1,6 +1,7 @@
 """The command line of live sessions, against a server with its embedded worker; `attach` sits at a pseudo-terminal."""
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import pty
@@ -14,6 +15,7 @@ import time
 
 import git_remote
 import harness
+import lossy_proxy
 import pytest
 from harness import BINARY, eventually
 from village import Village
@@ -348,5 +350,133 @@ def test_a_large_paste_arrives_whole(sit, shell):
     for i in range(0, len(text), 3000):
         seat.type(text[i:i + 3000])
         seat.read(0.01)
-    import hashlib
     seat.expect(hashlib.md5(text.encode()).hexdigest())
+
+
+# --- a connection that breaks ---
+
+def test_it_connects_again_where_it_was(sit, cli, server, shell):
+    session = shell("echo ready; while read -r l; do echo \"<$l>\"; sleep 1; echo \"[$l]\"; done")
+    with contextlib.closing(lossy_proxy.LossyProxy(server.port, lose=0)) as proxy:
+        seat = sit("attach", session, env={"OZ_API_BASE_URL": proxy.url})
+        seat.expect("ready")
+        seat.type("one\r")
+        seat.expect("<one>")
+        proxy.lose = 1  # the next bytes get lost, and the connection with them
+        told = seat.expect("connected again")  # what was written meanwhile comes once, after it
+        assert "connection is lost" in told and "[one]" not in told and proxy.lost == 1
+        seat.expect("[one]")
+        seat.type("two\r")
+        between = seat.expect("[two]")
+        assert between.count("<two>") == 1 and "[one]" not in between and "missing" not in between
+        seat.type("\x1d")
+        assert seat.wait() == 0 and seat.restored()
+
+
+# --- an agent that asks ---
+
+CALL = {"toolCallId": "t1", "title": "a tool", "kind": "execute", "rawInput": {"command": "make deploy"}}
+
+
+@pytest.fixture(scope="module")
+def agent(server):
+    """An environment whose agent of claude_code is the scripted one."""
+    code = (harness.ROOT / "tests/tools/fake_acp.py").read_text()
+    with git_remote.serving("agent", **{"agent.py": code}) as url:
+        made = server.client().environment(name="scripted agent", setup_commands=[
+            "install -D -m 755 $(find /workspace -name agent.py | head -n 1) /home/agent/.local/bin/claude-agent-acp"])
+        yield ["--repo", url, "--env", made["environment_id"]]
+
+
+@pytest.fixture
+def asking(cli, agent, village, tmp_path):
+    """A session whose agent asks that many times, one after the other."""
+    (tmp_path / "policy.json").write_text('{"shellAllowlist": ["ls"], "shellDefault": "ask"}')
+    made = []
+
+    def make(*calls):
+        prompt = "\n".join("ask " + json.dumps(c) for c in calls)
+        done = cli("sessions", "new", *agent, "--policy", str(tmp_path / "policy.json"), "-", stdin=prompt)
+        made.append(done.stdout.strip())
+        end = time.monotonic() + 20
+        while not village.get(made[-1])["pendingApprovals"]:
+            shown = village("GET", f"/sessions/{made[-1]}/terminal").content
+            assert time.monotonic() < end, f"nothing waits: {village.get(made[-1])} {shown}"
+            time.sleep(0.1)
+        return made[-1]
+    yield make
+    for session in made:
+        village.stop(session)
+
+
+def call(number, command):
+    return {**CALL, "toolCallId": f"t{number}", "rawInput": {"command": command}}
+
+
+def test_approvals_are_listed_allowed_and_denied(cli, asking):
+    session = asking(call(1, "make one"), call(2, "make two"))
+    listed = cli.json("approvals")["data"]["items"]
+    first = next(a for a in listed if a["sessionId"] == session)
+    assert "make one" in first["description"]
+    row = next(line for line in cli("approvals").stdout.splitlines() if line.startswith(first["approvalId"]))
+    assert "make one" in row and session in row
+    assert re.search(rf"{session} +WAITING_FOR_APPROVAL .* approval ", cli("sessions").stdout)
+    assert first["approvalId"] in cli("sessions", "show", session).stdout
+    assert "allowed" in cli("approve", first["approvalId"]).stdout
+    assert "already" in cli("deny", first["approvalId"], code=2).stderr
+    second = eventually(lambda: [a for a in cli.json("approvals")["data"]["items"] if a["sessionId"] == session], what="the second")[0]
+    assert "make two" in second["description"] and second["approvalId"] != first["approvalId"]
+    assert "denied" in cli("deny", second["approvalId"][:-3], "--reason", "not today").stdout
+    done = cli("attach", session)
+    assert "<selected allow>" in done.stdout and "<selected reject>" in done.stdout, done
+
+
+def test_allowed_for_the_session_it_asks_once(cli, asking):
+    session = asking(call(1, "make same"), call(2, "make same"))
+    waiting = next(a for a in cli.json("approvals")["data"]["items"] if a["sessionId"] == session)
+    cli("approve", waiting["approvalId"], "--session")
+    done = cli("attach", session)
+    assert done.stdout.count("<selected allow") == 2, done
+
+
+def test_gates_are_decided_at_the_terminal(sit, asking, village):
+    session = asking(call(1, "make one"), call(2, "make two"), call(3, "make three"))
+    seat = sit("attach", session)
+    told = seat.expect("ctrl-] d denies")
+    assert "approval: " in told and "make one" in told
+    seat.type("\x1dx")  # not a decision: nothing is done
+    seat.expect("a allows, d denies")
+    seat.type("\x1da")
+    seat.expect("allowed by ")
+    seat.expect("make two")
+    seat.expect("ctrl-] d denies")
+    seat.type("\x1dd")
+    seat.expect("denied by ")
+    seat.expect("make three")
+    seat.expect("ctrl-] d denies")
+    assert len(village.get(session)["pendingApprovals"]) == 1
+    seat.type("\x1d\x1d")  # it waits, and one leaves
+    assert seat.wait() == 0 and seat.restored() and b"detached" in seat.seen
+    assert village.get(session)["state"] == "WAITING_FOR_APPROVAL"
+
+
+def test_a_watcher_decides_nothing(sit, asking, village):
+    session = asking(call(1, "make one"))
+    seat = sit("attach", session, "--read-only")
+    seat.expect("muster approve apr_")
+    seat.type("\x1d")
+    assert seat.wait() == 0
+    assert len(village.get(session)["pendingApprovals"]) == 1
+
+
+def test_prompts_of_an_interactive_session(cli, agent, village):
+    session = cli("sessions", "new", *agent, "--interactive", "--model", "claude").stdout.strip()
+    assert cli("sessions", "prompt", session, "say", "first").stdout.strip()
+    cli("sessions", "prompt", session, "-", stdin="sleep 100")
+    prompts = lambda: village("GET", f"/sessions/{session}/prompts").json()["data"]["items"]
+    eventually(lambda: [p["state"] for p in prompts()] == ["done", "running"], timeout=40, what="the second prompt")
+    assert "interrupted" in cli("sessions", "interrupt", session).stdout
+    eventually(lambda: prompts()[1]["state"] != "running", timeout=20, what="its end")
+    assert session in cli("sessions", "end", session).stdout
+    done = cli("attach", session)
+    assert "first" in done.stdout and "finished" in done.stderr
