@@ -196,7 +196,9 @@ const struct mu_cmd mu_commands[] = {
     /* behind those of the group: completions take the first that fits */
     {"sessions", NULL, "", "List live sessions.", sessions_flags, 0, 0, true, mu_cmd_sessions,
      NULL},
-    {"attach", NULL, "ID", "A session's terminal.", attach_flags, 1, 1, true, mu_cmd_attach, NULL},
+    {"attach", NULL, "ID",
+     "Sit at a session's terminal; exit codes: 0 finished, 1 failed, 4 stopped, 6 timed out.",
+     attach_flags, 1, 1, true, mu_cmd_attach, NULL},
     {"approvals", NULL, "", "List what waits for a decision.", NULL, 0, 0, true, mu_cmd_approvals,
      NULL},
     {"approve", NULL, "ID", "Allow it.", approve_flags, 1, 1, true, mu_cmd_approve, NULL},

@@ -74,13 +74,13 @@ void mu_screen_feed(struct mu_screen *s, mu_bytes bytes)
 {
     for (size_t i = 0; i < bytes.len; i++) {
         char c = bytes.ptr[i];
-        if (s->at == STRING || s->at == STRING_ESCAPE) {
+        if (c == 24 || c == 26) { /* cancels whatever is open */
+            s->at = TEXT;
+        } else if (s->at == STRING || s->at == STRING_ESCAPE) {
             bool ends = c == 7 || (s->at == STRING_ESCAPE && c == '\\');
             s->at = ends ? TEXT : c == 27 ? STRING_ESCAPE : STRING;
         } else if (c == 27) {
             s->at = ESCAPE;
-        } else if (c == 24 || c == 26) { /* cancels */
-            s->at = TEXT;
         } else if (s->at == ESCAPE) {
             after_escape(s, c);
         } else if (s->at != TEXT) {

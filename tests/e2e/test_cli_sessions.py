@@ -342,6 +342,18 @@ def test_stopped_from_outside_it_lends_the_terminal_back(sit, shell):
     seat.expect("<back>")
 
 
+def test_a_further_terminal(sit, shell, village):
+    session = shell(ECHO)
+    made = village("POST", f"/sessions/{session}/terminals", json={"cols": 80, "rows": 24})
+    assert made.status_code == 201, made.text
+    number = made.json()["data"]["terminal"]
+    seat = sit("attach", session, "--terminal", str(number))
+    eventually(lambda: (seat.type("echo $((6*7))\r"), seat.read(1), b"\r\n42" in seat.seen)[-1], timeout=20, what="its shell")
+    assert b"ready" not in seat.seen
+    seat.type("\x1d")
+    assert seat.wait() == 0
+
+
 def test_a_large_paste_arrives_whole(sit, shell):
     session = shell("stty raw -echo; echo ready; head -c 60000 | md5sum")
     seat = sit("attach", session)
@@ -458,6 +470,16 @@ def test_gates_are_decided_at_the_terminal(sit, asking, village):
     seat.type("\x1d\x1d")  # it waits, and one leaves
     assert seat.wait() == 0 and seat.restored() and b"detached" in seat.seen
     assert village.get(session)["state"] == "WAITING_FOR_APPROVAL"
+
+
+def test_what_others_decide_is_told(sit, cli, asking):
+    session = asking(call(1, "make one"))
+    seat = sit("attach", session)
+    seat.expect("ctrl-] d denies")
+    done = cli("approve", next(a["approvalId"] for a in cli.json("approvals")["data"]["items"] if a["sessionId"] == session))
+    assert "allowed" in done.stdout
+    seat.expect("allowed by ")  # decided elsewhere: it is told here
+    assert seat.wait() == 0 and seat.restored()
 
 
 def test_a_watcher_decides_nothing(sit, asking, village):
