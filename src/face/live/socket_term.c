@@ -8,7 +8,7 @@
 #include "face/live/socket_int.h"
 #include "face/sessions/sessions_int.h"
 
-enum { TRIES = 5, FLUSH_MS = 16, READ_MAX = 256 << 10, BINARY_HEAD = 32 };
+enum { TRIES = 5, FLUSH_MS = 16, READ_MAX = 512 << 10, LAG_MAX = 8 << 20, BINARY_HEAD = 32 };
 
 /* --- opening --- */
 
@@ -90,7 +90,7 @@ static void settle(struct mu_sub_term *t, int64_t known)
         t->stream.over = t->sub->cursor.finished;
         return;
     }
-    if (t->next >= t->target && known - t->next > MU_SOCK_WAITING) {
+    if (t->next >= t->target && known - t->next > LAG_MAX) {
         t->next = known - MU_SOCK_TAIL; /* it reads more slowly than the terminal runs */
     }
 }
