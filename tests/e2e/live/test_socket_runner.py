@@ -162,7 +162,8 @@ def test_an_approval_is_asked_and_given(village, running, view, worker):
         wait_state(viewer, "RUNNING")
     other = watcher.refused("APPROVAL_ALREADY_RESOLVED", "resolve_approval", sessionId=session, approvalId=approval,
                             decision="deny")
-    assert other["details"]["decision"] == "allow" and other["details"]["reason"] == "Fine."
+    known = other["details"]["approval"]
+    assert known["approvalId"] == approval and known["decision"] == "allow" and known["reason"] == "Fine.", known
     watcher.refused("APPROVAL_NOT_FOUND", "resolve_approval", sessionId=session, approvalId="apr_nothing",
                     decision="deny")
 
