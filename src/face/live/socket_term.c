@@ -6,7 +6,7 @@
 
 #include "base/encode.h"
 #include "face/live/socket_int.h"
-#include "face/sessions/sessions_int.h"
+#include "face/sessions/show.h"
 
 enum { TRIES = 5, FLUSH_MS = 16, READ_MAX = 512 << 10, LAG_MAX = 8 << 20, BINARY_HEAD = 32 };
 

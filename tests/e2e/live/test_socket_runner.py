@@ -577,61 +577,61 @@ def test_many_sessions_on_one_connection(village, worker, view):
         assert seqs == list(range(1, seqs[-1] + 1))
 
 
-def test_nothing_a_client_does_at_once_harms(oz, tenant, village, worker):
+def at_random(rng):
+    """A message about a session, sensible or not: (type, members)."""
+    kinds = {"subscribe_session": {"sinceSeq": rng.choice((0, 1, 50, 10**6)), "binary": rng.random() < 0.3,
+                                   "terminal": rng.choice((True, False, 0, 1, 7)),
+                                   "terminalOffset": rng.choice((0, 1000, 10**7))},
+             "subscribe": {}, "unsubscribe_session": {}, "terminal_input": {"data": "x" * rng.choice((1, 60000))},
+             "ack": {"terminalOffset": rng.choice((0, 10**6))}, "terminal_resize": {"cols": 80, "rows": 24},
+             "resolve_approval": {"approvalId": "apr_x", "decision": "deny"}}
+    kind = rng.choice(("subscribe_session", *kinds))
+    return kind, kinds[kind]
+
+
+def play(oz, token, sessions, over, seed):
+    rng = random.Random(seed)
+    while not over.is_set():
+        viewer = Viewer(oz, token)
+        for _ in range(rng.randrange(40)):
+            kind, fields = at_random(rng)
+            viewer.send(kind, sessionId=rng.choice(sessions), **fields)
+            if rng.random() < 0.2:
+                time.sleep(rng.random() * 0.05)
+        if rng.random() < 0.5:
+            viewer.ws.socket.shutdown(socket.SHUT_RDWR)
+        viewer.close()
+
+
+def work_hard(runner, over):
+    size = n = 0
+    while not over.is_set():
+        size = flood(runner, 65536, size)
+        runner.marks(n, 10)
+        n += 10
+        runner.stream("word ", n)
+        if n % 200 == 0:
+            runner.stored()
+
+
+def test_nothing_a_client_does_at_once_harms(oz, tenant, village, worker, view):
     """Clients that subscribe, leave, come back, type and vanish at random while sessions run at full speed; one that just
     watches sees everything."""
-    rng = random.Random(11)
-    runners = {}
+    runners, over, problems = {}, threading.Event(), []
     for _ in range(4):
         session = village.create()["sessionId"]
         runners[session] = worker.start(session)
-    sessions, over = list(runners), threading.Event()
-    problems = []
+    watcher = view()
+    for session in runners:
+        watcher.follow(session, sinceSeq=0, terminal=False)
 
-    def work(runner):
-        size = n = 0
+    def noting(fn, *args):
         try:
-            while not over.is_set():
-                size = flood(runner, 65536, size)
-                runner.marks(n, 10)
-                n += 10
-                runner.stream("word ", n)
-                if n % 200 == 0:
-                    runner.stored()
-        except Exception as e:  # shown below
-            problems.append(repr(e))
-
-    def play(seed):
-        rng = random.Random(seed)
-        try:
-            while not over.is_set():
-                viewer = Viewer(oz, tenant.token)
-                for _ in range(rng.randrange(40)):
-                    session = rng.choice(sessions)
-                    kind = rng.choice(("subscribe_session", "subscribe_session", "subscribe", "unsubscribe_session",
-                                       "terminal_input", "ack", "terminal_resize", "resolve_approval"))
-                    fields = {"subscribe_session": {"sinceSeq": rng.choice((0, 1, 50, 10**6)),
-                                                    "terminal": rng.choice((True, False, 0, 1, 7)),
-                                                    "terminalOffset": rng.choice((0, 1000, 10**7)),
-                                                    "binary": rng.random() < 0.3},
-                              "terminal_input": {"data": "x" * rng.choice((1, 60000))},
-                              "ack": {"terminalOffset": rng.choice((0, 10**6))},
-                              "terminal_resize": {"cols": 80, "rows": 24},
-                              "resolve_approval": {"approvalId": "apr_x", "decision": "deny"}}.get(kind, {})
-                    viewer.send(kind, sessionId=session, **fields)
-                    if rng.random() < 0.2:
-                        time.sleep(rng.random() * 0.05)
-                if rng.random() < 0.5:
-                    viewer.ws.socket.shutdown(socket.SHUT_RDWR)
-                viewer.close()
+            fn(*args)
         except Exception as e:
             problems.append(repr(e))
-
-    watcher = Viewer(oz, tenant.token)
-    for session in sessions:
-        watcher.follow(session, sinceSeq=0, terminal=False)
-    threads = [threading.Thread(target=work, args=(r,)) for r in runners.values()] + \
-        [threading.Thread(target=play, args=(rng.random(),)) for _ in range(4)]
+    threads = [threading.Thread(target=noting, args=(work_hard, r, over)) for r in runners.values()] + \
+        [threading.Thread(target=noting, args=(play, oz, tenant.token, list(runners), over, n)) for n in range(4)]
     for t in threads:
         t.start()
     time.sleep(8)
@@ -644,4 +644,3 @@ def test_nothing_a_client_does_at_once_harms(oz, tenant, village, worker):
         last = last_seq(village, session)
         caught_up(watcher, session, last)
         assert watcher.seqs(session) == list(range(1, last + 1))
-    watcher.close()
