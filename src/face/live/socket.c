@@ -363,8 +363,8 @@ static int credential_of(struct mu_call *c, mu_bytes offered, struct mu_credenti
 static void refuse(struct mu_call *c, int result)
 {
     if (result == MU_E_UNAUTHORIZED) {
-        mu_call_error(c, 401, "unauthorized", NULL,
-                      "Unauthorized: the credential is unknown, used, revoked or expired");
+        mu_call_unauthorized(c,
+                             "Unauthorized: the credential is unknown, used, revoked or expired");
     } else if (result == MU_E_FORBIDDEN) {
         mu_call_error(c, 403, "forbidden", NULL,
                       "Workers and sessions have connections of their own");
