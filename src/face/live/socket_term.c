@@ -269,11 +269,20 @@ static void send_text(const struct mu_sub_term *t, const struct mu_chunk *c)
     mu_sock_end(t->sub->s, &o, MU_B_NONE);
 }
 
+/* A loop turn may bring more than should wait: the client need not be slow for that. */
+static bool has_room(struct mu_sock *s)
+{
+    if (s->ws && mu_sock_full(s)) {
+        mu_ws_flush(s->ws);
+    }
+    return !mu_sock_full(s);
+}
+
 void mu_sock_flush(struct mu_sock *s, bool all)
 {
     struct mu_chunk chunk;
     mu_sock_ref(s);
-    while (s->ws && !mu_sock_full(s) && mu_chunks_take(&s->chunks, all, &chunk)) {
+    while (s->chunks.bytes && has_room(s) && mu_chunks_take(&s->chunks, all, &chunk)) {
         struct mu_sub_term *t = MU_CONTAINER(chunk.stream, struct mu_sub_term, stream);
         if (t->sub->binary) {
             send_binary(t, &chunk);
