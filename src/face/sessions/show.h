@@ -46,6 +46,7 @@ struct mu_sess_reading {
     struct mu_session_events events;
     struct mu_gate_list gates;
     struct mu_fleet_look look;
+    char *worker;
     struct mu_buf *recent; /* one text an event, oldest first */
     size_t n_recent;
     struct mu_json_w pending;
