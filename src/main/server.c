@@ -304,6 +304,22 @@ static void fill_sockets(struct mu_server *s)
     mu_sock_face_init(&s->sockets, &opts);
 }
 
+static void fill_sessions(struct mu_server *s)
+{
+    const struct mu_config *c = s->conf;
+    s->sess = (struct mu_sess_face){.vault = s->vault,
+                                    .live = s->live,
+                                    .max_sessions_per_org = c->max_sessions_per_org,
+                                    .default_timeout_min =
+                                        MU_MIN(c->default_timeout_minutes, c->max_timeout_minutes),
+                                    .max_timeout_min = c->max_timeout_minutes,
+                                    .max_queue_min = c->max_queue_minutes,
+                                    .approval_timeout_min = c->approval_timeout_minutes,
+                                    .recent_events = c->recent_events_limit,
+                                    .allow_local_repos = c->allow_local_repos,
+                                    .allow_skip_permissions = c->allow_skip_permissions};
+}
+
 static void fill_faces(struct mu_server *s)
 {
     const struct mu_config *c = s->conf;
@@ -336,17 +352,7 @@ static void fill_faces(struct mu_server *s)
     s->oz.sess = &s->sess;
     s->oz.sockets = &s->sockets;
     fill_sockets(s);
-    s->sess = (struct mu_sess_face){.vault = s->vault,
-                                    .live = s->live,
-                                    .max_sessions_per_org = c->max_sessions_per_org,
-                                    .default_timeout_min =
-                                        MU_MIN(c->default_timeout_minutes, c->max_timeout_minutes),
-                                    .max_timeout_min = c->max_timeout_minutes,
-                                    .max_queue_min = c->max_queue_minutes,
-                                    .approval_timeout_min = c->approval_timeout_minutes,
-                                    .recent_events = c->recent_events_limit,
-                                    .allow_local_repos = c->allow_local_repos,
-                                    .allow_skip_permissions = c->allow_skip_permissions};
+    fill_sessions(s);
     s->workers.opts = (struct mu_worker_face_opts){
         .env = s->env,
         .fleet = s->fleet,

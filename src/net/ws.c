@@ -427,6 +427,13 @@ void mu_ws_ended(struct mu_ws *ws)
     mu_wire_drop(&ws->wire);
 }
 
+void mu_ws_flush(struct mu_ws *ws)
+{
+    if (!ws->cut) {
+        mu_wire_flush(&ws->wire);
+    }
+}
+
 size_t mu_ws_unsent(const struct mu_ws *ws)
 {
     return mu_wire_waiting(&ws->wire);

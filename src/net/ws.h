@@ -95,6 +95,8 @@ void mu_ws_close(struct mu_ws *ws, int code, const char *reason);
 void mu_ws_abort(struct mu_ws *ws);
 /* A ping now (probe); any inbound byte afterwards is its answer: see mu_ws_last_in_ms(). */
 void mu_ws_ping(struct mu_ws *ws);
+/* Gives the kernel now what it takes, instead of when the loop turn ends. */
+void mu_ws_flush(struct mu_ws *ws);
 size_t mu_ws_unsent(const struct mu_ws *ws);
 /* Loop time of the last inbound byte. */
 int64_t mu_ws_last_in_ms(const struct mu_ws *ws);

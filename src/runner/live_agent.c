@@ -235,7 +235,7 @@ void mu_agent_write(struct mu_live *v)
     }
 }
 
-static void broken(struct mu_live *v)
+void mu_agent_broken(struct mu_live *v)
 {
     char text[600];
     snprintf(text, sizeof text, "the agent was given up: %.480s", v->agent.acp.err.text);
@@ -259,7 +259,7 @@ void mu_agent_read(struct mu_live *v)
             return;
         }
         if (mu_acp_feed(&a->acp, mu_bytes_of(block, (size_t)n)) < 0) {
-            broken(v);
+            mu_agent_broken(v);
             return;
         }
     }
@@ -312,7 +312,9 @@ void mu_agent_gone(struct mu_live *v)
     if (a->err >= 0) {
         mu_agent_read_err(v);
     }
-    if (a->out >= 0 && !a->again && !v->done && now < a->drain_until) {
+    bool full = mu_link_full(&v->link); /* what it said last is not lost for that */
+    if (a->out >= 0 && !a->again && !v->done && (full || now < a->drain_until)) {
+        a->drain_until = full ? 0 : a->drain_until;
         return;
     }
     close_fds(a);

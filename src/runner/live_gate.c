@@ -65,7 +65,7 @@ void mu_gate_close_all(struct mu_live *v)
 }
 
 /* Some agents end their turn when they are refused: what to tell them then. */
-static void remember_refusal(struct mu_live *v, const char *call, const char *what, const char *who,
+static void remember_refusal(struct mu_live *v, const char *what, const char *who,
                              const char *reason)
 {
     struct mu_turn *t = &v->turn;
@@ -73,7 +73,7 @@ static void remember_refusal(struct mu_live *v, const char *call, const char *wh
              "The request \"%.200s\" was refused by %s.%s%.700s Do not try it again in another "
              "way. Go on without it, or say what you cannot do without it.",
              what, who, reason[0] ? " Reason: " : "", reason);
-    snprintf(t->refused_call, sizeof t->refused_call, "%s", call);
+    t->refused_at = v->agent.acp.touches;
     t->refused = true;
 }
 
@@ -169,7 +169,6 @@ static void open_question(struct mu_live *v, const struct mu_acp_ask *ask,
     struct mu_id id = mu_live_uuid();
     *q = (struct mu_question){.handle = ask->handle};
     memcpy(q->id, id.text, sizeof q->id);
-    snprintf(q->call, sizeof q->call, "%s", ask->tool->id);
     mu_bytes what =
         mu_utf8_cut(ask->command.ptr ? ask->command : mu_str(ask->tool->title), sizeof q->what - 1);
     snprintf(q->what, sizeof q->what, "%.*s", MU_ARGS(what));
@@ -179,6 +178,33 @@ static void open_question(struct mu_live *v, const struct mu_acp_ask *ask,
     say_question(v, q, ask, g);
 }
 
+/* Each violation of the policy is an alert. */
+static void alert(struct mu_live *v, const struct mu_acp_ask *ask, const struct mu_guard_answer *g)
+{
+    struct mu_buf b MU_CLEANUP(mu_buf_fini);
+    mu_buf_init(&b, 15 << 10);
+    struct mu_id id = mu_live_uuid();
+    struct mu_json_w w = mu_json_w(&b);
+    mu_jw_obj(&w);
+    mu_jw_kstr(&w, "alertId", mu_id_bytes(&id));
+    mu_jw_kcstr(&w, "severity", "warn");
+    mu_jw_kcstr(&w, "category", "policy");
+    mu_jw_kcstr(&w, "title", "denied by the policy");
+    mu_jw_kcstr(&w, "description", g->rule);
+    mu_jw_key(&w, "context");
+    mu_jw_obj(&w);
+    mu_jw_kcstr(&w, "callID", ask->tool->id);
+    mu_jw_kcstr(&w, "toolName", ask->tool->name);
+    mu_jw_kcstr(&w, "action", mu_guard_action_name(g->action));
+    mu_jw_kstr(&w, "what",
+               mu_live_fit(ask->command.ptr ? ask->command : mu_str(ask->tool->title), 4096));
+    mu_jw_obj_end(&w);
+    mu_jw_obj_end(&w);
+    if (!b.failed) {
+        mu_live_event(v, "ALERT_RAISED", mu_buf_bytes(&b));
+    }
+}
+
 static void decide(struct mu_live *v, const struct mu_acp_ask *ask, bool allow, const char *why)
 {
     char note[300];
@@ -186,7 +212,7 @@ static void decide(struct mu_live *v, const struct mu_acp_ask *ask, bool allow, 
     mu_turn_tool(v, ask->tool, note);
     if (!allow) {
         mu_view_note(v, "\x1b[31m", "denied by the policy: %s", why);
-        remember_refusal(v, ask->tool->id, ask->tool->title, "the policy of this session", why);
+        remember_refusal(v, ask->tool->title, "the policy of this session", why);
     }
     (void)!mu_acp_answer(&v->agent.acp, ask->handle, allow ? MU_ACP_ALLOW : MU_ACP_DENY);
 }
@@ -208,6 +234,7 @@ void mu_live_ask(void *arg, const struct mu_acp_ask *ask)
     mu_view_tool(v, t);
     mu_guard_check(&v->guard, &request, &g);
     if (g.verdict == MU_GUARD_DENY) {
+        alert(v, ask, &g);
         decide(v, ask, false, g.rule);
     } else if (v->skip_permissions) {
         decide(v, ask, true, "permissions are skipped in this session");
@@ -249,7 +276,7 @@ void mu_gate_answer(struct mu_live *v, const struct mu_jtok *j, int answer)
                         : "cancelled",
                  by[0] ? " by " : "", by, reason[0] ? ", " : "", reason, q->what);
     if (deny) {
-        remember_refusal(v, q->call, q->what, "a person", reason);
+        remember_refusal(v, q->what, "a person", reason);
     }
     say_answered(v, id, true); /* before it is acted upon */
     unsigned handle = q->handle;

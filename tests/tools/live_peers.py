@@ -83,9 +83,15 @@ class Runner:
             return None
         return self.worker.wait(find, timeout, f"{kind} {fields}")
 
+    def stored(self, timeout=30.0):
+        """Everything it reported is."""
+        self.worker.wait(lambda: any(f["type"] == "ack" and f["seq"] >= self.seq
+                                     for f in self.worker.frames_of(self.task["execution_id"])), timeout,
+                         f"the ack of {self.seq}")
+
     def end(self, exit_code=0):
         """As the original: once everything it reported is stored."""
-        self.told("ack", seq=self.seq)
+        self.stored()
         self.worker.complete(self.task, exit_code)
         self.worker.wait_acked()
 
@@ -110,7 +116,7 @@ class LiveWorker(worker_peers.Native):
         runner.hello(terminals=[0])
         if running:
             runner.running()
-            runner.told("ack", seq=runner.seq)
+            runner.stored()
         return runner
 
 

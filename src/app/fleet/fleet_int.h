@@ -213,6 +213,8 @@ void mu_fleet_unpark(struct mu_fleet *f);
 
 /* unfit.c: tasks that need what no worker here can do */
 bool mu_worker_can(const struct mu_worker *w, int64_t needs);
+/* What the worker that comes nearest lacks; 0 = somebody can take it, -1: nobody is there. */
+int64_t mu_task_lacks(const struct mu_task *t);
 /* Tells the people who wait for it, or takes that back: after anything that may have changed it. */
 void mu_task_tell_unfit(struct mu_task *t);
 /* The task goes: what is under way for it ends by itself. */
@@ -249,6 +251,8 @@ void mu_work_fail(struct mu_task *t, enum mu_end_reason reason, const char *code
 void mu_work_left(struct mu_task *t, bool unsent);
 void mu_work_adopt(struct mu_task *t);
 void mu_work_cancel_frame(struct mu_task *t);
+/* Once more, without time; nothing without memory or connection: it is only faster. */
+void mu_work_hurry_frame(struct mu_task *t);
 void mu_task_tick(struct mu_task *t);
 /* job.c: what the assignment says; sends it when the offer is committed */
 void mu_work_job(struct mu_task *t);

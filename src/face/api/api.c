@@ -107,8 +107,7 @@ static bool reachable(struct mu_call *c, const struct mu_http_head *h)
 
 static bool unauthorized(struct mu_call *c, const char *why)
 {
-    const struct mu_http_pair pair = {"WWW-Authenticate", MU_B("Bearer")};
-    mu_answer_error(c, 401, "unauthorized", NULL, "Unauthorized", mu_str(why), &pair, 1);
+    mu_call_unauthorized(c, why);
     return false;
 }
 

@@ -215,6 +215,8 @@ void mu_call_send_headers(struct mu_call *c, int status, const struct mu_http_pa
  * NULL. */
 void mu_call_error(struct mu_call *c, int status, const char *code, const char *field,
                    const char *fmt, ...) MU_PRINTF(5, 6);
+/* 401 with WWW-Authenticate. */
+void mu_call_unauthorized(struct mu_call *c, const char *why);
 /* 429 or 503 with Retry-After (whole seconds, rounded up). */
 void mu_call_retry(struct mu_call *c, int status, const char *code, int64_t retry_ms,
                    const char *text);

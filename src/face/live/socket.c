@@ -259,12 +259,18 @@ static void on_check(struct mu_timer *t)
         return;
     }
     int r = mu_sock_resolve(s->face, &s->credential, &now);
-    if (r < 0 || strcmp(now.uid, s->who.uid) != 0 || strcmp(now.org_id, s->who.org_id) != 0) {
+    bool unknown = r == -ENOMEM || r == MU_E_LIMIT; /* the next look tells */
+    if (!unknown &&
+        (r < 0 || strcmp(now.uid, s->who.uid) != 0 || strcmp(now.org_id, s->who.org_id) != 0)) {
         mu_sock_close(s, MU_CLOSE_UNAUTHORIZED, "The credential is revoked or expired");
         return;
     }
-    s->who = now;
-    (void)!mu_timer_set(t, CHECK_MS);
+    if (!unknown) {
+        s->who = now;
+    }
+    if (mu_timer_set(t, CHECK_MS) < 0) {
+        mu_sock_close(s, MU_CLOSE_INTERNAL, "Out of memory, try again");
+    }
 }
 
 static void on_flush(struct mu_timer *t)
@@ -357,8 +363,8 @@ static int credential_of(struct mu_call *c, mu_bytes offered, struct mu_credenti
 static void refuse(struct mu_call *c, int result)
 {
     if (result == MU_E_UNAUTHORIZED) {
-        mu_call_error(c, 401, "unauthorized", NULL,
-                      "Unauthorized: the credential is unknown, used, revoked or expired");
+        mu_call_unauthorized(c,
+                             "Unauthorized: the credential is unknown, used, revoked or expired");
     } else if (result == MU_E_FORBIDDEN) {
         mu_call_error(c, 403, "forbidden", NULL,
                       "Workers and sessions have connections of their own");

@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 #include "face/live/socket_int.h"
-#include "face/sessions/sessions_int.h"
+#include "face/sessions/show.h"
 
 enum { REASON_BYTES = 4 * MU_GATE_TEXT_MAX };
 
@@ -135,6 +135,9 @@ static void tell_known(struct deciding *x, mu_bytes reply_to)
     mu_buf_init(&b, 8192);
     struct mu_json_w w = mu_json_w(&b);
     mu_jw_obj(&w);
+    mu_jw_key(&w, "approval");
+    mu_jw_obj(&w);
+    mu_sess_prefixed(&w, "approvalId", "apr_", mu_id_bytes(&x->op.gate));
     mu_jw_kcstr(&w, "status", mu_gate_status_name(k->status));
     mu_jw_kcstr(&w, "decision", k->status == MU_GATE_ALLOWED ? "allow" : "deny");
     mu_jw_kcstr(&w, "resolvedBy", k->by);
@@ -144,6 +147,7 @@ static void tell_known(struct deciding *x, mu_bytes reply_to)
     if (k->reason[0]) {
         mu_jw_kcstr(&w, "reason", k->reason);
     }
+    mu_jw_obj_end(&w);
     mu_jw_obj_end(&w);
     mu_sock_error_details(x->s, reply_to, "APPROVAL_ALREADY_RESOLVED",
                           b.failed ? MU_B_NONE : mu_buf_bytes(&b),

@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 #include "face/live/socket_int.h"
-#include "face/sessions/sessions_int.h"
+#include "face/sessions/show.h"
 
 enum { ENCODING = 3 /* of mu_event_encode() */, HEAD = 5 };
 
@@ -245,7 +245,7 @@ struct mu_msg *mu_frames_of(const struct mu_sub *sub, struct mu_event *e)
 
 /* --- leaving --- */
 
-static bool gets(const struct mu_sub *sub, unsigned only)
+static bool is_for(const struct mu_sub *sub, unsigned only)
 {
     return (!(only & MU_ONLY_ALIAS) || sub->alias) && (!(only & MU_ONLY_USAGE) || sub->usage) &&
            (!(only & MU_ONLY_PLAIN) || sub->plain);
@@ -261,7 +261,7 @@ size_t mu_frames_send(struct mu_sub *sub, mu_bytes frames, bool all)
             len = len << 8 | (unsigned char)frames.ptr[at + i];
         }
         MU_CHECK(len <= frames.len - at - HEAD);
-        if (gets(sub, (unsigned char)frames.ptr[at])) {
+        if (is_for(sub, (unsigned char)frames.ptr[at])) {
             mu_ws_send(s->ws, true, mu_bytes_of(frames.ptr + at + HEAD, len));
         }
         at += HEAD + len;

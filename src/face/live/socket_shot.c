@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 #include "face/live/socket_int.h"
-#include "face/sessions/sessions_int.h"
+#include "face/sessions/show.h"
 
 enum { SHOT_MAX = 16 << 20 };
 

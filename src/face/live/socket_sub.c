@@ -4,7 +4,7 @@
 #include <stdio.h>
 
 #include "face/live/socket_int.h"
-#include "face/sessions/sessions_int.h"
+#include "face/sessions/show.h"
 
 enum { HELD_MAX = 64 << 20 };
 

@@ -6,9 +6,9 @@
 
 #include "base/encode.h"
 #include "face/live/socket_int.h"
-#include "face/sessions/sessions_int.h"
+#include "face/sessions/show.h"
 
-enum { TRIES = 5, FLUSH_MS = 16, READ_MAX = 256 << 10, BINARY_HEAD = 32 };
+enum { TRIES = 5, FLUSH_MS = 16, READ_MAX = 512 << 10, LAG_MAX = 8 << 20, BINARY_HEAD = 32 };
 
 /* --- opening --- */
 
@@ -90,7 +90,7 @@ static void settle(struct mu_sub_term *t, int64_t known)
         t->stream.over = t->sub->cursor.finished;
         return;
     }
-    if (t->next >= t->target && known - t->next > MU_SOCK_WAITING) {
+    if (t->next >= t->target && known - t->next > LAG_MAX) {
         t->next = known - MU_SOCK_TAIL; /* it reads more slowly than the terminal runs */
     }
 }
@@ -269,11 +269,20 @@ static void send_text(const struct mu_sub_term *t, const struct mu_chunk *c)
     mu_sock_end(t->sub->s, &o, MU_B_NONE);
 }
 
+/* A loop turn may bring more than should wait: the client need not be slow for that. */
+static bool has_room(struct mu_sock *s)
+{
+    if (s->ws && mu_sock_full(s)) {
+        mu_ws_flush(s->ws);
+    }
+    return !mu_sock_full(s);
+}
+
 void mu_sock_flush(struct mu_sock *s, bool all)
 {
     struct mu_chunk chunk;
     mu_sock_ref(s);
-    while (s->ws && !mu_sock_full(s) && mu_chunks_take(&s->chunks, all, &chunk)) {
+    while (s->chunks.bytes && has_room(s) && mu_chunks_take(&s->chunks, all, &chunk)) {
         struct mu_sub_term *t = MU_CONTAINER(chunk.stream, struct mu_sub_term, stream);
         if (t->sub->binary) {
             send_binary(t, &chunk);

@@ -12,6 +12,8 @@ static void finish(struct mu_sess_reading *rd, int result)
     }
     mu_free(rd->recent);
     rd->recent = NULL;
+    mu_free(rd->worker);
+    rd->worker = NULL;
     mu_buf_fini(&rd->pending_text);
     rd->done(rd, result);
 }
@@ -26,6 +28,14 @@ static void add_look(struct mu_json_w *w, const struct mu_sess_reading *rd)
         [MU_WAITS_CAPACITY] = "at_capacity",
         [MU_WAITS_PINNED] = "pinned_runner_offline",
     };
+    if (rd->look.worker.len && rd->look.uid.text[0]) {
+        mu_sess_prefixed(w, "runnerId", "rnr_", mu_id_bytes(&rd->look.uid));
+    } else if (rd->look.worker.len) {
+        mu_jw_kstr(w, "runnerId", rd->look.worker);
+    }
+    if (rd->look.worker.len) {
+        mu_jw_kstr(w, "runnerName", rd->look.worker);
+    }
     if (rd->look.waits != MU_WAITS_NOT) {
         mu_jw_kcstr(w, "queueReason", reasons[rd->look.waits]);
     }
@@ -64,8 +74,8 @@ static void looked(struct mu_fleet_look *op)
 /* Why it waits, and whether its worker is there, only the fleet knows. */
 static void look(struct mu_sess_reading *rd)
 {
-    bool waits = rd->state <= MU_ST_CLAIMED, runs = !waits && rd->state < MU_ST_STOPPING;
-    if (rd->route != MU_ROUTE_WORKER || !(waits || runs) || rd->state_word) {
+    bool waits = rd->state <= MU_ST_CLAIMED;
+    if (rd->route != MU_ROUTE_WORKER || rd->state_word || !(waits || rd->look.worker.len)) {
         assemble(rd);
         return;
     }
@@ -144,6 +154,15 @@ static int take_row(void *arg, const struct mu_session_view *v)
 {
     struct mu_sess_reading *rd = arg;
     int64_t now_ms = mu_env_wall_ms(rd->env);
+    bool taken = v->outcome != MU_OUT_LIVE || v->state >= MU_ST_CLAIMED;
+    if (taken && v->worker_id.len) {
+        mu_free(rd->worker);
+        rd->worker = mu_bytes_dup(v->worker_id);
+        rd->look.worker = mu_str(rd->worker);
+        if (!rd->worker) {
+            return -ENOMEM;
+        }
+    }
     rd->state = v->state;
     rd->route = v->route;
     rd->last_seq = v->last_event_seq;

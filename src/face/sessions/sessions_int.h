@@ -5,6 +5,7 @@
 #include "app/live/live.h"
 #include "face/oz/oz.h"
 #include "face/sessions/sessions.h"
+#include "face/sessions/show.h"
 
 static inline struct mu_oz *mu_sess_oz(struct mu_call *c)
 {
@@ -52,68 +53,25 @@ void mu_sess_check_paging(struct mu_call *c);
 extern const struct mu_schema mu_sess_page_schema[3]; /* page, pageSize, cursor */
 
 /* --- json.c: words and objects --- */
-const char *mu_sess_state(int state);
 /* The stored states and outcomes that a word of the API stands for; false: none. */
 bool mu_sess_add_state(struct mu_session_list *op, mu_bytes word);
 /* providerId and harness; NULL when there is none. */
 const char *mu_sess_harness(mu_bytes provider);
 mu_bytes mu_sess_provider(mu_bytes harness);
-void mu_sess_prefixed(struct mu_json_w *w, const char *key, const char *prefix, mu_bytes id);
 /* The members of SessionSummary, and what SessionDetail has besides that comes from the row; the
  * object is open before and after. `state`: shown instead of the stored one; NULL = that one. */
 void mu_sess_summary(struct mu_json_w *w, const struct mu_session_view *v, int64_t now_ms,
                      const char *state);
 void mu_sess_detail(struct mu_json_w *w, const struct mu_session_view *v, int64_t now_ms);
-/* How it ended: finalState, endReason, exitCode, errorMessage, usage, diff. */
-void mu_sess_completed(struct mu_json_w *w, const struct mu_session_view *v);
-void mu_sess_gate(struct mu_json_w *w, const struct mu_gate_row *row);
 void mu_sess_actor(struct mu_json_w *w, const char *key, mu_bytes actor);
-/* Whether its policy ends a session when an approval is denied. -ENOMEM */
-MU_MUST_USE int mu_sess_deny_stops(const struct mu_session_view *v, bool *ret);
 
 /* --- event_json.c --- */
 /* {seq, type, timestamp, actor?, data} */
 void mu_sess_event(struct mu_json_w *w, mu_bytes session_id, const struct mu_session_event *e);
-/* Its data alone; and, of an event of the server's own, the members of that. */
-void mu_sess_event_data(struct mu_json_w *w, mu_bytes session_id, const struct mu_session_event *e);
-void mu_sess_event_members(struct mu_json_w *w, mu_bytes session_id,
-                           const struct mu_session_event *e);
 /* {type, timestamp, summary} of recentEvents. */
 void mu_sess_event_summary(struct mu_json_w *w, const struct mu_session_event *e);
 
 /* --- detail.c: SessionDetail --- */
-/* What is read for one: the row, its newest events and what it waits for, one after the other. The
- * caller fills the first part; it lives until done(). */
-struct mu_sess_reading {
-    const struct mu_env *env;
-    struct mu_sessions *sessions;
-    struct mu_fleet *fleet;
-    struct mu_loop *loop;
-    bool admin;
-    mu_bytes org_id;
-    struct mu_id id;
-    unsigned max_recent;
-    const char *state_word; /* shown instead of the stored state; NULL */
-    struct mu_json_w w;     /* gets the object */
-    /* What else is wanted of it, or NULL; reader threads. */
-    void (*row)(struct mu_sess_reading *rd, const struct mu_session_view *v);
-    void (*gate)(struct mu_sess_reading *rd, const struct mu_gate_row *row);
-    void (*done)(struct mu_sess_reading *rd, int result); /* on the loop */
-    void *ctx;
-    /* own */
-    struct mu_session_get get;
-    struct mu_session_events events;
-    struct mu_gate_list gates;
-    struct mu_fleet_look look;
-    struct mu_buf *recent; /* one text an event, oldest first */
-    size_t n_recent;
-    struct mu_json_w pending;
-    struct mu_buf pending_text;
-    int state, route;
-    int64_t last_seq;
-};
-/* A code with which done() is not called, or 0. */
-MU_MUST_USE int mu_sess_detail_read(struct mu_sess_reading *rd);
 /* Answers with the SessionDetail of one session. `state` as in mu_sess_summary(). */
 void mu_sess_answer_detail(struct mu_call *c, const struct mu_id *id, int status, const char *state,
                            const struct mu_http_pair *headers, size_t n_headers);
@@ -122,6 +80,17 @@ void mu_sess_answer_detail(struct mu_call *c, const struct mu_id *id, int status
 extern const struct mu_schema mu_sess_create_body[];
 void mu_sess_check_create(struct mu_call *c);
 void mu_sess_create(struct mu_call *c);
+/* --- snapshot.c --- */
+struct mu_sess_workspace {
+    yyjson_val *repo, *policy; /* of the request; policy may be NULL */
+    mu_bytes environment;      /* mu_environment_snapshot(), or empty */
+};
+/* What the session keeps of it (its env_snapshot), in the arena. -ENOMEM, MU_E_CORRUPT. */
+MU_MUST_USE int mu_sess_snapshot(struct mu_arena *a, const struct mu_sess_workspace *x,
+                                 mu_bytes *ret);
+/* Notes features that nothing is placed by, and hosts that are none. */
+void mu_sess_check_workspace(struct mu_call *c, yyjson_val *options);
+int64_t mu_sess_feature_needs(yyjson_val *features);
 /* --- list.c --- */
 extern const struct mu_schema mu_sess_list_query[];
 void mu_sess_check_list(struct mu_call *c);

@@ -73,7 +73,8 @@ def test_a_token_in_the_query_is_refused_by_name(oz, tenant, name):
 
 @pytest.mark.parametrize("token", ["sk_" + "0" * 64, "adm_unknown", "rt_" + "0" * 64])
 def test_a_credential_of_ours_that_is_unknown_is_401(oz, token):
-    assert handshake_status(oz, Authorization=f"Bearer {token}").status == 401
+    answer = handshake_status(oz, Authorization=f"Bearer {token}")
+    assert answer.status == 401 and answer.headers["www-authenticate"] == "Bearer"
     assert handshake_status(oz, Sec_WebSocket_Protocol=f"village.v1, bearer.{token}").status == 401
     assert handshake_status(oz, Authorization="Basic abc").status == 401
 

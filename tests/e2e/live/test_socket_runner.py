@@ -93,7 +93,7 @@ def test_the_border_between_the_past_and_the_present_hides_nothing(village, runn
         viewers.append((view(), since))
         viewers[-1][0].follow(session, sinceSeq=since)
     thread.join()
-    runner.told("ack", seq=runner.seq)
+    runner.stored()
     last = last_seq(village, session)
     assert len(viewers) >= 3
     for viewer, since in viewers:
@@ -162,7 +162,8 @@ def test_an_approval_is_asked_and_given(village, running, view, worker):
         wait_state(viewer, "RUNNING")
     other = watcher.refused("APPROVAL_ALREADY_RESOLVED", "resolve_approval", sessionId=session, approvalId=approval,
                             decision="deny")
-    assert other["details"]["decision"] == "allow" and other["details"]["reason"] == "Fine."
+    known = other["details"]["approval"]
+    assert known["approvalId"] == approval and known["decision"] == "allow" and known["reason"] == "Fine.", known
     watcher.refused("APPROVAL_NOT_FOUND", "resolve_approval", sessionId=session, approvalId="apr_nothing",
                     decision="deny")
 
@@ -170,7 +171,7 @@ def test_an_approval_is_asked_and_given(village, running, view, worker):
 def test_who_comes_later_is_told_what_waits(village, running, view):
     session, runner = running
     first, second = runner.ask("One?"), runner.ask("Two?")
-    runner.told("ack", seq=runner.seq)
+    runner.stored()
     viewer = view()
     viewer.follow(session)
     asked = [viewer.expect("approval_required")["approval"]["approvalId"] for _ in range(2)]
@@ -517,7 +518,7 @@ def test_a_reader_that_takes_nothing_is_cut_and_its_memory_is_bounded(postgres):
         flood(runner, 4 << 20)
         for i in range(60):  # control messages alone: 15 KiB each, never dropped, so in the end it is cut
             runner.events(*[("FILE_TOUCHED", {"path": "x" * 15000, "reason": "write"}) for _ in range(16)])
-            runner.told("ack", seq=runner.seq)
+            runner.stored()
         end = time.monotonic() + 40
         while float(next(line.split()[1] for line in server.client(server.admin_key).get("/metrics").text.splitlines()
                          if line.startswith("muster_ws_clients "))):
@@ -574,3 +575,72 @@ def test_many_sessions_on_one_connection(village, worker, view):
         assert viewer.terminal(s)[1] == s.encode()
         seqs = viewer.seqs(s)
         assert seqs == list(range(1, seqs[-1] + 1))
+
+
+def at_random(rng):
+    """A message about a session, sensible or not: (type, members)."""
+    kinds = {"subscribe_session": {"sinceSeq": rng.choice((0, 1, 50, 10**6)), "binary": rng.random() < 0.3,
+                                   "terminal": rng.choice((True, False, 0, 1, 7)),
+                                   "terminalOffset": rng.choice((0, 1000, 10**7))},
+             "subscribe": {}, "unsubscribe_session": {}, "terminal_input": {"data": "x" * rng.choice((1, 60000))},
+             "ack": {"terminalOffset": rng.choice((0, 10**6))}, "terminal_resize": {"cols": 80, "rows": 24},
+             "resolve_approval": {"approvalId": "apr_x", "decision": "deny"}}
+    kind = rng.choice(("subscribe_session", *kinds))
+    return kind, kinds[kind]
+
+
+def play(oz, token, sessions, over, seed):
+    rng = random.Random(seed)
+    while not over.is_set():
+        viewer = Viewer(oz, token)
+        for _ in range(rng.randrange(40)):
+            kind, fields = at_random(rng)
+            viewer.send(kind, sessionId=rng.choice(sessions), **fields)
+            if rng.random() < 0.2:
+                time.sleep(rng.random() * 0.05)
+        if rng.random() < 0.5:
+            viewer.ws.socket.shutdown(socket.SHUT_RDWR)
+        viewer.close()
+
+
+def work_hard(runner, over):
+    size = n = 0
+    while not over.is_set():
+        size = flood(runner, 65536, size)
+        runner.marks(n, 10)
+        n += 10
+        runner.stream("word ", n)
+        if n % 200 == 0:
+            runner.stored()
+
+
+def test_nothing_a_client_does_at_once_harms(oz, tenant, village, worker, view):
+    """Clients that subscribe, leave, come back, type and vanish at random while sessions run at full speed; one that just
+    watches sees everything."""
+    runners, over, problems = {}, threading.Event(), []
+    for _ in range(4):
+        session = village.create()["sessionId"]
+        runners[session] = worker.start(session)
+    watcher = view()
+    for session in runners:
+        watcher.follow(session, sinceSeq=0, terminal=False)
+
+    def noting(fn, *args):
+        try:
+            fn(*args)
+        except Exception as e:
+            problems.append(repr(e))
+    threads = [threading.Thread(target=noting, args=(work_hard, r, over)) for r in runners.values()] + \
+        [threading.Thread(target=noting, args=(play, oz, tenant.token, list(runners), over, n)) for n in range(4)]
+    for t in threads:
+        t.start()
+    time.sleep(8)
+    over.set()
+    for t in threads:
+        t.join(60)
+    assert not problems, problems
+    for session, runner in runners.items():
+        runner.stored()
+        last = last_seq(village, session)
+        caught_up(watcher, session, last)
+        assert watcher.seqs(session) == list(range(1, last + 1))
