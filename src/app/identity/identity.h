@@ -90,6 +90,16 @@ void mu_identity_set_admin_key(struct mu_identity *id, const char *admin_key);
  * are in memory. */
 MU_MUST_USE int mu_identity_resolve(struct mu_identity *id, mu_bytes token,
                                     struct mu_principal *ret);
+/* What a token is without being it: kept to look at it again later. */
+struct mu_credential {
+    struct mu_digest digest;
+    int kind; /* own */
+};
+struct mu_credential mu_credential_of(mu_bytes token);
+/* The same as mu_identity_resolve() of its token. */
+MU_MUST_USE int mu_identity_resolve_credential(struct mu_identity *id,
+                                               const struct mu_credential *credential,
+                                               struct mu_principal *ret);
 /* Takes one request from the tenant's budget. 0, or MU_E_LIMIT with the wait in *ret_retry_ms. Any
  * thread. Admin is free. */
 MU_MUST_USE int mu_identity_charge(struct mu_identity *id, const struct mu_principal *p,
@@ -160,6 +170,21 @@ struct mu_enrolment_op {
 };
 MU_MUST_USE int mu_enrolment_create(struct mu_identity *id, struct mu_enrolment_op *op);
 
+/* --- tickets: one use within MU_TICKET_MS stands for a credential where no header can be sent ---
+ */
+enum {
+    MU_TICKET_LEN = 4 + 64,
+    MU_TICKET_MS = 60000,
+    MU_TICKETS_MAX = 10000,
+    MU_TICKETS_EACH = 100
+};
+#define MU_TICKET_PREFIX "wst_"
+/* Any thread. MU_E_LIMIT: too many of this credential, or of all, were not used yet; -ENOMEM. */
+MU_MUST_USE int mu_ticket_make(struct mu_identity *id, const struct mu_credential *of,
+                               char dst[MU_TICKET_LEN + 1]);
+/* Any thread. MU_E_UNAUTHORIZED: unknown, used or too old. It is used up, whatever its credential
+ * is worth by now. */
+MU_MUST_USE int mu_ticket_take(struct mu_identity *id, mu_bytes ticket, struct mu_credential *ret);
 /* 1 to 200 bytes of UTF-8 without control characters. */
 bool mu_worker_name_ok(mu_bytes name);
 

@@ -105,19 +105,9 @@ static bool reachable(struct mu_call *c, const struct mu_http_head *h)
     return true;
 }
 
-static mu_bytes bearer(const struct mu_http_head *h)
-{
-    mu_bytes v = mu_bytes_trim(mu_http_header(h, "Authorization"));
-    if (v.len < 8 || !mu_bytes_eq_nocase(mu_bytes_head(v, 6), MU_B("bearer")) || v.ptr[6] != ' ') {
-        return MU_B_NONE;
-    }
-    return mu_bytes_trim(mu_bytes_from(v, 7));
-}
-
 static bool unauthorized(struct mu_call *c, const char *why)
 {
-    const struct mu_http_pair pair = {"WWW-Authenticate", MU_B("Bearer")};
-    mu_answer_error(c, 401, "unauthorized", NULL, "Unauthorized", mu_str(why), &pair, 1);
+    mu_call_unauthorized(c, why);
     return false;
 }
 
@@ -164,9 +154,9 @@ static bool permitted(struct mu_call *c)
     return !why;
 }
 
-static bool authenticate(struct mu_call *c, const struct mu_http_head *h)
+static bool authenticate(struct mu_call *c)
 {
-    mu_bytes token = bearer(h);
+    mu_bytes token = mu_call_bearer(c);
     if (token.len == 0) {
         return unauthorized(c, "Unauthorized: send Authorization: Bearer <token>");
     }
@@ -325,7 +315,7 @@ static bool gates(struct mu_call *c, const struct mu_http_head *h)
     c->route = node ? mu_node_route(node, h->method) : NULL;
     /* without a bearer nobody learns which paths below /api/v1 exist, nor uploads a byte */
     bool guarded = c->route ? c->route->auth != MU_AUTH_NONE : mu_path_is_api(h->path);
-    if (guarded && !probes_only && !authenticate(c, h)) {
+    if (guarded && !probes_only && !authenticate(c)) {
         return false;
     }
     if (!routed(c, h, node) || !served_now(c)) {

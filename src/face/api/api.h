@@ -192,6 +192,7 @@ yyjson_val *mu_call_body(
     const struct mu_call *c); /* checked against the schema; NULL when the route has none */
 mu_bytes mu_call_raw_body(const struct mu_call *c);
 mu_bytes mu_call_header(const struct mu_call *c, const char *name);
+mu_bytes mu_call_bearer(const struct mu_call *c); /* of the header Authorization; empty = none */
 /* A field of the access line ("run_id"). */
 void mu_call_note(struct mu_call *c, const char *key, mu_bytes value);
 
@@ -215,6 +216,8 @@ void mu_call_send_headers(struct mu_call *c, int status, const struct mu_http_pa
  * NULL. */
 void mu_call_error(struct mu_call *c, int status, const char *code, const char *field,
                    const char *fmt, ...) MU_PRINTF(5, 6);
+/* 401 with WWW-Authenticate. */
+void mu_call_unauthorized(struct mu_call *c, const char *why);
 /* 429 or 503 with Retry-After (whole seconds, rounded up). */
 void mu_call_retry(struct mu_call *c, int status, const char *code, int64_t retry_ms,
                    const char *text);

@@ -5,6 +5,7 @@
 #include "app/live/live.h"
 #include "face/oz/oz.h"
 #include "face/sessions/sessions.h"
+#include "face/sessions/show.h"
 
 static inline struct mu_oz *mu_sess_oz(struct mu_call *c)
 {
@@ -52,19 +53,16 @@ void mu_sess_check_paging(struct mu_call *c);
 extern const struct mu_schema mu_sess_page_schema[3]; /* page, pageSize, cursor */
 
 /* --- json.c: words and objects --- */
-const char *mu_sess_state(int state);
 /* The stored states and outcomes that a word of the API stands for; false: none. */
 bool mu_sess_add_state(struct mu_session_list *op, mu_bytes word);
 /* providerId and harness; NULL when there is none. */
 const char *mu_sess_harness(mu_bytes provider);
 mu_bytes mu_sess_provider(mu_bytes harness);
-void mu_sess_prefixed(struct mu_json_w *w, const char *key, const char *prefix, mu_bytes id);
 /* The members of SessionSummary, and what SessionDetail has besides that comes from the row; the
  * object is open before and after. `state`: shown instead of the stored one; NULL = that one. */
 void mu_sess_summary(struct mu_json_w *w, const struct mu_session_view *v, int64_t now_ms,
                      const char *state);
 void mu_sess_detail(struct mu_json_w *w, const struct mu_session_view *v, int64_t now_ms);
-void mu_sess_gate(struct mu_json_w *w, const struct mu_gate_row *row);
 void mu_sess_actor(struct mu_json_w *w, const char *key, mu_bytes actor);
 
 /* --- event_json.c --- */
@@ -74,7 +72,6 @@ void mu_sess_event(struct mu_json_w *w, mu_bytes session_id, const struct mu_ses
 void mu_sess_event_summary(struct mu_json_w *w, const struct mu_session_event *e);
 
 /* --- detail.c: SessionDetail --- */
-struct mu_sess_reading;
 /* Answers with the SessionDetail of one session. `state` as in mu_sess_summary(). */
 void mu_sess_answer_detail(struct mu_call *c, const struct mu_id *id, int status, const char *state,
                            const struct mu_http_pair *headers, size_t n_headers);
