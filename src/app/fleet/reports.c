@@ -119,6 +119,15 @@ static void learn_dialect(struct mu_worker *w, enum mu_dialect d)
     }
 }
 
+static void answered(struct mu_worker *w, struct mu_report *r)
+{
+    if (strcmp(r->command.text, w->drain_command.text) == 0) {
+        w->drain_command.text[0] = 0;
+    } else if (!mu_skills_answered(w, r)) {
+        mu_metric_add(w->f->ignored, 1);
+    }
+}
+
 static void by_worker(struct mu_worker *w, struct mu_report *r)
 {
     struct mu_task *t = r->session.text[0] ? held(w, r) : NULL;
@@ -164,11 +173,7 @@ static void by_worker(struct mu_worker *w, struct mu_report *r)
         mu_worker_update(w);
         break;
     case MU_REPORT_ANSWER:
-        if (strcmp(r->command.text, w->drain_command.text) == 0) {
-            w->drain_command.text[0] = 0;
-        } else if (!mu_skills_answered(w, r)) {
-            mu_metric_add(w->f->ignored, 1);
-        }
+        answered(w, r);
         break;
     case MU_REPORT_DID:
     case MU_REPORT_RUNNER:

@@ -3,7 +3,8 @@
 #define MU_FACE_FLEET_FLEET_INT_H
 
 #include "face/fleet/fleet.h"
-#include "face/sessions/sessions_int.h"
+#include "face/sessions/common.h"
+#include "face/sessions/show.h"
 #include "face/worker/worker.h"
 
 /* A question to the core loop, answered where the request is. */
