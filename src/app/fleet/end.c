@@ -136,6 +136,9 @@ void mu_work_end(struct mu_task *t)
     if (!(told(k) && told(k)->has_output) && mu_work_flush(k)) {
         return; /* comes back when the last of it is stored */
     }
+    if (k->end && mu_runner_unstored(t)) {
+        return; /* comes back with mu_fleet_said() */
+    }
     mu_arena_fini(&k->end_arena);
     struct verdict v = k->end ? by_report(k->end, &k->end_arena) : by_want(k);
     *op = (struct mu_session_end){.unit = {.loop = f->opts.core},

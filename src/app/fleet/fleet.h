@@ -343,6 +343,8 @@ struct mu_runner_ops {
     void (*stopping)(void *arg, const struct mu_id *session);
     /* Nothing reaches that runner any more: its worker's connection ended, or the attempt did. */
     void (*gone)(void *arg, const struct mu_id *session, int64_t epoch);
+    /* Whether something that it said is not stored yet: its end waits for mu_fleet_said(). */
+    bool (*unstored)(void *arg, const struct mu_id *session, int64_t epoch);
 };
 /* Before work is given out. */
 void mu_fleet_on_runners(struct mu_fleet *f, const struct mu_runner_ops *ops, void *arg);
@@ -354,6 +356,8 @@ MU_MUST_USE int mu_fleet_to_runner(struct mu_fleet *f, const struct mu_execution
  * comes first. */
 MU_MUST_USE int mu_fleet_pause(struct mu_fleet *f, const struct mu_execution *of, bool pause,
                                const struct mu_id *command);
+/* Everything that it said is stored, or will not be. */
+void mu_fleet_said(struct mu_fleet *f, const struct mu_execution *of);
 /* The state that the session was brought to by what its runner said. */
 void mu_fleet_moved(struct mu_fleet *f, const struct mu_execution *of, int state);
 

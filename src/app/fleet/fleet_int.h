@@ -313,6 +313,8 @@ void mu_worker_hello(struct mu_worker *w, struct mu_report *r);
 /* runners.c */
 /* A report of kind RUNNER, TERMINAL or DID; false: nobody holds that attempt. */
 bool mu_runner_report(struct mu_worker *w, struct mu_task *t, const struct mu_report *r);
+/* Its end is stored after everything that its runner said. */
+bool mu_runner_unstored(const struct mu_task *t);
 void mu_runner_gone(struct mu_task *t);
 
 /* skills.c */

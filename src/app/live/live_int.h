@@ -60,7 +60,8 @@ struct mu_live_session {
     struct mu_execution of;
     enum mu_live_phase phase;
     enum mu_live_task task;
-    bool over; /* gone: freed when nothing is under way */
+    bool leaving; /* its runner cannot be told anything any more: what it said is still stored */
+    bool over;    /* freed when nothing is under way */
     bool want_turn, want_answers, prompted /* the task's own prompt is with the runner */;
     int state, mode;
     int64_t stored_seq, queued_seq;
@@ -118,6 +119,7 @@ struct mu_live {
 };
 
 int64_t mu_live_now(const struct mu_live *l); /* wall */
+/* The one whose runner can be told something. */
 struct mu_live_session *mu_live_find(struct mu_live *l, const struct mu_id *id);
 /* Nothing is under way any more: what is to be done next? */
 void mu_live_next(struct mu_live_session *s);
