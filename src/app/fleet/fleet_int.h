@@ -54,13 +54,14 @@ struct mu_task {
     int64_t needs;             /* of its worker (needs.h) */
     struct mu_task_note *note; /* under way (unfit.c) */
     enum { MU_UNFIT_NO, MU_UNFIT_SAID, MU_UNFIT_PERHAPS /* by an earlier process */ } said;
-    bool ahead;  /* memory ran ahead of the create's commit */
-    bool unborn; /* its result is not known yet */
-    bool born;   /* it was made */
-    bool mapped; /* in f->tasks */
-    bool doomed; /* it was not: the offer's answer is awaited */
-    bool dead;   /* gone, but for the create's result */
-    bool cancel; /* a stop was accepted */
+    bool stubborn; /* parked for the database or for memory: room at a worker does not help it */
+    bool ahead;    /* memory ran ahead of the create's commit */
+    bool unborn;   /* its result is not known yet */
+    bool born;     /* it was made */
+    bool mapped;   /* in f->tasks */
+    bool doomed;   /* it was not: the offer's answer is awaited */
+    bool dead;     /* gone, but for the create's result */
+    bool cancel;   /* a stop was accepted */
     struct mu_work_item *work;
     char pin_name[];
 };
@@ -97,6 +98,7 @@ struct mu_work_item {
     int64_t deadline_ms, report_ms /* the runner's last sign of life */;
     int64_t seq;      /* the last one that was reported */
     int64_t step_seq; /* what the step under way makes durable */
+    int64_t late_seq; /* of an end that came while another one, or its requeue, was being stored */
     struct mu_report *end;
     struct mu_report *side; /* what its runner said about its end */
     struct mu_session_offer offer;

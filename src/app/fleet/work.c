@@ -76,6 +76,10 @@ void mu_work_release(struct mu_task *t)
             f->freed(f->freed_arg);
         }
     }
+    if (k->late_seq && w->native) {
+        const struct mu_execution of = {t->id, k->execution, t->epoch, k->late_seq};
+        mu_worker_ack(w, &of);
+    }
     mu_list_remove(&t->link);
     t->work = NULL;
     t->phase = MU_TASK_NEW;
