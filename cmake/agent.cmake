@@ -5,9 +5,11 @@
 # resolved where the image has a glibc of the same version.
 set(MU_AGENT_SRC
   src/base/alloc.c src/base/buf.c src/base/bytes.c src/base/clock.c src/base/encode.c src/base/env.c src/base/err.c
-  src/io/folder.c src/proto/json_write.c src/proto/links.c src/proto/repo.c)
+  src/base/arena.c src/base/id.c src/base/ring.c src/exec/pty.c
+  src/io/folder.c src/proto/frame.c src/proto/json_write.c src/proto/jtok.c src/proto/links.c src/proto/repo.c)
 file(GLOB agent_globbed RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/runner/*.c)
-list(APPEND MU_AGENT_SRC ${agent_globbed} src/main/agent_main.c)
+file(GLOB agent_agents RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/exec/agents/*.c)
+list(APPEND MU_AGENT_SRC ${agent_globbed} ${agent_agents} src/main/agent_main.c)
 # `muster keep`: the launcher of the namespace sandbox.
 file(GLOB agent_keep RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/exec/sandbox/keep*.c)
 set(MU_AGENT_DEFS)
@@ -18,7 +20,6 @@ if(agent_keep)
     ${CMAKE_SOURCE_DIR}/src/exec/sandbox/cgroup*.c ${CMAKE_SOURCE_DIR}/src/exec/sandbox/limits*.c
     ${CMAKE_SOURCE_DIR}/src/exec/sandbox/box*.c ${CMAKE_SOURCE_DIR}/src/exec/sandbox/ctl*.c
     ${CMAKE_SOURCE_DIR}/src/exec/sandbox/disk*.c ${CMAKE_SOURCE_DIR}/src/exec/sandbox/userns*.c)
-  list(APPEND agent_keep src/base/arena.c)
   list(APPEND MU_AGENT_SRC ${agent_keep} ${agent_launch})
   list(APPEND MU_AGENT_DEFS MU_WITH_KEEP)
 endif()
@@ -50,7 +51,12 @@ if(MU_MUSL_SPECS)
       endif()
     endforeach()
   endforeach()
-  set(agent_libc -specs=${MU_MUSL_SPECS} -isystem ${MU_KERNEL_HEADERS})
+  set(MU_JSMN_HEADERS ${CMAKE_BINARY_DIR}/gen/jsmn)
+  file(MAKE_DIRECTORY ${MU_JSMN_HEADERS})
+  if(NOT EXISTS ${MU_JSMN_HEADERS}/jsmn.h)
+    file(CREATE_LINK ${JSMN_INCLUDE}/jsmn.h ${MU_JSMN_HEADERS}/jsmn.h SYMBOLIC)
+  endif()
+  set(agent_libc -specs=${MU_MUSL_SPECS} -isystem ${MU_KERNEL_HEADERS} -isystem ${MU_JSMN_HEADERS})
 else()
   message(STATUS "no musl-tools: the agent program is linked against a static glibc")
   set(agent_libc)

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdio.h>
 
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
@@ -81,6 +82,11 @@ struct mu_digest mu_sha256_two(mu_bytes a, mu_bytes b)
     return digest_end(ctx);
 }
 
+bool mu_same_secret(mu_bytes a, mu_bytes b)
+{
+    return a.len == b.len && CRYPTO_memcmp(a.ptr, b.ptr, a.len) == 0;
+}
+
 struct mu_digest_hex mu_sha256_hex(mu_bytes data)
 {
     struct mu_digest d = mu_sha256(data);
@@ -101,7 +107,7 @@ struct mu_vault {
     size_t n_roots;
 };
 
-static int derive(int mode, const void *key, size_t key_len, const char *info, unsigned char *dst)
+static int derive(int mode, const void *key, size_t key_len, mu_bytes info, unsigned char *dst)
 {
     EVP_KDF_CTX *ctx = EVP_KDF_CTX_new(hkdf);
     if (!ctx) {
@@ -112,9 +118,9 @@ static int derive(int mode, const void *key, size_t key_len, const char *info, u
     *p++ = OSSL_PARAM_construct_int(OSSL_KDF_PARAM_MODE, &mode);
     *p++ = OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0);
     *p++ = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, (void *)(uintptr_t)key, key_len);
-    if (info) {
-        *p++ = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, (void *)(uintptr_t)info,
-                                                 strlen(info));
+    if (info.ptr) {
+        *p++ = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, (void *)(uintptr_t)info.ptr,
+                                                 info.len);
     }
     *p = OSSL_PARAM_construct_end();
     int ok = EVP_KDF_derive(ctx, dst, KEY_LEN, params);
@@ -125,9 +131,9 @@ static int derive(int mode, const void *key, size_t key_len, const char *info, u
 static int root_init(struct root *r, mu_bytes secret)
 {
     unsigned char id_key[KEY_LEN];
-    int e = derive(EVP_KDF_HKDF_MODE_EXTRACT_ONLY, secret.ptr, secret.len, NULL, r->prk);
+    int e = derive(EVP_KDF_HKDF_MODE_EXTRACT_ONLY, secret.ptr, secret.len, MU_B_NONE, r->prk);
     if (e == 0) {
-        e = derive(EVP_KDF_HKDF_MODE_EXPAND_ONLY, r->prk, sizeof r->prk, "key-id", id_key);
+        e = derive(EVP_KDF_HKDF_MODE_EXPAND_ONLY, r->prk, sizeof r->prk, MU_B("key-id"), id_key);
     }
     if (e == 0) {
         struct mu_digest_hex h = mu_sha256_hex(mu_bytes_of((const char *)id_key, sizeof id_key));
@@ -208,12 +214,24 @@ static int gcm_for(const struct root *r, const char *purpose, bool seal, const u
                    unsigned char *tag)
 {
     unsigned char key[KEY_LEN];
-    int e = derive(EVP_KDF_HKDF_MODE_EXPAND_ONLY, r->prk, sizeof r->prk, purpose, key);
+    int e = derive(EVP_KDF_HKDF_MODE_EXPAND_ONLY, r->prk, sizeof r->prk, mu_str(purpose), key);
     if (e == 0) {
         e = gcm(key, seal, iv, aad, src, len, dst, tag);
     }
     OPENSSL_cleanse(key, sizeof key);
     return e;
+}
+
+/* One expansion is an HMAC of its info under the root's key. */
+int mu_vault_tag(const struct mu_vault *v, const char *purpose, mu_bytes text,
+                 struct mu_digest *ret)
+{
+    char info[160];
+    struct mu_digest_hex hex = mu_sha256_hex(text);
+    int n = snprintf(info, sizeof info, "tag|%s|%s", purpose, hex.text);
+    MU_CHECK(n > 0 && (size_t)n < sizeof info);
+    return derive(EVP_KDF_HKDF_MODE_EXPAND_ONLY, v->roots[0].prk, sizeof v->roots[0].prk,
+                  mu_bytes_of(info, (size_t)n), ret->bytes);
 }
 
 int mu_vault_seal(struct mu_vault *v, const char *purpose, mu_bytes aad, mu_bytes clear,

@@ -20,6 +20,9 @@ struct mu_digest mu_sha256(mu_bytes data);
 struct mu_digest mu_sha256_two(mu_bytes a, mu_bytes b);
 struct mu_digest_hex mu_sha256_hex(mu_bytes data);
 
+/* Whether two secrets are the same, in a time that tells nothing of where they differ. */
+bool mu_same_secret(mu_bytes a, mu_bytes b);
+
 /* The at-rest scheme (agent-ops.md 5.5): "v1:<keyId>:<base64(IV, ciphertext, tag)>", AES-256-GCM
  * under a key derived with HKDF-SHA256 from the root for one purpose; `aad` = "<table>|<row
  * id>|<column>". */
@@ -33,6 +36,10 @@ struct mu_vault *mu_vault_free(struct mu_vault *v);
 /* Appends the stored form. -ENOMEM, MU_E_TOO_LARGE, MU_E_INTERNAL; then nothing was appended. */
 MU_MUST_USE int mu_vault_seal(struct mu_vault *v, const char *purpose, mu_bytes aad, mu_bytes clear,
                               struct mu_buf *dst);
+/* What only the holder of the root can say of `text`: tells whether something was made here. Not
+ * secret. -ENOMEM, MU_E_INTERNAL. */
+MU_MUST_USE int mu_vault_tag(const struct mu_vault *v, const char *purpose, mu_bytes text,
+                             struct mu_digest *ret);
 /* Appends the clear text. MU_E_CORRUPT when it was made under another key, purpose or aad, or
  * changed. */
 MU_MUST_USE int mu_vault_open(struct mu_vault *v, const char *purpose, mu_bytes aad,

@@ -69,10 +69,9 @@ struct mu_feed {
 
 /* --- events --- */
 
-struct mu_event *mu_event_new(int type, int64_t seq, int64_t at_ms, int64_t offset, int64_t epoch,
-                              mu_bytes data)
+static struct mu_event *event_new(struct mu_event base, mu_bytes actor, mu_bytes data)
 {
-    struct mu_event *e = mu_alloc(sizeof *e + data.len);
+    struct mu_event *e = mu_alloc(sizeof *e + data.len + actor.len);
     if (!e) {
         return NULL;
     }
@@ -80,14 +79,30 @@ struct mu_event *mu_event_new(int type, int64_t seq, int64_t at_ms, int64_t offs
     if (data.len) {
         memcpy(copy, data.ptr, data.len);
     }
-    *e = (struct mu_event){.type = type,
-                           .seq = seq,
-                           .at_ms = at_ms,
-                           .offset = offset,
-                           .epoch = epoch,
-                           .data = mu_bytes_of(copy, data.len)};
+    if (actor.len) {
+        memcpy(copy + data.len, actor.ptr, actor.len);
+    }
+    *e = base;
+    e->data = mu_bytes_of(copy, data.len);
+    e->actor = mu_bytes_of(copy + data.len, actor.len);
     atomic_init(&e->refs, 1);
     return e;
+}
+
+struct mu_event *mu_event_new(int type, int64_t seq, int64_t at_ms, int64_t offset, int64_t epoch,
+                              mu_bytes data)
+{
+    return event_new(
+        (struct mu_event){
+            .type = type, .seq = seq, .at_ms = at_ms, .offset = offset, .epoch = epoch},
+        MU_B(""), data);
+}
+
+struct mu_event *mu_event_logged(int type, int64_t seq, int64_t at_ms, mu_bytes actor,
+                                 mu_bytes data)
+{
+    return event_new((struct mu_event){.type = type, .seq = seq, .at_ms = at_ms, .offset = -1},
+                     actor, data);
 }
 
 struct mu_event *mu_event_ref(struct mu_event *e)
@@ -99,21 +114,25 @@ struct mu_event *mu_event_ref(struct mu_event *e)
 struct mu_event *mu_event_unref(struct mu_event *e)
 {
     if (e && atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) == 1) {
-        void *encoded = atomic_load_explicit(&e->encoded, memory_order_relaxed);
-        if (encoded) {
-            e->free_encoded(encoded);
+        for (unsigned i = 0; i < MU_EVENT_ENCODINGS; i++) {
+            void *encoded = atomic_load_explicit(&e->encoded[i], memory_order_relaxed);
+            if (encoded) {
+                atomic_load_explicit(&e->free_encoded, memory_order_relaxed)(encoded);
+            }
         }
         mu_free(e);
     }
     return NULL;
 }
 
-void *mu_event_encode(struct mu_event *e, void *encoded, void (*free_fn)(void *encoded))
+void *mu_event_encode(struct mu_event *e, unsigned way, void *encoded,
+                      void (*free_fn)(void *encoded))
 {
     void *now = NULL;
-    if (atomic_compare_exchange_strong(&e->encoded, &now, encoded)) {
+    MU_CHECK(way < MU_EVENT_ENCODINGS);
+    if (atomic_compare_exchange_strong(&e->encoded[way], &now, encoded)) {
         /* Read by the last unref only, which the caller's own reference is before. */
-        e->free_encoded = free_fn;
+        atomic_store_explicit(&e->free_encoded, free_fn, memory_order_relaxed);
         return encoded;
     }
     free_fn(encoded);

@@ -12,6 +12,8 @@
 
 struct mu_feed;
 
+enum { MU_EVENT_ENCODINGS = 4 };
+
 /* An event as published: refcounted and immutable, shared by all watchers. */
 struct mu_event {
     _Atomic unsigned refs;
@@ -21,18 +23,25 @@ struct mu_event {
     int64_t offset; /* deltas: byte offset of `data` in the attempt's output; -1 = not one */
     int64_t epoch;  /* deltas: the attempt */
     mu_bytes data;  /* JSON (events) or raw bytes (deltas) */
-    /* The subscribers' shared encoding: whoever comes first sets it with mu_event_encode(). */
-    _Atomic(void *) encoded;
-    void (*free_encoded)(void *encoded);
+    mu_bytes actor; /* of events: who, or "" */
+    /* The subscribers' shared encodings, one for each way to show it: whoever comes first sets it
+     * with mu_event_encode(). */
+    _Atomic(void *) encoded[MU_EVENT_ENCODINGS];
+    _Atomic(void (*)(void *encoded)) free_encoded; /* the same for all */
 };
 struct mu_event *mu_event_new(int type, int64_t seq, int64_t at_ms, int64_t offset, int64_t epoch,
                               mu_bytes data);
+/* One of the log. */
+struct mu_event *mu_event_logged(int type, int64_t seq, int64_t at_ms, mu_bytes actor,
+                                 mu_bytes data);
 struct mu_event *mu_event_ref(struct mu_event *e);
 struct mu_event *mu_event_unref(struct mu_event *e);
-/* Offers an encoding, which the event then owns. Returns the one that holds: another loop may have
- * been first, then `encoded` was released with `free_fn`. Every caller passes the same `free_fn`.
+/* Offers the encoding number `way`, which the event then owns. Returns the one that holds: another
+ * loop may have been first, then `encoded` was released with `free_fn`. Every caller passes the
+ * same `free_fn`.
  */
-void *mu_event_encode(struct mu_event *e, void *encoded, void (*free_fn)(void *encoded));
+void *mu_event_encode(struct mu_event *e, unsigned way, void *encoded,
+                      void (*free_fn)(void *encoded));
 
 /* A subscription, embedded in the subscriber; lives on one loop. */
 struct mu_watch {

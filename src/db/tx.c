@@ -14,7 +14,7 @@ enum {
 struct record {
     int64_t seq, at_ms;
     int type;
-    unsigned id_len, data_len;
+    unsigned id_len, data_len, actor_len;
 };
 
 static const struct mu_stmt take_stmt = {
@@ -69,6 +69,10 @@ static int on_last_seq(void *arg, struct mu_row *row)
 
 static void hold(struct mu_tx *tx, mu_bytes stream_id, int64_t last_seq, unsigned n)
 {
+    if (tx->left && mu_bytes_eq(tx->stream_id, stream_id)) { /* its lock is ours: they follow */
+        tx->left += n;
+        return;
+    }
     tx->misused = tx->misused || tx->left;
     tx->stream_id = stream_id;
     tx->next_seq = last_seq - n + 1;
@@ -116,14 +120,17 @@ int mu_tx_event(struct mu_tx *tx, int type, int64_t at_ms, mu_bytes actor, mu_by
     if (!tx->w->opts.feed) {
         return 0;
     }
-    struct record rec = {seq, at_ms, type, (unsigned)tx->stream_id.len, (unsigned)data.len};
+    struct record rec = {
+        seq, at_ms, type, (unsigned)tx->stream_id.len, (unsigned)data.len, (unsigned)actor.len};
     mu_buf_add(&tx->log, mu_bytes_of((const char *)&rec, sizeof rec));
     mu_buf_add(&tx->log, tx->stream_id);
     mu_buf_add(&tx->log, data);
+    mu_buf_add(&tx->log, actor);
     return tx->log.failed;
 }
 
-static void publish(struct mu_feed *feed, const struct record *rec, mu_bytes id, mu_bytes data)
+static void publish(struct mu_feed *feed, const struct record *rec, mu_bytes id, mu_bytes data,
+                    mu_bytes actor)
 {
     if (!mu_feed_watched(feed, id)) {
         return;
@@ -134,7 +141,7 @@ static void publish(struct mu_feed *feed, const struct record *rec, mu_bytes id,
         if (i) {
             mu_writer_sleep(1);
         }
-        e = mu_event_new(rec->type, rec->seq, rec->at_ms, -1, 0, data);
+        e = mu_event_logged(rec->type, rec->seq, rec->at_ms, actor, data);
     }
     if (e) {
         mu_feed_publish(feed, id, e);
@@ -153,7 +160,9 @@ void mu_tx_publish(struct mu_tx *tx)
         rest = mu_bytes_from(rest, rec.id_len);
         mu_bytes data = mu_bytes_head(rest, rec.data_len);
         rest = mu_bytes_from(rest, rec.data_len);
-        publish(tx->w->opts.feed, &rec, id, data);
+        mu_bytes actor = mu_bytes_head(rest, rec.actor_len);
+        rest = mu_bytes_from(rest, rec.actor_len);
+        publish(tx->w->opts.feed, &rec, id, data, actor);
     }
     mu_buf_clear(&tx->log);
 }

@@ -59,7 +59,8 @@ size_t mu_writer_queue(struct mu_writer *w);
 struct mu_db *mu_tx_db(struct mu_tx *tx);
 /* Takes the stream's lock and its next `n` event numbers ("every unit on a session starts with
  * it"). MU_E_NOT_FOUND when there is no such stream. Exactly n events must follow (checked at the
- * unit's end), or n = 0 to lock only. The id lives until the unit's end. */
+ * unit's end), or n = 0 to lock only. Taken again while some are left, it adds to them. The id
+ * lives until the unit's end. */
 MU_MUST_USE int mu_tx_stream(struct mu_tx *tx, mu_bytes stream_id, unsigned n);
 /* A new stream whose first `n` numbers are taken. Ids live until the unit's end. */
 MU_MUST_USE int mu_tx_stream_new(struct mu_tx *tx, mu_bytes stream_id, mu_bytes org_id, unsigned n);

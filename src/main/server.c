@@ -15,7 +15,7 @@ extern char **environ;
 
 enum { WORK_THREADS = 4, WORK_QUEUE = 4096, MAX_TENANTS = 100000, LOOP_LIMIT_MS = 50 };
 /* An attempt that is not confirmed ends with its lease: the worker needs time to do that. */
-enum { LEAST_GRACE_MS = 1000 };
+enum { LEAST_GRACE_MS = 1000, RUNNER_ANSWER_MS = 5000 };
 
 static void slow_turn(void *arg MU_UNUSED, const char *loop_name, int64_t turn_ms)
 {
@@ -163,6 +163,35 @@ static int build_fleet(struct mu_server *s, struct mu_err *err)
     return r < 0 ? mu_err_set(err, r, "cannot start: %s", mu_err_text(r)) : 0;
 }
 
+static int build_live(struct mu_server *s, struct mu_db *db, struct mu_err *err)
+{
+    const struct mu_config *c = s->conf;
+    snprintf(s->recordings, sizeof s->recordings, "%s/recordings", c->data_dir);
+    if (mkdir(s->recordings, 0700) < 0 && errno != EEXIST) {
+        return mu_err_set(err, -errno, "cannot make '%s': %s", s->recordings, strerror(errno));
+    }
+    const struct mu_live_opts lo = {.env = s->env,
+                                    .core = s->loops[0],
+                                    .sessions = s->sessions,
+                                    .fleet = s->fleet,
+                                    .feed = s->feed,
+                                    .writer = s->writer,
+                                    .readers = s->readers,
+                                    .work = s->work,
+                                    .metrics = s->metrics,
+                                    .recordings_dir = s->recordings,
+                                    .recording_max = c->recording_max_mb << 20,
+                                    .recording_keep_ms = c->session_data_ttl_hours * 3600000,
+                                    .gate_ms = c->approval_timeout_minutes * 60000,
+                                    .command_ms = RUNNER_ANSWER_MS,
+                                    .paused_max_ms = c->hibernated_max_days * 86400000};
+    int r = mu_live_new(&lo, &s->live);
+    if (r == 0) {
+        r = mu_live_load(s->live, db);
+    }
+    return r < 0 ? mu_err_set(err, r, "cannot start: %s", mu_err_text(r)) : 0;
+}
+
 static int build_route(struct mu_server *s, struct mu_db *db, struct mu_err *err)
 {
     const struct mu_config *c = s->conf;
@@ -280,6 +309,18 @@ static void fill_faces(struct mu_server *s)
     };
     atomic_store(&s->oz.settings, &c->providers);
     s->oz.workers = &s->workers;
+    s->oz.sess = &s->sess;
+    s->sess = (struct mu_sess_face){.vault = s->vault,
+                                    .live = s->live,
+                                    .max_sessions_per_org = c->max_sessions_per_org,
+                                    .default_timeout_min =
+                                        MU_MIN(c->default_timeout_minutes, c->max_timeout_minutes),
+                                    .max_timeout_min = c->max_timeout_minutes,
+                                    .max_queue_min = c->max_queue_minutes,
+                                    .approval_timeout_min = c->approval_timeout_minutes,
+                                    .recent_events = c->recent_events_limit,
+                                    .allow_local_repos = c->allow_local_repos,
+                                    .allow_skip_permissions = c->allow_skip_permissions};
     s->workers.opts = (struct mu_worker_face_opts){
         .env = s->env,
         .fleet = s->fleet,
@@ -303,9 +344,14 @@ static int build_faces(struct mu_server *s, struct mu_err *err)
 {
     const struct mu_config *c = s->conf;
     static const struct mu_route *const tables[] = {
-        mu_oz_agent_routes, mu_oz_run_routes,      mu_oz_event_routes,    mu_oz_environment_routes,
-        mu_oz_file_routes,  mu_oz_schedule_routes, mu_oz_provider_routes, mu_meta_routes,
-        mu_key_routes,      mu_server_routes,      mu_worker_routes,      mu_oz_attempt_routes};
+        mu_oz_agent_routes,       mu_oz_run_routes,        mu_oz_event_routes,
+        mu_oz_environment_routes, mu_oz_file_routes,       mu_oz_schedule_routes,
+        mu_oz_provider_routes,    mu_meta_routes,          mu_key_routes,
+        mu_server_routes,         mu_worker_routes,        mu_oz_attempt_routes,
+        mu_sess_routes,           mu_sess_control_routes,  mu_sess_event_routes,
+        mu_sess_result_routes,    mu_sess_approval_routes, mu_sess_turn_routes,
+        mu_sess_org_routes};
+    static const char *const *const components[] = {mu_oz_components, mu_sess_components, NULL};
     fill_faces(s);
     const struct mu_api_opts ao = {.env = s->env,
                                    .identity = s->identity,
@@ -315,7 +361,7 @@ static int build_faces(struct mu_server *s, struct mu_err *err)
                                    .allowed_hosts = c->allowed_hosts,
                                    .tables = tables,
                                    .n_tables = MU_ARRAY_LEN(tables),
-                                   .components = mu_oz_components,
+                                   .components = components,
                                    .writable = is_writable,
                                    .writable_arg = s,
                                    .meta_of = meta_of,
@@ -355,6 +401,9 @@ int mu_server_build(struct mu_server *s, struct mu_err *err)
         r = build_fleet(s, err);
     }
     if (r == 0) {
+        r = build_live(s, db, err);
+    }
+    if (r == 0) {
         r = build_route(s, db, err);
     }
     mu_db_close(db);
@@ -380,6 +429,7 @@ void mu_server_free(struct mu_server *s)
     mu_schedules_free(s->schedules);
     mu_dispatch_free(s->dispatch);
     mu_fleet_end(s->fleet);
+    mu_live_end(s->live);
     mu_environments_free(s->environments);
     mu_providers_free(s->providers);
     mu_fetcher_free(s->fetcher);
@@ -393,6 +443,7 @@ void mu_server_free(struct mu_server *s)
     for (size_t i = 0; i < s->n_loops; i++) {
         mu_loop_free(s->loops[i]);
     }
+    mu_live_free(s->live);
     mu_fleet_free(s->fleet);
     mu_feed_free(s->feed);
     mu_metrics_free(s->metrics);

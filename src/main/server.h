@@ -4,8 +4,10 @@
 
 #include <pthread.h>
 
+#include "app/live/live.h"
 #include "face/api/meta.h"
 #include "face/oz/oz.h"
+#include "face/sessions/sessions.h"
 #include "face/worker/worker.h"
 #include "main/config.h"
 #include "main/embedded.h"
@@ -60,6 +62,8 @@ struct mu_server {
     struct mu_fetcher *fetcher; /* outbound HTTP */
     struct mu_providers *providers;
     struct mu_fleet *fleet;
+    struct mu_live *live; /* what runners say and are told */
+    char recordings[1100];
     struct mu_dispatch *dispatch;
     struct mu_environments *environments;
     struct mu_schedules *schedules;
@@ -67,6 +71,7 @@ struct mu_server {
 
     struct mu_oz oz;               /* the Oz face */
     struct mu_worker_face workers; /* the worker link */
+    struct mu_sess_face sess;      /* the sessions API */
     char own_url[80];              /* as this machine reaches the main listener; once it listens */
     struct mu_meta meta;           /* health, metrics, openapi, keys */
     struct mu_api *api;

@@ -123,10 +123,16 @@ static void cut_off(struct mu_timer *t MU_UNUSED)
                  start */
 }
 
-static void runs_stopped(void *arg)
+static void live_stopped(void *arg)
 {
     struct mu_server *s = arg;
     mu_http_server_drain(s->http, DRAIN_MS, drained, s);
+}
+
+static void runs_stopped(void *arg)
+{
+    struct mu_server *s = arg;
+    mu_live_stop(s->live, live_stopped, s);
 }
 
 static void sweeper_stopped(void *arg)
@@ -314,6 +320,7 @@ static void recovered(void *arg)
         mu_dispatch_stop(s->dispatch, 0, give_up, s); /* the queue must not begin to run */
         return;
     }
+    mu_live_start(s->live);
     mu_timer_init(&s->disk.timer, s->loops[0], check_disk);
     (void)!mu_timer_set(&s->disk.timer, DISK_MS);
     find_own_url(s);

@@ -90,6 +90,8 @@ int64_t mu_http_server_connections(const struct mu_http_server *s);
 
 /* --- a request: valid until its response was given and finished; loop thread only --- */
 const struct mu_http_head *mu_http_req_head(const struct mu_http_req *req);
+/* As it was sent, as far as it came: also of a message that never became a request. */
+mu_bytes mu_http_req_target(const struct mu_http_req *req);
 mu_bytes mu_http_req_body(const struct mu_http_req *req);
 /* Lives as long as the request; at most 64 MiB. */
 struct mu_arena *mu_http_req_arena(struct mu_http_req *req);

@@ -88,6 +88,11 @@ const struct mu_http_head *mu_http_req_head(const struct mu_http_req *req)
     return req->has_head ? mu_http1_head(req->parser) : NULL;
 }
 
+mu_bytes mu_http_req_target(const struct mu_http_req *req)
+{
+    return req->parser ? mu_http1_head(req->parser)->target : MU_B_NONE;
+}
+
 mu_bytes mu_http_req_body(const struct mu_http_req *req)
 {
     return mu_buf_bytes(&req->body);

@@ -149,9 +149,21 @@ void mu_wire_push(struct mu_wire *w, struct mu_wire_node *n)
     w->ops->dirty(w);
 }
 
+/* What waits becomes one node, so that a peer that asks for much and reads little gets one more
+ * node into the queue for each that leaves it. */
 void mu_wire_push_urgent(struct mu_wire *w, struct mu_wire_node *n)
 {
-    mu_free(w->urgent);
+    struct mu_wire_node *before = w->urgent;
+    if (before && before->len + n->len <= MU_WIRE_URGENT) {
+        struct mu_wire_node *both = mu_wire_node(before->len + n->len);
+        if (both) {
+            memcpy(both->data, before->data, before->len);
+            memcpy(both->data + before->len, n->data, n->len);
+            mu_free(n);
+            n = both;
+        }
+    }
+    mu_free(before);
     w->urgent = n;
     w->ops->dirty(w);
 }

@@ -15,6 +15,7 @@ enum {
     MU_WIRE_IN_BYTES = 16 * 1024,  /* read at once, when the owner lends no buffer */
     MU_WIRE_RECORDS = 16 * 1024,   /* plaintext that is encrypted at once */
     MU_WIRE_TLS_AHEAD = 64 * 1024, /* ciphertext that may wait for the socket */
+    MU_WIRE_URGENT = 2 * 1024,     /* bytes that may wait to overtake the queue */
 };
 
 struct mu_wire;
@@ -61,8 +62,8 @@ void mu_wire_deafen(struct mu_wire *w, bool stop);
 struct mu_wire_node *mu_wire_node(size_t len); /* NULL = out of memory */
 /* Takes the node. */
 void mu_wire_push(struct mu_wire *w, struct mu_wire_node *n);
-/* The same for the one node that overtakes the others; an earlier one that did not go is dropped.
- */
+/* The same for bytes that overtake the others, in their own order. Where they are more than
+ * MU_WIRE_URGENT, those that did not go yet are dropped for the newest. */
 void mu_wire_push_urgent(struct mu_wire *w, struct mu_wire_node *n);
 void mu_wire_flush(struct mu_wire *w);
 /* Ends our side of the connection; the peer's goes on. false: it cannot be done. */

@@ -76,7 +76,8 @@ struct mu_ws_dial *mu_ws_dial_abort(struct mu_ws_dial *d);
 
 /* --- both --- */
 /* One whole message in one frame (the client masks). What is sent in one loop turn goes out in one
- * write; pongs go ahead of queued data. Copies. Silently dropped after close. */
+ * write. Pongs go ahead of queued data; each ping gets one, but for those of a flood (2 KiB of
+ * pongs that wait), where the newest do. Copies. Silently dropped after close. */
 void mu_ws_send(struct mu_ws *ws, bool text, mu_bytes payload);
 /* The same for a payload in two parts (header and bytes of a binary frame). */
 void mu_ws_send2(struct mu_ws *ws, bool text, mu_bytes a, mu_bytes b);

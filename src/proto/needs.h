@@ -15,6 +15,7 @@ enum {
     MU_NEED_LIMITS = 1 << 5, /* memory, processors, processes */
     MU_NEED_DISK = 1 << 6,
     MU_NEED_TIME = 1 << 7,
+    MU_NEED_LIVE = 1 << 8, /* its runner is spoken with while it runs */
     MU_NEED_CLAUDE = 1 << 16,
     MU_NEED_CODEX = 1 << 17,
     MU_NEED_GEMINI = 1 << 18,
@@ -22,7 +23,7 @@ enum {
     MU_NEED_HARNESSES = 0xf << 16,
 };
 
-enum { MU_FEATURES = 9 };
+enum { MU_FEATURES = 10 };
 extern const struct mu_feature {
     const char *word;
     int64_t bits;

@@ -19,8 +19,7 @@ static void said(void *arg, mu_bytes piece)
     mu_say(&r->procs, piece);
 }
 
-/* A file without a name that holds the prompt; -1 and errno when there is none. */
-static int prompt_file(struct mu_runner *r)
+int mu_runner_prompt_file(struct mu_runner *r)
 {
     int fd MU_AUTO_CLOSE = memfd_create("prompt", MFD_CLOEXEC);
     mu_bytes rest = mu_buf_bytes(&r->prompt);
@@ -62,7 +61,7 @@ static void not_started(struct mu_runner *r, const struct mu_harness_cmd *cmd,
 
 static int run(struct mu_runner *r, const struct mu_harness_cmd *cmd)
 {
-    int in MU_AUTO_CLOSE = cmd->prompt_on_stdin ? prompt_file(r) : -1;
+    int in MU_AUTO_CLOSE = cmd->prompt_on_stdin ? mu_runner_prompt_file(r) : -1;
     if (cmd->prompt_on_stdin && in < 0) {
         return mu_runner_fail(r, 1, "the prompt cannot be handed over: %s", mu_err_text(-errno));
     }

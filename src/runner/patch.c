@@ -235,7 +235,8 @@ static int diff(struct maker *m, int out)
     return run(m, argv, out, false);
 }
 
-static int add_checkout(struct maker *m, int out)
+/* Our folder, and in its index everything as it is now. */
+static int take_stock(struct maker *m)
 {
     const char *dir = m->checkout->dir;
     snprintf(m->tree, sizeof m->tree, "%s%s%s", m->w->root, *dir ? "/" : "", dir);
@@ -252,6 +253,12 @@ static int add_checkout(struct maker *m, int out)
         r = read_tree(m); /* an index that git does not like */
         r = r ? r : add_all(m);
     }
+    return r;
+}
+
+static int add_checkout(struct maker *m, int out)
+{
+    int r = take_stock(m);
     return r ? r : diff(m, out);
 }
 
@@ -290,4 +297,95 @@ int64_t mu_patch_make(const struct mu_checkouts *c, struct mu_workspace *w, stru
         return 0;
     }
     return st.st_size;
+}
+
+/* --- the changes as they are now --- */
+
+enum { LOOK_LIST = 4 << 20, LOOK_PATCH = 2 << 20 };
+
+static int list_changes(struct maker *m)
+{
+    const char *const argv[] = {"git",
+                                "diff",
+                                "--cached",
+                                "--raw",
+                                "--numstat",
+                                "-z",
+                                "-M",
+                                "--no-ext-diff",
+                                "--no-textconv",
+                                "--ignore-submodules=none",
+                                m->checkout->commit,
+                                "--",
+                                ":(top)",
+                                ":(top,exclude,literal).oz",
+                                NULL};
+    return run(m, argv, -1, true);
+}
+
+static int text_of_changes(struct maker *m)
+{
+    char src[TEXT + 32], dst[TEXT + 32];
+    const char *dir = m->checkout->dir;
+    snprintf(src, sizeof src, "--src-prefix=a/%s%s", dir, *dir ? "/" : "");
+    snprintf(dst, sizeof dst, "--dst-prefix=b/%s%s", dir, *dir ? "/" : "");
+    const char *const argv[] = {"git",
+                                "diff",
+                                "--cached",
+                                "-M",
+                                "--no-color",
+                                "--no-ext-diff",
+                                "--no-textconv",
+                                "--ignore-submodules=none",
+                                src,
+                                dst,
+                                m->checkout->commit,
+                                "--",
+                                ":(top)",
+                                ":(top,exclude,literal).oz",
+                                NULL};
+    return run(m, argv, -1, true);
+}
+
+static int look_at(struct maker *m, bool patch, mu_patch_fn each, void *arg)
+{
+    int r = take_stock(m);
+    mu_buf_fini(&m->names);
+    mu_buf_init(&m->names, LOOK_LIST);
+    r = r ? r : list_changes(m);
+    if (!r) {
+        each(arg, m->checkout, false, mu_buf_bytes(&m->names), m->names.failed != 0);
+    }
+    if (!r && patch) {
+        mu_buf_fini(&m->names);
+        mu_buf_init(&m->names, LOOK_PATCH);
+        r = text_of_changes(m);
+        if (!r) {
+            each(arg, m->checkout, true, mu_buf_bytes(&m->names), m->names.failed != 0);
+        }
+    }
+    return r;
+}
+
+int mu_patch_look(const struct mu_checkouts *c, struct mu_workspace *w, struct mu_procs *p,
+                  const struct mu_patch_limits *limits, bool patch, mu_patch_fn each, void *arg)
+{
+    struct maker *m MU_AUTO_FREE = mu_calloc(1, sizeof *m);
+    int r = m ? 0 : 1;
+    int64_t deadline = mu_mono_ms() + limits->timeout_ms;
+    for (size_t i = 0; i < c->n && !r; i++) {
+        *m = (struct maker){.checkout = &c->items[i], .limits = limits, .w = w, .p = p};
+        m->deadline = deadline;
+        m->place = -1;
+        mu_buf_init(&m->names, LIST_MAX);
+        mu_buf_init(&m->left_text, LIST_MAX);
+        r = look_at(m, patch, each, arg);
+        if (m->place >= 0) {
+            close(m->place);
+        }
+        mu_buf_fini(&m->names);
+        mu_buf_fini(&m->left_text);
+    }
+    mu_folder_remove_at(w->oz, PLACE);
+    return r;
 }

@@ -44,4 +44,13 @@ char *mu_checkout_branch(const struct mu_checkout *c);
 int64_t mu_patch_make(const struct mu_checkouts *c, struct mu_workspace *w, struct mu_procs *p,
                       const struct mu_patch_limits *limits);
 
+/* The changes as they are now: for each checkout once what `git diff --raw --numstat -z` says, and
+ * with `patch` once more the text. `cut`: there was more. Returns git's status, 0 = all was told.
+ */
+typedef void (*mu_patch_fn)(void *arg, const struct mu_checkout *c, bool patch, mu_bytes text,
+                            bool cut);
+MU_MUST_USE int mu_patch_look(const struct mu_checkouts *c, struct mu_workspace *w,
+                              struct mu_procs *p, const struct mu_patch_limits *limits, bool patch,
+                              mu_patch_fn each, void *arg);
+
 #endif

@@ -90,6 +90,8 @@ static void reap(struct mu_procs *p)
             p->wstatus = status;
         } else if (pid == p->spare) {
             p->spare = 0;
+        } else if (p->watch) {
+            p->watch->ended(p->watch->arg, pid, status);
         }
     }
 }
@@ -137,6 +139,9 @@ static void write_say(struct mu_procs *p)
 void mu_say(struct mu_procs *p, mu_bytes b)
 {
     static const mu_bytes mark = {"\n[... more output is in agent_output.txt ...]\n", 46};
+    if (p->watch) {
+        p->watch->said(p->watch->arg, b);
+    }
     if (p->mute || p->said > MU_SAY_MAX) {
         return;
     }
@@ -167,7 +172,14 @@ struct running {
     bool timed_out;
 };
 
-enum { AT_SIG, AT_OUT, AT_SAY, AT_LINGER, AT_BRIDGE = AT_LINGER + MU_LINGER };
+enum {
+    AT_SIG,
+    AT_OUT,
+    AT_SAY,
+    AT_LINGER,
+    AT_WATCH = AT_LINGER + MU_LINGER,
+    AT_BRIDGE = AT_WATCH + MU_WATCH_FDS,
+};
 
 /* Everything that is there, or until the reader of standard output is behind. */
 static void read_output(struct running *r)
@@ -225,10 +237,13 @@ static void turn(struct running *r, int64_t ms)
             fds[AT_LINGER + i] = (struct pollfd){p->linger[i], POLLIN, 0};
         }
     }
+    size_t n_watch = p->watch ? p->watch->want(p->watch->arg, fds + AT_WATCH, &ms) : 0;
     size_t n_bridge = p->bridge ? mu_bridge_want(p->bridge, fds + AT_BRIDGE) : 0;
     int n = poll(fds, AT_BRIDGE + n_bridge, (int)MU_MAX(ms, (int64_t)0));
     if (n <= 0) {
-        return;
+        for (size_t i = 0; i < AT_BRIDGE + n_bridge; i++) {
+            fds[i].revents = 0;
+        }
     }
     if (fds[AT_SIG].revents) {
         mu_procs_signals(p);
@@ -247,6 +262,16 @@ static void turn(struct running *r, int64_t ms)
     if (n_bridge) {
         mu_bridge_serve(p->bridge, fds + AT_BRIDGE, n_bridge, p);
     }
+    if (p->watch) { /* also when nothing came: its times */
+        p->watch->serve(p->watch->arg, fds + AT_WATCH, n_watch);
+    }
+}
+
+void mu_procs_turn(struct mu_procs *p, int64_t ms)
+{
+    static const struct mu_proc nothing = {.in = -1, .out = -1};
+    struct running r = {.p = p, .proc = &nothing, .out = -1};
+    turn(&r, ms);
 }
 
 /* Limits of time; returns how long the next turn may wait. */
@@ -318,7 +343,7 @@ static void await_group(struct running *r, pid_t group)
     }
 }
 
-static int status_of(int wstatus)
+int mu_procs_status(int wstatus)
 {
     return WIFEXITED(wstatus) ? WEXITSTATUS(wstatus) : 128 + WTERMSIG(wstatus);
 }
@@ -350,7 +375,7 @@ void mu_procs_run(struct mu_procs *p, const struct mu_proc *proc, struct mu_proc
         mu_procs_kill_rest(p);
     }
     drain(&r);
-    ret->status = status_of(p->wstatus);
+    ret->status = mu_procs_status(p->wstatus);
     ret->no_interpreter = child.no_interpreter;
     if (child.error) {
         ret->error = child.error;

@@ -10,6 +10,21 @@
 
 struct mu_bridge;
 
+struct pollfd;
+
+/* Whoever else wants to be served while the runner waits for anything (a live session: its link,
+ * its agent, its terminals). None of these runs inside another. */
+struct mu_watch {
+    /* Fills in what to poll for, at most MU_WATCH_FDS, and may lower *wait_ms. */
+    size_t (*want)(void *arg, struct pollfd *fds, int64_t *wait_ms);
+    void (*serve)(void *arg, const struct pollfd *fds, size_t n);
+    /* Some other child than the one that runs by mu_procs_run() has ended. */
+    void (*ended)(void *arg, pid_t pid, int wstatus);
+    void (*said)(void *arg, mu_bytes b); /* a copy of what goes to standard output */
+    void *arg;
+};
+enum { MU_WATCH_FDS = 32 };
+
 enum {
     MU_STOP_GRACE_MS = 8000, /* from TERM to KILL */
     MU_SAY_MAX = 8 << 20,    /* of standard output; the file keeps the end as well */
@@ -18,11 +33,12 @@ enum {
 
 struct mu_procs {
     int sigfd;
-    struct mu_bridge *bridge; /* NULL = none; not owned */
-    pid_t spare;              /* a child that mu_procs_kill_rest() lets live; 0 = none */
-    bool stopping;            /* TERM came, or the keeper said stop */
-    int64_t kill_at;          /* monotonic ms; 0 = not yet */
-    struct mu_buf say;        /* for standard output, not written yet */
+    struct mu_bridge *bridge;     /* NULL = none; not owned */
+    const struct mu_watch *watch; /* NULL = none; not owned */
+    pid_t spare;                  /* a child that mu_procs_kill_rest() lets live; 0 = none */
+    bool stopping;                /* TERM came, or the keeper said stop */
+    int64_t kill_at;              /* monotonic ms; 0 = not yet */
+    struct mu_buf say;            /* for standard output, not written yet */
     int64_t said;
     bool mute; /* nobody reads standard output any more */
     /* Output of daemons that setup commands left: read so that they do not die of a closed pipe. */
@@ -63,6 +79,12 @@ struct mu_proc_end {
 };
 /* Runs it to its end. */
 void mu_procs_run(struct mu_procs *p, const struct mu_proc *proc, struct mu_proc_end *ret);
+
+/* Waits at most `ms` for anything, and serves it: the loop of a runner that waits for no one child.
+ */
+void mu_procs_turn(struct mu_procs *p, int64_t ms);
+/* How a child ended, as a shell says it. */
+int mu_procs_status(int wstatus);
 
 /* Puts bytes on standard output, later if need be; after MU_SAY_MAX nothing more. */
 void mu_say(struct mu_procs *p, mu_bytes b);

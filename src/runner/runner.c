@@ -144,6 +144,9 @@ static int step_args(struct mu_runner *r, const struct inputs *in)
     }
     mu_report_init(&r->report, in->token, server_root(r), run_id(r));
     mu_report_start(&r->report, r->ws.oz, r->ws.root, &r->procs);
+    if (r->live) { /* its prompts and its harness come over the link */
+        return 0;
+    }
     int status = read_prompt(r, in->token);
     const char *model = getenv("OZ_MODEL_ID");
     struct mu_harness_hints hints = {getenv("OZ_HARNESS"), r->args.harness,
@@ -178,6 +181,11 @@ static int step_env(struct mu_runner *r)
     return 0;
 }
 
+static int step_agent(struct mu_runner *r)
+{
+    return r->live ? mu_live_run(r->live) : mu_runner_agent(r);
+}
+
 static int all_steps(struct mu_runner *r, const struct inputs *in)
 {
     static const struct {
@@ -186,7 +194,7 @@ static int all_steps(struct mu_runner *r, const struct inputs *in)
     } steps[] = {{"env", step_env},
                  {"clone", mu_runner_clone},
                  {"setup", mu_runner_setup},
-                 {"agent", mu_runner_agent}};
+                 {"agent", step_agent}};
     r->result.phase = "args";
     int status = step_args(r, in);
     for (size_t i = 0; i < MU_ARRAY_LEN(steps) && !status; i++) {
@@ -195,6 +203,9 @@ static int all_steps(struct mu_runner *r, const struct inputs *in)
             return mu_runner_fail(r, 143, "stopped before the agent ran");
         }
         r->result.phase = steps[i].phase;
+        if (r->live && i > 0) {
+            mu_live_boot(r->live, steps[i].phase);
+        }
         status = steps[i].run(r);
     }
     return r->procs.stopping ? 143 : status;
@@ -261,6 +272,7 @@ static int open_all(struct mu_runner *r)
 
 static void close_all(struct mu_runner *r)
 {
+    r->live = mu_live_close(r->live);
     mu_output_fini(&r->output);
     mu_result_fini(&r->result);
     mu_checkouts_fini(&r->checkouts);
@@ -291,8 +303,14 @@ int mu_runner_main(int argc, char **argv)
     struct inputs in = {argc - 1, argv + 1, take_env("OZ_RUN_TOKEN")};
     unsetenv("RUNNER_TOKEN");
     int status = open_all(&r);
+    if (!status && mu_live_wanted()) {
+        status = mu_live_open(&r, &r.live);
+    }
     if (!status) {
         status = all_steps(&r, &in);
+    }
+    if (r.live) {
+        mu_live_say_end(r.live, status, r.result.message);
     }
     r.result.exit_code = status;
     mu_runner_finish(&r);

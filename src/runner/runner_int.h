@@ -6,6 +6,7 @@
 #include "runner/args.h"
 #include "runner/bridge.h"
 #include "runner/harness.h"
+#include "runner/live.h"
 #include "runner/output.h"
 #include "runner/patch.h"
 #include "runner/procs.h"
@@ -30,6 +31,7 @@ struct mu_runner {
     struct mu_procs procs;
     struct mu_bridge *bridge; /* NULL: no keeper */
     struct mu_report report;
+    struct mu_live *live; /* NULL: a one-shot task */
     enum mu_harness harness;
     struct mu_buf prompt;
     struct mu_checkouts checkouts; /* what the task began with */
@@ -48,6 +50,8 @@ int mu_runner_clone(struct mu_runner *r);
 int mu_runner_setup(struct mu_runner *r);
 /* agent.c: the agent itself. */
 int mu_runner_agent(struct mu_runner *r);
+/* A file without a name that holds r->prompt; -1 and errno when there is none. */
+int mu_runner_prompt_file(struct mu_runner *r);
 /* finish.c: the output's exact form, what can be read from it, the patch, result.json, the report.
  */
 void mu_runner_finish(struct mu_runner *r);

@@ -12,9 +12,7 @@
 extern char **environ;
 enum { PROGRAM_MAX = 4096 };
 
-/* 0, or what the look-up ended with; as a shell, a file that may not be executed is remembered
- * while the search goes on. */
-static int find_program(const char *name, const char *path, char ret[PROGRAM_MAX])
+int mu_find_program(const char *name, const char *path, char *ret)
 {
     int found = -ENOENT;
     if (!*name) {
@@ -160,7 +158,7 @@ void mu_spawn(const struct mu_proc *proc, struct mu_spawned *ret)
 {
     char program[PROGRAM_MAX];
     *ret = (struct mu_spawned){.pid = -1, .out = -1};
-    ret->error = find_program(proc->argv[0], proc->path ? proc->path : getenv("PATH"), program);
+    ret->error = mu_find_program(proc->argv[0], proc->path ? proc->path : getenv("PATH"), program);
     if (ret->error) {
         return;
     }

@@ -79,6 +79,7 @@ static int load_task(struct mu_worker *w, mu_bytes key, yyjson_val *start)
     /* What the one before heard later is not known: counted from the assignment. */
     t->started_at -= MU_MAX(mu_env_wall_ms(w->env) - t->since_ms, INT64_C(0));
     t->adopted = true;
+    copy(t->link_key, sizeof t->link_key, mu_json_get_bytes(start, "link_key"));
     mu_checkouts_adopt(t, mu_json_get(start, "trees"));
     if (token.len && !(t->token = mu_bytes_dup(token))) {
         return -ENOMEM;
@@ -138,6 +139,11 @@ static void adopt(struct mu_attempt *t)
     mu_log(MU_LOG_INFO, "task.adopted", MU_KC("task_id", t->task_id),
            MU_KC("execution_id", t->execution_id), MU_KC("backend", b->ops->name));
     t->state = MU_ATTEMPT_STARTED;
+    r = t->link_key[0] ? mu_relay_open(t) : 0;
+    if (r < 0) {
+        mu_log(MU_LOG_ERROR, "runner.no_socket", MU_KC("task_id", t->task_id),
+               MU_KC("err_message", mu_err_text(r)));
+    }
     if (t->cancelled) {
         mu_attempt_stop(t, true, "task_cancelled");
     }
@@ -152,5 +158,6 @@ void mu_adopt_run(struct mu_worker *w)
             adopt(t);
         }
     }
+    mu_relay_sweep(w);
     mu_lease_watch(w);
 }

@@ -93,6 +93,7 @@ static void on_closed(void *arg, int code, mu_bytes reason)
     mu_buf_fini(&l->in);
     set_state(l, MU_UPLINK_DOWN);
     mu_metric_set(w->m.connected, 0);
+    mu_relay_down(w);
     mu_ends_unsent(w);
     if (held) {
         l->backoff.failures = 0;

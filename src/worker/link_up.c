@@ -325,6 +325,9 @@ static void on_command(struct mu_worker *w, yyjson_val *data)
         mu_skills_command(w, mu_bytes_head(id, 128), data);
         return;
     }
+    if (mu_relay_command(w, name, mu_bytes_head(id, 128), data)) {
+        return;
+    }
     bool drain = mu_bytes_is(name, "drain"), undrain = mu_bytes_is(name, "undrain");
     if (drain || undrain) {
         w->server_drains = drain;
@@ -370,6 +373,9 @@ void mu_uplink_message(struct mu_worker *w, mu_bytes text)
         break;
     case MU_WIRE_COMMAND:
         on_command(w, data);
+        break;
+    case MU_WIRE_RUNNER:
+        mu_relay_message(w, data);
         break;
     case MU_WIRE_HEARTBEAT:
         break;

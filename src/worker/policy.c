@@ -14,7 +14,7 @@ enum { REPO_LINES = 100 };
 static int64_t of_namespace(const struct mu_backend *b)
 {
     const struct mu_worker_conf *c = b->w->conf;
-    int64_t can = MU_NEED_NET_NONE | MU_NEED_LIMITS | MU_NEED_DISK | MU_NEED_TIME;
+    int64_t can = MU_NEED_NET_NONE | MU_NEED_LIMITS | MU_NEED_DISK | MU_NEED_TIME | MU_NEED_LIVE;
     if (strcmp(b->report.strength, "weak") != 0) {
         can |= MU_NEED_FAKE_ROOT;
         can |= c->network != MU_NET_NONE ? MU_NEED_NET_PROXY : 0;
@@ -31,10 +31,11 @@ static int64_t able(const struct mu_backend *b)
         return of_namespace(b);
     }
     if (!strcmp(kind, "docker")) {
-        return MU_NEED_NET_NONE | MU_NEED_LIMITS | MU_NEED_TIME | MU_NEED_HARNESSES |
+        return MU_NEED_NET_NONE | MU_NEED_LIMITS | MU_NEED_TIME | MU_NEED_LIVE | MU_NEED_HARNESSES |
                (b->w->conf->network == MU_NET_HOST ? MU_NEED_NET_HOST : 0);
     }
-    return MU_NEED_TIME | (!strcmp(kind, "direct") ? MU_NEED_NET_HOST : MU_NEED_HARNESSES);
+    return MU_NEED_TIME |
+           (!strcmp(kind, "direct") ? MU_NEED_NET_HOST | MU_NEED_LIVE : MU_NEED_HARNESSES);
 }
 
 static int64_t wanted(const struct mu_wire_assignment *as)
@@ -47,6 +48,7 @@ static int64_t wanted(const struct mu_wire_assignment *as)
     want |= p->nested ? MU_NEED_NESTED : 0;
     want |= p->fake_root ? MU_NEED_FAKE_ROOT : 0;
     want |= as->memory_mb > 0 || as->pids > 0 || as->cpus > 0 ? MU_NEED_LIMITS : 0;
+    want |= as->live ? MU_NEED_LIVE : 0;
     return want | (as->disk_mb > 0 ? MU_NEED_DISK : 0);
 }
 

@@ -103,6 +103,8 @@ struct mu_attempt *mu_attempt_free(struct mu_attempt *t)
     mu_buf_fini(&t->fetched);
     mu_collect_fini(&t->collect);
     mu_checkouts_release(t);
+    t->relay = mu_relay_close(t->relay, true);
+    explicit_bzero(t->link_key, sizeof t->link_key);
     if (t->token) {
         explicit_bzero(t->token, strlen(t->token));
     }
@@ -145,6 +147,9 @@ void mu_attempt_record(struct mu_attempt *t)
     mu_jw_kbool(&w, "held", t->held);
     if (t->token) {
         mu_jw_kcstr(&w, "token", t->token);
+    }
+    if (t->link_key[0]) {
+        mu_jw_kcstr(&w, "link_key", t->link_key);
     }
     mu_checkouts_record(t, &w);
     mu_jw_obj_end(&w);
@@ -253,7 +258,10 @@ static void on_log(void *arg, int64_t offset, mu_bytes bytes)
 static void on_state(void *arg, const char *state, const char *detail)
 {
     struct mu_attempt *t = arg;
-    if (!t->stop_reason) {
+    if (t->link_key[0] && !strcmp(state, "running")) {
+        state = "starting"; /* that the agent runs is for its runner to say */
+    }
+    if (!t->stop_reason && !(t->link_key[0] && !strcmp(state, "paused"))) {
         mu_attempt_tell_state(t, state, detail);
     }
 }
@@ -315,13 +323,19 @@ static int launch(struct mu_attempt *t, struct mu_err *err)
     const struct mu_worker_conf *c = t->w->conf;
     const struct mu_wire_assignment *as = &t->as;
     bool foreign = !strcmp(t->backend->ops->name, "command");
+    int linked = as->live ? mu_relay_open(t) : 0;
+    if (linked < 0) {
+        return mu_err_set(err, linked, "the runner's socket: %s", mu_err_text(linked));
+    }
     const struct mu_wire_about about = {.server_root_url = c->server_root_url,
+                                        .link = as->live ? mu_relay_path(t) : NULL,
+                                        .link_key = t->link_key,
                                         .session_sharing_url = c->session_sharing_url,
                                         .idle_on_complete = c->idle_on_complete,
                                         .environment = c->environment,
                                         .execution_id = t->execution_id,
                                         .keep_token = foreign};
-    struct mu_sandbox_mount mounts[MU_ARRAY_LEN(as->mounts)];
+    struct mu_sandbox_mount mounts[MU_ARRAY_LEN(as->mounts) + 1];
     struct mu_sandbox_checkout checkouts[MU_WORKER_MAX_REPOS];
     mu_bytes long_prompt = MU_B_NONE;
     struct mu_sandbox_spec spec = {.execution_id = t->execution_id,
@@ -343,6 +357,10 @@ static int launch(struct mu_attempt *t, struct mu_err *err)
     }
     if (r < 0) {
         return r;
+    }
+    if (as->live) {
+        mounts[spec.n_mounts++] =
+            (struct mu_sandbox_mount){.source = mu_relay_folder(t), .target = "/run/muster/link"};
     }
     spec.prompt = t->prompt.ptr ? t->prompt : long_prompt;
     spec.image = text_of(t, as->image);
@@ -420,6 +438,7 @@ void mu_attempt_detach(struct mu_attempt *t)
 {
     MU_CHECK(t->state == MU_ATTEMPT_STARTED || t->state == MU_ATTEMPT_DISPATCHED);
     mu_attempt_flush_log(t);
+    t->relay = mu_relay_close(t->relay, false);
     t->backend->ops->detach(t->sandbox);
     t->sandbox = NULL;
     over(t);

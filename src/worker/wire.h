@@ -12,6 +12,7 @@ enum mu_wire_type {
     MU_WIRE_CANCEL, /* task_cancel, task_cancellation */
     MU_WIRE_ACK,
     MU_WIRE_COMMAND,
+    MU_WIRE_RUNNER,
     MU_WIRE_HEARTBEAT,
 };
 
@@ -50,6 +51,7 @@ struct mu_wire_assignment {
     int64_t vcpus, memory_gb, memory_mb, pids, disk_mb;
     double cpus;
     bool team;
+    bool live; /* its runner speaks the runner protocol */
     yyjson_val *task, *snapshot, *env_vars, *args, *secrets;
     struct mu_wire_policy policy;
     struct mu_wire_mount mounts[16];
@@ -67,7 +69,8 @@ struct mu_wire_about {
     const char *server_root_url, *session_sharing_url, *idle_on_complete;
     const char *const *environment; /* the worker's own variables, "NAME=value" */
     const char *execution_id;
-    bool keep_token; /* the run token goes along: a foreign runtime reports by itself */
+    const char *link, *link_key; /* where its runner connects; NULL = it does not */
+    bool keep_token;             /* the run token goes along: a foreign runtime reports by itself */
 };
 /* "NAME=value", later ones won, sorted; *ret_prompt = a prompt that is too long for a variable (it
  * is none then). MU_E_INVALID worded, -ENOMEM. */

@@ -139,6 +139,10 @@ int mu_wire_env(struct mu_arena *a, const struct mu_wire_assignment *as,
     add_pairs(&v, about->environment);
     /* Ours whatever was sent. */
     add(&v, MU_B("OZ_EXECUTION_ID"), mu_str(about->execution_id));
+    if (about->link) {
+        add(&v, MU_B("MUSTER_LINK"), mu_str(about->link));
+        add(&v, MU_B("MUSTER_LINK_KEY"), mu_str(about->link_key));
+    }
     if (!about->keep_token) {
         add(&v, MU_B("OZ_WORKER"), MU_B("muster")); /* the runner leaves the report to us */
     }

@@ -40,6 +40,7 @@ int mu_wire_read(struct mu_arena *a, mu_bytes text, enum mu_wire_type *ret_type,
                  {"task_cancellation", MU_WIRE_CANCEL},
                  {"ack", MU_WIRE_ACK},
                  {"command", MU_WIRE_COMMAND},
+                 {"runner", MU_WIRE_RUNNER},
                  {"heartbeat", MU_WIRE_HEARTBEAT}};
     const struct mu_json_limits limits = {.max_bytes = MU_WIRE_MAX_MESSAGE, .max_depth = MAX_DEPTH};
     yyjson_val *root;
@@ -303,6 +304,7 @@ static void read_native(struct reader *rd, yyjson_val *data, struct mu_wire_assi
     as->epoch = number_of(rd, data, "", "epoch");
     as->lease_ms = number_of(rd, data, "", "lease_ms");
     as->harness = text_of(rd, data, "", "harness");
+    as->live = mu_bytes_is(text_of(rd, data, "", "mode"), "live");
     as->session_token = text_of(rd, data, "", "session_token");
     read_policy(rd, data, &as->policy);
     as->secrets = take(rd, data, "", "secrets", 'o');

@@ -74,14 +74,18 @@ struct mu_checkouts {
     char why[400]; /* the first that failed */
 };
 
+struct mu_relay;
+
 struct mu_attempt {
     struct mu_list link; /* in mu_worker.tasks */
     struct mu_worker *w;
     enum mu_attempt_state state;
     char task_id[MU_WIRE_MAX_TASK_ID + 1], execution_id[MU_WIRE_MAX_EXECUTION_ID + 1];
     int64_t epoch, seq, acked_seq, claim_seq;
-    int64_t told_seq; /* of the last task_state; the end's own number is another one */
-    char *token;      /* of its session, or NULL */
+    int64_t told_seq;  /* of the last task_state; the end's own number is another one */
+    char *token;       /* of its session, or NULL */
+    char link_key[65]; /* its runner's; "" = it speaks with nobody */
+    struct mu_relay *relay;
     struct mu_backend *backend;
     struct mu_sandbox *sandbox;
     char told[16];  /* the last task_state: "preparing" … */
@@ -272,6 +276,19 @@ void mu_lease_watch(struct mu_worker *w);  /* an attempt has come */
 void mu_lease_acked(struct mu_attempt *t); /* acked_seq has grown */
 /* skills.c: the command of that name */
 void mu_skills_command(struct mu_worker *w, mu_bytes id, yyjson_val *data);
+/* relay.c: what the runners of live sessions say and are told (docs/runner-protocol.md) */
+/* Where its runner finds it: makes the folder and the key, and listens. -errno, -ENOMEM. */
+MU_MUST_USE int mu_relay_open(struct mu_attempt *t);
+/* Inside the sandbox, and the folder outside. In the attempt's arena. */
+const char *mu_relay_path(struct mu_attempt *t);
+const char *mu_relay_folder(struct mu_attempt *t);
+/* With the folder (`remove`), or as it was: its runner goes on. Returns NULL. */
+struct mu_relay *mu_relay_close(struct mu_relay *r, bool remove);
+void mu_relay_message(struct mu_worker *w, yyjson_val *data); /* `runner` of the server */
+void mu_relay_down(struct mu_worker *w);                      /* the link is gone */
+void mu_relay_sweep(struct mu_worker *w); /* start-up: folders of attempts that are not there */
+/* The commands pause and resume; false: neither. */
+bool mu_relay_command(struct mu_worker *w, mu_bytes name, mu_bytes id, yyjson_val *data);
 /* adopt.c */
 int mu_adopt_load(struct mu_worker *w, struct mu_journal *j, struct mu_err *err);
 void mu_adopt_run(struct mu_worker *w);

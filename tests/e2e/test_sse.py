@@ -1,8 +1,10 @@
 """Live events of a run (oz-api.md 15.6, README 8): order, numbers, resuming, keep-alives, gaps."""
 import concurrent.futures
+import contextlib
 import json
 import os
 import socket
+import sqlite3
 import time
 
 import pytest
@@ -47,6 +49,35 @@ def test_deltas_carry_their_offset(tenant):
         if position is not None:
             assert offsets[0] == position, e
         position = offsets[0] + len(delta_text([e]).encode())
+
+
+def test_events_that_the_api_does_not_have_are_left_out(make_server, model):
+    """The log of a run may hold what only other APIs show: their numbers are left out."""
+    server = make_server(provider_env(model))
+    client = server.client("t")
+    run_id = client.finish("hello")["run_id"]
+    with client.events(run_id) as stream:
+        before = logged(stream.until_end())
+    server.stop()
+    this = f"stream_id = '{run_id.removeprefix('run_')}' AND type = 4"
+    change = [f"UPDATE events SET seq = seq + 1 WHERE {this}",
+              "INSERT INTO events (stream_id, seq, at_ms, type, data) "
+              f"SELECT stream_id, seq - 1, at_ms, 20, '{{\"text\":\"hidden\"}}' FROM events WHERE {this}",
+              f"UPDATE streams SET last_seq = last_seq + 1 WHERE id = '{run_id.removeprefix('run_')}'"]
+    if server.postgres:
+        server.postgres.sql("; ".join(change), server.database_url.split("///")[1].split("?")[0])
+    else:
+        with contextlib.closing(sqlite3.connect(server.data / "muster.db")) as db, db:
+            assert [db.execute(text).rowcount for text in change] == [1, 1, 1]
+    server.start()
+    client = server.client("t")
+    last = int(before[-1]["id"])
+    for after in (None, last - 1, last):
+        with client.events(run_id, headers={"Last-Event-ID": str(after)} if after else None) as stream:
+            now = logged(stream.until_end())
+        assert "hidden" not in json.dumps([e["data"] for e in now])
+        assert now[-1]["event"] == "end" and int(now[-1]["id"]) == last + 1
+        assert len(now) == (1 if after else len(before))
 
 
 def test_events_of_an_ended_run_are_replayed(tenant):

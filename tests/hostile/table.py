@@ -219,7 +219,37 @@ ODD_BUT_FINE = [
     Row("unknown header of odd bytes", get(headers=HOST + AUTH + "X: ünïcödé\r\n".encode()), 200, close=False),
 ]
 
-HTTP = FRAMING + START_LINE + TARGET + HOSTS + SIZES + SANDBOXES + ODD_BUT_FINE
+SESSION = b"01a20099-a806-705f-8368-7e7c95432e99"
+SESSIONS = [
+    Row("session of no form", get(b"/api/v1/sessions/x"), 404, close=False),
+    Row("session with another prefix", get(b"/api/v1/sessions/env_" + SESSION), 404, close=False),
+    Row("session in upper case", get(b"/api/v1/sessions/SES_" + SESSION), 404, close=False),
+    Row("session of 4,000 characters", get(b"/api/v1/sessions/" + b"a" * 4000), 404, close=False),
+    Row("session with an encoded NUL", get(b"/api/v1/sessions/ses_%00"), 400),
+    Row("session that climbs", get(b"/api/v1/sessions/../keys"), 400),
+    Row("approval of no form", post(b"Content-Length: 20\r\n", b'{"decision":"allow"}', b"POST /api/v1/sessions/ses_" + SESSION +
+        b"/approvals/' HTTP/1.1\r\n"), 404, close=False),
+    Row("page of another kind", get(b"/api/v1/sessions?page=1e3"), 400, close=False),
+    Row("page beyond 64 bit", get(b"/api/v1/sessions?page=99999999999999999999999"), 400, close=False),
+    Row("page twice", get(b"/api/v1/sessions?page=1&page=2"), 400, close=False),
+    Row("pages of nothing", get(b"/api/v1/sessions?pageSize=0"), 400, close=False),
+    Row("cursor of nothing", get(b"/api/v1/sessions?cursor=%3d%3d"), 400, close=False),
+    Row("cursor of 500 letters", get(b"/api/v1/sessions?cursor=" + b"A" * 500), 400, close=False),
+    Row("cursor with a NUL", get(b"/api/v1/sessions?cursor=%00"), 400, close=False),
+    Row("org with a quote", get(b"/api/v1/sessions?orgId='%20OR%201=1"), 400, close=False),
+    Row("another org", get(b"/api/v1/sessions?orgId=org-123"), 403, close=False),
+    Row("query that does not decode", get(b"/api/v1/sessions?q=%zz"), 400, close=False),
+    Row("words that are patterns", get(b"/api/v1/sessions?q=%25_%27"), 200, close=False),
+    Row("70 states", get(b"/api/v1/sessions?" + b"&".join([b"state=QUEUED"] * 70)), 400, close=False),
+    Row("last event of no number", get(b"/api/v1/sessions/ses_" + SESSION + b"/events/stream",
+        headers=HOST + AUTH + b"Last-Event-ID: -1\r\n"), 400, close=False),
+    Row("upgrade of a session", get(b"/api/v1/sessions", headers=HOST + AUTH + b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"), 404),
+    Row("body of a session too long", post(b"Content-Length: 1048577\r\n", b"", b"POST /api/v1/sessions HTTP/1.1\r\n"), 413),
+    Row("no such method of sessions", get(b"/api/v1/sessions", method=b"PUT"), 405, close=False),
+]
+
+HTTP = SESSIONS + FRAMING + START_LINE + TARGET + HOSTS + SIZES + SANDBOXES + ODD_BUT_FINE
 
 
 class Json(NamedTuple):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A scripted model server for tests: OpenAI chat completions and responses, Anthropic messages.
+"""A scripted model server for tests: OpenAI chat completions and responses, Anthropic messages, Gemini.
 
     python3 tests/tools/model_server.py --port 0        prints the port it listens on (127.0.0.1)
 
@@ -95,7 +95,7 @@ def last_user_text(body):
     """The text of the last user message that has text, and whether the last item is the result of a tool."""
     items = body.get("messages")
     if items is None:
-        items = body.get("input")
+        items = body.get("input", gemini_items(body))
     if isinstance(items, str):
         return items, False
     if not isinstance(items, list) or not items:
@@ -111,8 +111,18 @@ def last_user_text(body):
     return (marked or texts or [""])[-1], after
 
 
+def gemini_items(body):
+    """The contents of a request to Gemini as messages."""
+    items = body.get("contents")
+    return items and [{"role": "user" if c.get("role") == "user" else "assistant", "content": [
+        {"type": "tool_result"} if "functionResponse" in p else p for p in c.get("parts") or []]} for c in items]
+
+
 def tool_names(body):
     names = []
+    for tool in body.get("tools") or []:
+        if isinstance(tool, dict):
+            names += [f.get("name", "") for f in tool.get("functionDeclarations") or []]
     for tool in body.get("tools") or []:
         if not isinstance(tool, dict):
             continue
@@ -388,6 +398,50 @@ class Messages:
         return {"id": self.id, "type": "message", "role": "assistant", "content": [], "stop_reason": "end_turn"}
 
 
+class Gemini:
+    """Gemini's generateContent, streamed or not."""
+    error_body = staticmethod(lambda code, text: {"error": {"code": 500, "status": str(code).upper(), "message": text}})
+
+    def __init__(self, conn, call):
+        self.conn, self.number = conn, call.number
+        self.json = "responseJsonSchema" in json.dumps(call.body.get("generationConfig") or {})
+
+    def chunk(self, part, finish=None):
+        candidate = {"index": 0, "content": {"role": "model", "parts": [part]}}
+        if finish:
+            candidate["finishReason"] = finish
+        return {"candidates": [candidate], "responseId": f"gemini-{self.number}", "modelVersion": "fake-model",
+                "usageMetadata": {"promptTokenCount": 11, "candidatesTokenCount": 7, "totalTokenCount": 18}}
+
+    async def begin(self):
+        await self.conn.start_stream()
+
+    async def delta(self, text):
+        await self.conn.event(self.chunk({"text": text}))
+
+    async def end(self, length=False, reason=None):
+        await self.conn.event(self.chunk({"text": ""}, "MAX_TOKENS" if length else "STOP"))
+        await self.conn.end_stream()
+
+    async def tool(self, name, arguments):
+        await self.begin()
+        await self.delta("I will edit the file. ")
+        await self.conn.event(self.chunk({"functionCall": {"name": name, "args": arguments}}, "STOP"))
+        await self.conn.end_stream()
+
+    async def error_event(self, kind):
+        await self.conn.event(self.error_body(kind or "internal", "the scripted model failed"))
+        await self.conn.end_stream()
+
+    def plain(self, text, length=False, parts=False):
+        if self.json:  # its questions about how to go on
+            text = json.dumps({"reasoning": "scripted", "next_speaker": "user", "model_choice": "flash"})
+        return self.chunk({"text": text}, "MAX_TOKENS" if length else "STOP")
+
+    def plain_notext(self):
+        return {"candidates": []}
+
+
 class Responses:
     """OpenAI responses, as Codex speaks them."""
     error_body = Chat.error_body
@@ -536,6 +590,11 @@ class ModelServer:
             return await conn.answer(200, {"object": "list", "data": [{"id": "fake-model", "object": "model"}]})
         if call.method == "POST" and path.endswith("/count_tokens"):
             return await conn.answer(200, {"input_tokens": 11})
+        if call.method == "POST" and path.endswith(":countTokens"):
+            return await conn.answer(200, {"totalTokens": 11})
+        if call.method == "POST" and path.endswith((":generateContent", ":streamGenerateContent")):
+            call.body["stream"] = path.endswith(":streamGenerateContent")
+            return await self.complete(conn, call, Gemini(conn, call))
         for end, dialect in (("/chat/completions", Chat), ("/responses", Responses), ("/messages", Messages)):
             if call.method == "POST" and path.endswith(end):
                 if not isinstance(call.body, dict):

@@ -54,6 +54,11 @@ static const struct mu_stmt q_secret = {
 static const struct mu_stmt q_secrets = {
     "secrets_of", "t",
     "SELECT id, name, value FROM secrets WHERE scope = 2 AND scope_id = $1 ORDER BY name", NULL};
+static const struct mu_stmt q_session_secrets = {
+    "secrets_ses", "tt",
+    "SELECT id, name, value FROM secrets WHERE org_id = $1 AND scope = 3 AND scope_id = $2 ORDER "
+    "BY name",
+    NULL};
 static const struct mu_stmt q_secret_drop = {
     "secret_drop", "tt", "DELETE FROM secrets WHERE scope = 2 AND scope_id = $1 AND name = $2",
     NULL};
@@ -62,11 +67,6 @@ static const struct mu_stmt q_secrets_drop = {
 
 struct mu_environments {
     struct mu_environments_opts opts;
-};
-
-struct mu_env_sealed {
-    struct mu_id id;
-    mu_bytes value;
 };
 
 int mu_environments_new(const struct mu_environments_opts *opts, struct mu_environments **ret)
@@ -88,6 +88,19 @@ struct mu_environments *mu_environments_free(struct mu_environments *e)
 
 /* --- writing --- */
 
+int mu_environment_seal(struct mu_environments *e, struct mu_arena *a, mu_bytes clear,
+                        struct mu_sealed_var *ret)
+{
+    struct mu_buf b;
+    ret->id = mu_id_new(e->opts.env, NULL);
+    mu_bytes aad = mu_arena_printf(a, "secrets|%s|value", ret->id.text);
+    mu_buf_init(&b, 4 << 20);
+    int r = aad.ptr ? mu_vault_seal(e->opts.vault, "env-vars", aad, clear, &b) : -ENOMEM;
+    ret->value = r == 0 ? mu_arena_dup(a, mu_buf_bytes(&b)) : MU_B_NONE;
+    mu_buf_fini(&b);
+    return r == 0 && !ret->value.ptr ? -ENOMEM : r;
+}
+
 static int seal(struct mu_env_write *op)
 {
     op->sealed = mu_arena_calloc(op->arena, (op->n_vars + 1) * sizeof *op->sealed);
@@ -99,16 +112,7 @@ static int seal(struct mu_env_write *op)
         if (op->vars[i].keep) {
             continue;
         }
-        struct mu_env_sealed *s = &op->sealed[i];
-        s->id = mu_id_new(op->envs->opts.env, NULL);
-        mu_bytes aad = mu_arena_printf(op->arena, "secrets|%s|value", s->id.text);
-        struct mu_buf b;
-        mu_buf_init(&b, 4 << 20);
-        r = aad.ptr ? mu_vault_seal(op->envs->opts.vault, "env-vars", aad, op->vars[i].value, &b)
-                    : -ENOMEM;
-        s->value = r == 0 ? mu_arena_dup(op->arena, mu_buf_bytes(&b)) : MU_B_NONE;
-        mu_buf_fini(&b);
-        r = r == 0 && !s->value.ptr ? -ENOMEM : r;
+        r = mu_environment_seal(op->envs, op->arena, op->vars[i].value, &op->sealed[i]);
     }
     return r;
 }
@@ -439,6 +443,53 @@ int mu_environment_read(struct mu_environments *e, struct mu_env_read *op)
     op->limit = MU_MIN(op->limit, (unsigned)PAGE_MAX);
     op->read.run = run_read;
     op->read.done = read_done;
+    return mu_readers_submit(e->opts.readers, &op->read);
+}
+
+/* --- of one session --- */
+
+struct opening {
+    struct mu_session_vars *op;
+    struct mu_arena arena;
+};
+
+static int open_var(void *arg, struct mu_row *row)
+{
+    struct opening *o = arg;
+    struct mu_buf clear;
+    mu_bytes aad = mu_arena_printf(&o->arena, "secrets|%.*s|value", MU_ARGS(mu_row_bytes(row, 0)));
+    mu_buf_init(&clear, 4 << 20);
+    int r = aad.ptr ? mu_vault_open(o->op->envs->opts.vault, "env-vars", aad, mu_row_bytes(row, 2),
+                                    &clear)
+                    : -ENOMEM;
+    if (r == 0) {
+        r = o->op->each(o->op->arg, mu_row_bytes(row, 1), mu_buf_bytes(&clear));
+    }
+    mu_buf_wipe(&clear);
+    return r;
+}
+
+static int run_session_vars(struct mu_read *read, struct mu_db *db)
+{
+    struct opening o = {.op = MU_CONTAINER(read, struct mu_session_vars, read)};
+    mu_arena_init(&o.arena, 1 << 20);
+    int r = MU_DB_RUN(db, &q_session_secrets, open_var, &o, MU_VT(o.op->org_id),
+                      MU_VT(mu_id_bytes(&o.op->session)));
+    mu_arena_fini(&o.arena);
+    return MU_MIN(r, 0);
+}
+
+static void session_vars_done(struct mu_read *read, int result)
+{
+    struct mu_session_vars *op = MU_CONTAINER(read, struct mu_session_vars, read);
+    op->done(op, result);
+}
+
+int mu_session_vars_read(struct mu_environments *e, struct mu_session_vars *op)
+{
+    op->envs = e;
+    op->read.run = run_session_vars;
+    op->read.done = session_vars_done;
     return mu_readers_submit(e->opts.readers, &op->read);
 }
 

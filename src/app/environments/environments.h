@@ -3,7 +3,7 @@
 #ifndef MU_APP_ENVIRONMENTS_ENVIRONMENTS_H
 #define MU_APP_ENVIRONMENTS_ENVIRONMENTS_H
 
-#include "app/identity/identity.h"
+#include "app/sessions/sessions.h"
 #include "base/crypt.h"
 #include "base/id.h"
 
@@ -45,7 +45,7 @@ struct mu_env_write {
     mu_bytes missing;
     bool is_global;
     /* own */
-    struct mu_env_sealed *sealed;
+    struct mu_sealed_var *sealed;
     int64_t now_ms;
     enum { MU_ENV_CREATE, MU_ENV_REPLACE, MU_ENV_DELETE } what;
 };
@@ -89,5 +89,22 @@ struct mu_env_read {
     char next[MU_ID_LEN + 1];
 };
 MU_MUST_USE int mu_environment_read(struct mu_environments *e, struct mu_env_read *op);
+
+/* --- variables of one session: sealed here, stored by app/sessions --- */
+/* Fills id and value of `ret` from the arena. -ENOMEM, MU_E_TOO_LARGE. */
+MU_MUST_USE int mu_environment_seal(struct mu_environments *e, struct mu_arena *a, mu_bytes clear,
+                                    struct mu_sealed_var *ret);
+/* Opens all of a session's, in the order of their names. */
+struct mu_session_vars {
+    struct mu_read read;
+    struct mu_environments *envs;
+    mu_bytes org_id; /* of the session */
+    struct mu_id session;
+    int (*each)(void *arg, mu_bytes name, mu_bytes value); /* reader thread */
+    void *arg;
+    void (*done)(struct mu_session_vars *op, int result);
+    void *ctx;
+};
+MU_MUST_USE int mu_session_vars_read(struct mu_environments *e, struct mu_session_vars *op);
 
 #endif

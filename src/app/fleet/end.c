@@ -146,6 +146,7 @@ void mu_work_end(struct mu_task *t)
                                   .reason = v.reason,
                                   .error_code = v.code,
                                   .error_message = v.text,
+                                  .by_runner = k->end != NULL,
                                   .done = ended,
                                   .ctx = t};
     if (k->end) {

@@ -327,6 +327,9 @@ void mu_fleet_cancelled(struct mu_fleet *f, mu_bytes session_id)
         mu_task_drop(t); /* it ended in the database */
         return;
     }
+    if (f->runners) {
+        f->runners->stopping(f->runners_arg, &t->id);
+    }
     mu_work_cancel_frame(t);
     mu_work_next(t);
 }

@@ -84,6 +84,28 @@ struct mu_fleet_snapshot {
 };
 bool mu_fleet_snapshot(struct mu_fleet *f, struct mu_fleet_snapshot *op);
 
+/* Why a session of the worker route waits, and whether its worker is there. Any loop; done() on
+ * op->loop. */
+enum mu_waits {
+    MU_WAITS_NOT,
+    MU_WAITS_WORKER,   /* none is connected */
+    MU_WAITS_PINNED,   /* the one that must take it is not */
+    MU_WAITS_HARNESS,  /* none that is has the agent program */
+    MU_WAITS_FEATURE,  /* none can do all that it needs */
+    MU_WAITS_CAPACITY, /* they have no room */
+};
+struct mu_fleet_look {
+    struct mu_post post;
+    struct mu_fleet *fleet;
+    struct mu_loop *loop;
+    struct mu_id id;
+    enum mu_waits waits; /* out */
+    bool unreachable;    /* out: the worker that holds it lost its connection */
+    void (*done)(struct mu_fleet_look *op);
+    void *ctx;
+};
+void mu_fleet_look(struct mu_fleet *f, struct mu_fleet_look *op);
+
 /* --- peers --- */
 enum mu_order_kind {
     MU_ORDER_ASSIGN,
@@ -91,6 +113,9 @@ enum mu_order_kind {
     MU_ORDER_WELCOME,
     MU_ORDER_ACK,
     MU_ORDER_SKILLS, /* what skills a repository has; MU_REPORT_ANSWER follows */
+    MU_ORDER_RUNNER, /* a message for the session's runner */
+    MU_ORDER_PAUSE,  /* MU_REPORT_DID follows */
+    MU_ORDER_RESUME,
 };
 
 struct mu_job_var {
@@ -101,6 +126,7 @@ struct mu_job_var {
 struct mu_assignment {
     mu_bytes prompt, title, harness, model, skill;
     mu_bytes config;         /* JSON: agent_config as sent, or empty */
+    bool live;               /* its runner speaks the runner protocol */
     mu_bytes environment_id; /* ptr NULL = none */
     mu_bytes env_spec;  /* JSON {"repos":[…],"setup_commands":[…],"sandbox"?:{…}}, or empty */
     int64_t timeout_ms; /* by its environment; 0 = none */
@@ -122,7 +148,7 @@ struct mu_order {
     struct mu_fleet *fleet;
     enum mu_order_kind kind;
     enum mu_dialect dialect;  /* of the worker, as far as it is known */
-    struct mu_execution of;   /* ASSIGN, CANCEL, ACK */
+    struct mu_execution of;   /* ASSIGN, CANCEL, ACK, RUNNER, PAUSE, RESUME */
     struct mu_assignment job; /* ASSIGN */
     bool at_once;             /* CANCEL: another attempt may begin, there is no time for an end */
     /* WELCOME; the arrays live in the arena */
@@ -130,9 +156,11 @@ struct mu_order {
     struct mu_id *keep, *stop;
     struct mu_execution *acked;
     size_t n_keep, n_stop, n_acked;
+    struct mu_id command; /* SKILLS, PAUSE, RESUME */
     /* SKILLS */
-    struct mu_id command;
     mu_bytes repo, credential; /* a token, or ptr NULL */
+    /* RUNNER */
+    mu_bytes message; /* a JSON object */
     struct mu_arena arena;
 };
 /* Any loop. */
@@ -197,7 +225,10 @@ enum mu_report_kind {
     MU_REPORT_ENDED,
     MU_REPORT_DRAIN,
     MU_REPORT_ANSWER, /* to MU_ORDER_SKILLS */
-    MU_REPORT_ALIVE,  /* a heartbeat, or a message that only shows the dialect */
+    MU_REPORT_DID,    /* or not: an answer to MU_ORDER_PAUSE, MU_ORDER_RESUME */
+    MU_REPORT_RUNNER, /* a message of the session's runner */
+    MU_REPORT_TERMINAL,
+    MU_REPORT_ALIVE, /* a heartbeat, or a message that only shows the dialect */
 };
 
 struct mu_report_running {
@@ -244,6 +275,10 @@ struct mu_report {
     /* ANSWER */
     struct mu_id command;
     struct mu_skill_set *skills; /* a reference; NULL: it could not, `message` says why */
+    /* DID */
+    bool did; /* else `message` says why not */
+    /* RUNNER: `chunk` is the message; TERMINAL: `offset`, `chunk` */
+    unsigned terminal;
     struct mu_arena arena;
     struct mu_reply *reply; /* NULL: nobody waits for an answer */
 };
@@ -259,6 +294,34 @@ MU_MUST_USE int mu_report_new(enum mu_report_kind kind, struct mu_report **ret);
 struct mu_report *mu_report_free(struct mu_report *r);
 /* Takes the report. Any loop. */
 void mu_fleet_tell(struct mu_fleet *f, struct mu_report *r);
+
+/* --- runners of live sessions: the fleet only carries what they say (docs/runner-protocol.md) ---
+ */
+struct mu_runner_ops {
+    /* One message, in order; the text is valid inside the call. */
+    void (*message)(void *arg, const struct mu_execution *of, mu_bytes json);
+    void (*terminal)(void *arg, const struct mu_execution *of, unsigned terminal, int64_t offset,
+                     mu_bytes bytes);
+    /* Answer to mu_fleet_pause(). `why` in words when it did not. */
+    void (*did)(void *arg, const struct mu_execution *of, const struct mu_id *command, bool did,
+                mu_bytes why);
+    /* A stop was accepted: it will end. */
+    void (*stopping)(void *arg, const struct mu_id *session);
+    /* Nothing reaches that runner any more: its worker's connection ended, or the attempt did. */
+    void (*gone)(void *arg, const struct mu_id *session, int64_t epoch);
+};
+/* Before work is given out. */
+void mu_fleet_on_runners(struct mu_fleet *f, const struct mu_runner_ops *ops, void *arg);
+/* A message for the runner of that attempt. MU_E_UNAVAILABLE: nobody is there who could hand it on;
+ * -ENOMEM. */
+MU_MUST_USE int mu_fleet_to_runner(struct mu_fleet *f, const struct mu_execution *of,
+                                   mu_bytes json);
+/* Everything in the sandbox stands still, or goes on. The same codes; did() follows, unless gone()
+ * comes first. */
+MU_MUST_USE int mu_fleet_pause(struct mu_fleet *f, const struct mu_execution *of, bool pause,
+                               const struct mu_id *command);
+/* The state that the session was brought to by what its runner said. */
+void mu_fleet_moved(struct mu_fleet *f, const struct mu_execution *of, int state);
 
 /* --- looking --- */
 struct mu_worker_view {

@@ -108,6 +108,7 @@ struct mu_work_item {
     struct mu_arena end_arena;
     struct mu_session_job job;
     struct mu_env_read vars;
+    struct mu_session_vars own_vars; /* of the session itself */
     struct mu_arena vars_arena;
     struct mu_job_var *var_list;
     size_t n_vars;
@@ -170,6 +171,8 @@ struct mu_fleet {
     struct mu_post pump_post;
     void (*freed)(void *arg);
     void *freed_arg;
+    const struct mu_runner_ops *runners; /* NULL: none is listened to */
+    void *runners_arg;
     bool pump_posted, started, stopping, closed, ended, told_sidecar;
     bool refit; /* a worker has room that had none: those that are parked may be for it */
     int64_t next_conn;
@@ -281,6 +284,11 @@ void mu_worker_dirty(struct mu_worker *w);
 void mu_worker_adopt_all(struct mu_worker *w);
 /* reports.c */
 void mu_worker_hello(struct mu_worker *w, struct mu_report *r);
+
+/* runners.c */
+/* A report of kind RUNNER, TERMINAL or DID; false: nobody holds that attempt. */
+bool mu_runner_report(struct mu_worker *w, struct mu_task *t, const struct mu_report *r);
+void mu_runner_gone(struct mu_task *t);
 
 /* skills.c */
 void mu_skills_init(struct mu_fleet *f);

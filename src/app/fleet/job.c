@@ -30,6 +30,32 @@ static int take_vars(void *arg, const struct mu_env_view *v)
     return 0;
 }
 
+/* A variable of the session's own: in place of the environment's of that name. */
+static int take_own_var(void *arg, mu_bytes name, mu_bytes value)
+{
+    struct mu_work_item *k = arg;
+    struct mu_arena *a = &k->vars_arena;
+    size_t at = 0;
+    while (at < k->n_vars && !mu_bytes_eq(k->var_list[at].name, name)) {
+        at++;
+    }
+    if (at == k->n_vars) {
+        struct mu_job_var *more = mu_arena_calloc(a, (k->n_vars + 1) * sizeof *more);
+        if (!more) {
+            return -ENOMEM;
+        }
+        if (k->n_vars) {
+            memcpy(more, k->var_list, k->n_vars * sizeof *more);
+        }
+        k->var_list = more;
+        k->n_vars++;
+    }
+    struct mu_job_var *var = &k->var_list[at];
+    var->name = mu_arena_dup(a, name);
+    var->value = mu_arena_dup(a, value);
+    return var->name.ptr && var->value.ptr ? 0 : -ENOMEM;
+}
+
 static bool still_wanted(struct mu_work_item *k)
 {
     k->reading = false;
@@ -40,6 +66,46 @@ static bool still_wanted(struct mu_work_item *k)
     return !k->over;
 }
 
+static void own_vars_read(struct mu_session_vars *op, int result)
+{
+    struct mu_work_item *k = op->ctx;
+    if (!still_wanted(k)) {
+        return;
+    }
+    if (result < 0) {
+        mu_work_retry(k->t);
+        return;
+    }
+    k->job_read = true;
+    mu_work_next(k->t);
+}
+
+/* The last thing that is read: variables that came with the session, if its spec names any. */
+static void own_vars(struct mu_task *t)
+{
+    struct mu_work_item *k = t->work;
+    struct mu_fleet *f = t->f;
+    mu_bytes spec = t->texts ? t->texts->spec : k->job.spec;
+    if (!f->opts.environments || !mu_spec_is_live(spec) ||
+        mu_bytes_find(spec, MU_B("\"envNames\":[\"")) < 0) {
+        k->job_read = true;
+        mu_work_next(t);
+        return;
+    }
+    k->own_vars = (struct mu_session_vars){.read = {.loop = f->opts.core},
+                                           .org_id = mu_str(t->org_id),
+                                           .session = t->id,
+                                           .each = take_own_var,
+                                           .arg = k,
+                                           .done = own_vars_read,
+                                           .ctx = k};
+    k->reading = true;
+    if (mu_session_vars_read(f->opts.environments, &k->own_vars) < 0) {
+        k->reading = false;
+        mu_work_retry(t);
+    }
+}
+
 static void vars_read(struct mu_env_read *op, int result)
 {
     struct mu_work_item *k = op->ctx;
@@ -48,8 +114,7 @@ static void vars_read(struct mu_env_read *op, int result)
     }
     struct mu_task *t = k->t;
     if (result == 0) {
-        k->job_read = true;
-        mu_work_next(t);
+        own_vars(t);
     } else if (result == MU_E_NOT_FOUND) {
         k->job_read = true;
         mu_work_fail(t, MU_END_WORKSPACE_ERROR, "environment_gone",
@@ -75,8 +140,9 @@ static void texts_there(struct mu_task *t, mu_bytes environment_id, mu_bytes sna
     }
     if (!f->opts.environments || !has_vars(snapshot) ||
         mu_id_parse(environment_id, "env_", &env) < 0) {
-        k->job_read = true;
-        mu_work_next(t);
+        mu_arena_fini(&k->vars_arena); /* what a read before this one had begun with */
+        k->n_vars = 0;
+        own_vars(t);
         return;
     }
     k->vars = (struct mu_env_read){.read = {.loop = f->opts.core},
@@ -184,6 +250,7 @@ static bool fill(struct mu_task *t, struct mu_order *o)
     job->model = dup_text(a, x->model, &ok);
     job->skill = dup_text(a, x->skill, &ok);
     job->config = dup_text(a, x->spec, &ok);
+    job->live = mu_spec_is_live(x->spec);
     job->environment_id = dup_text(a, x->environment_id, &ok);
     job->created_ms = x->created_ms;
     job->vars = mu_arena_calloc(a, (k->n_vars + 1) * sizeof *job->vars);

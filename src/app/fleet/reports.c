@@ -170,6 +170,13 @@ static void by_worker(struct mu_worker *w, struct mu_report *r)
             mu_metric_add(w->f->ignored, 1);
         }
         break;
+    case MU_REPORT_DID:
+    case MU_REPORT_RUNNER:
+    case MU_REPORT_TERMINAL:
+        if (!mu_runner_report(w, t, r)) {
+            mu_metric_add(w->f->ignored, 1);
+        }
+        break;
     case MU_REPORT_ALIVE:
         break;
     }

@@ -240,11 +240,13 @@ static void create_here(struct mu_post *post)
     mu_fleet_pump_now(f);
 }
 
-/* Whether memory may run ahead of the commit: not when it may turn out to be a repetition, nor when
- * the core loop would have much to hash. */
+/* Whether memory may run ahead of the commit: not when it may turn out to be a repetition or one
+ * too many, when what the assignment says is read from the database, nor when the core loop would
+ * have much to hash. */
 static bool runs_ahead(const struct mu_session_create *op)
 {
-    return !op->idem_key.ptr && !op->check_dup && op->body.len <= DIRECT_BODY;
+    return !op->idem_key.ptr && !op->check_dup && !op->org_limit && !op->n_vars &&
+           op->body.len <= DIRECT_BODY;
 }
 
 int mu_fleet_create(struct mu_fleet *f, struct mu_session_create *op)
@@ -255,6 +257,7 @@ int mu_fleet_create(struct mu_fleet *f, struct mu_session_create *op)
         return r;
     }
     t->create = op;
+    op->needs |= mu_spec_is_live(op->spec) ? MU_NEED_LIVE : 0;
     t->needs = op->needs;
     op->after = t;
     op->after_done = created;

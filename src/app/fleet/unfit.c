@@ -109,3 +109,45 @@ void mu_task_note_forget(struct mu_task *t)
         t->note = NULL;
     }
 }
+
+/* --- for whoever asks --- */
+
+static enum mu_waits why_waiting(const struct mu_task *t)
+{
+    if (t->pin && !t->pin->ready) {
+        return MU_WAITS_PINNED;
+    }
+    int64_t lacks = lacking(t);
+    return lacks < 0                   ? MU_WAITS_WORKER
+           : lacks & MU_NEED_HARNESSES ? MU_WAITS_HARNESS
+           : lacks                     ? MU_WAITS_FEATURE
+                                       : MU_WAITS_CAPACITY;
+}
+
+static void answer(struct mu_post *post)
+{
+    struct mu_fleet_look *op = MU_CONTAINER(post, struct mu_fleet_look, post);
+    op->done(op);
+}
+
+static void look(struct mu_post *post)
+{
+    struct mu_fleet_look *op = MU_CONTAINER(post, struct mu_fleet_look, post);
+    const struct mu_task *t = mu_map_get(&op->fleet->tasks, mu_id_bytes(&op->id));
+    op->waits = MU_WAITS_NOT;
+    op->unreachable = false;
+    if (t && !t->work && t->state <= MU_ST_CLAIMED) {
+        op->waits = why_waiting(t);
+    } else if (t && t->work) {
+        op->unreachable = !t->work->w || !t->work->w->attached;
+    }
+    op->post.fn = answer;
+    mu_loop_post(op->loop, &op->post);
+}
+
+void mu_fleet_look(struct mu_fleet *f, struct mu_fleet_look *op)
+{
+    op->fleet = f;
+    op->post.fn = look;
+    mu_loop_post(f->opts.core, &op->post);
+}

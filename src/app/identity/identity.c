@@ -190,6 +190,8 @@ static int resolve_key(struct mu_identity *id, const char *hash, struct mu_princ
     struct mu_key_entry *e = mu_map_get(&id->keys, mu_str(hash));
     if (e && e->live && (e->expires_ms == 0 || e->expires_ms > now_ms)) {
         memcpy(ret->org_id, e->org_id, sizeof ret->org_id);
+        ret->role = e->role;
+        ret->key = e->id;
         mu_key_used(id, e, now_ms);
         r = 0;
     }
@@ -237,6 +239,7 @@ int mu_identity_resolve(struct mu_identity *id, mu_bytes token, struct mu_princi
     } else if (!p.admin && (!listed || mu_bytes_starts(token, MU_B("adm_")))) {
         r = MU_E_UNAUTHORIZED; /* an admin key that was replaced is nobody's */
     } else {
+        p.role = p.admin ? MU_ROLE_ADMIN : MU_ROLE_OPERATOR;
         snprintf(p.org_id, sizeof p.org_id, "tok_%.32s", p.token_hash);
         snprintf(p.uid, sizeof p.uid, "%s", p.token_hash);
         /* the administrator is let in however many tenants there are */

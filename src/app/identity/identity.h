@@ -27,13 +27,23 @@ struct mu_tenant {
     _Atomic int64_t bucket; /* request budget: theoretical arrival time in microseconds (GCRA) */
 };
 
+/* What a caller may do in its org; stored (credentials.role). */
+enum mu_role {
+    MU_ROLE_VIEWER = 1, /* reads */
+    MU_ROLE_OPERATOR,   /* makes and steers what is the org's */
+    MU_ROLE_ORG_ADMIN,  /* workers, limits and settings of the org too */
+    MU_ROLE_ADMIN,      /* of the platform: the admin key; never stored */
+};
+
 struct mu_principal {
     bool admin;
+    enum mu_role role; /* 0: a worker's key, a session token */
     char org_id[MU_ORG_LEN +
                 1]; /* "tok_" + 32 hex for bare tokens and the admin key; the key's org for sk_… */
     char uid[MU_UID_LEN + 1]; /* what the run object shows as creator.uid: the token's hash, or the
                                  org of the key */
     char token_hash[65];      /* "" for issued keys */
+    struct mu_id key;         /* of an issued key; else empty */
     struct mu_tenant *tenant; /* NULL for a worker's key */
     const char *worker;       /* a worker's key: the one worker id that it may use, else NULL */
     struct mu_id run;         /* a session token: the one session that it may touch, else empty */
@@ -110,17 +120,19 @@ void mu_identity_org_stored(const struct mu_principal *p);
 struct mu_key {
     struct mu_id id;
     mu_bytes name, org_id, tenant, prefix; /* tenant: the org's name */
+    enum mu_role role;
     int64_t created_ms, expires_ms, revoked_ms, last_used_ms;
 };
 /* Creates a key for the org named `tenant` (made when new). op->token is the only time that the
  * token is seen. `done` runs on unit.loop: result 0, MU_E_EXISTS (a live key of that name), or a
- * writer code. The caller fills unit.loop, name, tenant, expires_ms (0 = never), done, ctx; names
- * must live until done(). */
+ * writer code. The caller fills unit.loop, name, tenant, role, expires_ms (0 = never), done, ctx;
+ * names must live until done(). */
 struct mu_key_entry;
 struct mu_key_op {
     struct mu_unit unit;
     struct mu_identity *identity;
     mu_bytes name, tenant;
+    enum mu_role role; /* 0 = operator */
     int64_t expires_ms;
     struct mu_id id;        /* create: out; revoke: in */
     char token[3 + 64 + 1]; /* out: "sk_" + 64 hex */

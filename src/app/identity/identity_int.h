@@ -13,6 +13,7 @@ struct mu_key_entry {
     char hash[65]; /* the map's key */
     struct mu_id id;
     char org_id[MU_ORG_LEN + 1];
+    enum mu_role role;
     int64_t expires_ms; /* 0 = never */
     bool live;          /* false: its row is not committed yet */
     _Atomic int64_t used_ms;

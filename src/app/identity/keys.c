@@ -10,13 +10,13 @@ enum { USED_EVERY_MS = 60000, LIST_MAX = 1000, PREFIX_LEN = 9 };
 
 static const struct mu_stmt load_keys = {
     "keys_load", "ii",
-    "SELECT id, hash, org_id, expires_ms, last_used_ms FROM credentials"
+    "SELECT id, hash, org_id, expires_ms, last_used_ms, role FROM credentials"
     " WHERE kind = $1 AND revoked_ms IS NULL AND (expires_ms IS NULL OR expires_ms > $2)",
     NULL};
 static const struct mu_stmt list_keys = {
     "keys_list", "ii",
     "SELECT c.id, c.name, c.org_id, o.name, c.prefix, c.created_ms, c.expires_ms, c.revoked_ms,"
-    " c.last_used_ms FROM credentials c LEFT JOIN orgs o ON o.id = c.org_id"
+    " c.last_used_ms, c.role FROM credentials c LEFT JOIN orgs o ON o.id = c.org_id"
     " WHERE c.kind = $1 ORDER BY c.created_ms DESC, c.id DESC LIMIT $2",
     NULL};
 static const struct mu_stmt live_named = {
@@ -31,9 +31,9 @@ static const struct mu_stmt insert_org = {
     "org_issued", "titi", "INSERT INTO orgs (id, kind, name, created_ms) VALUES ($1, $2, $3, $4)",
     NULL};
 static const struct mu_stmt insert_key = {
-    "key_insert", "tittttii",
-    "INSERT INTO credentials (id, kind, hash, prefix, name, org_id, created_ms, expires_ms)"
-    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    "key_insert", "tittttiii",
+    "INSERT INTO credentials (id, kind, hash, prefix, name, org_id, created_ms, expires_ms, role)"
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     NULL};
 static const struct mu_stmt revoke_key = {
     "key_revoke", "tii",
@@ -64,6 +64,7 @@ static int load_row(void *arg, struct mu_row *row)
     copy_text(e->hash, sizeof e->hash, mu_row_bytes(row, 1));
     copy_text(e->org_id, sizeof e->org_id, mu_row_bytes(row, 2));
     e->expires_ms = mu_row_i64(row, 3);
+    e->role = (enum mu_role)mu_row_i64(row, 5);
     atomic_init(&e->used_ms, mu_row_i64(row, 4));
     e->live = true;
     int r = mu_map_put(&id->keys, mu_str(e->hash), e);
@@ -150,7 +151,7 @@ static int create_run(struct mu_unit *u, struct mu_tx *tx)
     r = MU_TX_SEND(tx, &insert_key, 1, MU_VT(mu_id_bytes(&op->id)), MU_VI(MU_CRED_KEY),
                    MU_VT(mu_str(op->hash)), MU_VT(mu_bytes_head(mu_str(op->token), PREFIX_LEN)),
                    MU_VT(op->name), MU_VT(mu_id_bytes(&op->org)), MU_VI(op->now_ms),
-                   MU_VIOPT(op->expires_ms));
+                   MU_VIOPT(op->expires_ms), MU_VI(op->role));
     return MU_MIN(r, 0);
 }
 
@@ -173,6 +174,7 @@ static void create_done(struct mu_unit *u, int result)
     } else {
         pthread_rwlock_wrlock(&op->identity->lock);
         copy_text(e->org_id, sizeof e->org_id, mu_id_bytes(&op->org));
+        e->role = op->role;
         e->live = true;
         pthread_rwlock_unlock(&op->identity->lock);
     }
@@ -229,6 +231,7 @@ static int reserve_entry(struct mu_identity *id, struct mu_key_op *op)
 int mu_key_create(struct mu_identity *id, struct mu_key_op *op)
 {
     op->identity = id;
+    op->role = op->role ? op->role : MU_ROLE_OPERATOR;
     op->now_ms = mu_env_wall_ms(id->env);
     op->id = mu_id_new(id->env, NULL);
     op->new_org = mu_id_new(id->env, NULL);
@@ -317,6 +320,7 @@ static int list_row(void *arg, struct mu_row *row)
     k->expires_ms = mu_row_i64(row, 6);
     k->revoked_ms = mu_row_i64(row, 7);
     k->last_used_ms = mu_row_i64(row, 8);
+    k->role = (enum mu_role)mu_row_i64(row, 9);
     return k->name.ptr && k->org_id.ptr && k->tenant.ptr && k->prefix.ptr ? 0 : -ENOMEM;
 }
 

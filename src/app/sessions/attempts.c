@@ -18,23 +18,31 @@ static const struct mu_stmt q_attempt = {
     "INSERT INTO attempts (session_id, epoch, execution_id, kind, worker_id, conn, server_slot, "
     "state, lease_ms, offered_ms, token_hash) VALUES ($1, $2, $3, 2, $4, $5, 1, 10, $6, $7, $8)",
     NULL};
+/* From its first preparation on. */
+#define OWN_DEADLINE                                                                               \
+    "coalesce(run_deadline_ms, CASE WHEN limit_ms > 0 THEN CAST($5 AS BIGINT) + limit_ms END)"
 static const struct mu_stmt q_step = {
     "step", "tiiii",
-    "UPDATE sessions SET state = $3, deadline_ms = $4, updated_ms = $5, running_ms = CASE WHEN $3 "
-    "= 60 THEN coalesce(running_ms, $5) ELSE running_ms END, rev = rev + 1 WHERE id = $1 AND epoch "
-    "= $2 AND state BETWEEN 30 AND 59 AND state < $3",
+    "UPDATE sessions SET state = $3, deadline_ms = CASE WHEN " OWN_DEADLINE
+    " < $4 THEN " OWN_DEADLINE " ELSE CAST($4 AS BIGINT) END, run_deadline_ms = " OWN_DEADLINE
+    ", updated_ms = $5, running_ms "
+    "= CASE WHEN $3 = 60 THEN coalesce(running_ms, $5) ELSE running_ms END, rev = rev + 1 WHERE id "
+    "= $1 AND epoch = $2 AND state BETWEEN 30 AND 59 AND state < $3",
     NULL};
 static const struct mu_stmt q_ack = {
     "ack", "tiiii",
     "UPDATE attempts SET state = $3, acked_ms = coalesce(acked_ms, $4), lease_ms = $5 WHERE "
     "session_id = $1 AND epoch = $2 AND ended_ms IS NULL",
     NULL};
-static const struct mu_stmt q_requeue = {
-    "requeue", "tiiii",
-    "UPDATE sessions SET state = 22, worker_id = NULL, epoch = epoch + 1, tries = tries + $5, "
-    "deadline_ms = $4, updated_ms = $3, rev = rev + 1 WHERE id = $1 AND epoch = $2 AND state "
-    "BETWEEN 30 AND 50 AND stop_ms IS NULL",
-    NULL};
+/* What it waited for people does not count as time that it ran. */
+#define REQUEUE(states)                                                                            \
+    "UPDATE sessions SET state = 22, worker_id = NULL, epoch = epoch + 1, tries = tries + $5, "    \
+    "deadline_ms = $4, updated_ms = $3, rev = rev + 1, run_deadline_ms = CASE WHEN wait_ms IS "    \
+    "NULL THEN run_deadline_ms ELSE run_deadline_ms + ($3 - wait_ms) END, wait_ms = NULL, "        \
+    "paused_ms = NULL WHERE id = $1 AND epoch = $2 AND state BETWEEN " states " AND stop_ms IS "   \
+    "NULL"
+static const struct mu_stmt q_requeue = {"requeue", "tiiii", REQUEUE("30 AND 50"), NULL};
+static const struct mu_stmt q_requeue_ran = {"requeue_ran", "tiiii", REQUEUE("30 AND 70"), NULL};
 static const struct mu_stmt q_attempt_void = {
     "attempt_void", "tiiit",
     "UPDATE attempts SET state = 90, outcome = $3, ended_ms = $4, reason = $5 WHERE session_id = "
@@ -99,7 +107,7 @@ static int run_offer(struct mu_unit *u, struct mu_tx *tx)
         r = MU_TX_SEND(tx, &q_note_text, 1, MU_VT(id), MU_VT(MU_B("")), MU_VI(op->now_ms));
     }
     return r < 0 ? r
-                 : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""),
+                 : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B("system"),
                                MU_B("{\"from\":22,\"to\":30}"));
 }
 
@@ -138,7 +146,7 @@ static int run_step(struct mu_unit *u, struct mu_tx *tx)
     }
     char data[64];
     snprintf(data, sizeof data, "{\"from\":%d,\"to\":%d}", op->from, op->to);
-    return r < 0 ? r : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""), mu_str(data));
+    return r < 0 ? r : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B("runner"), mu_str(data));
 }
 
 static void stepped(struct mu_unit *u, int result)
@@ -161,10 +169,14 @@ static int run_requeue(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_session_requeue *op = MU_CONTAINER(u, struct mu_session_requeue, unit);
     mu_bytes id = mu_id_bytes(&op->id);
+    struct mu_open open;
     int r = mu_tx_stream(tx, id, 1);
     if (r >= 0) {
-        r = MU_TX_SEND(tx, &q_requeue, 1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->now_ms),
-                       MU_VI(op->deadline_ms), MU_VI(op->counts));
+        r = mu_session_open_read(tx, id, &open);
+    }
+    if (r >= 0) {
+        r = MU_TX_SEND(tx, op->ran ? &q_requeue_ran : &q_requeue, 1, MU_VT(id), MU_VI(op->epoch),
+                       MU_VI(op->now_ms), MU_VI(op->deadline_ms), MU_VI(op->counts));
     }
     if (r >= 0) {
         r = MU_TX_SEND(tx, &q_attempt_void, -1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->outcome),
@@ -173,7 +185,10 @@ static int run_requeue(struct mu_unit *u, struct mu_tx *tx)
     if (r >= 0) {
         r = MU_TX_SEND(tx, &mu_q_chunks_drop, -1, MU_VT(id));
     }
-    return r < 0 ? r : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""), mu_str(op->event));
+    if (r >= 0) {
+        r = mu_session_close_open(tx, id, &open, op->now_ms, true);
+    }
+    return r < 0 ? r : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B("system"), mu_str(op->event));
 }
 
 static void requeued(struct mu_unit *u, int result)
@@ -208,7 +223,7 @@ static int run_note(struct mu_unit *u, struct mu_tx *tx)
     if (r >= 0) {
         r = MU_TX_SEND(tx, &q_note_text, 1, MU_VT(id), MU_VT(mu_str(op->text)), MU_VI(op->now_ms));
     }
-    return r < 0 ? r : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""), mu_str(op->event));
+    return r < 0 ? r : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B("system"), mu_str(op->event));
 }
 
 static void noted(struct mu_unit *u, int result)

@@ -38,8 +38,9 @@ struct mu_session_step {
 };
 MU_MUST_USE int mu_session_step(struct mu_sessions *s, struct mu_session_step *op);
 
-/* 30, 40 or 50 -> 22 at its old place: refused, not confirmed, unsent, lost. MU_E_STALE also when a
- * stop was accepted: then it has to end. */
+/* 30, 40 or 50 (or, `ran`, also 60, 64, 70) -> 22 at its old place: refused, not confirmed, unsent,
+ * lost. MU_E_STALE also when a stop was accepted: then it has to end. Its gates are cancelled; the
+ * turn under way waits again. */
 struct mu_session_requeue {
     struct mu_unit unit;
     struct mu_sessions *sessions;
@@ -48,6 +49,7 @@ struct mu_session_requeue {
     int64_t now_ms, deadline_ms;
     int from;
     bool counts; /* as an execution that was lost */
+    bool ran;    /* it may run again although it began */
     enum mu_attempt_outcome outcome;
     const char *reason; /* a sentence without quotes: shown, and kept with the attempt */
     void (*done)(struct mu_session_requeue *op, int result);

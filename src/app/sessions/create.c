@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "app/sessions/sessions_int.h"
+#include "app/sessions/statements_int.h"
 #include "base/encode.h"
 
 enum {
@@ -10,7 +11,8 @@ enum {
     SEARCH_PROMPT = 1024,
     DUP_WINDOW_MS = 180000,
     IDEM_KEEP_MS = 24 * 3600 * 1000,
-    OP_CREATE = 1,
+    OP_CREATE = 1,     /* of the Oz API; … */
+    OP_CREATE_IN = 10, /* … and, with their number, of the other views */
     DATA_MAX = 96,
 };
 
@@ -28,22 +30,34 @@ static const struct mu_stmt q_idem_get = {
     "sessions s ON s.id = i.subject_id "
     "WHERE i.org_id = $1 AND i.op = $2 AND i.key = $3",
     NULL};
-static const struct mu_stmt q_dup = {"dup", "ttb",
+static const struct mu_stmt q_dup = {"dup", "ttbi",
                                      "SELECT r.id, r.state, r.outcome FROM (SELECT id, state, "
-                                     "outcome FROM sessions WHERE org_id = $1 AND id >= $2 "
+                                     "outcome FROM sessions WHERE org_id = $1 AND view = $4 AND "
+                                     "id >= $2 "
                                      "ORDER BY id DESC LIMIT 2000) r JOIN session_specs p ON "
                                      "p.session_id = r.id WHERE p.body_hash = $3 "
                                      "ORDER BY r.id DESC LIMIT 1",
                                      NULL};
 static const struct mu_stmt q_create = {
-    "create", "tttiiittttttttiiti",
+    "create", "tttiiittttttttiitiiiitt",
     "INSERT INTO sessions (id, org_id, creator, view, mode, source, state, route, harness, model, "
     "name, title, skill, "
     "environment_id, conversation_id, schedule_id, queued_ms, deadline_ms, created_ms, updated_ms, "
-    "pin_worker_id, needs) "
-    "VALUES ($1, $2, $3, 1, 1, $4, "
-    "$5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $15, $15, $17, $18)",
+    "pin_worker_id, needs, limit_ms, parent_id, restore_id) "
+    "VALUES ($1, $2, $3, $19, $20, $4, "
+    "$5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $15, $15, $17, $18, $21, $22, $23)",
     NULL};
+/* Two creates at the limit minus one must not both see room. */
+static const struct mu_stmt q_org_lock = {"org_lock", "t", "",
+                                          "SELECT pg_advisory_xact_lock(hashtextextended($1, 1))"};
+/* SQLite would go through all that the org ever had. */
+#define ORG_LIVE(indexed)                                                                          \
+    "SELECT count(*) FROM (SELECT 1 FROM sessions" indexed                                         \
+    " WHERE org_id = $1 AND ended_ms IS NULL AND state <> " MU_SQL(                                \
+        MU_ST_HIBERNATED) " AND state <> " MU_SQL(MU_ST_PARKED) " AND view BETWEEN 2 AND 3 LIMIT " \
+                                                                "$2) x"
+static const struct mu_stmt q_org_live = {"org_live", "ti",
+                                          ORG_LIVE(" INDEXED BY sessions_counted"), ORG_LIVE("")};
 static const struct mu_stmt q_spec = {
     "spec", "tbittttt",
     "INSERT INTO session_specs (session_id, body_hash, prompt_bytes, prompt_head, search, spec, "
@@ -55,6 +69,11 @@ static const struct mu_stmt q_file = {
     "INSERT INTO files (id, org_id, session_id, kind, name, media_type, bytes, sha256, created_ms) "
     "VALUES ($1, $2, $3, 1, $4, "
     "$5, $6, $7, $8)",
+    NULL};
+static const struct mu_stmt q_var = {
+    "secret_ses", "ttttti",
+    "INSERT INTO secrets (id, org_id, scope, scope_id, name, readable, value, updated_ms) VALUES "
+    "($1, $2, 3, $3, $4, 0, $5, $6)",
     NULL};
 static const struct mu_stmt q_tick_take = {
     "sched_take", "tii",
@@ -97,15 +116,15 @@ static int answer_existing(struct mu_session_create *op, struct mu_tx *tx)
 {
     mu_bytes org = mu_str(op->who->org_id);
     struct found f = {.state = 0};
+    int kind = op->view == MU_VIEW_OZ ? OP_CREATE : OP_CREATE_IN + op->view;
     if (op->idem_key.ptr) {
-        int r =
-            MU_TX_RUN(tx, &q_idem, NULL, NULL, MU_VT(org), MU_VI(OP_CREATE), MU_VT(op->idem_key),
-                      MU_VT(mu_str(op->hash_hex)), MU_VT(mu_id_bytes(&op->id)),
-                      MU_VI(op->now_ms + IDEM_KEEP_MS), MU_VI(op->now_ms));
+        int r = MU_TX_RUN(tx, &q_idem, NULL, NULL, MU_VT(org), MU_VI(kind), MU_VT(op->idem_key),
+                          MU_VT(mu_str(op->hash_hex)), MU_VT(mu_id_bytes(&op->id)),
+                          MU_VI(op->now_ms + IDEM_KEEP_MS), MU_VI(op->now_ms));
         if (r != 0) {
             return r < 0 ? r : 0;
         }
-        r = MU_TX_RUN(tx, &q_idem_get, take_found, &f, MU_VT(org), MU_VI(OP_CREATE),
+        r = MU_TX_RUN(tx, &q_idem_get, take_found, &f, MU_VT(org), MU_VI(kind),
                       MU_VT(op->idem_key));
         if (r < 0) {
             return r;
@@ -123,7 +142,7 @@ static int answer_existing(struct mu_session_create *op, struct mu_tx *tx)
     } else if (op->check_dup) {
         struct mu_id from = mu_id_floor(op->now_ms - DUP_WINDOW_MS);
         int r = MU_TX_RUN(tx, &q_dup, take_dup, &f, MU_VT(org), MU_VT(mu_id_bytes(&from)),
-                          MU_VB(mu_bytes_of((const char *)op->hash.bytes, 16)));
+                          MU_VB(mu_bytes_of((const char *)op->hash.bytes, 16)), MU_VI(op->view));
         if (r <= 0) {
             return r;
         }
@@ -141,12 +160,13 @@ static int insert_session(struct mu_session_create *op, struct mu_tx *tx)
 {
     mu_bytes id = mu_id_bytes(&op->id);
     mu_bytes org = mu_str(op->who->org_id);
-    int r = MU_TX_SEND(tx, &q_create, 1, MU_VT(id), MU_VT(org), MU_VT(mu_str(op->who->uid)),
-                       MU_VI(op->source), MU_VI(op->state), MU_VI(op->route), MU_VT(op->harness),
-                       MU_VT(op->model), MU_VT(op->name), MU_VT(op->title), MU_VT(op->skill),
-                       MU_VTOPT(op->environment_id), MU_VTOPT(op->conversation_id),
-                       MU_VTOPT(op->schedule_id), MU_VI(op->now_ms), MU_VI(op->deadline_ms),
-                       MU_VTOPT(op->pin_worker_id), MU_VI(op->needs));
+    int r = MU_TX_SEND(
+        tx, &q_create, 1, MU_VT(id), MU_VT(org), MU_VT(mu_str(op->who->uid)), MU_VI(op->source),
+        MU_VI(op->state), MU_VI(op->route), MU_VT(op->harness), MU_VT(op->model), MU_VT(op->name),
+        MU_VT(op->title), MU_VT(op->skill), MU_VTOPT(op->environment_id),
+        MU_VTOPT(op->conversation_id), MU_VTOPT(op->schedule_id), MU_VI(op->now_ms),
+        MU_VI(op->deadline_ms), MU_VTOPT(op->pin_worker_id), MU_VI(op->needs), MU_VI(op->view),
+        MU_VI(op->mode), MU_VI(op->limit_ms), MU_VTOPT(op->parent_id), MU_VTOPT(op->restore_id));
     if (r < 0) {
         return r;
     }
@@ -160,7 +180,59 @@ static int insert_session(struct mu_session_create *op, struct mu_tx *tx)
                        MU_VT(f->name), MU_VT(f->media_type), MU_VI(f->bytes),
                        MU_VT(mu_str(f->sha256.text)), MU_VI(op->now_ms));
     }
+    for (size_t i = 0; r >= 0 && i < op->n_vars; i++) {
+        const struct mu_sealed_var *v = &op->vars[i];
+        r = MU_TX_SEND(tx, &q_var, 1, MU_VT(mu_id_bytes(&v->id)), MU_VT(org), MU_VT(id),
+                       MU_VT(v->name), MU_VT(v->value), MU_VI(op->now_ms));
+    }
     return r;
+}
+
+static int take_tick(struct mu_session_create *op, struct mu_tx *tx)
+{
+    int r = MU_TX_RUN(tx, &q_tick_take, NULL, NULL, MU_VT(op->tick->schedule_id),
+                      MU_VI(op->tick->tick_ms), MU_VIOPT(op->tick->next_ms));
+    if (r <= 0) {
+        return r < 0 ? r : MU_E_STALE;
+    }
+    return MU_TX_SEND(tx, &q_tick, 1, MU_VT(op->tick->schedule_id), MU_VI(op->tick->tick_ms),
+                      MU_VT(mu_id_bytes(&op->id)));
+}
+
+static int lock_org(struct mu_session_create *op, struct mu_tx *tx)
+{
+    if (op->org_limit <= 0 || mu_db_engine(mu_tx_db(tx)) != MU_DB_PG) {
+        return 0; /* SQLite has one writer */
+    }
+    return MU_TX_RUN(tx, &q_org_lock, NULL, NULL, MU_VT(mu_str(op->who->org_id)));
+}
+
+static int check_org_limit(struct mu_session_create *op, struct mu_tx *tx)
+{
+    int64_t n = 0;
+    if (op->org_limit <= 0) {
+        return 0;
+    }
+    int r = MU_TX_RUN(tx, &q_org_live, mu_row_take_i64, &n, MU_VT(mu_str(op->who->org_id)),
+                      MU_VI(op->org_limit));
+    return r < 0 ? r : n >= op->org_limit ? MU_E_LIMIT : 0;
+}
+
+static int create_events(struct mu_session_create *op, struct mu_tx *tx)
+{
+    bool turn = op->first_turn != NULL;
+    struct mu_actor by = mu_actor_of(op->who);
+    char data[64];
+    int n = snprintf(data, sizeof data, "{\"to\":%d", op->state);
+    if (op->mode == MU_MODE_INTERACTIVE) {
+        n += snprintf(data + n, sizeof data - (size_t)n, ",\"mode\":%d", op->mode);
+    }
+    snprintf(data + n, sizeof data - (size_t)n, "}");
+    int r = mu_tx_stream_new(tx, mu_id_bytes(&op->id), mu_str(op->who->org_id), turn ? 2 : 1);
+    if (r >= 0) {
+        r = mu_tx_event(tx, MU_EV_CREATED, op->now_ms, mu_str(by.text), mu_str(data));
+    }
+    return r < 0 || !turn ? r : mu_turn_first(tx, op);
 }
 
 static int run_create(struct mu_unit *u, struct mu_tx *tx)
@@ -170,7 +242,10 @@ static int run_create(struct mu_unit *u, struct mu_tx *tx)
     op->id = op->fresh;
     op->state = op->route == MU_ROUTE_PROVIDER ? MU_ST_QUEUED : MU_ST_QUEUED_WORKER;
     op->outcome = MU_OUT_LIVE;
-    int r = mu_identity_store_org(tx, op->who, op->now_ms);
+    int r = lock_org(op, tx);
+    if (r >= 0) {
+        r = mu_identity_store_org(tx, op->who, op->now_ms);
+    }
     if (r < 0) {
         return r;
     }
@@ -181,25 +256,15 @@ static int run_create(struct mu_unit *u, struct mu_tx *tx)
     if (op->over_limit) {
         return MU_E_LIMIT;
     }
-    if (op->tick) {
-        r = MU_TX_RUN(tx, &q_tick_take, NULL, NULL, MU_VT(op->tick->schedule_id),
-                      MU_VI(op->tick->tick_ms), MU_VIOPT(op->tick->next_ms));
-        if (r <= 0) {
-            return r < 0 ? r : MU_E_STALE;
-        }
-        r = MU_TX_SEND(tx, &q_tick, 1, MU_VT(op->tick->schedule_id), MU_VI(op->tick->tick_ms),
-                       MU_VT(mu_id_bytes(&op->id)));
-        if (r < 0) {
-            return r;
-        }
-    }
-    r = insert_session(op, tx);
-    if (r >= 0) {
-        r = mu_tx_stream_new(tx, mu_id_bytes(&op->id), mu_str(op->who->org_id), 1);
+    r = check_org_limit(op, tx);
+    if (r >= 0 && op->tick) {
+        r = take_tick(op, tx);
     }
     if (r >= 0) {
-        r = mu_tx_event(tx, MU_EV_CREATED, op->now_ms, MU_B(""),
-                        op->state == MU_ST_QUEUED ? MU_B("{\"to\":20}") : MU_B("{\"to\":22}"));
+        r = insert_session(op, tx);
+    }
+    if (r >= 0) {
+        r = create_events(op, tx);
     }
     return r < 0 ? r : 0;
 }
@@ -248,12 +313,18 @@ int mu_session_create(struct mu_sessions *s, struct mu_session_create *op)
         op->fresh = mu_id_new(s->opts.env, &op->now_ms);
     }
     op->id = op->fresh;
-    op->deadline_ms = op->now_ms + s->opts.pending_max_ms;
+    op->deadline_ms = op->now_ms + (op->queue_ms > 0 ? op->queue_ms : s->opts.pending_max_ms);
+    op->view = op->view ? op->view : MU_VIEW_OZ;
+    op->mode = op->mode ? op->mode : MU_MODE_TASK;
+    int r = mu_turn_first_ready(s, op);
+    if (r < 0) {
+        return r;
+    }
     op->prompt_head = mu_utf8_cut(op->prompt, PROMPT_HEAD);
     op->prompt_rest = mu_bytes_from(op->prompt, op->prompt_head.len);
     op->hash = mu_sha256_two(mu_str(op->who->org_id), op->body);
     mu_hex(op->hash.bytes, 16, op->hash_hex);
-    int r = build_search(op);
+    r = build_search(op);
     if (r < 0) {
         mu_buf_fini(&op->search_buf);
         return r;
@@ -276,3 +347,6 @@ int mu_session_create(struct mu_sessions *s, struct mu_session_create *op)
     }
     return r;
 }
+
+const struct mu_planned mu_create_planned[] = {
+    {&q_org_live, "sessions_counted"}, {&q_dup, "sessions_org"}, {NULL, NULL}};

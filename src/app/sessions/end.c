@@ -1,4 +1,4 @@
-/* Every way in which a session ends: reported, cancelled, recovered, deleted. Deadlines are in
+/* How a session ends: reported, recovered; and how it is deleted. Stops are in stop.c, deadlines in
  * sweep.c. */
 #include <stdio.h>
 
@@ -12,10 +12,12 @@ static const struct mu_stmt q_complete = {
     "END, outcome = CASE WHEN stop_ms "
     "IS NOT NULL THEN 2 ELSE CAST($8 AS BIGINT) END, end_reason = CASE WHEN stop_ms IS NOT NULL "
     "THEN end_reason ELSE CAST($4 AS "
-    "BIGINT) END, exit_code = $5, ended_ms = $6, updated_ms = $6, purge_ms = $7, tokens_in = $9, "
-    "tokens_out = $10, rev = rev + 1 "
+    "BIGINT) END, exit_code = $5, ended_ms = $6, updated_ms = $6, purge_ms = CASE WHEN held = 1 "
+    "THEN NULL ELSE CAST($7 AS BIGINT) END, tokens_in = CASE WHEN $9 > tokens_in THEN CAST($9 AS "
+    "BIGINT) ELSE tokens_in END, tokens_out = CASE WHEN $10 > tokens_out THEN CAST($10 AS BIGINT) "
+    "ELSE tokens_out END, paused_ms = NULL, wait_ms = NULL, rev = rev + 1 "
     "WHERE id = $1 AND epoch = $2 AND state BETWEEN 20 AND 80 RETURNING state, outcome, "
-    "stop_ms",
+    "stop_ms, end_reason",
     NULL};
 static const struct mu_stmt q_result = {
     "result", "ttttittiibt",
@@ -38,33 +40,8 @@ static const struct mu_stmt q_artifact = {
     "$2, $3, $4, $5, $6, $7) ON "
     "CONFLICT (session_id, dedupe) DO NOTHING",
     NULL};
-#define CANCEL_SET                                                                                 \
-    "UPDATE sessions SET state = CASE WHEN worker_id IS NULL THEN 90 ELSE 80 END, outcome = CASE " \
-    "WHEN worker_id IS NULL THEN 2 "                                                               \
-    "ELSE 0 END, end_reason = 2, stop_ms = $2, deadline_ms = $3, updated_ms = $2, rev = rev + 1, " \
-    "ended_ms = CASE WHEN worker_id "                                                              \
-    "IS NULL THEN CAST($2 AS BIGINT) END, purge_ms = CASE WHEN worker_id IS NULL THEN CAST($4 AS " \
-    "BIGINT) END WHERE id = $1 AND "                                                               \
-    "state < 80 "
-static const struct mu_stmt q_cancel = {
-    "cancel", "tiiit", CANCEL_SET "AND org_id = $5 RETURNING state, route, org_id", NULL};
-static const struct mu_stmt q_cancel_any = {"cancel_any", "tiii",
-                                            CANCEL_SET "RETURNING state, route, org_id", NULL};
-static const struct mu_stmt q_who = {
-    "who", "t",
-    "SELECT org_id, state, route, CASE WHEN worker_id IS NULL THEN 0 ELSE 1 END FROM sessions "
-    "WHERE id = $1",
-    NULL};
 static const struct mu_stmt q_is_live = {
     "is_live", "t", "SELECT 1 FROM sessions WHERE id = $1 AND ended_ms IS NULL", NULL};
-static const struct mu_stmt q_stopped_result = {
-    "stopped_result", "tti",
-    "INSERT INTO session_results (session_id, error_code, error_message, message_head, updated_ms) "
-    "VALUES ($1, 'cancelled', $2, "
-    "$2, $3) ON CONFLICT (session_id) DO UPDATE SET error_code = excluded.error_code, "
-    "error_message = excluded.error_message, "
-    "message_head = excluded.message_head, updated_ms = excluded.updated_ms",
-    NULL};
 static const struct mu_stmt q_attempt_reason = {
     "attempt_reason", "tit", "UPDATE attempts SET reason = $3 WHERE session_id = $1 AND epoch = $2",
     NULL};
@@ -79,7 +56,7 @@ static const struct mu_stmt q_requeue_run = {
     "rev = rev + 1 WHERE id = $1 AND epoch = $2 AND state = 60 AND stop_ms IS NULL RETURNING epoch",
     NULL};
 
-enum { STOP_GRACE_MS = 30000, HEAD_MAX = 4096, MESSAGE_MAX = 65536 };
+enum { HEAD_MAX = 4096, MESSAGE_MAX = 65536 };
 
 /* --- the reported end --- */
 
@@ -90,6 +67,7 @@ static int take_ended(void *arg, struct mu_row *row)
     op->got_state = (int)mu_row_i64(row, 0);
     op->got_outcome = (int)mu_row_i64(row, 1);
     op->got_stop = mu_row_i64(row, 2) != 0;
+    op->got_reason = (int)mu_row_i64(row, 3);
     return 0;
 }
 
@@ -135,16 +113,20 @@ static int store_result(struct mu_session_end *op, struct mu_tx *tx)
     return r;
 }
 
-static int end_events(struct mu_session_end *op, struct mu_tx *tx)
+static int end_events(struct mu_session_end *op, struct mu_tx *tx, int from)
 {
     int r = 0;
+    mu_bytes by = op->by_runner ? MU_B("runner") : MU_B("system");
     for (size_t i = 0; r >= 0 && i < op->n_artifacts; i++) {
-        r = mu_tx_event(tx, MU_EV_ARTIFACT, op->now_ms, MU_B(""), op->artifact_rows[i].data);
+        r = mu_tx_event(tx, MU_EV_ARTIFACT, op->now_ms, by, op->artifact_rows[i].data);
     }
-    char moved[64];
-    snprintf(moved, sizeof moved, "{\"to\":%d,\"outcome\":%d}", op->got_state, op->got_outcome);
+    const struct mu_state_change c = {.from = from,
+                                      .to = op->got_state,
+                                      .outcome = op->got_outcome,
+                                      .reason = mu_end_reason_name(op->got_reason),
+                                      .by = by};
     if (r >= 0) {
-        r = mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""), mu_str(moved));
+        r = mu_state_event(tx, op->now_ms, &c);
     }
     if (r < 0) {
         return r;
@@ -152,8 +134,10 @@ static int end_events(struct mu_session_end *op, struct mu_tx *tx)
     mu_buf_clear(&op->event);
     struct mu_json_w w = mu_json_w(&op->event);
     mu_jw_obj(&w);
-    mu_jw_ki64(&w, "to", op->got_state);
-    mu_jw_ki64(&w, "outcome", op->got_outcome);
+    mu_state_change_add(&w, &c);
+    if (op->has_exit_code) {
+        mu_jw_ki64(&w, "exit_code", op->exit_code);
+    }
     if (op->got_outcome != MU_OUT_CANCELLED && op->error_code) {
         mu_jw_key(&w, "error");
         mu_jw_obj(&w);
@@ -164,14 +148,18 @@ static int end_events(struct mu_session_end *op, struct mu_tx *tx)
     mu_jw_obj_end(&w);
     return op->event.failed
                ? op->event.failed
-               : mu_tx_event(tx, MU_EV_ENDED, op->now_ms, MU_B(""), mu_buf_bytes(&op->event));
+               : mu_tx_event(tx, MU_EV_ENDED, op->now_ms, by, mu_buf_bytes(&op->event));
 }
 
 static int run_end(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_session_end *op = MU_CONTAINER(u, struct mu_session_end, unit);
     mu_bytes id = mu_id_bytes(&op->id);
+    struct mu_open open;
     int r = mu_tx_stream(tx, id, 2 + (unsigned)op->n_artifacts);
+    if (r >= 0) {
+        r = mu_session_open_read(tx, id, &open);
+    }
     if (r < 0) {
         return r;
     }
@@ -197,7 +185,10 @@ static int run_end(struct mu_unit *u, struct mu_tx *tx)
     if (r >= 0) {
         r = store_result(op, tx);
     }
-    return r < 0 ? r : end_events(op, tx);
+    if (r >= 0) {
+        r = mu_session_close_open(tx, id, &open, op->now_ms, false);
+    }
+    return r < 0 ? r : end_events(op, tx, (int)open.state);
 }
 
 static int run_settle(struct mu_unit *u, struct mu_tx *tx)
@@ -259,116 +250,23 @@ int mu_session_end(struct mu_sessions *s, struct mu_session_end *op)
     return mu_writer_submit(s->opts.writer, &op->unit);
 }
 
-/* --- cancel --- */
-
-struct who {
-    char org[MU_ORG_LEN + 1];
-    int state, route;
-    bool attached; /* something may run it: a stop ends it only when that was told */
-};
-
-static int take_cancelled(void *arg, struct mu_row *row)
-{
-    struct mu_session_cancel *op = arg;
-    op->state = (int)mu_row_i64(row, 0);
-    op->route = (int)mu_row_i64(row, 1);
-    snprintf(op->org, sizeof op->org, "%.*s", MU_ARGS(mu_row_bytes(row, 2)));
-    return 0;
-}
-
-static int take_who(void *arg, struct mu_row *row)
-{
-    struct who *w = arg;
-    snprintf(w->org, sizeof w->org, "%.*s", MU_ARGS(mu_row_bytes(row, 0)));
-    w->state = (int)mu_row_i64(row, 1);
-    w->route = (int)mu_row_i64(row, 2);
-    w->attached = mu_row_i64(row, 3) != 0;
-    return 0;
-}
-
-/* MU_E_NOT_FOUND also for another tenant's session (G6). */
-static int look_up(struct mu_tx *tx, mu_bytes id, bool admin, mu_bytes org_id, struct who *ret)
-{
-    int r = MU_TX_RUN(tx, &q_who, take_who, ret, MU_VT(id));
-    if (r < 0) {
-        return r;
-    }
-    return r == 0 || (!admin && !mu_bytes_is(org_id, ret->org)) ? MU_E_NOT_FOUND : 0;
-}
-
-static int run_cancel(struct mu_unit *u, struct mu_tx *tx)
-{
-    struct mu_session_cancel *op = MU_CONTAINER(u, struct mu_session_cancel, unit);
-    mu_bytes id = mu_id_bytes(&op->id);
-    op->changed = false;
-    struct who who;
-    int r = look_up(tx, id, op->admin, op->org_id, &who);
-    if (r < 0) {
-        return r;
-    }
-    op->state = who.state;
-    op->route = who.route;
-    if (who.state >= 80) {
-        return 0;
-    }
-    int64_t purge = mu_sessions_purge_ms(op->sessions, op->now_ms);
-    r = mu_tx_stream(tx, id, who.attached ? 1 : 2);
-    if (r < 0) {
-        return r;
-    }
-    r = op->admin
-            ? MU_TX_RUN(tx, &q_cancel_any, take_cancelled, op, MU_VT(id), MU_VI(op->now_ms),
-                        MU_VI(op->now_ms + STOP_GRACE_MS), MU_VIOPT(purge))
-            : MU_TX_RUN(tx, &q_cancel, take_cancelled, op, MU_VT(id), MU_VI(op->now_ms),
-                        MU_VI(op->now_ms + STOP_GRACE_MS), MU_VIOPT(purge), MU_VT(op->org_id));
-    if (r <= 0) {
-        return r < 0 ? r : MU_E_STALE;
-    }
-    op->changed = true;
-    char data[64];
-    snprintf(data, sizeof data, "{\"from\":%d,\"to\":%d,\"outcome\":%d}", who.state, op->state,
-             op->state == 90 ? 2 : 0);
-    r = mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""), mu_str(data));
-    if (r < 0 || op->state != MU_ST_COMPLETED) {
-        return r;
-    }
-    r = MU_TX_SEND(tx, &q_stopped_result, -1, MU_VT(id), MU_VT(MU_B("Cancelled")),
-                   MU_VI(op->now_ms));
-    return r < 0 ? r
-                 : mu_tx_event(tx, MU_EV_ENDED, op->now_ms, MU_B(""),
-                               MU_B("{\"to\":90,\"outcome\":2}"));
-}
-
-static void cancel_done(struct mu_unit *u, int result)
-{
-    struct mu_session_cancel *op = MU_CONTAINER(u, struct mu_session_cancel, unit);
-    if (result >= 0 && op->changed) {
-        mu_sessions_note_stop(op->sessions, mu_str(op->org));
-    }
-    if (result >= 0 && op->changed && op->state == MU_ST_COMPLETED) {
-        mu_sessions_note_end(op->sessions, mu_str(op->org), MU_OUT_CANCELLED);
-    }
-    if (op->after_done) {
-        op->after_done(op, result);
-    }
-    op->done(op, result);
-}
-
-int mu_session_cancel(struct mu_sessions *s, struct mu_session_cancel *op)
-{
-    op->sessions = s;
-    op->now_ms = mu_sessions_now(s);
-    return mu_session_submit(s, &op->unit, &op->id, run_cancel, cancel_done);
-}
-
 /* --- delete --- */
 
 int mu_session_delete_parts(struct mu_tx *tx, mu_bytes id)
 {
     static const struct mu_stmt parts[] = {
+        {"del_votes", "t",
+         "DELETE FROM gate_votes WHERE gate_id IN (SELECT id FROM gates WHERE session_id = $1)",
+         NULL},
+        {"del_gates", "t", "DELETE FROM gates WHERE session_id = $1", NULL},
+        {"del_turns", "t", "DELETE FROM turns WHERE session_id = $1", NULL},
+        {"del_segments", "t", "DELETE FROM segments WHERE session_id = $1", NULL},
+        {"del_recordings", "t", "DELETE FROM recordings WHERE session_id = $1", NULL},
+        {"del_checkpoints", "t", "DELETE FROM checkpoints WHERE session_id = $1", NULL},
         {"del_events", "t", "DELETE FROM events WHERE stream_id = $1", NULL},
         {"del_stream", "t", "DELETE FROM streams WHERE id = $1", NULL},
         {"del_artifacts", "t", "DELETE FROM artifacts WHERE session_id = $1", NULL},
+        {"del_vars", "t", "DELETE FROM secrets WHERE scope_id = $1 AND scope = 3", NULL},
         {"del_files", "t", "DELETE FROM files WHERE session_id = $1", NULL},
         {"del_chunks", "t", "DELETE FROM output_chunks WHERE session_id = $1", NULL},
         {"del_attempts", "t", "DELETE FROM attempts WHERE session_id = $1", NULL},
@@ -396,8 +294,8 @@ static int run_delete(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_session_delete *op = MU_CONTAINER(u, struct mu_session_delete, unit);
     mu_bytes id = mu_id_bytes(&op->id);
-    struct who who;
-    int r = look_up(tx, id, op->admin, op->org_id, &who);
+    struct mu_who who;
+    int r = mu_session_look_up(tx, id, op->admin, op->org_id, &who);
     if (r < 0) {
         return r;
     }
@@ -427,7 +325,8 @@ int mu_session_delete(struct mu_sessions *s, struct mu_session_delete *op)
 
 /* --- recovery at start --- */
 
-static int recover_end(struct mu_session_recover *op, struct mu_tx *tx, int state, int outcome)
+static int recover_end(struct mu_session_recover *op, struct mu_tx *tx, const struct mu_open *open,
+                       int state, int outcome)
 {
     mu_bytes id = mu_id_bytes(&op->id);
     bool stopped = outcome == MU_OUT_CANCELLED;
@@ -452,12 +351,18 @@ static int recover_end(struct mu_session_recover *op, struct mu_tx *tx, int stat
     r = MU_TX_SEND(tx, &q_lost_result, 1, MU_VT(id),
                    MU_VT(stopped ? MU_B("cancelled") : MU_B("interrupted")), MU_VT(text),
                    MU_VT(text), MU_VI(op->now_ms));
-    char data[64];
-    snprintf(data, sizeof data, "{\"to\":%d,\"outcome\":%d}", end.got_state, end.got_outcome);
     if (r >= 0) {
-        r = mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""), mu_str(data));
+        r = mu_session_close_open(tx, id, open, op->now_ms, false);
     }
-    return r < 0 ? r : mu_tx_event(tx, MU_EV_ENDED, op->now_ms, MU_B(""), mu_str(data));
+    const struct mu_state_change c = {.from = (int)open->state,
+                                      .to = end.got_state,
+                                      .outcome = end.got_outcome,
+                                      .reason = mu_end_reason_name(end.got_reason),
+                                      .by = MU_B("system")};
+    if (r >= 0) {
+        r = mu_state_event(tx, op->now_ms, &c);
+    }
+    return r < 0 ? r : mu_ended_event(tx, op->now_ms, &c);
 }
 
 static int run_recover(struct mu_unit *u, struct mu_tx *tx)
@@ -465,8 +370,12 @@ static int run_recover(struct mu_unit *u, struct mu_tx *tx)
     struct mu_session_recover *op = MU_CONTAINER(u, struct mu_session_recover, unit);
     mu_bytes id = mu_id_bytes(&op->id);
     bool requeue = op->state == MU_ST_RUNNING && op->tries + 1 < op->max_tries;
+    struct mu_open open;
     op->requeued = false;
     int r = mu_tx_stream(tx, id, requeue ? 1 : 2);
+    if (r >= 0) {
+        r = mu_session_open_read(tx, id, &open);
+    }
     if (r >= 0) {
         r = MU_TX_SEND(tx, &mu_q_attempt_end, -1, MU_VT(id), MU_VI(op->epoch), MU_VI(MU_ATT_LOST),
                        MU_VNULL, MU_VI(op->now_ms));
@@ -476,7 +385,7 @@ static int run_recover(struct mu_unit *u, struct mu_tx *tx)
     }
     if (!requeue) {
         bool stopping = op->state == 80;
-        return recover_end(op, tx, stopping ? MU_ST_COMPLETED : MU_ST_FAILED,
+        return recover_end(op, tx, &open, stopping ? MU_ST_COMPLETED : MU_ST_FAILED,
                            stopping ? MU_OUT_CANCELLED : MU_OUT_FAILED);
     }
     int64_t epoch = 0;
@@ -488,7 +397,10 @@ static int run_recover(struct mu_unit *u, struct mu_tx *tx)
     op->requeued = true;
     r = MU_TX_SEND(tx, &mu_q_chunks_drop, -1, MU_VT(id));
     if (r >= 0) {
-        r = mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""),
+        r = mu_session_close_open(tx, id, &open, op->now_ms, true);
+    }
+    if (r >= 0) {
+        r = mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B("system"),
                         MU_B("{\"from\":60,\"to\":20,\"message\":\"The server was restarted\"}"));
     }
     return r < 0 ? r : (int)epoch;

@@ -7,11 +7,18 @@
 #include "app/sessions/query_int.h"
 #include "app/sessions/statements_int.h"
 
-enum { CANDIDATES = 200, BUDGET_MS = 50, MAX_PATHS = 2 * MU_LIST_STATES };
+enum {
+    CANDIDATES = 200,
+    BUDGET_MS = 50,
+    DEEP_BUDGET_MS = 200, /* of a page with a number, and of a total */
+    MAX_PATHS = 2 * MU_LIST_STATES,
+    VIEWS = MU_VIEW_NATIVE,
+    SEARCHED = 14, /* the column of the searched text */
+};
 
 #define COLUMNS                                                                                    \
     "s.id, s.source, s.name, s.model, s.environment_id, s.creator, s.skill, s.updated_ms, "        \
-    "s.state, s.outcome, s.schedule_id"
+    "s.state, s.outcome, s.schedule_id, s.view, s.harness, s.worker_id"
 #define WORDS_JOIN   " JOIN session_specs p ON p.session_id = s.id"
 #define TAIL(from)   " AND " from " < $2 AND " from " > $4 ORDER BY " from " DESC LIMIT $3"
 #define PLAIN(where) "SELECT " COLUMNS ", '' FROM sessions s WHERE " where TAIL("s.id")
@@ -22,8 +29,9 @@ enum { CANDIDATES = 200, BUDGET_MS = 50, MAX_PATHS = 2 * MU_LIST_STATES };
 
 /* Two texts each: without and with the searched text. Live states are literals because of the
  * partial index. */
-static const struct mu_stmt q_org[2] = {{"scan_org", "ttit", PLAIN("s.org_id = $1"), NULL},
-                                        {"scan_org_q", "ttit", WORDS("s.org_id = $1"), NULL}};
+static const struct mu_stmt q_org[2] = {
+    {"scan_org", "ttiti", PLAIN("s.org_id = $1 AND s.view = $5"), NULL},
+    {"scan_org_q", "ttiti", WORDS("s.org_id = $1 AND s.view = $5"), NULL}};
 static const struct mu_stmt q_all[2] = {{"scan_all", "ttit", PLAIN("$1 = ''"), NULL},
                                         {"scan_all_q", "ttit", WORDS("$1 = ''"), NULL}};
 static const struct mu_stmt q_live[2] = {
@@ -51,6 +59,11 @@ static const struct mu_stmt q_art[2] = {
      "$2 AND session_id > $4 ORDER BY session_id DESC LIMIT $3) a JOIN sessions s ON s.id = "
      "a.session_id" WORDS_JOIN " ORDER BY s.id DESC",
      NULL}};
+static const struct mu_stmt q_count = {
+    "list_count", "ttii",
+    "SELECT count(*) FROM (SELECT 1 FROM sessions WHERE org_id = $1 AND view = $4 AND id < $2 "
+    "LIMIT $3) x",
+    NULL};
 static const struct mu_stmt q_has_art = {
     "has_art", "ti", "SELECT 1 FROM artifacts WHERE session_id = $1 AND kind = $2 LIMIT 1", NULL};
 
@@ -108,6 +121,9 @@ static bool row_matches(const struct scan *s, struct mu_row *row)
         !text_is(op->environment_id, mu_row_bytes(row, 4)) ||
         !text_is(op->creator, mu_row_bytes(row, 5)) || !text_is(op->skill, mu_row_bytes(row, 6)) ||
         !text_is(op->schedule_id, mu_row_bytes(row, 10)) ||
+        !(op->views & MU_VIEW_BIT(mu_row_i64(row, 11))) ||
+        !text_is(op->harness, mu_row_bytes(row, 12)) ||
+        !text_is(op->worker_id, mu_row_bytes(row, 13)) ||
         (op->updated_after && mu_row_i64(row, 7) <= op->updated_after)) {
         return false;
     }
@@ -115,7 +131,7 @@ static bool row_matches(const struct scan *s, struct mu_row *row)
         return false;
     }
     for (unsigned i = 0; i < op->n_words; i++) {
-        if (mu_bytes_find(mu_row_bytes(row, 11), op->words[i]) < 0) {
+        if (mu_bytes_find(mu_row_bytes(row, SEARCHED), op->words[i]) < 0) {
             return false;
         }
     }
@@ -175,8 +191,14 @@ static void choose_paths(struct scan *s)
         s->test_state = false;
         add_each(s, q_live, op->states, op->n_states);
         add_each(s, q_done, op->outcomes, op->n_outcomes);
+    } else if (op->admin) {
+        add_path(s, q_all, false, MU_VNULL);
     } else {
-        add_path(s, op->admin ? q_all : q_org, false, MU_VNULL);
+        for (int view = 1; view <= VIEWS; view++) {
+            if (op->views & MU_VIEW_BIT(view)) {
+                add_path(s, q_org, true, MU_VI(view));
+            }
+        }
     }
 }
 
@@ -252,47 +274,75 @@ static int is_hit(struct scan *s, const struct candidate *c)
                      MU_VI(s->op->artifact_kind));
 }
 
+/* What one hit adds to the page. 1: nothing more is wanted. */
+static int take_one(struct mu_session_list *op, struct mu_db *db, const struct candidate *c,
+                    unsigned hits, const char *last)
+{
+    if (hits <= op->offset) {
+        return 0;
+    }
+    if (op->count < op->limit) {
+        int r = mu_session_view_by_id(db, mu_str(c->id), take_hit, op);
+        return r < 0 ? r : 0;
+    }
+    if (!op->more) {
+        stop_at(op, last);
+    }
+    return !op->want_total || hits > MU_LIST_DEPTH;
+}
+
+static int scan_all(struct scan *s)
+{
+    struct mu_session_list *op = s->op;
+    const struct mu_env *env = op->sessions->opts.env;
+    bool deep = op->offset || op->want_total;
+    int64_t until = mu_env_mono_ms(env) + (deep ? DEEP_BUDGET_MS : BUDGET_MS);
+    char last[MU_ID_LEN + 1] = "";
+    unsigned hits = 0;
+    for (int r = 0; r == 0;) {
+        const struct candidate *c;
+        r = next_candidate(s, &c);
+        if (r < 0) {
+            return r;
+        }
+        if (!c) {
+            op->total_exact = hits <= MU_LIST_DEPTH;
+            break;
+        }
+        r = is_hit(s, c);
+        if (r > 0) {
+            r = take_one(op, s->db, c, ++hits, last);
+        }
+        if (r < 0) {
+            return r;
+        }
+        memcpy(last, c->id, sizeof last);
+        if (r == 0 && mu_env_mono_ms(env) > until) {
+            if (!op->more) {
+                stop_at(op, last);
+            }
+            break;
+        }
+    }
+    op->total = MU_MIN(hits, (unsigned)MU_LIST_DEPTH);
+    return 0;
+}
+
 static int run_scan(struct mu_session_list *op, struct mu_db *db)
 {
     struct scan *s = mu_alloc(sizeof *s);
     if (!s) {
         return MU_E_UNAVAILABLE;
     }
-    const struct mu_env *env = op->sessions->opts.env;
-    int64_t until = mu_env_mono_ms(env) + BUDGET_MS;
     s->op = op;
     s->db = db;
     s->n_paths = 0;
     snprintf(s->low, sizeof s->low, "%s",
              op->created_after ? mu_id_floor(op->created_after + 1).text : "");
     choose_paths(s);
-    char last[MU_ID_LEN + 1] = "";
-    int r = 0;
-    for (;;) {
-        const struct candidate *c;
-        r = next_candidate(s, &c);
-        if (r < 0 || !c) {
-            break;
-        }
-        r = is_hit(s, c);
-        if (r > 0 && op->count == op->limit) {
-            stop_at(op, last);
-            break;
-        }
-        if (r > 0) {
-            r = mu_session_view_by_id(db, mu_str(c->id), take_hit, op);
-        }
-        if (r < 0) {
-            break;
-        }
-        memcpy(last, c->id, sizeof last);
-        if (mu_env_mono_ms(env) > until) {
-            stop_at(op, last);
-            break;
-        }
-    }
+    int r = scan_all(s);
     mu_free(s);
-    return r < 0 ? r : 0;
+    return r;
 }
 
 /* --- the plain page --- */
@@ -319,12 +369,17 @@ static int take_page(void *arg, struct mu_row *row)
 static int run_list(struct mu_read *read, struct mu_db *db)
 {
     struct mu_session_list *op = MU_CONTAINER(read, struct mu_session_list, read);
-    op->count = 0;
-    op->more = false;
+    op->count = op->total = 0;
+    op->more = op->total_exact = false;
+    int view = 0; /* the only one asked for */
+    for (int i = 1; i <= VIEWS; i++) {
+        view = op->views == MU_VIEW_BIT(i) ? i : view;
+    }
     bool filtered = op->n_states || op->n_outcomes || op->source || op->artifact_kind ||
                     op->name.ptr || op->model.ptr || op->environment_id.ptr || op->creator.ptr ||
                     op->schedule_id.ptr || op->skill.ptr || op->created_after ||
-                    op->updated_after || op->n_words;
+                    op->updated_after || op->n_words || op->harness.ptr || op->worker_id.ptr ||
+                    op->offset || !view || (op->want_total && op->admin);
     struct mu_id bound;
     if (op->created_before) { /* an id range too: the smaller of both cursors counts */
         bound = mu_id_floor(op->created_before);
@@ -336,8 +391,16 @@ static int run_list(struct mu_read *read, struct mu_db *db)
         return run_scan(op, db);
     }
     struct page p = {op, ""};
-    int r = mu_session_view_page(db, op->admin, op->org_id, op->before.ptr ? op->before : MU_B("~"),
-                                 op->limit + 1, take_page, &p);
+    mu_bytes before = op->before.ptr ? op->before : MU_B("~");
+    int64_t n = 0;
+    int r =
+        mu_session_view_page(db, op->admin, op->org_id, view, before, op->limit + 1, take_page, &p);
+    if (r >= 0 && op->want_total) {
+        r = MU_DB_RUN(db, &q_count, mu_row_take_i64, &n, MU_VT(op->org_id), MU_VT(before),
+                      MU_VI(MU_LIST_DEPTH + 1), MU_VI(view));
+        op->total = (unsigned)MU_MIN(n, (int64_t)MU_LIST_DEPTH);
+        op->total_exact = n <= MU_LIST_DEPTH;
+    }
     return r < 0 ? r : 0;
 }
 
@@ -349,22 +412,21 @@ static void list_done(struct mu_read *read, int result)
 
 int mu_session_list(struct mu_sessions *s, struct mu_session_list *op)
 {
+    if (op->offset > MU_LIST_DEPTH || op->offset + op->limit > MU_LIST_DEPTH) {
+        return MU_E_INVALID;
+    }
     op->sessions = s;
+    op->views = op->views ? op->views : MU_VIEW_BIT(MU_VIEW_OZ);
     op->read.run = run_list;
     op->read.done = list_done;
     return mu_readers_submit(s->opts.readers, &op->read);
 }
 
 const struct mu_planned mu_list_planned[] = {
-    {&q_org[0], "sessions_org"},
-    {&q_org[1], "sessions_org"},
-    {&q_live[0], "sessions_live"},
-    {&q_live[1], "sessions_live"},
-    {&q_done[0], "sessions_done"},
-    {&q_done[1], "sessions_done"},
-    {&q_sched[0], "sessions_schedule"},
-    {&q_sched[1], "sessions_schedule"},
-    {&q_art[0], "artifacts_kind"},
-    {&q_art[1], "artifacts_kind"},
-    {NULL, NULL},
+    {&q_org[0], "sessions_org"},        {&q_org[1], "sessions_org"},
+    {&q_live[0], "sessions_live"},      {&q_live[1], "sessions_live"},
+    {&q_done[0], "sessions_done"},      {&q_done[1], "sessions_done"},
+    {&q_sched[0], "sessions_schedule"}, {&q_sched[1], "sessions_schedule"},
+    {&q_art[0], "artifacts_kind"},      {&q_art[1], "artifacts_kind"},
+    {&q_count, "sessions_org"},         {NULL, NULL},
 };

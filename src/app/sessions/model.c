@@ -19,25 +19,79 @@ int mu_source_parse(mu_bytes word)
     return 0;
 }
 
+const char *mu_end_reason_name(int reason)
+{
+    static const char *const names[] = {NULL,          "finished",       "stopped",
+                                        "denied",      "provider_error", "workspace_error",
+                                        "policy",      "timeout",        "queue_timeout",
+                                        "runner_lost", "internal",       "saturated",
+                                        "interrupted"};
+    return reason > 0 && (size_t)reason < MU_ARRAY_LEN(names) ? names[reason] : NULL;
+}
+
+static const struct {
+    int type;
+    const char *village;
+} events[] = {
+#define MU_EVENT(number, name, oz, village) {number, village},
+#include "app/sessions/events.def"
+#undef MU_EVENT
+};
+
+int mu_event_type_parse(mu_bytes word)
+{
+    for (size_t i = 0; i < MU_ARRAY_LEN(events); i++) {
+        if (mu_bytes_is(word, events[i].village)) {
+            return events[i].type;
+        }
+    }
+    return 0;
+}
+
+const char *mu_event_type_name(int type)
+{
+    for (size_t i = 0; i < MU_ARRAY_LEN(events); i++) {
+        if (events[i].type == type) {
+            return events[i].village;
+        }
+    }
+    return NULL;
+}
+
+/* What may follow each state, the ends left out: every live state but 80 may end as 90, 92 or 94
+ * (completed or cancelled; failed; its time is over). */
+static const struct {
+    unsigned char from, to[8];
+} moves[] = {
+    {20, {60}},                 /* claimed */
+    {22, {30}},                 /* offered to a worker */
+    {30, {22, 40, 50, 60, 80}}, /* back to the queue; on; a stop was accepted */
+    {40, {22, 50, 60, 76, 80}}, /* 76: an interactive one whose sandbox failed */
+    {50, {22, 60, 76, 80}},
+    {60, {20, 22, 64, 70, 72, 74, 76, 80}}, /* 20: put back; 22: lost, and it may run again; 64: a
+                                               gate; 74: lost, but it can be restored */
+    {64, {22, 60, 70, 76, 80}},
+    {70, {22, 60, 64, 72, 76, 80}},
+    {72, {60, 74, 76, 80}}, /* 60: it could not be taken */
+    {74, {20, 22}},         /* woken */
+    {76, {20, 22}},
+    {80, {90}}, /* an accepted stop ends as cancelled, whatever was reported */
+};
+
 bool mu_state_may_move(int from, int to)
 {
-    static const struct {
-        int from, to;
-    } moves[] = {
-        {20, 60}, {20, 90}, {20, 92}, {20, 94}, /* claimed; cancelled; failed before it began; queue
-                                                   deadline */
-        {22, 30}, {22, 90}, {22, 92}, {22, 94}, /* offered to a worker; cancelled; impossible; queue
-                                                   deadline */
-        {30, 22}, {30, 40}, {30, 50}, {30, 60}, {30, 80}, {30, 90}, {30, 92},
-        {30, 94}, {40, 22}, {40, 50}, {40, 60}, {40, 80}, {40, 90}, {40, 92},
-        {40, 94}, {50, 22}, {50, 60}, {50, 80}, {50, 90}, {50, 92}, {50, 94},
-        {60, 20}, {60, 80}, {60, 90}, {60, 92}, {60, 94}, {80, 90}, /* an accepted stop ends as
-                                                                       cancelled, whatever was
-                                                                       reported */
-    };
     for (size_t i = 0; i < MU_ARRAY_LEN(moves); i++) {
-        if (moves[i].from == from && moves[i].to == to) {
+        if (moves[i].from != from) {
+            continue;
+        }
+        if (from != MU_ST_STOPPING &&
+            (to == MU_ST_COMPLETED || to == MU_ST_FAILED || to == MU_ST_TIMED_OUT)) {
             return true;
+        }
+        for (size_t k = 0; k < MU_ARRAY_LEN(moves[i].to) && moves[i].to[k]; k++) {
+            if (moves[i].to[k] == to) {
+                return true;
+            }
         }
     }
     return false;

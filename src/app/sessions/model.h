@@ -13,6 +13,11 @@
 #define MU_ST_PREPARING     40
 #define MU_ST_STARTING      50
 #define MU_ST_RUNNING       60
+#define MU_ST_WAITING       64 /* for a gate */
+#define MU_ST_PAUSED        70
+#define MU_ST_HIBERNATING   72 /* a snapshot is being taken */
+#define MU_ST_HIBERNATED    74 /* holds no worker */
+#define MU_ST_PARKED        76 /* its sandbox is gone, but can be restored */
 #define MU_ST_STOPPING      80
 #define MU_ST_COMPLETED     90
 #define MU_ST_FAILED        92
@@ -21,6 +26,17 @@
 #define MU_SQL(n)           MU_SQL_(n)
 
 enum mu_outcome { MU_OUT_LIVE, MU_OUT_FINISHED, MU_OUT_CANCELLED, MU_OUT_FAILED, MU_OUT_TIMED_OUT };
+
+/* Who asked for a session. Each API shows its own; 0 in an operation means the first. */
+enum mu_view {
+    MU_VIEW_OZ = 1,
+    MU_VIEW_VILLAGE,
+    MU_VIEW_AGENT_OPS,
+    MU_VIEW_WORKSPACE,
+    MU_VIEW_NATIVE
+};
+/* A task ends with its one prompt; an interactive session takes turns. */
+enum mu_mode { MU_MODE_TASK = 1, MU_MODE_INTERACTIVE };
 
 enum mu_end_reason {
     MU_END_NONE,
@@ -37,6 +53,8 @@ enum mu_end_reason {
     MU_END_SATURATED,
     MU_END_INTERRUPTED,
 };
+/* The words of the stored events and of the APIs ("stopped"); NULL for MU_END_NONE. */
+const char *mu_end_reason_name(int reason);
 
 enum mu_source {
     MU_SRC_LOCAL = 1,
@@ -67,12 +85,19 @@ enum mu_attempt_outcome {
 };
 
 enum mu_event_type {
-#define MU_EVENT(number, name, oz) MU_EV_##name = number,
+#define MU_EVENT(number, name, oz, village) MU_EV_##name = number,
 #include "app/sessions/events.def"
 #undef MU_EVENT
-    MU_EV_DELTA = 100, /* never stored: a piece of output (db/feed.h), offset and epoch set */
+    MU_EV_FACTS = 20, /* from here on they are what runners report */
+    /* never stored: they travel by the feed alone (db/feed.h), with seq 0 */
+    MU_EV_DELTA = 100, /* a piece of output; offset and epoch set */
     MU_EV_DELTA_RESET, /* the attempt's text so far is discarded; the next delta starts at 0 */
+    MU_EV_TEXT,        /* the agent's text as it streams */
+    MU_EV_TERMINAL,    /* a piece of a terminal; offset set */
 };
+/* A stored event's number by its village name and back; 0 and NULL for what is none. */
+int mu_event_type_parse(mu_bytes word);
+const char *mu_event_type_name(int type);
 
 /* The lifecycle as a table (architecture.md 5 G2): whether a session may go from one stored state
  * to another. The SQL texts say the same in their predicates; a test compares both. */

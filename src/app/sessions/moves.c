@@ -122,7 +122,7 @@ static int run_claim(struct mu_unit *u, struct mu_tx *tx)
         r = MU_TX_SEND(tx, &q_head_clear, -1, MU_VT(id), MU_VI(op->now_ms));
     }
     if (r >= 0) {
-        r = mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""), mu_str(op->event));
+        r = mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B("system"), mu_str(op->event));
     }
     return r < 0 ? r : (int)epoch;
 }
@@ -189,7 +189,7 @@ static int run_switch(struct mu_unit *u, struct mu_tx *tx)
     if (r >= 0) {
         r = mu_quota_take(tx, &op->quota, id, op->now_ms);
     }
-    return r < 0 ? r : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""), mu_str(op->event));
+    return r < 0 ? r : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B("system"), mu_str(op->event));
 }
 
 static void switched(struct mu_unit *u, int result)
@@ -244,7 +244,7 @@ static int run_put_back(struct mu_unit *u, struct mu_tx *tx)
                        MU_VI(op->now_ms));
     }
     if (r >= 0) {
-        r = mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""), mu_str(op->event));
+        r = mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B("system"), mu_str(op->event));
     }
     op->saturated_ms = r < 0 ? op->saturated_ms : got[1];
     return r < 0 ? r : (int)got[0];
@@ -292,7 +292,7 @@ static int run_saturate(struct mu_unit *u, struct mu_tx *tx)
     op->saturated_ms = first;
     r = MU_TX_SEND(tx, &q_head, -1, MU_VT(id), MU_VI(op->epoch), MU_VT(mu_str(op->message)),
                    MU_VI(op->now_ms));
-    return r < 0 ? r : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B(""), mu_str(op->event));
+    return r < 0 ? r : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B("system"), mu_str(op->event));
 }
 
 static void saturate_done(struct mu_unit *u, int result)

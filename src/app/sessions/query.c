@@ -14,7 +14,9 @@
     "s.rev, s.queued_ms, "                                                                         \
     "s.saturated_ms, s.deadline_ms, s.created_ms, s.started_ms, s.running_ms, s.stop_ms, "         \
     "s.ended_ms, s.updated_ms, s.exit_code, "                                                      \
-    "s.tokens_in, s.tokens_out, p.prompt_bytes, p.prompt_head, p.spec, x.message_head, "           \
+    "s.tokens_in, s.tokens_out, s.api_calls, s.compute_ms, s.limit_ms, s.paused_ms, "              \
+    "s.run_deadline_ms, s.mode, s.parent_id, s.pin_worker_id, s.wait_ms, p.prompt_bytes, "         \
+    "p.prompt_head, p.spec, x.message_head, "                                                      \
     "x.error_code, x.error_message, "                                                              \
     "x.session_link, x.provider, x.artifacts, x.output_bytes, x.output_truncated"
 #define VIEW_JOINS                                                                                 \
@@ -24,9 +26,9 @@
 static const struct mu_stmt q_get = {
     "get", "t",
     "SELECT " VIEW_COLUMNS
-    ", p.prompt_rest, x.output, a.provider, a.model FROM sessions s " VIEW_JOINS
-    " LEFT JOIN attempts a ON a.session_id = s.id AND a.epoch = s.epoch AND a.ended_ms IS NULL "
-    "WHERE s.id = $1",
+    ", p.prompt_rest, x.output, a.provider, a.model, x.diff, t.last_seq FROM sessions s " VIEW_JOINS
+    " LEFT JOIN streams t ON t.id = s.id LEFT JOIN attempts a ON a.session_id = s.id AND a.epoch = "
+    "s.epoch AND a.ended_ms IS NULL WHERE s.id = $1",
     NULL};
 static const struct mu_stmt q_row = {
     "get_row", "t", "SELECT " VIEW_COLUMNS " FROM sessions s " VIEW_JOINS " WHERE s.id = $1", NULL};
@@ -42,10 +44,12 @@ static const struct mu_stmt q_row = {
     " ORDER BY id DESC LIMIT $3) s JOIN LATERAL (SELECT * FROM session_specs sp WHERE "            \
     "sp.session_id = s.id LIMIT 1) p ON TRUE LEFT JOIN LATERAL (SELECT * FROM session_results sr " \
     "WHERE sr.session_id = s.id LIMIT 1) x ON TRUE ORDER BY s.id DESC"
-static const struct mu_stmt q_list = {"list", "tti", LIST("s.org_id = $1 AND s.id < $2"),
-                                      LIST_PG("s.org_id = $1 AND s.id < $2")};
-static const struct mu_stmt q_list_all = {"list_all", "tti", LIST("s.id < $2 AND $1 = ''"),
-                                          LIST_PG("s.id < $2 AND $1 = ''")};
+static const struct mu_stmt q_list = {"list", "ttii",
+                                      LIST("s.org_id = $1 AND s.view = $4 AND s.id < $2"),
+                                      LIST_PG("s.org_id = $1 AND s.view = $4 AND s.id < $2")};
+static const struct mu_stmt q_list_all = {"list_all", "ttii",
+                                          LIST("s.id < $2 AND s.view = $4 AND $1 = ''"),
+                                          LIST_PG("s.id < $2 AND s.view = $4 AND $1 = ''")};
 static const struct mu_stmt q_chunks = {
     /* one a second at most: a day's are few enough, and their bytes are bounded */
     "chunks", "t",
@@ -62,10 +66,11 @@ static const struct mu_stmt q_files = {
     NULL};
 static const struct mu_stmt q_stream = {
     "stream_range", "t", "SELECT first_seq, last_seq FROM streams WHERE id = $1", NULL};
-static const struct mu_stmt q_replay = {"replay", "tii",
-                                        "SELECT seq, type, at_ms, data FROM events WHERE stream_id "
-                                        "= $1 AND seq > $2 ORDER BY seq LIMIT $3",
-                                        NULL};
+static const struct mu_stmt q_replay = {
+    "replay", "tii",
+    "SELECT seq, type, at_ms, data, actor FROM events WHERE stream_id "
+    "= $1 AND seq > $2 ORDER BY seq LIMIT $3",
+    NULL};
 
 void mu_session_view_read(struct mu_row *r, struct mu_session_view *v)
 {
@@ -96,6 +101,15 @@ void mu_session_view_read(struct mu_row *r, struct mu_session_view *v)
     v->exit_code = mu_row_i64(r, col++);
     v->tokens_in = mu_row_i64(r, col++);
     v->tokens_out = mu_row_i64(r, col++);
+    int64_t *const more[] = {&v->api_calls, &v->compute_ms, &v->limit_ms, &v->paused_ms,
+                             &v->run_deadline_ms};
+    for (size_t i = 0; i < MU_ARRAY_LEN(more); i++) {
+        *more[i] = mu_row_i64(r, col++);
+    }
+    v->mode = (int)mu_row_i64(r, col++);
+    v->parent_id = mu_row_bytes(r, col++);
+    v->pin_worker_id = mu_row_bytes(r, col++);
+    v->wait_ms = mu_row_i64(r, col++);
     v->prompt_bytes = mu_row_i64(r, col++);
     v->prompt_head = mu_row_bytes(r, col++);
     v->spec = mu_row_bytes(r, col++);
@@ -135,6 +149,8 @@ static int take_view(void *arg, struct mu_row *row)
     v.output = mu_row_bytes(row, MU_VIEW_COLUMN_COUNT + 1);
     v.attempt_provider = mu_row_bytes(row, MU_VIEW_COLUMN_COUNT + 2);
     v.attempt_model = mu_row_bytes(row, MU_VIEW_COLUMN_COUNT + 3);
+    v.diff = mu_row_bytes(row, MU_VIEW_COLUMN_COUNT + 4);
+    v.last_event_seq = mu_row_i64(row, MU_VIEW_COLUMN_COUNT + 5);
     if (!v.output.ptr && v.state >= MU_ST_RUNNING) {
         v.output = mu_buf_bytes(&g->chunks);
         if (g->chunks.len && v.output_bytes == 0) {
@@ -177,11 +193,11 @@ int mu_session_view_by_id(struct mu_db *db, mu_bytes id, mu_row_fn fn, void *arg
     return MU_DB_RUN(db, &q_row, fn, arg, MU_VT(id));
 }
 
-int mu_session_view_page(struct mu_db *db, bool admin, mu_bytes org_id, mu_bytes before,
+int mu_session_view_page(struct mu_db *db, bool admin, mu_bytes org_id, int view, mu_bytes before,
                          unsigned limit, mu_row_fn fn, void *arg)
 {
     return MU_DB_RUN(db, admin ? &q_list_all : &q_list, fn, arg, MU_VT(admin ? MU_B("") : org_id),
-                     MU_VT(before), MU_VI(limit));
+                     MU_VT(before), MU_VI(limit), MU_VI(view));
 }
 
 /* --- files --- */
@@ -250,7 +266,7 @@ static int take_event(void *arg, struct mu_row *row)
 {
     struct mu_session_events *op = arg;
     struct mu_session_event e = {mu_row_i64(row, 0), mu_row_i64(row, 2), (int)mu_row_i64(row, 1),
-                                 mu_row_bytes(row, 3)};
+                                 mu_row_bytes(row, 3), mu_row_bytes(row, 4)};
     op->count++;
     return op->each(op->arg, &e);
 }

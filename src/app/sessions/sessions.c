@@ -1,6 +1,7 @@
 #include "app/sessions/sessions.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 #include "app/sessions/sessions_int.h"
 
@@ -37,6 +38,17 @@ struct mu_sessions *mu_sessions_free(struct mu_sessions *s)
 struct mu_feed *mu_sessions_feed(struct mu_sessions *s)
 {
     return s->opts.feed;
+}
+
+struct mu_actor mu_actor_of(const struct mu_principal *p)
+{
+    struct mu_actor a;
+    snprintf(a.text, sizeof a.text, "%s%s",
+             p->run.text[0] ? "runner"
+             : p->admin     ? "admin"
+                            : "user:",
+             p->run.text[0] || p->admin ? "" : p->uid);
+    return a;
 }
 
 int64_t mu_sessions_purge_ms(const struct mu_sessions *s, int64_t now_ms)

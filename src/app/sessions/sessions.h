@@ -39,6 +39,25 @@ struct mu_schedule_tick { /* a schedule's firing: recorded in the same unit */
     int64_t tick_ms, next_ms;
 };
 
+/* The one who acts, as events name it: "user:<uid>", "admin", or "runner" for a session token. */
+enum { MU_ACTOR_LEN = 5 + MU_UID_LEN };
+struct mu_actor {
+    char text[MU_ACTOR_LEN + 1];
+};
+struct mu_actor mu_actor_of(const struct mu_principal *p);
+
+/* A variable of one session, sealed (app/environments): kept until the session's data goes, never
+ * shown. */
+struct mu_sealed_var {
+    struct mu_id id;
+    mu_bytes name, value;
+};
+
+struct mu_first_turn {
+    mu_bytes prompt, options, user; /* as in live.h */
+    int source;
+};
+
 struct mu_session_create {
     struct mu_unit unit; /* .loop set by the caller; the rest by mu_session_create() */
     struct mu_sessions *sessions;
@@ -57,10 +76,20 @@ struct mu_session_create {
     const struct mu_new_file *files;
     size_t n_files;
     const struct mu_schedule_tick *tick; /* NULL: not from a schedule */
+    int view, mode;                      /* 0 = MU_VIEW_OZ, MU_MODE_TASK */
+    int64_t limit_ms;  /* how long it may run from its preparation on; 0 = as the executor says */
+    int64_t queue_ms;  /* how long it may wait for its start; 0 = as configured */
+    int64_t org_limit; /* live sessions of the org that are neither hibernated nor parked, those of
+                          the village and Agent Ops only: done() gets MU_E_LIMIT; 0 = no limit */
+    mu_bytes parent_id, restore_id; /* ptr NULL = none, each */
+    const struct mu_sealed_var *vars;
+    size_t n_vars;
+    const struct mu_first_turn *first_turn; /* of an interactive one; NULL = none */
     /* out */
     struct mu_id id; /* the session: new, or the one that the key or the duplicate names */
     bool replayed, duplicate;
     int state, outcome; /* of it */
+    struct mu_id turn;  /* the first turn's; of a replayed one as if it were new */
     int64_t now_ms, deadline_ms;
     void (*done)(struct mu_session_create *op,
                  int result); /* MU_E_MISMATCH: the key was used with another body; MU_E_EXISTS:
@@ -82,13 +111,22 @@ struct mu_session_create {
  * be a repetition done() says so), MU_E_TOO_LARGE, -ENOMEM, writer codes. */
 MU_MUST_USE int mu_session_create(struct mu_sessions *s, struct mu_session_create *op);
 
+/* Whether the stored spec is that of a session whose runner is spoken with
+ * (docs/runner-protocol.md): `live` is its first member then. */
+static inline bool mu_spec_is_live(mu_bytes spec)
+{
+    return mu_bytes_starts(spec, MU_B("{\"live\":{"));
+}
+
 /* --- reading: views are valid inside the callback, which runs on a reader thread --- */
 struct mu_session_view {
     mu_bytes id, org_id, creator, harness, model, name, title, skill, environment_id,
-        conversation_id, schedule_id, worker_id;
-    int view, source, state, outcome, end_reason, route, tries;
+        conversation_id, schedule_id, worker_id, pin_worker_id, parent_id;
+    int view, mode, source, state, outcome, end_reason, route, tries;
     int64_t epoch, rev, queued_ms, saturated_ms, deadline_ms, created_ms, started_ms, running_ms,
-        stop_ms, ended_ms, updated_ms, exit_code, tokens_in, tokens_out;
+        stop_ms, ended_ms, updated_ms, exit_code, tokens_in, tokens_out, api_calls, compute_ms,
+        limit_ms, paused_ms /* since when, 0 = not */,
+        wait_ms /* the same: paused, or for a gate */, run_deadline_ms /* not yet moved by that */;
     bool has_exit_code;
     int64_t prompt_bytes;
     mu_bytes prompt_head, prompt_rest /* single get only */, spec;
@@ -98,6 +136,8 @@ struct mu_session_view {
     bool output_truncated;
     mu_bytes output; /* single get only; also the chunks so far of a live one */
     mu_bytes attempt_provider, attempt_model; /* single get only: of the live attempt */
+    mu_bytes diff;                            /* single get only: JSON, or ptr NULL */
+    int64_t last_event_seq;                   /* single get only */
 };
 /* A prompt whole, with a NUL behind it; it is stored in two pieces. -ENOMEM. */
 MU_MUST_USE int mu_prompt_join(struct mu_arena *a, mu_bytes head, mu_bytes rest, mu_bytes *ret);
@@ -118,7 +158,8 @@ struct mu_session_get {
 };
 MU_MUST_USE int mu_session_get(struct mu_sessions *s, struct mu_session_get *op);
 
-enum { MU_LIST_MAX = 200, MU_LIST_STATES = 16 };
+enum { MU_LIST_MAX = 200, MU_LIST_STATES = 16, MU_LIST_DEPTH = 10000 };
+#define MU_VIEW_BIT(view) (1u << (view))
 struct mu_session_list {
     struct mu_read read;
     struct mu_sessions *sessions;
@@ -131,15 +172,20 @@ struct mu_session_list {
     int outcomes[MU_LIST_STATES]; /* outcomes of ended ones */
     unsigned n_states, n_outcomes;
     int source, artifact_kind;
-    mu_bytes name, model, environment_id, creator, schedule_id, skill;
+    mu_bytes name, model, environment_id, creator, schedule_id, skill, harness, worker_id;
+    unsigned views; /* MU_VIEW_BIT()s; 0 = MU_VIEW_OZ alone */
     int64_t created_after, created_before, updated_after;
     mu_bytes words[4]; /* lower case; each must occur in title, prompt head or skill */
     unsigned n_words;
+    unsigned offset; /* skips as many; MU_E_INVALID when that and limit exceed MU_LIST_DEPTH */
+    bool want_total;
     mu_session_view_fn each;
     void *arg;
     void (*done)(struct mu_session_list *op, int result);
     void *ctx;
     /* out */
+    unsigned total;   /* of what the filters hold, from `before` on; at most MU_LIST_DEPTH */
+    bool total_exact; /* else there are more, or the time of the search was over */
     unsigned count;
     bool more;                /* another page exists (or a bounded scan stopped early, or the page
                                  was full by its bytes) */
@@ -172,7 +218,7 @@ MU_MUST_USE int mu_session_files(struct mu_sessions *s, struct mu_session_files 
 struct mu_session_event {
     int64_t seq, at_ms;
     int type;
-    mu_bytes data;
+    mu_bytes data, actor; /* actor: "" = unknown */
 };
 struct mu_session_events {
     struct mu_read read;
@@ -196,6 +242,8 @@ struct mu_session_cancel {
     struct mu_sessions *sessions;
     bool admin;
     mu_bytes org_id;
+    mu_bytes by, reason; /* for the log: an actor, and a text of people of at most 1,000 characters;
+                            ptr NULL = none, each */
     struct mu_id id;
     /* out */
     bool changed; /* this call ended it or began to */
@@ -366,8 +414,9 @@ struct mu_session_end {
     size_t n_artifacts;
     struct mu_quota_settle quota;
     char org_id[MU_ORG_LEN + 1];
+    bool by_runner; /* its report; else the server's own verdict */
     /* out */
-    int got_state, got_outcome;
+    int got_state, got_outcome, got_reason;
     bool got_stop; /* a stop had been accepted */
     void (*done)(struct mu_session_end *op, int result);
     void *ctx;

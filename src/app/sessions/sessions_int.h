@@ -2,7 +2,8 @@
 #ifndef MU_APP_SESSIONS_SESSIONS_INT_H
 #define MU_APP_SESSIONS_SESSIONS_INT_H
 
-#include "app/sessions/sessions.h"
+#include "app/sessions/live.h"
+#include "proto/json_write.h"
 
 struct mu_sessions {
     struct mu_sessions_opts opts;
@@ -35,6 +36,58 @@ MU_MUST_USE int mu_quota_take(struct mu_tx *tx, struct mu_quota_take *q, mu_byte
                               int64_t now_ms);
 /* Deletes whatever hangs on a session; the row itself is the caller's. Writer thread. */
 MU_MUST_USE int mu_session_delete_parts(struct mu_tx *tx, mu_bytes id);
+
+/* --- what hangs on a live session --- */
+struct mu_open {
+    int64_t state, gates, undelivered,
+        turns; /* gates pending, decisions not taken, turns not over */
+};
+/* Under the stream's lock, before the session moves. MU_E_NOT_FOUND. Writer thread. */
+MU_MUST_USE int mu_session_open_read(struct mu_tx *tx, mu_bytes session_id, struct mu_open *ret);
+/* The session ends, or (`again`) goes back to the queue: gates are closed, turns are cancelled or
+ * wait again. After mu_tx_stream(); its events come before what the unit has left. Writer thread.
+ */
+MU_MUST_USE int mu_session_close_open(struct mu_tx *tx, mu_bytes session_id,
+                                      const struct mu_open *open, int64_t now_ms, bool again);
+/* Every turn that is not over is cancelled. Like mu_turns_put_back(). */
+MU_MUST_USE int mu_turns_cancel(struct mu_tx *tx, mu_bytes session_id, int64_t now_ms);
+/* The first turn of a session that is created: its id and bounds, then its row and event. */
+MU_MUST_USE int mu_turn_first_ready(struct mu_sessions *s, struct mu_session_create *op);
+MU_MUST_USE int mu_turn_first(struct mu_tx *tx, const struct mu_session_create *op);
+
+/* --- events that several units write --- */
+struct mu_state_change {
+    int from, to;
+    int outcome;        /* -1 = not said */
+    const char *reason; /* a word, or NULL */
+    mu_bytes by, note;  /* actor; text of people: ptr NULL = not said, each */
+};
+MU_MUST_USE int mu_state_event(struct mu_tx *tx, int64_t now_ms, const struct mu_state_change *c);
+/* ENDED, which says the same again. */
+MU_MUST_USE int mu_ended_event(struct mu_tx *tx, int64_t now_ms, const struct mu_state_change *c);
+/* Its members, for an object that says more. */
+void mu_state_change_add(struct mu_json_w *w, const struct mu_state_change *c);
+
+/* --- stops --- */
+enum { MU_STOP_GRACE_MS = 30000 };
+struct mu_who {
+    char org[MU_ORG_LEN + 1];
+    int state, route, mode;
+    bool attached; /* something may run it: a stop ends it only when that was told */
+};
+/* MU_E_NOT_FOUND also for another tenant's session (G6). */
+MU_MUST_USE int mu_session_look_up(struct mu_tx *tx, mu_bytes id, bool admin, mu_bytes org_id,
+                                   struct mu_who *ret);
+/* Accepts a stop of a session that has not ended; *ret_state is what it becomes. MU_E_STALE. Under
+ * the stream's lock; takes its own event numbers. Writer thread; afterwards
+ * mu_sessions_note_stop(). */
+struct mu_stop {
+    int64_t now_ms, purge_ms;
+    enum mu_end_reason reason;
+    mu_bytes by, note;
+};
+MU_MUST_USE int mu_session_stop(struct mu_tx *tx, mu_bytes id, const struct mu_stop *stop,
+                                int *ret_state);
 
 /* A row callback's helper: the first column of the first row as an integer. `arg` is an int64_t. */
 int mu_row_take_i64(void *arg, struct mu_row *row);

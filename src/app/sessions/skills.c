@@ -5,7 +5,9 @@
 /* Few sessions name a skill: a condition on it would have all of an org's read. */
 static const struct mu_stmt q_skills = {
     "session_skills", "t",
-    "SELECT skill, created_ms FROM sessions WHERE org_id = $1 ORDER BY id DESC LIMIT 2000", NULL};
+    "SELECT skill, created_ms FROM sessions WHERE org_id = $1 AND view = 1 ORDER BY id DESC LIMIT "
+    "2000",
+    NULL};
 
 static int take(void *arg, struct mu_row *row)
 {

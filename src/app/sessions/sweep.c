@@ -26,13 +26,13 @@ static const struct mu_stmt q_due = {"due", "ii",
                                      "ORDER BY deadline_ms, id LIMIT $2",
                                      NULL};
 static const struct mu_stmt q_expire = {
-    "expire", "tiiiiii",
-    "UPDATE sessions SET state = CASE WHEN stop_ms IS NOT NULL THEN 90 ELSE 94 END, outcome = CASE "
-    "WHEN stop_ms IS NOT NULL THEN 2 "
-    "ELSE 4 END, end_reason = CASE WHEN stop_ms IS NOT NULL THEN end_reason ELSE CAST($5 AS "
-    "BIGINT) END, ended_ms = $3, updated_ms "
-    "= $3, purge_ms = $4, rev = rev + 1 WHERE id = $1 AND epoch = $2 AND state = $6 AND "
-    "deadline_ms <= $7 RETURNING state",
+    "expire", "tiiiiiiii",
+    "UPDATE sessions SET state = CASE WHEN stop_ms IS NOT NULL THEN 90 ELSE CAST($8 AS BIGINT) "
+    "END, outcome = CASE WHEN stop_ms IS NOT NULL THEN 2 ELSE CAST($9 AS BIGINT) END, end_reason = "
+    "CASE WHEN stop_ms IS NOT NULL THEN end_reason ELSE CAST($5 AS BIGINT) END, ended_ms = $3, "
+    "updated_ms = $3, purge_ms = CASE WHEN held = 1 THEN NULL ELSE CAST($4 AS BIGINT) END, "
+    "paused_ms = NULL, wait_ms = NULL, rev = rev + 1 WHERE id = $1 AND epoch = $2 AND state = $6 "
+    "AND deadline_ms <= $7 RETURNING state, outcome, end_reason, stop_ms",
     NULL};
 static const struct mu_stmt q_timeout_result = {
     "timeout_result", "tttti",
@@ -84,8 +84,9 @@ struct mu_sweeper {
     unsigned n_files;
     int64_t orphans;
     struct mu_metric *orphan_gauge, *purged;
-    int ended_state;
-    char why[512]; /* of the session that expires */
+    int ended_state, ended_outcome, ended_reason;
+    bool ended_stop; /* a stop had been accepted */
+    char why[512];   /* of the session that expires */
 };
 
 static void next_step(struct mu_sweeper *w, int64_t delay_ms);
@@ -151,6 +152,15 @@ static const struct mu_stmt orphan_checks[] = {
      "EXISTS (SELECT 1 FROM streams t "
      "WHERE t.id = s.id)",
      NULL},
+    {"orphan_gate", "i",
+     "SELECT count(*) FROM gates g WHERE g.status = 0 AND g.created_ms < $1 AND (SELECT s.ended_ms "
+     "FROM sessions s WHERE s.id = g.session_id) IS NOT NULL",
+     NULL},
+    {"orphan_turn", "i",
+     "SELECT count(*) FROM turns t WHERE t.ended_ms IS NULL AND t.state > 10 AND t.created_ms < $1 "
+     "AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.session_id = t.session_id AND a.ended_ms IS "
+     "NULL)",
+     NULL},
 };
 
 static int count_orphans(struct mu_sweeper *w, struct mu_db *db)
@@ -200,10 +210,50 @@ static int take_why(void *arg, struct mu_row *row)
     return 0;
 }
 
+/* How it ends whose time is over. */
+struct ending {
+    int state, outcome, reason;
+    const char *code;
+};
+
+static struct ending ending_of(int state)
+{
+    switch (state) {
+    case MU_ST_QUEUED:
+    case MU_ST_QUEUED_WORKER:
+        return (struct ending){MU_ST_TIMED_OUT, MU_OUT_TIMED_OUT, MU_END_QUEUE_TIMEOUT, "timeout"};
+    case MU_ST_HIBERNATED:
+        return (struct ending){MU_ST_COMPLETED, MU_OUT_CANCELLED, MU_END_STOPPED, "cancelled"};
+    case MU_ST_PARKED:
+        return (struct ending){MU_ST_FAILED, MU_OUT_FAILED, MU_END_RUNNER_LOST, "runner_lost"};
+    default:
+        return (struct ending){MU_ST_TIMED_OUT, MU_OUT_TIMED_OUT, MU_END_TIMEOUT, "timeout"};
+    }
+}
+
+static int take_ended(void *arg, struct mu_row *row)
+{
+    struct mu_sweeper *w = arg;
+    w->ended_state = (int)mu_row_i64(row, 0);
+    w->ended_outcome = (int)mu_row_i64(row, 1);
+    w->ended_reason = (int)mu_row_i64(row, 2);
+    w->ended_stop = mu_row_i64(row, 3) != 0;
+    return 0;
+}
+
 static mu_bytes expired_text(const struct due_row *d, bool stopped, bool queued)
 {
     if (stopped) {
         return MU_B("Cancelled");
+    }
+    if (d->state == MU_ST_HIBERNATED) {
+        return MU_B("Nobody woke the session in time");
+    }
+    if (d->state == MU_ST_PARKED) {
+        return MU_B("The session lost its sandbox, and nobody restored it in time");
+    }
+    if (d->state == MU_ST_WAITING || d->state == MU_ST_PAUSED) {
+        return MU_B("The session waited for people until its time was over");
     }
     if (d->route == MU_ROUTE_WORKER) {
         return queued ? MU_B("No worker took the run in time")
@@ -213,52 +263,67 @@ static mu_bytes expired_text(const struct due_row *d, bool stopped, bool queued)
                   : MU_B("Timed out: the run passed its deadline");
 }
 
+static int expire_result(struct mu_sweeper *w, struct mu_tx *tx, const char *code)
+{
+    const struct due_row *d = &w->rows[w->at];
+    mu_bytes id = mu_id_bytes(&d->id);
+    bool queued = d->state == MU_ST_QUEUED || d->state == MU_ST_QUEUED_WORKER;
+    mu_bytes text = expired_text(d, w->ended_stop, queued);
+    int r = 0;
+    w->why[0] = 0;
+    if (!w->ended_stop && d->state == MU_ST_QUEUED_WORKER) {
+        r = MU_TX_RUN(tx, &q_why, take_why, w, MU_VT(id));
+        text = w->why[0] ? mu_str(w->why) : text;
+    }
+    if (r >= 0) {
+        r = MU_TX_SEND(tx, &q_timeout_result, 1, MU_VT(id),
+                       MU_VT(w->ended_stop ? MU_B("cancelled") : mu_str(code)), MU_VT(text),
+                       MU_VT(text), MU_VI(w->now_ms));
+    }
+    if (r >= 0) {
+        r = MU_TX_SEND(tx, &mu_q_attempt_end, -1, MU_VT(id), MU_VI(d->epoch), MU_VI(MU_ATT_STOPPED),
+                       MU_VNULL, MU_VI(w->now_ms));
+    }
+    bool held = d->state != MU_ST_HIBERNATED && d->state != MU_ST_PARKED;
+    if (r >= 0 && d->state > MU_ST_QUEUED_WORKER && held) {
+        r = MU_TX_SEND(tx, &q_unsettled, -1, MU_VT(id), MU_VI(d->epoch));
+    }
+    return r;
+}
+
 static int run_expire(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_sweeper *w = MU_CONTAINER(u, struct mu_sweeper, unit);
     const struct due_row *d = &w->rows[w->at];
     mu_bytes id = mu_id_bytes(&d->id);
-    bool queued = d->state == MU_ST_QUEUED || d->state == MU_ST_QUEUED_WORKER;
+    const struct ending e = ending_of(d->state);
+    struct mu_open open;
     int r = mu_tx_stream(tx, id, 2);
+    if (r >= 0) {
+        r = mu_session_open_read(tx, id, &open);
+    }
     if (r < 0) {
         return r;
     }
-    int64_t state = 0;
-    r = MU_TX_RUN(tx, &q_expire, mu_row_take_i64, &state, MU_VT(id), MU_VI(d->epoch),
-                  MU_VI(w->now_ms), MU_VIOPT(mu_sessions_purge_ms(w->opts.sessions, w->now_ms)),
-                  MU_VI(queued ? MU_END_QUEUE_TIMEOUT : MU_END_TIMEOUT), MU_VI(d->state),
-                  MU_VI(w->now_ms));
+    r = MU_TX_RUN(tx, &q_expire, take_ended, w, MU_VT(id), MU_VI(d->epoch), MU_VI(w->now_ms),
+                  MU_VIOPT(mu_sessions_purge_ms(w->opts.sessions, w->now_ms)), MU_VI(e.reason),
+                  MU_VI(d->state), MU_VI(w->now_ms), MU_VI(e.state), MU_VI(e.outcome));
     if (r <= 0) {
         return r < 0 ? r : MU_E_STALE;
     }
-    w->ended_state = (int)state;
-    bool stopped = state == MU_ST_COMPLETED;
-    mu_bytes text = expired_text(d, stopped, queued);
-    w->why[0] = 0;
-    if (!stopped && d->state == MU_ST_QUEUED_WORKER) {
-        r = MU_TX_RUN(tx, &q_why, take_why, w, MU_VT(id));
-        text = w->why[0] ? mu_str(w->why) : text;
-    }
-    if (r < 0) {
-        return r;
-    }
-    r = MU_TX_SEND(tx, &q_timeout_result, 1, MU_VT(id),
-                   MU_VT(stopped ? MU_B("cancelled") : MU_B("timeout")), MU_VT(text), MU_VT(text),
-                   MU_VI(w->now_ms));
+    r = expire_result(w, tx, e.code);
     if (r >= 0) {
-        r = MU_TX_SEND(tx, &mu_q_attempt_end, -1, MU_VT(id), MU_VI(d->epoch), MU_VI(MU_ATT_STOPPED),
-                       MU_VNULL, MU_VI(w->now_ms));
+        r = mu_session_close_open(tx, id, &open, w->now_ms, false);
     }
-    if (r >= 0 && d->state > MU_ST_QUEUED_WORKER) {
-        r = MU_TX_SEND(tx, &q_unsettled, -1, MU_VT(id), MU_VI(d->epoch));
-    }
-    char data[64];
-    snprintf(data, sizeof data, "{\"from\":%d,\"to\":%d,\"outcome\":%d}", d->state, (int)state,
-             stopped ? 2 : 4);
+    const struct mu_state_change c = {.from = d->state,
+                                      .to = w->ended_state,
+                                      .outcome = w->ended_outcome,
+                                      .reason = mu_end_reason_name(w->ended_reason),
+                                      .by = MU_B("system")};
     if (r >= 0) {
-        r = mu_tx_event(tx, MU_EV_STATE, w->now_ms, MU_B(""), mu_str(data));
+        r = mu_state_event(tx, w->now_ms, &c);
     }
-    return r < 0 ? r : mu_tx_event(tx, MU_EV_ENDED, w->now_ms, MU_B(""), mu_str(data));
+    return r < 0 ? r : mu_ended_event(tx, w->now_ms, &c);
 }
 
 static void expire_next(struct mu_sweeper *w);
@@ -268,9 +333,10 @@ static void expired(struct mu_unit *u, int result)
     struct mu_sweeper *w = MU_CONTAINER(u, struct mu_sweeper, unit);
     const struct due_row *d = &w->rows[w->at];
     if (result >= 0) {
-        mu_sessions_note_end(w->opts.sessions, mu_str(d->org_id),
-                             w->ended_state == MU_ST_COMPLETED ? MU_OUT_CANCELLED
-                                                               : MU_OUT_TIMED_OUT);
+        if (w->ended_outcome == MU_OUT_CANCELLED && !w->ended_stop) { /* nobody had asked for it */
+            mu_sessions_note_stop(w->opts.sessions, mu_str(d->org_id));
+        }
+        mu_sessions_note_end(w->opts.sessions, mu_str(d->org_id), w->ended_outcome);
         w->opts.expired(w->opts.arg, mu_id_bytes(&d->id));
         w->n_expired++;
     }
@@ -499,5 +565,7 @@ const struct mu_planned mu_sweep_planned[] = {
     {&q_why, ""},
     {&orphan_checks[0], "sessions_due"},
     {&orphan_checks[2], "attempts_one_live"},
+    {&orphan_checks[4], "gates_open"},
+    {&orphan_checks[5], "turns_open"},
     {NULL, NULL},
 };

@@ -3,6 +3,7 @@
  * to a file: so a restarted worker finds the agent again, running or ended. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -574,8 +575,20 @@ static void direct_stop(struct mu_sandbox *s, bool graceful, const char *reason)
     }
     b->stop_now = b->stop_now || !graceful;
     if (b->child && b->phase <= MU_DIRECT_RUNNING) {
+        (void)kill(-mu_child_pid(b->child), SIGCONT); /* it may stand still */
         mu_child_stop(b->child, b->stop_now);
     }
+}
+
+static void direct_freeze(struct mu_sandbox *s, bool on, void (*done)(void *arg, int result),
+                          void *arg)
+{
+    struct mu_direct_box *b = box_of(s);
+    bool runs = b->child && b->phase == MU_DIRECT_RUNNING && !b->stop_reason;
+    int r = !runs                                                        ? MU_E_UNAVAILABLE
+            : kill(-mu_child_pid(b->child), on ? SIGSTOP : SIGCONT) == 0 ? 0
+                                                                         : -errno;
+    done(arg, r);
 }
 
 static void removed(struct mu_job *job)
@@ -633,6 +646,7 @@ const struct mu_sandbox_ops mu_sandbox_direct = {
     .start = direct_start,
     .adopt = direct_adopt,
     .stop = direct_stop,
+    .freeze = direct_freeze,
     .read_file = mu_direct_read_file,
     .release = direct_release,
     .detach = direct_detach,

@@ -131,6 +131,8 @@ void mu_docker_drop_calls_(struct mu_docker_box *b)
     b->logs = mu_engine_cancel(b->logs);
     b->hint = mu_engine_cancel(b->hint);
     b->kill = mu_engine_cancel(b->kill);
+    b->hold = mu_engine_cancel(b->hold);
+    b->frozen = NULL;
     mu_timer_clear(&b->again);
     mu_timer_clear(&b->peek);
     mu_timer_clear(&b->log_again);
@@ -391,7 +393,9 @@ static void docker_stop(struct mu_sandbox *s, bool graceful, const char *reason)
         return;
     }
     if (b->phase == MU_DOCKER_RUN) {
-        mu_docker_stop_(b);
+        if (!mu_docker_thaw_(b)) { /* what stands still does not hear of a stop */
+            mu_docker_stop_(b);
+        }
     } else if (b->phase != MU_DOCKER_ADOPT) {
         mu_docker_prep_stop_(b);
     }
@@ -422,6 +426,7 @@ const struct mu_sandbox_ops mu_sandbox_docker = {
     .start = docker_start,
     .adopt = docker_adopt,
     .stop = docker_stop,
+    .freeze = mu_docker_freeze_,
     .read_file = mu_docker_read_file_,
     .release = docker_release,
     .detach = docker_detach,

@@ -183,6 +183,11 @@ struct mu_docker_box {
     int64_t log_at, log_skip; /* delivered so far; of the present stream to be passed over */
     bool log_done, log_clean; /* nothing more is wanted; the stream came to its end */
     bool log_dirty;           /* Podman: there is more than was fetched */
+    /* freeze */
+    struct mu_engine_call *hold;
+    bool holding /* what is asked for */, held;
+    void (*frozen)(void *arg, int result);
+    void *frozen_arg;
     /* stop */
     bool stopping, graceful;
     const char *stop_reason;
@@ -192,6 +197,12 @@ struct mu_docker_box {
     struct mu_sandbox_result result;
     char message[MU_DOCKER_TEXT];
 };
+
+/* docker_freeze.c */
+void mu_docker_freeze_(struct mu_sandbox *s, bool on, void (*done)(void *arg, int result),
+                       void *arg);
+/* Before a stop: true = it goes on by itself when the container was let go on. */
+bool mu_docker_thaw_(struct mu_docker_box *b);
 
 /* docker_call.c */
 /* A call with `req`'s settings to a formatted path. */

@@ -224,6 +224,13 @@ static void on_message(struct mu_sandbox *s, const struct mu_ctl_msg *m)
     case MU_CTL_DIAL:
         dial(s, m);
         break;
+    case MU_CTL_FROZEN:
+        if (s->frozen && !s->detached) {
+            void (*frozen)(void *arg, int result) = s->frozen;
+            s->frozen = NULL;
+            frozen(s->frozen_arg, (int)m->value);
+        }
+        break;
     default:
         break;
     }
@@ -256,6 +263,19 @@ static void on_exit_event(uv_poll_t *poll, int status MU_UNUSED, int events MU_U
     }
     s->keeper = 0;
     close_poll(&s->exit, &s->exit_fd);
+}
+
+static void ns_freeze(struct mu_sandbox *s, bool on, void (*done)(void *arg, int result), void *arg)
+{
+    const struct mu_ctl_msg m = {.kind = on ? MU_CTL_FREEZE : MU_CTL_THAW};
+    int r = s->frozen || s->stop_asked || s->ctl_fd < 0 ? MU_E_UNAVAILABLE
+                                                        : mu_ctl_send(s->ctl_fd, &m, -1);
+    if (r < 0) {
+        done(arg, r);
+        return;
+    }
+    s->frozen = done;
+    s->frozen_arg = arg;
 }
 
 /* --- after the pool --- */
@@ -524,6 +544,7 @@ const struct mu_sandbox_ops mu_sandbox_namespace = {
     .start = ns_start,
     .adopt = ns_adopt,
     .stop = ns_stop,
+    .freeze = ns_freeze,
     .read_file = mu_ns_read_file,
     .release = mu_ns_release,
     .detach = ns_detach,

@@ -64,6 +64,8 @@ struct mu_sandbox {
     int64_t log_offset, log_size;
     struct mu_broker_session *broker;
 
+    void (*frozen)(void *arg, int result); /* the answer that is awaited */
+    void *frozen_arg;
     bool stop_asked, stop_graceful;
     char stop_reason[40];
     int64_t grace_ms;

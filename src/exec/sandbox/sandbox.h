@@ -144,6 +144,10 @@ struct mu_sandbox_ops {
      * is the failure_reason that the result shall carry (literal). Again with graceful = false:
      * now. */
     void (*stop)(struct mu_sandbox *s, bool graceful, const char *reason);
+    /* Everything in it stands still, or goes on; while it runs. done() may come inside: 0, -errno,
+     * MU_E_UNAVAILABLE (it does not run, or another one is under way). NULL: this kind cannot. A
+     * stop lets it go on first. Not called when the sandbox ends or is let go before. */
+    void (*freeze)(struct mu_sandbox *s, bool on, void (*done)(void *arg, int result), void *arg);
     /* A regular file of its workspace ("/workspace/.oz/result.json"), at most `max` bytes, safely
      * (never through a link, never blocking). After ended() or while it runs. done(): `result` 0,
      * MU_E_NOT_FOUND, MU_E_TOO_LARGE (the first `max` bytes are there), MU_E_INVALID (not a

@@ -16,6 +16,8 @@ static int64_t elapsed_us(const struct mu_call *c)
  * secret (tickets, tokens in compatibility parameters). */
 static void log_access(const struct mu_call *c, int status, int64_t us)
 {
+    static const char *const faces[] = {
+        [MU_FACE_ROOT] = "root", [MU_FACE_OZ] = "oz", [MU_FACE_SESSIONS] = "sessions"};
     enum mu_log_level level =
         c->route && c->route->flags & MU_ROUTE_QUIET ? MU_LOG_DEBUG : MU_LOG_INFO;
     if (!mu_log_on(level)) {
@@ -23,13 +25,10 @@ static void log_access(const struct mu_call *c, int status, int64_t us)
     }
     const struct mu_http_head *h = c->headless ? NULL : mu_http_req_head(c->req);
     struct mu_kv kv[8 + MU_NOTES_MAX] = {
-        MU_KS("req_id", c->request_id),
-        MU_KS("method", h ? h->method_name : MU_B("-")),
-        MU_KS("path", h ? h->path : MU_B("-")),
-        MU_KI("status", status),
-        MU_KI("duration_ms", us / 1000),
-        MU_KS("remote", mu_http_req_peer(c->req)),
-        MU_KC("face", h && mu_path_is_api(h->path) ? "oz" : "root"),
+        MU_KS("req_id", c->request_id),         MU_KS("method", h ? h->method_name : MU_B("-")),
+        MU_KS("path", h ? h->path : MU_B("-")), MU_KI("status", status),
+        MU_KI("duration_ms", us / 1000),        MU_KS("remote", mu_http_req_peer(c->req)),
+        MU_KC("face", faces[c->face]),
     };
     size_t n = 7;
     if (c->trace_id.ptr) {
@@ -65,21 +64,30 @@ static size_t common_headers(const struct mu_call *c, struct mu_http_pair *dst)
     return 2 + mu_cors_pairs(c->cors, dst + 2);
 }
 
-void mu_answer_bare(struct mu_http_req *req)
+void mu_answer_bare(struct mu_http_req *req, enum mu_api_face face)
 {
     const struct mu_http_pair headers[] = {
         {"Content-Type", MU_B("application/json")},
         {"Cache-Control", MU_B("no-store")},
         {"Retry-After", MU_B("1")},
     };
+    if (face == MU_FACE_SESSIONS) {
+        mu_http_respond_close(req, 503, headers, MU_ARRAY_LEN(headers), mu_str(mu_envelope_bare));
+        return;
+    }
     mu_http_respond_close(req, 503, headers, MU_ARRAY_LEN(headers),
                           MU_B("{\"error\":\"Out of memory\",\"message\":\"Out of "
                                "memory\",\"code\":\"unavailable\"}"));
 }
 
-static void add_error(struct mu_call *c, const char *code, const char *field, const char *error,
-                      mu_bytes message)
+/* In the face's shape; its media type. */
+static const char *add_error(struct mu_call *c, int *status, const char *code, const char *field,
+                             const char *error, mu_bytes message)
 {
+    if (c->face == MU_FACE_SESSIONS) {
+        *status = mu_envelope_error(c, *status, code, field, message);
+        return "application/json; charset=utf-8";
+    }
     mu_buf_clear(&c->buf);
     struct mu_json_w w = mu_json_w(&c->buf);
     mu_jw_obj(&w);
@@ -91,6 +99,7 @@ static void add_error(struct mu_call *c, const char *code, const char *field, co
     }
     mu_jw_kstr(&w, "request_id", c->request_id);
     mu_jw_obj_end(&w);
+    return "application/json";
 }
 
 void mu_answer(struct mu_call *c, int status, const char *type, const struct mu_http_pair *extra,
@@ -103,9 +112,8 @@ void mu_answer(struct mu_call *c, int status, const char *type, const struct mu_
         /* what was built is incomplete: nothing of it may leave */
         mu_buf_fini(&c->buf);
         mu_buf_init(&c->buf, 4096);
-        add_error(c, "unavailable", NULL, "Out of memory", MU_B("Out of memory"));
         status = 503;
-        type = "application/json";
+        type = add_error(c, &status, "unavailable", NULL, "Out of memory", MU_B("Out of memory"));
         extra = &later;
         n_extra = 1;
     }
@@ -134,8 +142,8 @@ void mu_answer_error(struct mu_call *c, int status, const char *code, const char
                      const char *error, mu_bytes message, const struct mu_http_pair *extra,
                      size_t n_extra)
 {
-    add_error(c, code, field, error, message);
-    mu_answer(c, status, "application/json", extra, n_extra);
+    const char *type = add_error(c, &status, code, field, error, message);
+    mu_answer(c, status, type, extra, n_extra);
 }
 
 struct mu_buf *mu_call_buf(struct mu_call *c)
@@ -230,6 +238,11 @@ void mu_call_fail(struct mu_call *c, int code)
         mu_call_error(c, 413, "payload_too_large", NULL, "Request body too large");
         return;
     case MU_E_MISMATCH:
+        if (c->face == MU_FACE_SESSIONS) {
+            mu_call_error(c, 409, "IDEMPOTENCY_CONFLICT", NULL,
+                          "The Idempotency-Key was used with another body");
+            return;
+        }
         mu_call_error(c, 422, "invalid_field", "Idempotency-Key",
                       "The Idempotency-Key was used with another body");
         return;

@@ -121,6 +121,20 @@ static bool unauthorized(struct mu_call *c, const char *why)
     return false;
 }
 
+static const char *const role_words[] = {
+    [MU_ROLE_VIEWER] = "This needs a role",
+    [MU_ROLE_OPERATOR] = "This needs the role operator",
+    [MU_ROLE_ORG_ADMIN] = "This needs the role of an administrator of the org",
+    [MU_ROLE_ADMIN] = "This needs the admin key",
+};
+
+/* A viewer only reads (village-control-plane.md 3.7), in every face. */
+static enum mu_role role_needed(const struct mu_route *r)
+{
+    bool reads = r->method == MU_HTTP_GET || r->flags & MU_ROUTE_ANY_METHOD;
+    return r->role ? r->role : reads ? MU_ROLE_VIEWER : MU_ROLE_OPERATOR;
+}
+
 /* Whether this kind of bearer may call the route. */
 static bool permitted(struct mu_call *c)
 {
@@ -134,6 +148,8 @@ static bool permitted(struct mu_call *c)
         why = "This needs the admin key";
     } else if (c->route && c->route->auth == MU_AUTH_WORKER && !p->admin && !p->worker) {
         why = "This needs the admin key or a worker's key";
+    } else if (c->route && !p->worker && !p->run.text[0] && p->role < role_needed(c->route)) {
+        why = role_words[role_needed(c->route)];
     }
     if (why) {
         mu_call_error(c, 403, "forbidden", NULL, "%s", why);
@@ -331,9 +347,10 @@ static void on_admit(void *arg, struct mu_http_req *req, struct mu_http_admit *r
     ret->refuse = true;
     struct mu_call *c = call_new(api, req);
     if (!c) {
-        mu_answer_bare(req);
+        mu_answer_bare(req, mu_face_of(h->path));
         return;
     }
+    c->face = mu_face_of(h->path);
     take_request_id(c, h);
     c->trace_id = trace_id(mu_http_header(h, "traceparent"));
     c->cors = mu_cors_value(&api->origins, mu_http_header(h, "Origin"), h->path);
@@ -383,33 +400,47 @@ static bool carries_more(const struct mu_call *c)
     return v && yyjson_is_arr(v) && yyjson_arr_size(v) > 0;
 }
 
+int mu_call_read_body(struct mu_call *c, struct mu_err *err)
+{
+    mu_bytes raw = mu_http_req_body(c->req);
+    if (!c->route->body || !mu_bytes_trim(raw).len) {
+        return 0;
+    }
+    bool large = c->route->usual_body && raw.len > c->route->usual_body;
+    const struct mu_json_limits limits = {body_limit(c), MU_DEPTH_MAX};
+    int r = mu_json_read(mu_call_arena(c), raw, &limits, &c->body, err);
+    if (large && (r == MU_E_INVALID || (r == 0 && !carries_more(c)))) {
+        too_large(c, c->route->usual_body);
+        return MU_E_TOO_LARGE;
+    }
+    if (r == MU_E_TOO_LARGE) {
+        mu_call_fail(c, r);
+    }
+    return r;
+}
+
 static bool take_body(struct mu_call *c)
 {
     char path[MU_PATH_TEXT] = "", text[sizeof(struct mu_err)];
     struct mu_err err = {0};
-    mu_bytes raw = mu_http_req_body(c->req);
     if (!c->route->body) {
         return true;
     }
-    bool large = c->route->usual_body && raw.len > c->route->usual_body;
-    if (mu_bytes_trim(raw).len) {
-        const struct mu_json_limits limits = {body_limit(c), MU_DEPTH_MAX};
-        int r = mu_json_read(mu_call_arena(c), raw, &limits, &c->body, &err);
-        if (large && (r == MU_E_INVALID || (r == 0 && !carries_more(c)))) {
-            return too_large(c, c->route->usual_body);
-        }
-        if (r == MU_E_INVALID) {
-            int n = snprintf(text, sizeof text, "Invalid JSON: %s", err.text);
-            mu_answer_error(c, 400, "invalid_json", NULL, "Invalid JSON",
-                            mu_bytes_of(text, MU_MIN((size_t)n, sizeof text - 1)), NULL, 0);
-            return false;
-        }
-        if (r < 0) {
-            mu_call_fail(c, r);
-            return false;
-        }
+    int r = mu_call_read_body(c, &err);
+    if (r == MU_E_TOO_LARGE) {
+        return false;
     }
-    int r = mu_schema_check(c->route->body, c->body, path, sizeof path, &err);
+    if (r == MU_E_INVALID) {
+        int n = snprintf(text, sizeof text, "Invalid JSON: %s", err.text);
+        mu_answer_error(c, 400, "invalid_json", NULL, "Invalid JSON",
+                        mu_bytes_of(text, MU_MIN((size_t)n, sizeof text - 1)), NULL, 0);
+        return false;
+    }
+    if (r < 0) {
+        mu_call_fail(c, r);
+        return false;
+    }
+    r = mu_schema_check(c->route->body, c->body, path, sizeof path, &err);
     return r < 0 ? field_error(c, r, path, &err) : true;
 }
 
@@ -417,7 +448,8 @@ static void on_request(void *arg, struct mu_http_req *req)
 {
     (void)arg;
     struct mu_call *c = mu_http_req_ctx(req);
-    if (take_query(c) && take_body(c)) {
+    bool taken = c->face == MU_FACE_SESSIONS ? mu_envelope_take(c) : take_query(c) && take_body(c);
+    if (taken) {
         c->route->handler(c);
     }
 }
@@ -456,9 +488,12 @@ static void on_malformed(void *arg, struct mu_http_req *req, int status, const c
     if (!c) {
         c = call_new(arg, req);
         if (!c) {
-            mu_answer_bare(req);
+            mu_bytes target = mu_http_req_target(req);
+            mu_answer_bare(req, mu_face_of(mu_bytes_split(&target, '?')));
             return;
         }
+        mu_bytes path = mu_http_req_target(req);
+        c->face = mu_face_of(mu_bytes_split(&path, '?'));
         c->headless = true;
         mint_request_id(c);
     }
@@ -491,13 +526,22 @@ static void register_metrics(struct mu_api *api)
         mu_metrics_gauge(api->metrics, "muster_http_connections", NULL, "Open HTTP connections.");
 }
 
+static int add_route(struct mu_api *api, const struct mu_route *route, struct mu_err *err)
+{
+    bool ours = mu_face_of(mu_str(route->path)) == MU_FACE_SESSIONS;
+    if (ours != (route->face == MU_FACE_SESSIONS)) {
+        return mu_err_set(err, MU_E_INVALID, "route %s: not of this face", route->path);
+    }
+    return mu_router_add(&api->router, route, err);
+}
+
 static int build(struct mu_api *api, const struct mu_api_opts *opts, struct mu_err *err)
 {
     int r = mu_origins_init(&api->origins, opts->cors_origins, opts->public_url,
                             opts->allowed_hosts, err);
     for (size_t t = 0; r == 0 && t < opts->n_tables; t++) {
         for (const struct mu_route *route = opts->tables[t]; r == 0 && route->path; route++) {
-            r = mu_router_add(&api->router, route, err);
+            r = add_route(api, route, err);
         }
     }
     if (r == 0) {

@@ -35,13 +35,26 @@ enum {
     MU_S_CLOSED = 32 /* OBJECT: members that the schema does not list are refused */
 };
 
+/* What a text must look like beyond its length; of a MAP: each of its keys (forms.c). */
+enum mu_schema_form {
+    MU_F_NONE,
+    MU_F_ID,       /* 1..128 of [A-Za-z0-9._:-] */
+    MU_F_FEATURE,  /* 1..64 of [a-z0-9._:-] */
+    MU_F_HEX,      /* hexadecimal digits */
+    MU_F_REF,      /* the name of a branch or tag, as git takes it */
+    MU_F_REPO,     /* the URL of a repository without credentials */
+    MU_F_ENV_NAME, /* the name of a variable that a session may set */
+    MU_F_LABEL,    /* 1..64 characters */
+};
+
 struct mu_schema {
     const char *name; /* member or query key; NULL inside arrays and maps */
     enum mu_schema_type type;
     unsigned flags;
     int64_t min,
         max; /* INT, NUMBER: value; STRING: characters; ARRAY, MAP: entries; 0,0 = not limited */
-    const char *words;             /* STRING: allowed words separated by blanks; NULL = any */
+    const char *words; /* STRING: allowed words separated by blanks; NULL = any */
+    enum mu_schema_form form;
     const struct mu_schema *items; /* ARRAY, MAP: the entry; OBJECT: members, ended by {0} */
     const char *ref; /* documentation: name of a component schema instead of items (responses) */
     const char *doc; /* one sentence */
@@ -50,9 +63,14 @@ struct mu_schema {
 /* Checks a value. On failure fills the path of the offending field ("config.model_id",
  * "images[2].data") and a sentence that names the field and what is accepted; returns MU_E_INVALID
  * (code "invalid_field") or MU_E_NOT_FOUND (a required field is missing: code "missing_field").
- * Unknown members are ignored (Oz face), but for those of a MU_S_CLOSED object. */
+ * Unknown members are ignored (Oz face), but for those of a MU_S_CLOSED object. The sessions face
+ * notes all problems and refuses every unknown member (mu_schema_check_all()). */
 MU_MUST_USE int mu_schema_check(const struct mu_schema *members, yyjson_val *root, char *ret_path,
                                 size_t path_size, struct mu_err *err);
+
+/* NULL, or the code of an issue (village-control-plane.md 3.4) and words for it, which follow the
+ * member's name. */
+const char *mu_form_refuse(enum mu_schema_form form, mu_bytes text, const char **ret_why);
 
 /* --- routes --- */
 enum mu_api_auth {
@@ -62,7 +80,13 @@ enum mu_api_auth {
     MU_AUTH_WORKER, /* the admin key, or the key of one worker */
     MU_AUTH_RUN,    /* any bearer, or a session token: the handler checks principal->run */
 };
-enum mu_api_face { MU_FACE_ROOT, MU_FACE_OZ }; /* whose error body and conventions */
+/* Whose error body and conventions. It follows from the path (specification README 3): a route that
+ * says another one is refused at start. */
+enum mu_api_face {
+    MU_FACE_ROOT,
+    MU_FACE_OZ,
+    MU_FACE_SESSIONS, /* the envelope of village-control-plane.md 3.1 around every answer */
+};
 enum {
     MU_ROUTE_ANY_METHOD = 1,
     MU_ROUTE_WRITES =
@@ -82,6 +106,7 @@ struct mu_route {
                          slash is tolerated */
     enum mu_api_face face;
     enum mu_api_auth auth;
+    enum mu_role role; /* 0: a viewer for GET, an operator for everything else */
     unsigned flags;
     size_t max_body;          /* 0 = no body is read (a body up to 64 KiB is discarded) */
     size_t usual_body;        /* 0, or what is accepted of a body without entries in ... */
@@ -90,10 +115,16 @@ struct mu_route {
         *query; /* ended by {0}; NULL = no query keys are known (unknown keys are ignored) */
     const struct mu_schema
         *body; /* members of the JSON object, ended by {0}; NULL = the body is ignored */
+    /* Rules that the schemas do not say, of the sessions face: notes what it finds with
+     * mu_call_issue(). It runs also when the schemas found something: any member may be missing or
+     * of a wrong type. */
+    void (*check)(struct mu_call *call);
     void (*handler)(struct mu_call *call);
     /* documentation */
     const char *id, *summary; /* operationId, one sentence */
-    const char *response;     /* component schema of the 200 answer, or NULL */
+    const char *response;     /* component schema of the answer (in the envelope: of its data), or
+                                 NULL */
+    const char *success;      /* its statuses, separated by blanks; NULL = "200" */
     const char *errors;       /* extra statuses, separated by blanks: "404 422 429 503" */
     const char *media;        /* media type of the 200 answer; NULL = application/json */
 };
@@ -115,8 +146,8 @@ struct mu_api_opts {
                                   public_url are always allowed (architecture.md G10) */
     const struct mu_route *const *tables;
     size_t n_tables;
-    const char *const
-        *components; /* openapi component schemas: pairs of name and JSON text, ended by NULL */
+    const char *const *const *components; /* openapi component schemas: lists, ended by NULL, of
+                                             pairs of name and JSON text, each ended by NULL */
     bool (*writable)(void *arg, const char **ret_why); /* MU_ROUTE_WRITES asks this; any loop */
     void *writable_arg;
     void *app; /* the server's root struct, for handlers: mu_call_app() */
@@ -191,6 +222,23 @@ void mu_call_retry(struct mu_call *c, int status, const char *code, int64_t retr
  * BUSY, SATURATED, UNAVAILABLE, DISK_FULL, SHUTDOWN, -ENOMEM 503, anything else 500 "Internal
  * error" (details to the log). */
 void mu_call_fail(struct mu_call *c, int code);
+/* --- the sessions face --- */
+/* A member or parameter that is not as it must be; `code` is one of village-control-plane.md 3.4.
+ * At most 50 are kept. */
+void mu_call_issue(struct mu_call *c, const char *code, const char *path, const char *fmt, ...)
+    MU_PRINTF(4, 5);
+/* Answers VALIDATION_ERROR when problems were noted: then true. */
+bool mu_call_refused(struct mu_call *c);
+/* An error with `details`, the text of a JSON object (ptr NULL: none). Codes are those of 3.6. */
+void mu_call_error_details(struct mu_call *c, int status, const char *code, mu_bytes details,
+                           const char *fmt, ...) MU_PRINTF(5, 6);
+/* Begins {"success":true,"data": in mu_call_buf(), which is emptied: exactly one value follows. */
+struct mu_json_w mu_call_data(struct mu_call *c);
+/* Ends what mu_call_data() began, with `meta`, and sends it. */
+void mu_call_data_send(struct mu_call *c, int status, const struct mu_http_pair *headers, size_t n);
+/* Success without data. */
+void mu_call_done(struct mu_call *c);
+
 /* Begins a streamed answer (SSE, download); the call is gone afterwards. At most 8 headers, the
  * Content-Type among them. NULL: the peer left, or only asked for the headers; nothing more to do.
  */

@@ -46,6 +46,31 @@ int mu_route_param(const struct mu_route *r, const char *name);
 int mu_router_each(const struct mu_router *r, int (*fn)(void *arg, const struct mu_node *n),
                    void *arg);
 
+/* --- envelope.c: the sessions face --- */
+enum { MU_ISSUES_MAX = 50 };
+struct mu_issues {
+    struct {
+        mu_bytes path, message;
+        const char *code;
+    } list[MU_ISSUES_MAX];
+    size_t n;
+};
+/* Copies path and message. MU_E_LIMIT: it was one too many; -ENOMEM. */
+MU_MUST_USE int mu_issues_add(struct mu_issues *issues, struct mu_arena *a, const char *code,
+                              mu_bytes path, mu_bytes message);
+/* Whose face answers a path. */
+enum mu_api_face mu_face_of(mu_bytes path);
+/* Writes the error of another face's words into the (empty) buffer; returns the status to give. */
+int mu_envelope_error(struct mu_call *c, int status, const char *code, const char *field,
+                      mu_bytes message);
+/* Query and body of a request of this face are as they must be; else it is answered. */
+bool mu_envelope_take(struct mu_call *c);
+extern const char mu_envelope_bare[];
+
+/* --- forms.c --- */
+/* A regular expression that every accepted text matches, or NULL. */
+const char *mu_form_pattern(enum mu_schema_form form);
+
 /* --- schema.c --- */
 struct mu_query_value {
     const struct mu_schema *schema;
@@ -57,9 +82,16 @@ MU_MUST_USE int mu_schema_query(const struct mu_schema *schema, struct mu_arena 
                                 struct mu_query_value *values, size_t *ret_n, char *ret_path,
                                 size_t path_size, struct mu_err *err);
 
+/* All problems, in the order of the schema; objects may have no unknown members. -ENOMEM. */
+MU_MUST_USE int mu_schema_check_all(const struct mu_schema *members, yyjson_val *root,
+                                    struct mu_arena *a, struct mu_issues *issues);
+MU_MUST_USE int mu_schema_query_all(const struct mu_schema *schema, struct mu_arena *a,
+                                    mu_bytes query, struct mu_query_value *values, size_t *ret_n,
+                                    struct mu_issues *issues);
+
 /* --- openapi.c --- */
 MU_MUST_USE int mu_openapi_write(const struct mu_router *r, const char *server_url,
-                                 const char *const *components, struct mu_buf *dst);
+                                 const char *const *const *components, struct mu_buf *dst);
 
 /* --- cors.c --- */
 struct mu_origins {
@@ -101,7 +133,9 @@ struct mu_api {
 struct mu_call {
     struct mu_api *api;
     struct mu_http_req *req;
+    enum mu_api_face face;
     const struct mu_route *route; /* NULL: no route applies */
+    struct mu_issues *issues;     /* made with the first */
     bool authenticated;
     struct mu_principal principal;
     mu_bytes request_id, trace_id, cors;
@@ -115,8 +149,9 @@ struct mu_call {
     size_t n_notes;
     void (*on_gone)(struct mu_call *c);
     void *ctx;
-    bool close;    /* the connection ends with the answer */
-    bool headless; /* the message was malformed before its header block was complete */
+    bool close;     /* the connection ends with the answer */
+    bool no_memory; /* a problem could not be noted */
+    bool headless;  /* the message was malformed before its header block was complete */
 };
 
 /* Whether a face below /api/v1 owns the path. */
@@ -133,7 +168,10 @@ void mu_answer(struct mu_call *c, int status, const char *type, const struct mu_
                size_t n_extra);
 /* A WebSocket was made of it. */
 void mu_call_taken(struct mu_call *c);
+/* Reads the JSON body into c->body, when the route has one. MU_E_INVALID, worded: it is no JSON;
+ * MU_E_TOO_LARGE: it was answered. */
+MU_MUST_USE int mu_call_read_body(struct mu_call *c, struct mu_err *err);
 /* When there is no memory for a call. */
-void mu_answer_bare(struct mu_http_req *req);
+void mu_answer_bare(struct mu_http_req *req, enum mu_api_face face);
 
 #endif

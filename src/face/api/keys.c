@@ -8,6 +8,25 @@
 enum { NAME_MAX_CHARS = 200, DAYS_MAX = 3650 };
 static const int64_t day_ms = 86400000;
 
+/* Their words, in the order of enum mu_role. */
+static const char *const roles[] = {"", "viewer", "operator", "admin"};
+
+static enum mu_role role_of(mu_bytes word)
+{
+    for (size_t i = 1; i < MU_ARRAY_LEN(roles); i++) {
+        if (mu_bytes_is(word, roles[i])) {
+            return (enum mu_role)i;
+        }
+    }
+    return MU_ROLE_OPERATOR;
+}
+
+static void write_role(struct mu_json_w *w, enum mu_role role)
+{
+    bool known = role > 0 && (size_t)role < MU_ARRAY_LEN(roles);
+    mu_jw_kcstr(w, "role", roles[known ? role : MU_ROLE_OPERATOR]);
+}
+
 static void write_id(struct mu_json_w *w, const struct mu_id *id)
 {
     mu_jw_key(w, "id");
@@ -34,6 +53,7 @@ static void created(struct mu_key_op *op, int result)
     write_id(&w, &op->id);
     mu_jw_kstr(&w, "name", op->name);
     mu_jw_kstr(&w, "tenant", op->tenant);
+    write_role(&w, op->role);
     mu_jw_kcstr(&w, "key", op->token);
     mu_jw_ktime(&w, "created_at", op->now_ms);
     mu_jw_ktime_opt(&w, "expires_at", op->expires_ms);
@@ -69,6 +89,7 @@ static void create_key(struct mu_call *c)
     if (op->tenant.len == 0) {
         op->tenant = op->name;
     }
+    op->role = role_of(mu_json_get_bytes(body, "role"));
     int64_t days = mu_json_get_i64(body, "expires_in_days", 0);
     op->expires_ms = days ? mu_env_wall_ms(m->env) + days * day_ms : 0;
     int r = mu_key_create(m->identity, op);
@@ -101,6 +122,7 @@ static void write_key(struct mu_json_w *w, const struct mu_key *k)
     write_id(w, &k->id);
     mu_jw_kstr(w, "name", k->name);
     mu_jw_kstr(w, "tenant", k->tenant);
+    write_role(w, k->role);
     mu_jw_kstr(w, "prefix", k->prefix);
     mu_jw_ktime(w, "created_at", k->created_ms);
     mu_jw_ktime_opt(w, "expires_at", k->expires_ms);
@@ -191,6 +213,13 @@ static const struct mu_schema create_body[] = {
      .max = NAME_MAX_CHARS,
      .doc = "Name of the organisation that the key acts for, made when it is new; default: the "
             "key's own name."},
+    {.name = "role",
+     .type = MU_S_STRING,
+     .flags = MU_S_NULLABLE,
+     .words = "viewer operator admin",
+     .doc =
+         "viewer only reads; operator (default) makes and steers; admin also has the org's workers "
+         "and limits."},
     {.name = "expires_in_days",
      .type = MU_S_INT,
      .flags = MU_S_NULLABLE,

@@ -49,7 +49,8 @@ static const char *const own_components[] = {
     "Key",
     "{\"type\":\"object\",\"required\":[\"id\",\"name\",\"tenant\",\"prefix\",\"created_at\"],"
     "\"properties\":{\"id\":{\"type\":\"string\"},\"name\":{\"type\":\"string\"},"
-    "\"tenant\":{\"type\":\"string\"},\"prefix\":{\"type\":\"string\"},"
+    "\"tenant\":{\"type\":\"string\"},\"role\":{\"type\":\"string\"},\"prefix\":{\"type\":"
+    "\"string\"},"
     "\"created_at\":{\"type\":\"string\",\"format\":\"date-time\"},"
     "\"expires_at\":{\"type\":[\"string\",\"null\"],\"format\":\"date-time\"},"
     "\"revoked_at\":{\"type\":[\"string\",\"null\"],\"format\":\"date-time\"},"
@@ -61,11 +62,22 @@ static const char *const own_components[] = {
     "KeyCreated",
     "{\"type\":\"object\",\"required\":[\"id\",\"name\",\"tenant\",\"key\",\"created_at\","
     "\"request_id\"],\"properties\":{\"id\":{\"type\":\"string\"},\"name\":{\"type\":\"string\"},"
-    "\"tenant\":{\"type\":\"string\"},\"key\":{\"type\":\"string\","
+    "\"tenant\":{\"type\":\"string\"},\"role\":{\"type\":\"string\"},\"key\":{\"type\":\"string\","
     "\"description\":\"Shown this once.\"},"
     "\"created_at\":{\"type\":\"string\",\"format\":\"date-time\"},"
     "\"expires_at\":{\"type\":[\"string\",\"null\"],\"format\":\"date-time\"},"
     "\"request_id\":{\"type\":\"string\"}}}",
+    "Meta",
+    "{\"type\":\"object\",\"required\":[\"requestId\",\"timestamp\",\"duration\"],"
+    "\"properties\":{\"requestId\":{\"type\":\"string\"},"
+    "\"timestamp\":{\"type\":\"string\",\"format\":\"date-time\"},"
+    "\"duration\":{\"type\":\"integer\",\"description\":\"Milliseconds.\"}}}",
+    "EnvelopeError",
+    "{\"type\":\"object\",\"required\":[\"success\",\"error\",\"meta\"],\"properties\":{"
+    "\"success\":{\"const\":false},\"error\":{\"type\":\"object\",\"required\":[\"code\","
+    "\"message\"],\"properties\":{\"code\":{\"type\":\"string\",\"description\":\"A stable "
+    "word.\"},\"message\":{\"type\":\"string\"},\"details\":{\"type\":\"object\"}}},"
+    "\"meta\":{\"$ref\":\"#/components/schemas/Meta\"}}}",
     "Success",
     "{\"type\":\"object\",\"required\":[\"success\",\"request_id\"],\"properties\":{"
     "\"success\":{\"type\":\"boolean\"},\"request_id\":{\"type\":\"string\"}}}",
@@ -121,37 +133,48 @@ static void write_words(struct mu_json_w *w, const struct mu_schema *s)
     mu_jw_arr_end(w);
 }
 
-/* Both conditions of a text are patterns; a schema has room for one, so two go below allOf. */
+/* The conditions of a text are patterns; a schema has room for one, so several go below allOf. */
 static void write_patterns(struct mu_json_w *w, const struct mu_schema *s)
 {
-    static const char visible[] = "[^ \\t\\n\\r\\x0b\\x0c]";
-    static const char no_nul[] = "^[^\\x00]*$";
-    bool blank = s->flags & MU_S_NOT_BLANK, nul = s->flags & MU_S_NO_NUL;
-    if (blank && nul) {
-        mu_jw_key(w, "allOf");
-        mu_jw_arr(w);
-        mu_jw_obj(w);
-        mu_jw_kcstr(w, "pattern", visible);
-        mu_jw_obj_end(w);
-        mu_jw_obj(w);
-        mu_jw_kcstr(w, "pattern", no_nul);
-        mu_jw_obj_end(w);
-        mu_jw_arr_end(w);
-    } else if (blank || nul) {
-        mu_jw_kcstr(w, "pattern", blank ? visible : no_nul);
+    const char *list[3];
+    size_t n = 0;
+    if (s->flags & MU_S_NOT_BLANK) {
+        list[n++] = "[^ \\t\\n\\r\\x0b\\x0c]";
     }
+    if (s->flags & MU_S_NO_NUL) {
+        list[n++] = "^[^\\x00]*$";
+    }
+    const char *form = s->type == MU_S_STRING ? mu_form_pattern(s->form) : NULL;
+    if (form) {
+        list[n++] = form;
+    }
+    if (n == 1) {
+        mu_jw_kcstr(w, "pattern", list[0]);
+    }
+    if (n < 2) {
+        return;
+    }
+    mu_jw_key(w, "allOf");
+    mu_jw_arr(w);
+    for (size_t i = 0; i < n; i++) {
+        mu_jw_obj(w);
+        mu_jw_kcstr(w, "pattern", list[i]);
+        mu_jw_obj_end(w);
+    }
+    mu_jw_arr_end(w);
 }
 
-static void write_schema(struct mu_json_w *w, const struct mu_schema *s);
+/* `closed`: every object is MU_S_CLOSED. */
+static void write_schema(struct mu_json_w *w, const struct mu_schema *s, bool closed);
 
-static void write_members(struct mu_json_w *w, const struct mu_schema *members)
+static void write_members(struct mu_json_w *w, const struct mu_schema *members, bool closed)
 {
     bool required = false;
     mu_jw_key(w, "properties");
     mu_jw_obj(w);
     for (const struct mu_schema *m = members; m && m->name; m++) {
         mu_jw_key(w, m->name);
-        write_schema(w, m);
+        write_schema(w, m, closed);
         required = required || m->flags & MU_S_REQUIRED;
     }
     mu_jw_obj_end(w);
@@ -178,7 +201,8 @@ static void write_string(struct mu_json_w *w, const struct mu_schema *s)
     write_patterns(w, s);
 }
 
-static void write_entries(struct mu_json_w *w, const struct mu_schema *s, const char *key)
+static void write_entries(struct mu_json_w *w, const struct mu_schema *s, const char *key,
+                          bool closed)
 {
     if (!s->items && !s->ref) {
         return;
@@ -189,7 +213,7 @@ static void write_entries(struct mu_json_w *w, const struct mu_schema *s, const 
         write_ref(w, s->ref);
         mu_jw_obj_end(w);
     } else {
-        write_schema(w, s->items);
+        write_schema(w, s->items, closed);
     }
 }
 
@@ -217,7 +241,7 @@ static void write_string_or_list(struct mu_json_w *w, const struct mu_schema *s)
     mu_jw_arr_end(w);
 }
 
-static void write_by_type(struct mu_json_w *w, const struct mu_schema *s)
+static void write_by_type(struct mu_json_w *w, const struct mu_schema *s, bool closed)
 {
     switch (s->type) {
     case MU_S_STRING:
@@ -246,21 +270,27 @@ static void write_by_type(struct mu_json_w *w, const struct mu_schema *s)
     case MU_S_OBJECT:
         write_type(w, s, "object");
         if (s->items) {
-            write_members(w, s->items);
+            write_members(w, s->items, closed);
         }
-        if (s->flags & MU_S_CLOSED) {
+        if (s->items && (closed || s->flags & MU_S_CLOSED)) {
             mu_jw_kbool(w, "additionalProperties", false);
         }
         break;
     case MU_S_ARRAY:
         write_type(w, s, "array");
         write_limits(w, s, "minItems", "maxItems");
-        write_entries(w, s, "items");
+        write_entries(w, s, "items", closed);
         break;
     case MU_S_MAP:
         write_type(w, s, "object");
         write_limits(w, s, "minProperties", "maxProperties");
-        write_entries(w, s, "additionalProperties");
+        if (mu_form_pattern(s->form)) {
+            mu_jw_key(w, "propertyNames");
+            mu_jw_obj(w);
+            mu_jw_kcstr(w, "pattern", mu_form_pattern(s->form));
+            mu_jw_obj_end(w);
+        }
+        write_entries(w, s, "additionalProperties", closed);
         break;
     case MU_S_STRING_OR_LIST:
         write_string_or_list(w, s);
@@ -270,7 +300,7 @@ static void write_by_type(struct mu_json_w *w, const struct mu_schema *s)
     }
 }
 
-static void write_schema(struct mu_json_w *w, const struct mu_schema *s)
+static void write_schema(struct mu_json_w *w, const struct mu_schema *s, bool closed)
 {
     mu_jw_obj(w);
     if (s->type == MU_S_OBJECT && s->ref && s->flags & MU_S_NULLABLE) {
@@ -284,7 +314,7 @@ static void write_schema(struct mu_json_w *w, const struct mu_schema *s)
     } else if (s->type == MU_S_OBJECT && s->ref) {
         write_ref(w, s->ref);
     } else {
-        write_by_type(w, s);
+        write_by_type(w, s, closed);
     }
     if (s->doc) {
         mu_jw_kcstr(w, "description", s->doc);
@@ -328,12 +358,12 @@ static void write_query_params(struct mu_json_w *w, const struct mu_schema *quer
             mu_jw_kcstr(w, "type", "array");
             mu_jw_ki64(w, "maxItems", MU_QUERY_MAX / 4);
             mu_jw_key(w, "items");
-            write_schema(w, s);
+            write_schema(w, s, false);
             mu_jw_obj_end(w);
             mu_jw_kcstr(w, "style", "form");
             mu_jw_kbool(w, "explode", true);
         } else {
-            write_schema(w, s);
+            write_schema(w, s, false);
         }
         mu_jw_obj_end(w);
     }
@@ -354,8 +384,12 @@ static void write_body(struct mu_json_w *w, const struct mu_route *r)
     mu_jw_obj(w);
     mu_jw_key(w, "schema");
     mu_jw_obj(w);
+    bool closed = r->face == MU_FACE_SESSIONS;
     mu_jw_kcstr(w, "type", "object");
-    write_members(w, r->body);
+    write_members(w, r->body, closed);
+    if (closed) {
+        mu_jw_kbool(w, "additionalProperties", false);
+    }
     mu_jw_obj_end(w);
     mu_jw_obj_end(w);
     mu_jw_obj_end(w);
@@ -410,10 +444,41 @@ static void write_error(struct mu_json_w *w, size_t i, const struct mu_route *r)
     mu_jw_obj(w);
     mu_jw_key(w, "schema");
     mu_jw_obj(w);
-    write_ref(w, own ? r->response : "Error");
+    write_ref(w, own ? r->response : r->face == MU_FACE_SESSIONS ? "EnvelopeError" : "Error");
     mu_jw_obj_end(w);
     mu_jw_obj_end(w);
     mu_jw_obj_end(w);
+    mu_jw_obj_end(w);
+}
+
+/* The schema of what a route answers. */
+static void write_answer(struct mu_json_w *w, const struct mu_route *r)
+{
+    bool wrapped = r->face == MU_FACE_SESSIONS && !r->media;
+    mu_jw_obj(w);
+    if (wrapped) {
+        mu_jw_kcstr(w, "type", "object");
+        mu_jw_kraw(w, "required",
+                   r->response ? MU_B("[\"success\",\"data\",\"meta\"]")
+                               : MU_B("[\"success\",\"meta\"]"));
+        mu_jw_key(w, "properties");
+        mu_jw_obj(w);
+        mu_jw_kraw(w, "success", MU_B("{\"const\":true}"));
+        mu_jw_kraw(w, "meta", MU_B("{\"$ref\":\"#/components/schemas/Meta\"}"));
+        if (r->response) {
+            mu_jw_key(w, "data");
+            mu_jw_obj(w);
+        }
+    }
+    if (r->response) {
+        write_ref(w, r->response);
+    }
+    if (wrapped && r->response) {
+        mu_jw_obj_end(w);
+    }
+    if (wrapped) {
+        mu_jw_obj_end(w);
+    }
     mu_jw_obj_end(w);
 }
 
@@ -426,22 +491,24 @@ static void write_success(struct mu_json_w *w, const struct mu_route *r)
         mu_jw_obj_end(w);
         return;
     }
-    mu_jw_key(w, "200");
-    mu_jw_obj(w);
-    mu_jw_kcstr(w, "description", "Done.");
-    mu_jw_key(w, "content");
-    mu_jw_obj(w);
-    mu_jw_key(w, r->media ? r->media : "application/json");
-    mu_jw_obj(w);
-    mu_jw_key(w, "schema");
-    mu_jw_obj(w);
-    if (r->response) {
-        write_ref(w, r->response);
+    mu_bytes rest = mu_str(r->success ? r->success : "200");
+    while (rest.ptr) {
+        mu_bytes status = mu_bytes_split(&rest, ' ');
+        mu_jw_str(w, status);
+        mu_buf_add_char(w->buf, ':');
+        w->comma = false;
+        mu_jw_obj(w);
+        mu_jw_kcstr(w, "description", "Done.");
+        mu_jw_key(w, "content");
+        mu_jw_obj(w);
+        mu_jw_key(w, r->media ? r->media : "application/json");
+        mu_jw_obj(w);
+        mu_jw_key(w, "schema");
+        write_answer(w, r);
+        mu_jw_obj_end(w);
+        mu_jw_obj_end(w);
+        mu_jw_obj_end(w);
     }
-    mu_jw_obj_end(w);
-    mu_jw_obj_end(w);
-    mu_jw_obj_end(w);
-    mu_jw_obj_end(w);
 }
 
 static void write_responses(struct mu_json_w *w, const struct mu_route *r)
@@ -511,7 +578,7 @@ static void write_components(struct mu_json_w *w, const char *const *components)
 }
 
 int mu_openapi_write(const struct mu_router *r, const char *server_url,
-                     const char *const *components, struct mu_buf *dst)
+                     const char *const *const *components, struct mu_buf *dst)
 {
     struct mu_json_w w = mu_json_w(dst);
     mu_jw_obj(&w);
@@ -536,7 +603,9 @@ int mu_openapi_write(const struct mu_router *r, const char *server_url,
     mu_jw_key(&w, "schemas");
     mu_jw_obj(&w);
     write_components(&w, own_components);
-    write_components(&w, components);
+    for (; components && *components; components++) {
+        write_components(&w, *components);
+    }
     mu_jw_obj_end(&w);
     mu_jw_obj_end(&w);
     mu_jw_obj_end(&w);

@@ -2,45 +2,49 @@
  * `state`, `artifact`, `end` with their number as id, and `output` with the text as it comes, which
  * is not in the log and carries byte offsets instead.
  *
- * A viewer is a cursor: it reads pages from the database until it meets the present, then takes
- * events from the feed. Whatever it could not take (it was slow, it was reading a page) it reads
- * again from the database. */
+ * A viewer is a cursor (face/live/cursor.h) and, beside it, the output as the executor has it. */
 #include <errno.h>
 #include <stdio.h>
 
 #include "base/encode.h"
+#include "face/live/cursor.h"
 #include "face/oz/oz_int.h"
 #include "proto/sse.h"
 
-enum { PAGE = 200, KEEPALIVE_MS = 15000 };
+enum { KEEPALIVE_MS = 15000, ENCODING = 0 /* of mu_event_encode() */ };
 
 struct viewer {
     struct mu_oz *oz;
     struct mu_http_stream *stream;
-    struct mu_watch watch;
+    struct mu_cursor cursor;
     struct mu_timer keepalive;
-    int64_t seq;           /* the last one sent */
     int64_t epoch, offset; /* of the output sent so far */
-    bool live, reading, stale, synced, snapshotting, ended, closed;
-    bool over; /* the run had ended when the viewer came */
-    struct mu_id id;
-    /* only while a page or a snapshot is read */
-    struct page *page;
+    bool synced, ended, closed;
+    struct mu_snapshot *snapshot; /* only while one is read */
 };
 
-struct page {
-    struct viewer *v;
-    struct mu_session_events events;
-    struct mu_snapshot snapshot;
-    struct mu_buf out;
-    int64_t last;
-    bool end;
-};
-
-static void read_page(struct viewer *v);
 static void read_snapshot(struct viewer *v);
 
+static struct viewer *viewer_of(struct mu_cursor *cur)
+{
+    return MU_CONTAINER(cur, struct viewer, cursor);
+}
+
 /* --- encoding --- */
+
+/* NULL: an event that this API does not have; its number is left out. */
+static const char *event_name(int type)
+{
+    switch (type) {
+#define MU_EVENT(number, name, oz, village)                                                        \
+    case MU_EV_##name:                                                                             \
+        return oz;
+#include "app/sessions/events.def"
+#undef MU_EVENT
+    default:
+        return NULL;
+    }
+}
 
 static void event_json(struct mu_buf *b, mu_bytes id, int type, int64_t at_ms, mu_bytes data)
 {
@@ -81,19 +85,6 @@ static void event_json(struct mu_buf *b, mu_bytes id, int type, int64_t at_ms, m
     mu_arena_fini(&a);
 }
 
-static const char *event_name(int type)
-{
-    switch (type) {
-#define MU_EVENT(number, name, oz)                                                                 \
-    case MU_EV_##name:                                                                             \
-        return oz;
-#include "app/sessions/events.def"
-#undef MU_EVENT
-    default:
-        return "state";
-    }
-}
-
 static void add_event(struct mu_buf *dst, mu_bytes id, int64_t seq, int type, int64_t at_ms,
                       mu_bytes data)
 {
@@ -130,40 +121,82 @@ static void free_msg(void *msg)
 /* Encoded once for all viewers of all loops; the event owns it. NULL without memory. */
 static struct mu_msg *encoded(struct viewer *v, struct mu_event *e)
 {
-    struct mu_msg *have = atomic_load(&e->encoded);
+    struct mu_msg *have = atomic_load(&e->encoded[ENCODING]);
     if (have) {
         return have;
     }
     struct mu_buf b;
     mu_buf_init(&b, 80 << 20);
     if (e->seq) {
-        add_event(&b, mu_id_bytes(&v->id), e->seq, e->type, e->at_ms, e->data);
+        add_event(&b, mu_id_bytes(&v->cursor.id), e->seq, e->type, e->at_ms, e->data);
     } else {
         add_output(&b, e->offset, e->data, e->type == MU_EV_DELTA_RESET);
     }
     struct mu_msg *m = b.failed ? NULL : mu_msg_new(mu_buf_bytes(&b));
     mu_buf_fini(&b);
-    return m ? mu_event_encode(e, m, free_msg) : NULL;
+    return m ? mu_event_encode(e, ENCODING, m, free_msg) : NULL;
 }
 
-/* --- live --- */
+/* --- what the cursor finds --- */
 
 static void viewer_free(struct viewer *v)
 {
-    mu_feed_unwatch(mu_sessions_feed(v->oz->sessions), &v->watch);
     mu_timer_clear(&v->keepalive);
     mu_metric_add(v->oz->sse_clients, -1);
     mu_free(v);
 }
 
-static void sent_end(struct viewer *v)
+/* Sends what was built and frees it. What is incomplete for lack of memory is not sent: the stream
+ * is cut (then false), and its reader comes back with its Last-Event-ID. */
+static bool write_whole(struct viewer *v, struct mu_buf *b)
 {
-    v->ended = true;
-    mu_http_stream_end(v->stream);
+    bool whole = !b->failed;
+    if (whole) {
+        mu_http_stream_write(v->stream, mu_buf_bytes(b));
+    }
+    mu_buf_fini(b);
+    if (!whole) {
+        mu_http_stream_abort(v->stream);
+    }
+    return whole;
 }
 
-static void on_delta(struct viewer *v, struct mu_event *e)
+static void encode(const struct mu_cursor *cur, struct mu_buf *dst,
+                   const struct mu_session_event *e)
 {
+    if (event_name(e->type)) {
+        add_event(dst, mu_id_bytes(&cur->id), e->seq, e->type, e->at_ms, e->data);
+    }
+}
+
+static void on_page(struct mu_cursor *cur, mu_bytes bytes)
+{
+    if (bytes.len) {
+        mu_http_stream_write(viewer_of(cur)->stream, bytes);
+    }
+}
+
+static bool on_event(struct mu_cursor *cur, struct mu_event *e)
+{
+    struct viewer *v = viewer_of(cur);
+    if (!event_name(e->type)) {
+        return true;
+    }
+    struct mu_msg *m = encoded(v, e);
+    if (m) {
+        mu_http_stream_send(v->stream, m);
+    } else {
+        mu_http_stream_abort(v->stream); /* it comes back with its Last-Event-ID */
+    }
+    return m;
+}
+
+static void on_delta(struct mu_cursor *cur, struct mu_event *e)
+{
+    struct viewer *v = viewer_of(cur);
+    if (e->type != MU_EV_DELTA && e->type != MU_EV_DELTA_RESET) {
+        return;
+    }
     if (!v->synced || mu_http_stream_full(v->stream)) {
         v->synced = v->synced && !mu_http_stream_full(v->stream);
         return; /* the snapshot, or the writable callback, brings it */
@@ -185,38 +218,64 @@ static void on_delta(struct viewer *v, struct mu_event *e)
     }
 }
 
-static void on_event(struct mu_watch *watch, struct mu_event *e)
+static void on_reset(struct mu_cursor *cur, int64_t first, int64_t last)
 {
-    struct viewer *v = MU_CONTAINER(watch, struct viewer, watch);
-    if (v->ended || v->closed) {
-        return;
-    }
-    if (e->seq == 0) {
-        on_delta(v, e);
-        return;
-    }
-    if (e->seq <= v->seq) {
-        return;
-    }
-    if (!v->live || e->seq != v->seq + 1 || mu_http_stream_full(v->stream)) {
-        v->stale = true;
-        if (v->live) {
-            v->live = false;
-            read_page(v);
-        }
-        return;
-    }
-    struct mu_msg *m = encoded(v, e);
-    if (!m) {
-        mu_http_stream_abort(v->stream); /* it comes back with its Last-Event-ID */
-        return;
-    }
-    v->seq = e->seq;
-    mu_http_stream_send(v->stream, m);
-    if (e->type == MU_EV_ENDED) {
-        sent_end(v);
+    struct mu_buf reset;
+    mu_buf_init(&reset, 256);
+    char data[96];
+    snprintf(data, sizeof data, "{\"first_seq\":%lld,\"last_seq\":%lld}", (long long)first,
+             (long long)last);
+    mu_sse_add(&reset, "reset", -1, mu_str(data));
+    (void)write_whole(viewer_of(cur), &reset);
+}
+
+static void on_present(struct mu_cursor *cur)
+{
+    struct viewer *v = viewer_of(cur);
+    if (!v->synced) {
+        read_snapshot(v);
     }
 }
+
+static void on_over(struct mu_cursor *cur)
+{
+    struct viewer *v = viewer_of(cur);
+    v->ended = true;
+    mu_http_stream_end(v->stream);
+}
+
+static void on_failed(struct mu_cursor *cur, int code)
+{
+    (void)code; /* the client tries again */
+    mu_http_stream_abort(viewer_of(cur)->stream);
+}
+
+static bool is_full(const struct mu_cursor *cur)
+{
+    return mu_http_stream_full(MU_CONTAINER(cur, const struct viewer, cursor)->stream);
+}
+
+static void on_cursor_closed(struct mu_cursor *cur)
+{
+    struct viewer *v = viewer_of(cur);
+    v->closed = true;
+    if (!v->snapshot) {
+        viewer_free(v);
+    }
+}
+
+static const struct mu_cursor_ops cursor_ops = {
+    .encode = encode,
+    .page = on_page,
+    .event = on_event,
+    .delta = on_delta,
+    .reset = on_reset,
+    .present = on_present,
+    .over = on_over,
+    .failed = on_failed,
+    .full = is_full,
+    .closed = on_cursor_closed,
+};
 
 static void on_keepalive(struct mu_timer *t)
 {
@@ -225,130 +284,6 @@ static void on_keepalive(struct mu_timer *t)
         mu_http_stream_write(v->stream, MU_B(": keep-alive\n\n"));
     }
     (void)!mu_timer_set(t, KEEPALIVE_MS);
-}
-
-/* Sends what was built and frees it. What is incomplete for lack of memory is not sent: the stream
- * is cut (then false), and its reader comes back with its Last-Event-ID. */
-static bool write_whole(struct viewer *v, struct mu_buf *b)
-{
-    bool whole = !b->failed;
-    if (whole) {
-        mu_http_stream_write(v->stream, mu_buf_bytes(b));
-    }
-    mu_buf_fini(b);
-    if (!whole) {
-        mu_http_stream_abort(v->stream);
-    }
-    return whole;
-}
-
-/* --- pages from the database --- */
-
-static void page_free(struct viewer *v)
-{
-    mu_buf_fini(&v->page->out);
-    mu_free(v->page);
-    v->page = NULL;
-    v->reading = v->snapshotting = false;
-}
-
-static int take_event(void *arg, const struct mu_session_event *e)
-{
-    struct page *p = arg;
-    add_event(&p->out, mu_id_bytes(&p->v->id), e->seq, e->type, e->at_ms, e->data);
-    p->last = e->seq;
-    p->end = p->end || e->type == MU_EV_ENDED;
-    return p->out.failed;
-}
-
-static void page_read(struct mu_session_events *op, int result)
-{
-    struct page *p = op->ctx;
-    struct viewer *v = p->v;
-    if (v->closed) {
-        page_free(v);
-        viewer_free(v);
-        return;
-    }
-    if (result < 0 || (op->last_seq == 0 && v->seq == 0)) {
-        page_free(v);
-        mu_http_stream_abort(
-            v->stream); /* the database is away, or the run was deleted: the client tries again */
-        return;
-    }
-    if (v->seq > op->last_seq ||
-        v->seq + 1 < op->first_seq) { /* a position that is not in the log (any more) */
-        struct mu_buf reset;
-        mu_buf_init(&reset, 256);
-        char data[96];
-        snprintf(data, sizeof data, "{\"first_seq\":%lld,\"last_seq\":%lld}",
-                 (long long)op->first_seq, (long long)op->last_seq);
-        mu_sse_add(&reset, "reset", -1, mu_str(data));
-        v->seq = v->seq > op->last_seq ? 0 : op->first_seq - 1;
-        page_free(v);
-        if (write_whole(v, &reset)) {
-            read_page(v);
-        }
-        return;
-    }
-    unsigned count = op->count;
-    bool end = p->end;
-    if (count) {
-        mu_http_stream_write(v->stream, mu_buf_bytes(&p->out));
-        v->seq = p->last;
-    }
-    page_free(v);
-    if (end || (v->over && count == 0)) { /* it has seen the end already */
-        sent_end(v);
-    } else if (mu_http_stream_full(v->stream)) {
-        v->stale = true; /* on_writable goes on */
-    } else if (count == PAGE || v->stale) {
-        read_page(v);
-    } else {
-        v->live = true;
-        if (!v->synced) {
-            read_snapshot(v);
-        }
-    }
-}
-
-static struct page *page_new(struct viewer *v)
-{
-    struct page *p = mu_calloc(1, sizeof *p);
-    if (!p) {
-        mu_http_stream_abort(v->stream);
-        return NULL;
-    }
-    p->v = v;
-    mu_buf_init(&p->out, 16 << 20);
-    v->page = p;
-    return p;
-}
-
-static void read_page(struct viewer *v)
-{
-    if (v->page) {
-        v->stale = true;
-        return;
-    }
-    struct page *p = page_new(v);
-    if (!p) {
-        return;
-    }
-    v->reading = true;
-    v->stale = false;
-    p->events = (struct mu_session_events){.read = {.loop = v->watch.loop},
-                                           .id = v->id,
-                                           .after = v->seq,
-                                           .limit = PAGE,
-                                           .each = take_event,
-                                           .arg = p,
-                                           .done = page_read,
-                                           .ctx = p};
-    if (mu_session_events(v->oz->sessions, &p->events) < 0) {
-        page_free(v);
-        mu_http_stream_abort(v->stream);
-    }
 }
 
 /* --- the output so far --- */
@@ -369,43 +304,43 @@ static void catch_up(struct viewer *v, const struct mu_snapshot *op, struct mu_b
 
 static void snapshot_done(struct mu_snapshot *op)
 {
-    struct page *p = op->ctx;
-    struct viewer *v = p->v;
-    bool stale = v->stale;
+    struct viewer *v = op->ctx;
     struct mu_buf b;
     mu_buf_init(&b, 80 << 20);
-    if (op->running && !v->closed) {
+    if (op->running && !v->closed && !v->ended) {
         catch_up(v, op, &b);
     }
     mu_buf_fini(&op->text);
-    page_free(v);
+    mu_free(op);
+    v->snapshot = NULL;
     if (v->closed) {
+        mu_buf_fini(&b);
         viewer_free(v);
         return;
     }
     v->synced = true;
-    if (write_whole(v, &b) && stale) {
-        v->live = false;
-        read_page(v);
+    if (v->ended) {
+        mu_buf_fini(&b);
+    } else {
+        (void)write_whole(v, &b);
     }
 }
 
 static void read_snapshot(struct viewer *v)
 {
-    if (v->page) {
+    if (v->snapshot || v->closed || v->ended) {
         return;
     }
-    struct page *p = page_new(v);
-    if (!p) {
+    v->snapshot = mu_calloc(1, sizeof *v->snapshot);
+    if (!v->snapshot) {
+        mu_http_stream_abort(v->stream);
         return;
     }
-    v->snapshotting = true;
-    v->stale = false;
-    p->snapshot =
-        (struct mu_snapshot){.loop = v->watch.loop, .id = v->id, .done = snapshot_done, .ctx = p};
+    *v->snapshot = (struct mu_snapshot){
+        .loop = v->cursor.watch.loop, .id = v->cursor.id, .done = snapshot_done, .ctx = v};
     /* From now on deltas may pass by unseen; those behind the snapshot's end come after it, because
      * both travel from the core loop in order. */
-    mu_dispatch_snapshot(v->oz->dispatch, &p->snapshot);
+    mu_dispatch_snapshot(v->oz->dispatch, v->snapshot);
 }
 
 /* --- the stream's own events --- */
@@ -413,13 +348,11 @@ static void read_snapshot(struct viewer *v)
 static void on_writable(void *arg)
 {
     struct viewer *v = arg;
-    if (v->ended || v->page) {
+    if (v->ended) {
         return;
     }
-    if (v->stale) {
-        v->live = false;
-        read_page(v);
-    } else if (!v->synced) {
+    mu_cursor_read(&v->cursor);
+    if (!v->cursor.page && !v->synced) {
         read_snapshot(v);
     }
 }
@@ -427,10 +360,8 @@ static void on_writable(void *arg)
 static void on_closed(void *arg)
 {
     struct viewer *v = arg;
-    v->closed = true;
-    if (!v->page) {
-        viewer_free(v);
-    }
+    v->ended = true;
+    mu_cursor_close(&v->cursor);
 }
 
 static const struct mu_http_stream_ops stream_ops = {on_writable, on_closed};
@@ -462,15 +393,13 @@ static void join(struct mu_session_get *op, int result)
         return;
     }
     v->oz = oz;
-    v->id = op->id;
-    v->seq = j->after;
-    v->over = j->over;
-    v->watch.loop = mu_call_loop(c);
-    v->watch.on_event = on_event;
-    memcpy(v->watch.stream_id, v->id.text, sizeof v->id.text);
-    mu_timer_init(&v->keepalive, v->watch.loop, on_keepalive);
-    result = mu_feed_watch(mu_sessions_feed(oz->sessions),
-                           &v->watch); /* before the first page: the border loses nothing */
+    v->cursor = (struct mu_cursor){.sessions = oz->sessions,
+                                   .ops = &cursor_ops,
+                                   .id = op->id,
+                                   .seq = j->after,
+                                   .ended = j->over};
+    mu_timer_init(&v->keepalive, mu_call_loop(c), on_keepalive);
+    result = mu_cursor_open(&v->cursor, mu_call_loop(c)); /* before the first page */
     if (result < 0) {
         mu_free(v);
         mu_call_fail(c, result);
@@ -482,12 +411,12 @@ static void join(struct mu_session_get *op, int result)
     mu_metric_add(oz->sse_clients, 1);
     v->stream = mu_call_stream(c, 200, headers, MU_ARRAY_LEN(headers), -1, &stream_ops, v);
     if (!v->stream) {
-        viewer_free(v);
+        mu_cursor_close(&v->cursor); /* frees it */
         return;
     }
     (void)!mu_timer_set(&v->keepalive, KEEPALIVE_MS);
     mu_http_stream_write(v->stream, MU_B(": connected\n\n"));
-    read_page(v);
+    mu_cursor_read(&v->cursor);
 }
 
 static void stream_events(struct mu_call *c)

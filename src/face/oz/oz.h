@@ -9,6 +9,8 @@
 #include "face/api/api.h"
 #include "io/work.h"
 
+struct mu_sess_face;
+
 /* What the handlers reach, filled by main; mu_call_app() of these routes is a pointer to it.
  * Unchanged once the loops run, but for `settings`, which a reload replaces atomically. */
 struct mu_oz {
@@ -33,6 +35,7 @@ struct mu_oz {
     int run_source_default;      /* enum mu_source */
     struct mu_metric *sse_clients;
     struct mu_worker_face *workers; /* face/worker */
+    struct mu_sess_face *sess;      /* face/sessions */
 };
 
 /* The routes of all files of this folder, each table ended by {.path = NULL}. */

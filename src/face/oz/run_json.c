@@ -279,7 +279,8 @@ void mu_oz_run(struct mu_json_w *w, const struct mu_oz *oz, const struct mu_sess
         mu_jw_knull(w, "worker_id");
     }
     mu_jw_kbool(w, "is_sandbox_running",
-                v->route == MU_ROUTE_WORKER && v->outcome == 0 && v->state >= 40 && v->state < 80);
+                v->route == MU_ROUTE_WORKER && v->outcome == 0 && v->state >= 40 &&
+                    v->state < MU_ST_HIBERNATED);
     if (v->skill.len) {
         mu_jw_key(w, "agent_skill");
         mu_jw_obj(w);

@@ -273,6 +273,7 @@ static void list_runs(struct mu_call *c)
 
 struct cancelling {
     struct mu_session_cancel op;
+    struct mu_actor by;
     struct mu_call *c;
 };
 
@@ -301,9 +302,11 @@ static void cancel_run(struct mu_call *c)
         return;
     }
     x->c = c;
+    x->by = mu_actor_of(p);
     x->op = (struct mu_session_cancel){.unit = {.loop = mu_call_loop(c)},
                                        .admin = p->admin,
                                        .org_id = mu_str(p->org_id),
+                                       .by = mu_str(x->by.text),
                                        .done = cancelled,
                                        .ctx = x};
     if (!mu_oz_run_id(c, &x->op.id)) {

@@ -292,6 +292,12 @@ static int take_answer(yyjson_val *data, struct mu_report *r)
     if (!take_id(mu_json_get(data, "command_id"), NULL, &r->command)) {
         return MU_E_INVALID;
     }
+    if (take_id(mu_json_get(data, "task_id"), "run_", &r->session)) { /* of a session's sandbox */
+        r->kind = MU_REPORT_DID;
+        r->did = mu_json_get_bool(data, "ok", false);
+        r->message = keep_word(r, mu_json_get_bytes(data, "message"), REASON_MAX);
+        return 0;
+    }
     if (mu_json_get_bool(data, "ok", false)) {
         return take_skills(mu_json_get(data, "skills"), r);
     }
@@ -359,11 +365,91 @@ static int fill(struct mu_link *l, const struct word *word, yyjson_val *data, st
     }
 }
 
+/* --- runners --- */
+
+/* Messages of a session's runner, each a report of its own. */
+static int take_frames(struct mu_link *l, yyjson_val *data)
+{
+    yyjson_val *frames = mu_json_get(data, "frames"), *frame;
+    size_t i, n;
+    int x = yyjson_is_arr(frames) ? 0 : MU_E_INVALID;
+    yyjson_arr_foreach(frames, i, n, frame)
+    {
+        struct mu_report *r;
+        struct mu_buf text;
+        x = yyjson_is_obj(frame) ? mu_report_new(MU_REPORT_RUNNER, &r) : MU_E_INVALID;
+        if (x < 0) {
+            break;
+        }
+        mu_buf_init(&text, MU_LINK_MESSAGE);
+        mu_json_add(&text, frame);
+        r->peer = &l->peer;
+        r->dialect = MU_DIALECT_NATIVE;
+        take_execution(data, r);
+        r->chunk = text.failed ? MU_B_NONE : mu_arena_dup(&r->arena, mu_buf_bytes(&text));
+        mu_buf_fini(&text);
+        x = !take_id(mu_json_get(data, "task_id"), "run_", &r->session) ? MU_E_INVALID
+            : r->chunk.ptr                                              ? 0
+                                                                        : -ENOMEM;
+        if (x < 0) {
+            mu_report_free(r);
+            break;
+        }
+        mu_fleet_tell(l->face->opts.fleet, r);
+    }
+    return x;
+}
+
+static uint64_t be(const unsigned char *p, size_t n)
+{
+    uint64_t v = 0;
+    for (size_t i = 0; i < n; i++) {
+        v = v << 8 | p[i];
+    }
+    return v;
+}
+
+int mu_link_binary(struct mu_link *l, mu_bytes frame)
+{
+    const unsigned char *p = (const unsigned char *)frame.ptr;
+    struct mu_report *r;
+    if (frame.len < MU_LINK_BINARY_HEAD || p[0] != 1) { /* of another version */
+        return frame.len && p[0] != 1 ? 0 : MU_E_INVALID;
+    }
+    int64_t offset = (int64_t)(be(p + 24, 8) & INT64_MAX);
+    if (offset > MU_LOG_OFFSET_MAX) {
+        return MU_E_INVALID;
+    }
+    int x = mu_report_new(MU_REPORT_TERMINAL, &r);
+    if (x < 0) {
+        return x;
+    }
+    r->peer = &l->peer;
+    r->dialect = MU_DIALECT_NATIVE;
+    r->terminal = p[1];
+    r->epoch = (int64_t)be(p + 20, 4);
+    r->offset = offset;
+    snprintf(r->session.text, sizeof r->session.text, "%08llx-%04llx-%04llx-%04llx-%012llx",
+             (unsigned long long)be(p + 4, 4), (unsigned long long)be(p + 8, 2),
+             (unsigned long long)be(p + 10, 2), (unsigned long long)be(p + 12, 2),
+             (unsigned long long)be(p + 14, 6));
+    r->chunk = mu_arena_dup(&r->arena, mu_bytes_from(frame, MU_LINK_BINARY_HEAD));
+    if (!r->chunk.ptr) {
+        mu_report_free(r);
+        return -ENOMEM;
+    }
+    mu_fleet_tell(l->face->opts.fleet, r);
+    return 0;
+}
+
 static int read_message(struct mu_link *l, yyjson_val *root, struct mu_clip *captured)
 {
     mu_bytes type = mu_json_get_bytes(root, "type");
     if (!type.len) {
         return MU_E_INVALID;
+    }
+    if (l->native && mu_bytes_is(type, "runner")) {
+        return take_frames(l, mu_json_get(root, "data"));
     }
     const struct word *word = word_of(l, type);
     struct mu_report *r;

@@ -116,7 +116,9 @@ static void add_env(struct mu_json_w *w, const struct mu_worker_face *face,
     }
     mu_jw_key(w, "env_vars");
     mu_jw_obj(w);
-    if (job->prompt.len <= PROMPT_INLINE) {
+    if (job->live) {
+        ; /* its runner is told by and by */
+    } else if (job->prompt.len <= PROMPT_INLINE) {
         add_var(w, "OZ_TASK_PROMPT", job->prompt);
     } else {
         char path[96];
@@ -253,7 +255,7 @@ static void assign(const struct mu_worker_face *face, const struct mu_order *o, 
         mu_jw_ki64(&w, "epoch", o->of.epoch);
         mu_jw_ki64(&w, "lease_ms", job->lease_ms);
         mu_jw_kstr(&w, "harness", job->harness);
-        mu_jw_kcstr(&w, "mode", "task");
+        mu_jw_kcstr(&w, "mode", job->live ? "live" : "task");
         mu_jw_ktime(&w, "deadline_at", job->deadline_ms);
         mu_jw_kcstr(&w, "session_token", job->token);
         add_sandbox(&w, job);
@@ -340,6 +342,34 @@ static void skills(const struct mu_order *o, struct mu_buf *b)
     end(&w);
 }
 
+static void add_execution(struct mu_json_w *w, const struct mu_order *o)
+{
+    struct run_name run = run_name(o);
+    mu_jw_kcstr(w, "task_id", run.text);
+    mu_jw_kstr(w, "execution_id", mu_id_bytes(&o->of.execution));
+    mu_jw_ki64(w, "epoch", o->of.epoch);
+}
+
+static void runner(const struct mu_order *o, struct mu_buf *b)
+{
+    struct mu_json_w w = begin(b, "runner");
+    add_execution(&w, o);
+    mu_jw_key(&w, "frames");
+    mu_jw_arr(&w);
+    mu_jw_raw(&w, o->message);
+    mu_jw_arr_end(&w);
+    end(&w);
+}
+
+static void command(const struct mu_order *o, const char *word, struct mu_buf *b)
+{
+    struct mu_json_w w = begin(b, "command");
+    mu_jw_kstr(&w, "command_id", mu_id_bytes(&o->command));
+    mu_jw_kcstr(&w, "command", word);
+    add_execution(&w, o);
+    end(&w);
+}
+
 void mu_link_encode(const struct mu_worker_face *face, const struct mu_order *o,
                     struct mu_buf *first, struct mu_buf *second)
 {
@@ -360,6 +390,15 @@ void mu_link_encode(const struct mu_worker_face *face, const struct mu_order *o,
         break;
     case MU_ORDER_SKILLS:
         skills(o, first);
+        break;
+    case MU_ORDER_RUNNER:
+        runner(o, first);
+        break;
+    case MU_ORDER_PAUSE:
+        command(o, "pause", first);
+        break;
+    case MU_ORDER_RESUME:
+        command(o, "resume", first);
         break;
     case MU_ORDER_ACK: {
         struct mu_json_w w = begin(first, "ack");

@@ -29,6 +29,7 @@ static void reading_free(struct mu_link *l)
 static void link_free(struct mu_link *l)
 {
     reading_free(l);
+    mu_buf_fini(&l->binary);
     mu_timer_clear(&l->timer);
     mu_free(l->assigns);
     mu_free(l->name);
@@ -58,7 +59,8 @@ static bool reading_new(struct mu_link *l)
     }
     mu_buf_init(&rd->text, MU_LINK_MESSAGE);
     mu_clip_init(&rd->output, MU_OUTPUT_MAX, MU_OUTPUT_HEAD);
-    mu_jsoncut_init(&rd->cut, &rd->text, MU_LINK_STRING, on_piece, rd);
+    mu_jsoncut_init(&rd->cut, &rd->text, l->native ? MU_LINK_STRING_NATIVE : MU_LINK_STRING,
+                    on_piece, rd);
     l->reading = rd;
     return true;
 }
@@ -79,16 +81,36 @@ static void whole_message(struct mu_link *l)
     mu_free(rd);
 }
 
+static void on_binary(struct mu_link *l, mu_bytes piece, bool last)
+{
+    mu_bytes whole = piece;
+    if (!last || l->binary.len) {
+        mu_buf_add(&l->binary, piece);
+        whole = mu_buf_bytes(&l->binary);
+    }
+    if (!last) {
+        return;
+    }
+    int r = l->binary.failed             ? l->binary.failed
+            : whole.len > MU_LINK_BINARY ? MU_E_TOO_LARGE
+                                         : mu_link_binary(l, whole);
+    mu_buf_clear(&l->binary);
+    if (r == -ENOMEM) {
+        mu_ws_close(l->ws, 1013, "Out of memory, try again");
+    } else if (r < 0) {
+        mu_link_protocol_error(l, mu_err_text(r));
+    }
+}
+
 static void on_data(void *arg, bool text, mu_bytes piece, bool last)
 {
     struct mu_link *l = arg;
-    if (!text && l->native) { /* terminal and tunnel bytes: nothing here has any */
-        if (last) {
-            mu_metric_add(mu_fleet_protocol_errors(l->face->opts.fleet), 1);
-        }
+    if (!text && l->native) {
+        on_binary(l, piece, last);
         return;
     }
-    if (!l->reading && last && piece.len <= MU_LINK_STRING) {
+    size_t small = l->native ? MU_LINK_STRING_NATIVE : MU_LINK_STRING;
+    if (!l->reading && last && piece.len <= small) {
         mu_link_decode(l, piece, NULL);
         return;
     }
@@ -336,6 +358,7 @@ static void open_link(struct mu_call *c)
     l->face = mu_worker_face_at(c);
     l->call = c;
     l->native = mu_bytes_is(mu_call_query(c, "proto", 0), "2");
+    mu_buf_init(&l->binary, MU_LINK_BINARY);
     mu_timer_init(&l->timer, mu_call_loop(c), on_timer);
     l->peer = (struct mu_peer){.loop = mu_call_loop(c),
                                .order = on_order,

@@ -10,6 +10,9 @@
 enum {
     MU_LINK_ASSIGNS = 32,      /* assignments whose way to the socket is followed */
     MU_LINK_STRING = 64 << 10, /* a longer string is not kept whole, but for the output */
+    MU_LINK_STRING_NATIVE = 1 << 20,
+    MU_LINK_BINARY_HEAD = 32,
+    MU_LINK_BINARY = MU_LINK_BINARY_HEAD + (64 << 10),
     MU_LINK_MESSAGE = 4 << 20, /* all the rest of a message */
     MU_LINK_TEXT = 64 << 10,   /* message of a terminal report */
 };
@@ -39,6 +42,7 @@ struct mu_link {
     int64_t probe_ms;      /* loop time of the probe; 0 = none */
     int64_t queued;        /* payload bytes handed to the socket's queue so far */
     struct mu_link_reading *reading;
+    struct mu_buf binary;           /* of a frame that did not come in one piece */
     struct mu_link_assign *assigns; /* the last ones, made with the first */
     unsigned n_assigns, probes;
     bool native, said_hello;
@@ -48,6 +52,8 @@ struct mu_link {
 /* decode.c */
 /* A whole message. `captured`: its output, when it was too long to stay in the text, else NULL. */
 void mu_link_decode(struct mu_link *l, mu_bytes text, struct mu_clip *captured);
+/* A whole binary frame: codes of a message. */
+MU_MUST_USE int mu_link_binary(struct mu_link *l, mu_bytes frame);
 void mu_link_protocol_error(struct mu_link *l, const char *what);
 /* artifacts.c: what a worker calls artifacts, in the SDK's shape. */
 MU_MUST_USE int mu_link_artifacts(const struct mu_env *env, yyjson_val *list, int64_t now_ms,

@@ -24,7 +24,8 @@ struct peer {
     struct order {
         enum mu_order_kind kind;
         struct mu_execution of;
-        char prompt[64], image[64], token[80];
+        char prompt[64], image[64], token[80], message[4096];
+        struct mu_id command;
         size_t n_keep, n_stop, n_acked;
         int64_t acked; /* number of the first */
     } orders[ORDERS];
@@ -52,6 +53,8 @@ static void on_order(struct mu_peer *p, struct mu_order *o)
     snprintf(to->prompt, sizeof to->prompt, "%.*s", MU_ARGS(o->job.prompt));
     snprintf(to->image, sizeof to->image, "%.*s", MU_ARGS(o->job.image));
     snprintf(to->token, sizeof to->token, "%s", o->job.token);
+    snprintf(to->message, sizeof to->message, "%.*s", MU_ARGS(o->message));
+    to->command = o->command;
     mu_order_free(o);
 }
 static void on_probe(struct mu_peer *p)
@@ -82,7 +85,7 @@ static void until(bool (*holds)(void *arg), void *arg, const char *what)
         run_for(W, 2);
     }
     if (!holds(arg)) {
-        fail_msg("never: %s", what);
+        fprintf(stderr, "NEVER %s\n", what); fail_msg("never: %s", what);
     }
 }
 

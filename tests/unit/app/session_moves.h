@@ -3,6 +3,7 @@
 #define TEST_APP_SESSION_MOVES_H
 
 #include "app/sessions/attempts.h"
+#include "app/sessions/live.h"
 #include "app_world.h"
 
 /* --- what a single get shows --- */
@@ -122,6 +123,82 @@ static int requeue(struct world *w, const struct mu_id *id, int64_t epoch, bool 
         *ret_epoch = op.epoch;
     }
     return r;
+}
+
+/* --- what only live sessions have --- */
+
+OPERATION(mu_session_pause, do_pause, mu_session_pause, w->sessions, unit)
+OPERATION(mu_session_resume, do_resume, mu_session_resume, w->sessions, unit)
+OPERATION(mu_session_report, do_report, mu_session_report, w->sessions, unit)
+OPERATION(mu_gate_ask, do_ask, mu_gate_ask, w->sessions, unit)
+OPERATION(mu_gate_resolve, do_resolve, mu_gate_resolve, w->sessions, unit)
+OPERATION(mu_gate_expire, do_expire, mu_gate_expire, w->sessions, unit)
+OPERATION(mu_gate_delivered, do_delivered, mu_gate_delivered, w->sessions, unit)
+OPERATION(mu_gate_list, do_gate_list, mu_gate_list, w->sessions, read)
+OPERATION(mu_turn_add, do_turn_add, mu_turn_add, w->sessions, unit)
+OPERATION(mu_turn_edit, do_turn_edit, mu_turn_edit, w->sessions, unit)
+OPERATION(mu_turn_next, do_turn_next, mu_turn_next, w->sessions, unit)
+OPERATION(mu_turn_list, do_turn_list, mu_turn_list, w->sessions, read)
+OPERATION(mu_live_state, do_live_state, mu_live_state_read, w->sessions, read)
+
+static int pause_it(struct world *w, const struct mu_principal *who, const struct mu_id *id)
+{
+    struct mu_session_pause op = {
+        .id = *id, .admin = who->admin, .org_id = mu_str(who->org_id), .by = MU_B("user:me")};
+    return do_pause(w, &op);
+}
+
+static int resume(struct world *w, const struct mu_principal *who, const struct mu_id *id)
+{
+    struct mu_session_resume op = {
+        .id = *id, .admin = who->admin, .org_id = mu_str(who->org_id), .by = MU_B("user:me")};
+    return do_resume(w, &op);
+}
+
+static struct mu_gate_ask a_gate(const struct mu_id *session, int64_t epoch, const char *key)
+{
+    return (struct mu_gate_ask){.session = *session,
+                                .epoch = epoch,
+                                .kind = MU_GATE_APPROVAL,
+                                .action = MU_ACT_SHELL,
+                                .risk = MU_RISK_MED,
+                                .request_key = mu_str(key),
+                                .description = MU_B("rm -r build"),
+                                .context = MU_B("{\"command\":\"rm -r build\"}")};
+}
+
+static int ask(struct world *w, const struct mu_id *session, int64_t epoch, const char *key,
+               struct mu_id *ret_gate)
+{
+    struct mu_gate_ask op = a_gate(session, epoch, key);
+    int r = do_ask(w, &op);
+    if (ret_gate) {
+        *ret_gate = op.id;
+    }
+    return r;
+}
+
+static int report_running(struct world *w, const struct mu_id *id, int64_t epoch)
+{
+    struct mu_session_report op = {.id = *id, .epoch = epoch, .seq = 1, .running = true};
+    return do_report(w, &op);
+}
+
+/* At a worker, running at epoch 1. */
+static struct mu_id working_as(struct world *w, struct mu_session_create *c)
+{
+    c->route = MU_ROUTE_WORKER;
+    c->view = MU_VIEW_VILLAGE;
+    assert_int_equal(do_create(w, c), 0);
+    assert_int_equal(offer(w, &c->id, 0, NULL), 0);
+    assert_int_equal(step(w, &c->id, 1, 30, 60), 0);
+    return c->id;
+}
+
+static struct mu_id working(struct world *w, const struct mu_principal *who)
+{
+    struct mu_session_create c = new_run(who);
+    return working_as(w, &c);
 }
 
 static void put_chunk(struct world *w, const struct mu_id *id, int64_t epoch, int64_t pos,

@@ -6,7 +6,7 @@ enum { N = 300, ROUNDS = 400, NAMES = 3 };
 struct model {
     struct mu_id id;
     int org, source, state, outcome, artifact; /* bit per kind */
-    int name, model, environment, creator, schedule, skill, title;
+    int name, model, environment, creator, schedule, skill, title, view, harness, worker;
     int64_t created, updated;
 };
 static struct model model[N];
@@ -35,13 +35,18 @@ static void populate(struct world *w)
                             .environment = dice(NAMES) - 1,
                             .schedule = dice(NAMES) - 1,
                             .skill = dice(NAMES),
-                            .title = dice(NAMES)};
+                            .title = dice(NAMES),
+                            .view = dice(2) ? MU_VIEW_OZ : 1 + dice(3),
+                            .harness = dice(NAMES),
+                            .worker = dice(NAMES)};
         struct mu_session_create op = new_run(org_of(w, m->org));
         op.source = (enum mu_source)m->source;
         op.name = mu_str(names[m->name]);
         op.model = mu_str(names[m->model]);
         op.skill = mu_str(names[m->skill]);
         op.title = mu_str(names[m->title]);
+        op.view = m->view;
+        op.harness = mu_str(names[m->harness]);
         op.environment_id = m->environment < 0 ? MU_B_NONE : mu_str(names[m->environment]);
         op.schedule_id = m->schedule < 0 ? MU_B_NONE : mu_str(names[m->schedule]);
         op.route = dice(5) ? MU_ROUTE_PROVIDER : MU_ROUTE_WORKER;
@@ -57,9 +62,10 @@ static void populate(struct world *w)
         m->outcome = op.route == MU_ROUTE_WORKER ? 0 : all[k][1];
         m->artifact = dice(4);
         put_sql(w,
-                "UPDATE sessions SET state = %d, outcome = %d, ended_ms = %s, updated_ms = %lld "
-                "WHERE id = '%s'",
-                m->state, m->outcome, m->outcome ? "1" : "NULL", (long long)m->updated, m->id.text);
+                "UPDATE sessions SET state = %d, outcome = %d, ended_ms = %s, updated_ms = %lld, "
+                "worker_id = '%s' WHERE id = '%s'",
+                m->state, m->outcome, m->outcome ? "1" : "NULL", (long long)m->updated,
+                names[m->worker], m->id.text);
         for (int kind = 1; kind <= 2; kind++) {
             for (int copy = 0; (m->artifact & kind) && copy < 2; copy++) {
                 put_sql(w,
@@ -85,7 +91,11 @@ static bool holds(const struct mu_session_list *op, struct world *w, const struc
         snprintf(text, sizeof text, "%s\ndo it\n%s", names[m->title], names[m->skill]);
         state = state && mu_bytes_find(mu_str(text), op->words[i]) >= 0;
     }
-    return state && (op->admin || mu_bytes_is(op->org_id, org_of(w, m->org)->org_id)) &&
+    unsigned views = op->views ? op->views : MU_VIEW_BIT(MU_VIEW_OZ);
+    return state && (views & MU_VIEW_BIT(m->view)) &&
+           (!op->harness.ptr || mu_bytes_is(op->harness, names[m->harness])) &&
+           (!op->worker_id.ptr || mu_bytes_is(op->worker_id, names[m->worker])) &&
+           (op->admin || mu_bytes_is(op->org_id, org_of(w, m->org)->org_id)) &&
            (!op->source || op->source == m->source) &&
            (!op->artifact_kind || (m->artifact & op->artifact_kind)) &&
            (!op->name.ptr || mu_bytes_is(op->name, names[m->name])) &&
@@ -157,6 +167,26 @@ static void compare(struct world *w, struct mu_session_list op, const char *from
     }
 }
 
+static void set_late_filter(struct mu_session_list *op, int k)
+{
+    switch (k) {
+    case 13:
+        op->views = MU_VIEW_BIT(1 + dice(3)) | MU_VIEW_BIT(1 + dice(3));
+        break;
+    case 14:
+        op->harness = mu_str(names[dice(NAMES)]);
+        break;
+    case 15:
+        op->worker_id = mu_str(names[dice(NAMES)]);
+        break;
+    default:
+        op->n_words = 1 + (unsigned)dice(3);
+        for (unsigned i = 0; i < op->n_words; i++) {
+            op->words[i] = mu_str(dice(3) ? names[dice(NAMES)] + 1 : "do it");
+        }
+    }
+}
+
 /* Sets filter number `k`. */
 static void set_filter(struct world *w, struct mu_session_list *op, int k)
 {
@@ -208,13 +238,10 @@ static void set_filter(struct world *w, struct mu_session_list *op, int k)
         op->updated_after = model[dice(N)].updated;
         break;
     default:
-        op->n_words = 1 + (unsigned)dice(3);
-        for (unsigned i = 0; i < op->n_words; i++) {
-            op->words[i] = mu_str(dice(3) ? names[dice(NAMES)] + 1 : "do it");
-        }
+        set_late_filter(op, k);
     }
 }
-enum { FILTERS = 14 };
+enum { FILTERS = 17 };
 
 static struct mu_session_list a_list(struct world *w)
 {
@@ -244,11 +271,58 @@ static void every_list_is_what_the_model_says(struct world *w)
     }
 }
 
+static int64_t no_time_passes(const struct mu_env *env)
+{
+    return 0;
+}
+
+/* Pages by their number, and how many there are in all. */
+static void any_page_is_found_by_its_number(struct world *w)
+{
+    doubling.on = false;
+    populate(w);
+    w->env.mono_ns = no_time_passes; /* or a slow machine would be shown short pages */
+    for (int round = 0; round < ROUNDS / 4; round++) {
+        struct mu_session_list op = a_list(w);
+        for (int k = 0; k < FILTERS; k++) {
+            if (round > 20 && dice(6) == 0) {
+                set_filter(w, &op, k);
+            }
+        }
+        unsigned total = 0, skip;
+        for (int i = 0; i < N; i++) {
+            total += holds(&op, w, &model[i]);
+        }
+        static struct got got;
+        got.n = 0;
+        op.want_total = dice(3) > 0;
+        op.offset = skip = (unsigned)dice((int)total + 3);
+        op.limit = 1 + (unsigned)dice(30);
+        op.each = take;
+        op.arg = &got;
+        assert_int_equal(do_list(w, &op), 0);
+        if (op.want_total && !(op.total == total && op.total_exact)) {
+            fail_msg("round %d: %u of %u", round, op.total, total);
+        }
+        unsigned want = skip < total ? MU_MIN(op.limit, total - skip) : 0;
+        assert_int_equal(got.n, want);
+        assert_int_equal(op.more, skip + want < total);
+        for (int i = N - 1, at = 0; i >= 0; i--) {
+            if (holds(&op, w, &model[i]) && at++ >= (int)skip && at <= (int)(skip + want)) {
+                assert_string_equal(got.ids[(unsigned)at - 1 - skip], model[i].id.text);
+            }
+        }
+    }
+    struct mu_session_list deep = {
+        .org_id = mu_str(w->alice.org_id), .limit = 100, .offset = MU_LIST_DEPTH - 99};
+    assert_int_equal(mu_session_list(w->sessions, &deep), MU_E_INVALID);
+}
+
 /* The candidates come in pages of 200: a rare hit lies beyond several of them. */
 static void a_rare_hit_is_found(struct world *w)
 {
     populate(w);
-    put_sql(w, "UPDATE sessions SET name = 'rare' WHERE id = '%s'", model[3].id.text);
+    put_sql(w, "UPDATE sessions SET name = 'rare', view = 1 WHERE id = '%s'", model[3].id.text);
     struct got got = {.n = 0};
     struct mu_session_list op = {
         .admin = true, .limit = 1, .name = MU_B("rare"), .each = take, .arg = &got};
@@ -294,6 +368,7 @@ static void the_last_full_page_has_no_next_one(struct world *w)
 }
 
 IN_WORLD(every_list_is_what_the_model_says)
+IN_WORLD(any_page_is_found_by_its_number)
 IN_WORLD(a_rare_hit_is_found)
 IN_WORLD(the_last_full_page_has_no_next_one)
 
@@ -301,6 +376,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         ON_BOTH(every_list_is_what_the_model_says),
+        ON_BOTH(any_page_is_found_by_its_number),
         ON_BOTH(a_rare_hit_is_found),
         ON_BOTH(the_last_full_page_has_no_next_one),
     };

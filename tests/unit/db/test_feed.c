@@ -336,14 +336,25 @@ static void the_first_encoding_holds_and_goes_with_the_event(void **state)
     assert_true(mu_bytes_is(e->data, "data"));
     void *one = malloc(8), *two = malloc(8);
     released = 0;
-    assert_ptr_equal(mu_event_encode(e, one, release), one);
-    assert_ptr_equal(mu_event_encode(e, two, release), one);
+    assert_ptr_equal(mu_event_encode(e, 0, one, release), one);
+    assert_ptr_equal(mu_event_encode(e, 0, two, release), one);
     assert_int_equal(released, 1);
+    void *other_way = malloc(8);
+    assert_ptr_equal(mu_event_encode(e, 1, other_way, release), other_way);
     mu_event_ref(e);
     mu_event_unref(e);
     assert_int_equal(released, 1);
     mu_event_unref(e);
-    assert_int_equal(released, 2);
+    assert_int_equal(released, 3);
+}
+
+static void a_logged_event_says_who(void **state)
+{
+    struct mu_event *e = mu_event_logged(1, 2, 3, MU_B("admin"), MU_B("{}"));
+    assert_true(mu_bytes_is(e->actor, "admin"));
+    assert_true(mu_bytes_is(e->data, "{}"));
+    assert_int_equal(e->offset, -1);
+    mu_event_unref(e);
 }
 
 static void left_over_watches_and_events_are_released_with_the_feed(void **state)
@@ -406,6 +417,7 @@ int main(void)
         cmocka_unit_test(deltas_are_bounded_and_events_still_pass),
         cmocka_unit_test(every_loop_gets_everything_in_order),
         cmocka_unit_test(the_first_encoding_holds_and_goes_with_the_event),
+        cmocka_unit_test(a_logged_event_says_who),
         cmocka_unit_test(left_over_watches_and_events_are_released_with_the_feed),
         cmocka_unit_test(any_allocation_may_fail),
     };

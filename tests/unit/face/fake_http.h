@@ -26,6 +26,10 @@ const struct mu_http_head *mu_http_req_head(const struct mu_http_req *req)
 {
     return &req->head;
 }
+mu_bytes mu_http_req_target(const struct mu_http_req *req)
+{
+    return req->head.path;
+}
 mu_bytes mu_http_req_body(const struct mu_http_req *req)
 {
     return req->body;

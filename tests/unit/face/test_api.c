@@ -71,7 +71,7 @@ static const struct mu_route routes[] = {
     {.method = MU_HTTP_GET, .path = "/api/v1/broken", .auth = MU_AUTH_TENANT, .handler = broken},
     {.method = MU_HTTP_GET, .path = "/api/v1/stream", .auth = MU_AUTH_TENANT, .handler = streamed},
     {.method = MU_HTTP_GET,
-     .path = "/api/v1/ws",
+     .path = "/api/v1/socket",
      .auth = MU_AUTH_ADMIN,
      .flags = MU_ROUTE_WEBSOCKET,
      .handler = upgraded},
@@ -556,19 +556,19 @@ static void a_websocket_is_opened_after_the_key_and_the_upgrade_were_looked_at(v
         int status;
         bool closed;
     } rows[] = {
-        {"GET", "/api/v1/ws", "Bearer boss", NULL, 101, false},
-        {"GET", "/api/v1/ws?a=b", "bearer   boss ", NULL, 101, false},
-        {"GET", "/api/v1/ws", NULL, NULL, 401, true},
-        {"GET", "/api/v1/ws", "Bearer t", NULL, 403, true},
-        {"GET", "/api/v1/ws", NULL, "Sec-WebSocket-Key", 401, true},
-        {"GET", "/api/v1/ws", "Bearer boss", "Sec-WebSocket-Key", 400, true},
-        {"GET", "/api/v1/ws", "Bearer boss", "Sec-WebSocket-Version", 400, true},
-        {"GET", "/api/v1/ws", "Bearer boss", "Connection", 400, true},
-        {"GET", "/api/v1/ws", "Bearer boss", "Upgrade", 426, false},
-        {"HEAD", "/api/v1/ws", "Bearer boss", "Upgrade", 405, false},
-        {"POST", "/api/v1/ws", "Bearer boss", NULL, 405, true},
-        {"GET", "/api/v1/ws/", "Bearer boss", NULL, 404, true},
-        {"GET", "/api/v1/ws/", "Bearer boss", "Upgrade", 404, false},
+        {"GET", "/api/v1/socket", "Bearer boss", NULL, 101, false},
+        {"GET", "/api/v1/socket?a=b", "bearer   boss ", NULL, 101, false},
+        {"GET", "/api/v1/socket", NULL, NULL, 401, true},
+        {"GET", "/api/v1/socket", "Bearer t", NULL, 403, true},
+        {"GET", "/api/v1/socket", NULL, "Sec-WebSocket-Key", 401, true},
+        {"GET", "/api/v1/socket", "Bearer boss", "Sec-WebSocket-Key", 400, true},
+        {"GET", "/api/v1/socket", "Bearer boss", "Sec-WebSocket-Version", 400, true},
+        {"GET", "/api/v1/socket", "Bearer boss", "Connection", 400, true},
+        {"GET", "/api/v1/socket", "Bearer boss", "Upgrade", 426, false},
+        {"HEAD", "/api/v1/socket", "Bearer boss", "Upgrade", 405, false},
+        {"POST", "/api/v1/socket", "Bearer boss", NULL, 405, true},
+        {"GET", "/api/v1/socket/", "Bearer boss", NULL, 404, true},
+        {"GET", "/api/v1/socket/", "Bearer boss", "Upgrade", 404, false},
         {"GET", "/api/v1/things", "Bearer boss", NULL, 404, true},
         {"GET", "/api/v1/nothing", "Bearer boss", NULL, 404, true},
         {"GET", "/health", NULL, NULL, 404, true},
@@ -595,7 +595,7 @@ static void a_websocket_is_opened_after_the_key_and_the_upgrade_were_looked_at(v
     }
     mu_api_set_stopping(f.api);
     struct mu_http_req r;
-    ask_upgrade(&f, "GET", "/api/v1/ws", "Bearer boss", NULL, &r);
+    ask_upgrade(&f, "GET", "/api/v1/socket", "Bearer boss", NULL, &r);
     assert_int_equal(r.status, 503);
     headers_have(&r, "Retry-After: ");
     end(&r);

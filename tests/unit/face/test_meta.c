@@ -211,7 +211,7 @@ static void a_key_lives_from_create_to_delete(void **state)
     run(w, &r, "POST", "/api/v1/keys", "boss",
         "{\"name\":\" ci \",\"tenant\":\"acme\",\"expires_in_days\":2}");
     assert_int_equal(r.status, 200);
-    out_has(&r, "\"name\":\"ci\",\"tenant\":\"acme\",\"key\":\"sk_");
+    out_has(&r, "\"name\":\"ci\",\"tenant\":\"acme\",\"role\":\"operator\",\"key\":\"sk_");
     assert_null(strstr(r.out.ptr, "\"expires_at\":null"));
     text_of(r.out.ptr, "\"id\":\"", id, sizeof id);
     text_of(r.out.ptr, "\"key\":\"", key, sizeof key);

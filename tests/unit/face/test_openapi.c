@@ -52,7 +52,7 @@ static const struct mu_route routes[] = {
      .response = "Thing",
      .errors = "409 422"},
     {.method = MU_HTTP_GET,
-     .path = "/api/v1/ws",
+     .path = "/api/v1/socket",
      .auth = MU_AUTH_ADMIN,
      .flags = MU_ROUTE_WEBSOCKET,
      .handler = nothing,
@@ -60,7 +60,8 @@ static const struct mu_route routes[] = {
     {.path = "/health", .flags = MU_ROUTE_ANY_METHOD, .handler = nothing, .id = "getHealth"},
     {.path = NULL},
 };
-static const char *const components[] = {"Thing", "{\"type\":\"object\"}", NULL};
+static const char *const thing[] = {"Thing", "{\"type\":\"object\"}", NULL};
+static const char *const *const components[] = {thing, NULL};
 
 static int write_document(struct mu_buf *b)
 {
@@ -181,7 +182,7 @@ static void every_status_a_route_can_give_is_there(void **state)
             "\"#/components/schemas/Error\"");
     assert_non_null(mu_json_get(at(state, PUT "/responses"), "409"));
     assert_null(mu_json_get(at(state, "/paths/~1health/get/responses"), "401"));
-    yyjson_val *ws = at(state, "/paths/~1api~1v1~1ws/get/responses");
+    yyjson_val *ws = at(state, "/paths/~1api~1v1~1socket/get/responses");
     assert_non_null(mu_json_get(ws, "101"));
     assert_non_null(mu_json_get(ws, "426"));
     assert_null(mu_json_get(ws, "200"));

@@ -169,28 +169,20 @@ static void queue_much(struct end *e)
     }
 }
 
-static void pongs_overtake_queued_data(void **state)
+/* The pongs among the messages that the peer gets now, one after the other; and how many messages
+ * came before the first of them. */
+static int pongs_until(struct world *w, int fd, int messages, struct mu_buf *ret_pongs)
 {
-    (void)state;
-    struct world w;
-    world_start(&w);
-    w.on_accept = queue_much;
-    int fd = raw_dial(&w, 4096);
-    put(fd, MU_B("GET /ws HTTP/1.1\r\n" UPGRADE "\r\n"));
-    run_ms(&w, 30); /* the socket is full now */
-    assert_true(mu_ws_unsent(w.ends[0].ws) > 1024 * 1024);
-    put(fd, MU_B("\x89\x81" M0 "1\x89\x81" M0 "2"));
-    run_ms(&w, 30);
     struct mu_ws_parser p;
     static char buf[65536];
-    int frames = 0, pong_at = -1, pongs = 0;
+    int frames = 0, pong_at = -1;
     bool head = true;
     mu_ws_parser_init(&p, false, 1 << 20);
-    for (int i = 0; i < GUARD_MS && frames < MUCH; i++) {
+    for (int i = 0; i < GUARD_MS && frames < messages; i++) {
         ssize_t n = recv(fd, buf, sizeof buf, MSG_DONTWAIT);
         size_t at = 0;
         if (n <= 0) {
-            run_ms(&w, 1);
+            run_ms(w, 1);
             continue;
         }
         if (head) {
@@ -204,15 +196,83 @@ static void pongs_overtake_queued_data(void **state)
             assert_int_not_equal(ev, MU_WS_EV_ERROR);
             frames += ev == MU_WS_EV_DATA && p.last;
             if (ev == MU_WS_EV_PONG) {
-                assert_true(mu_bytes_is(p.piece, "2")); /* only the latest is owed */
-                pong_at = frames;
-                pongs++;
+                pong_at = pong_at < 0 ? frames : pong_at;
+                mu_buf_add(ret_pongs, p.piece);
             }
         }
     }
-    assert_int_equal(frames, MUCH);
-    assert_int_equal(pongs, 1);
-    assert_true(pong_at >= 1 && pong_at < MUCH);
+    assert_int_equal(frames, messages);
+    return pong_at;
+}
+
+static void pongs_overtake_queued_data(void **state)
+{
+    (void)state;
+    struct world w;
+    struct mu_buf pongs;
+    world_start(&w);
+    mu_buf_init(&pongs, 4096);
+    w.on_accept = queue_much;
+    int fd = raw_dial(&w, 4096);
+    put(fd, MU_B("GET /ws HTTP/1.1\r\n" UPGRADE "\r\n"));
+    run_ms(&w, 30); /* the socket is full now */
+    assert_true(mu_ws_unsent(w.ends[0].ws) > 1024 * 1024);
+    put(fd, MU_B("\x89\x81" M0 "1\x89\x81" M0 "2"));
+    run_ms(&w, 30);
+    int at = pongs_until(&w, fd, MUCH, &pongs);
+    assert_true(at >= 1 && at < MUCH);
+    assert_true(mu_bytes_is(mu_buf_bytes(&pongs), "12")); /* each ping is answered */
+    close(fd);
+    run_until(&w, is_closed, &w.ends[0]);
+    mu_buf_fini(&pongs);
+    world_stop(&w);
+}
+
+static void a_flood_of_pings_costs_no_memory_and_the_last_is_answered(void **state)
+{
+    (void)state;
+    struct world w;
+    struct mu_buf pongs;
+    enum { PINGS = 2000, LEN = 4 };
+    world_start(&w);
+    mu_buf_init(&pongs, PINGS * LEN);
+    w.on_accept = queue_much;
+    int fd = raw_dial(&w, 4096);
+    put(fd, MU_B("GET /ws HTTP/1.1\r\n" UPGRADE "\r\n"));
+    run_ms(&w, 30);
+    size_t unsent = mu_ws_unsent(w.ends[0].ws);
+    for (int i = 1; i <= PINGS; i++) {
+        char ping[32];
+        memcpy(ping, "\x89\x84" M0, 6);
+        snprintf(ping + 6, sizeof ping - 6, "%04d", i);
+        put(fd, mu_bytes_of(ping, 10));
+    }
+    run_ms(&w, 50);
+    assert_true(mu_ws_unsent(w.ends[0].ws) <= unsent + (size_t)2 * MU_WIRE_URGENT);
+    int at = pongs_until(&w, fd, MUCH, &pongs);
+    assert_true(at >= 1 && at < MUCH);
+    assert_true(pongs.len >= LEN && pongs.len <= (size_t)2 * MU_WIRE_URGENT);
+    assert_true(mu_bytes_ends(mu_buf_bytes(&pongs), MU_B("2000")));
+    close(fd);
+    run_until(&w, is_closed, &w.ends[0]);
+    mu_buf_fini(&pongs);
+    world_stop(&w);
+}
+
+static void ten_pings_at_once_get_ten_pongs(void **state)
+{
+    (void)state;
+    struct world w;
+    char in[10 * 7], out[10 * 3];
+    world_start(&w);
+    int fd = raw_open(&w, 0);
+    for (size_t i = 0; i < 10; i++) {
+        memcpy(in + i * 7, "\x89\x81" M0, 6);
+        memcpy(out + i * 3, "\x8a\x01", 2);
+        in[i * 7 + 6] = out[i * 3 + 2] = (char)('0' + i);
+    }
+    put(fd, mu_bytes_of(in, sizeof in));
+    expect(&w, fd, mu_bytes_of(out, sizeof out));
     close(fd);
     run_until(&w, is_closed, &w.ends[0]);
     world_stop(&w);
@@ -572,6 +632,8 @@ int main(void)
         cmocka_unit_test(frames_split_anywhere_are_understood),
         cmocka_unit_test(what_is_sent_in_one_turn_leaves_in_one_write),
         cmocka_unit_test(pongs_overtake_queued_data),
+        cmocka_unit_test(a_flood_of_pings_costs_no_memory_and_the_last_is_answered),
+        cmocka_unit_test(ten_pings_at_once_get_ten_pongs),
         cmocka_unit_test(a_peer_that_reads_too_slowly_is_cut_at_the_limit),
         cmocka_unit_test(a_peer_that_takes_nothing_is_cut_after_a_while),
         cmocka_unit_test(writable_is_told_when_the_queue_went_down),

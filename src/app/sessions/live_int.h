@@ -1,0 +1,49 @@
+/* Shared by the files of live sessions. */
+#ifndef MU_APP_SESSIONS_LIVE_INT_H
+#define MU_APP_SESSIONS_LIVE_INT_H
+
+#include "app/sessions/sessions_int.h"
+#include "app/sessions/statements_int.h"
+
+/* A session as its unit finds it. */
+struct mu_clocks {
+    char org[MU_ORG_LEN + 1];
+    int state, route, mode;
+    int64_t epoch, created_ms, deadline_ms, limit_ms, run_deadline_ms, wait_ms, paused_ms;
+    int64_t last_seq; /* of its events */
+};
+/* Under the stream's lock. MU_E_NOT_FOUND. */
+MU_MUST_USE int mu_clocks_read(struct mu_tx *tx, mu_bytes id, struct mu_clocks *ret);
+/* For people: takes the stream's lock first; MU_E_NOT_FOUND also for another tenant's. */
+MU_MUST_USE int mu_clocks_of(struct mu_tx *tx, mu_bytes id, bool admin, mu_bytes org_id,
+                             struct mu_clocks *ret);
+/* A move among 60, 64 and 70 with what it does to the clocks; `hold_until_ms` as in live.h. Changes
+ * `l` likewise. */
+MU_MUST_USE int mu_clocks_move(struct mu_tx *tx, mu_bytes id, struct mu_clocks *l, int to,
+                               int64_t now_ms, int64_t hold_until_ms);
+/* Is in 60, 64 or 70, at a worker. */
+static inline bool mu_clocks_runs(const struct mu_clocks *l)
+{
+    return l->route == MU_ROUTE_WORKER &&
+           (l->state == MU_ST_RUNNING || l->state == MU_ST_WAITING || l->state == MU_ST_PAUSED);
+}
+
+/* A gate as its unit finds it. */
+struct mu_gate_found {
+    int kind, votes;
+    int64_t epoch, expires_ms;
+    struct mu_gate_known known;
+};
+MU_MUST_USE int mu_gate_find(struct mu_tx *tx, mu_bytes session, mu_bytes gate,
+                             struct mu_gate_found *ret); /* 1, 0 = none, or a code */
+MU_MUST_USE int mu_gates_pending(struct mu_tx *tx, mu_bytes session, int64_t *ret);
+
+struct mu_verdict {
+    int status, scope, kind;
+    mu_bytes reason, answer, by;
+    int64_t now_ms;
+};
+/* The event of a decision; its number is taken. */
+MU_MUST_USE int mu_gate_resolved_event(struct mu_tx *tx, mu_bytes gate, const struct mu_verdict *v);
+
+#endif

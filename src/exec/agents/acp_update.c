@@ -1,0 +1,296 @@
+/* What the agent tells about its turn: words, tool rows, plans. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/encode.h"
+#include "exec/agents/acp_int.h"
+
+static void row_free(struct mu_acp_tool *t)
+{
+    for (size_t i = 0; i < t->n_paths; i++) {
+        mu_free(t->paths[i]);
+    }
+    mu_buf_fini(&t->args);
+    mu_buf_fini(&t->result);
+    mu_free(t);
+}
+
+void mu_acp_rows_clear(struct mu_acp *a)
+{
+    for (size_t i = 0; i < a->n_tools; i++) {
+        row_free(a->tools[i]);
+    }
+    a->n_tools = 0;
+}
+
+static bool over(const struct mu_acp_tool *t)
+{
+    return t->status == MU_ACP_COMPLETED || t->status == MU_ACP_FAILED;
+}
+
+/* Room for one more: what is over goes first, then what was silent longest. */
+static void make_room(struct mu_acp *a)
+{
+    size_t out = 0;
+    for (size_t i = 1; i < a->n_tools; i++) {
+        const struct mu_acp_tool *t = a->tools[i], *o = a->tools[out];
+        if (over(t) != over(o) ? over(t) : t->touched < o->touched) {
+            out = i;
+        }
+    }
+    row_free(a->tools[out]);
+    a->tools[out] = a->tools[--a->n_tools];
+}
+
+static struct mu_acp_tool *row(struct mu_acp *a, const char *id)
+{
+    for (size_t i = 0; i < a->n_tools; i++) {
+        if (strcmp(a->tools[i]->id, id) == 0) {
+            return a->tools[i];
+        }
+    }
+    if (a->n_tools == MU_ACP_TOOLS) {
+        make_room(a);
+    }
+    struct mu_acp_tool *t = mu_calloc(1, sizeof *t);
+    if (t) {
+        snprintf(t->id, sizeof t->id, "%s", id);
+        snprintf(t->kind, sizeof t->kind, "other");
+        mu_buf_init(&t->args, MU_ACP_TEXT_MAX);
+        mu_buf_init(&t->result, MU_ACP_TEXT_MAX);
+        a->tools[a->n_tools++] = t;
+    }
+    return t;
+}
+
+static void keep(struct mu_buf *dst, bool *cut, mu_bytes text)
+{
+    mu_bytes part = mu_utf8_cut(text, MU_ACP_TEXT_MAX);
+    mu_buf_clear(dst);
+    mu_buf_add(dst, part);
+    *cut = part.len < text.len;
+}
+
+static void set_kind(struct mu_acp *a, struct mu_acp_tool *t, int v)
+{
+    static const char *const kinds[] = {"read",    "edit",  "delete", "move", "search",
+                                        "execute", "think", "fetch",  "other"};
+    for (size_t i = 0; i < MU_ARRAY_LEN(kinds); i++) {
+        if (mu_jtok_is(&a->json, v, mu_str(kinds[i]))) {
+            snprintf(t->kind, sizeof t->kind, "%s", kinds[i]);
+        }
+    }
+}
+
+static void set_status(struct mu_acp *a, struct mu_acp_tool *t, int v)
+{
+    static const struct {
+        const char *word;
+        enum mu_acp_tool_status status;
+    } words[] = {{"pending", MU_ACP_PENDING},
+                 {"in_progress", MU_ACP_RUNNING},
+                 {"completed", MU_ACP_COMPLETED},
+                 {"failed", MU_ACP_FAILED}};
+    for (size_t i = 0; i < MU_ARRAY_LEN(words); i++) {
+        if (mu_jtok_is(&a->json, v, mu_str(words[i].word))) {
+            t->status = words[i].status;
+        }
+    }
+}
+
+static void add_path(struct mu_acp *a, struct mu_acp_tool *t, int v)
+{
+    char path[4096];
+    if (!mu_jtok_copy(&a->json, v, path, sizeof path) || !path[0]) {
+        return;
+    }
+    for (size_t i = 0; i < t->n_paths; i++) {
+        if (strcmp(t->paths[i], path) == 0) {
+            return;
+        }
+    }
+    if (t->n_paths < MU_ACP_PATHS) {
+        t->paths[t->n_paths] = mu_bytes_dup(mu_str(path));
+        t->n_paths += t->paths[t->n_paths] != NULL;
+    }
+}
+
+static void set_paths(struct mu_acp *a, struct mu_acp_tool *t, int call)
+{
+    static const char *const names[] = {"file_path", "filePath",      "filepath",     "path",
+                                        "abs_path",  "absolute_path", "notebook_path"};
+    const struct mu_jtok *j = &a->json;
+    int list = mu_jtok_get(j, call, "locations"), content = mu_jtok_get(j, call, "content");
+    int input = mu_jtok_get(j, call, "rawInput");
+    for (int i = mu_jtok_first(j, list); i >= 0; i = mu_jtok_next(j, list, i)) {
+        add_path(a, t, mu_jtok_get(j, i, "path"));
+    }
+    for (int i = mu_jtok_first(j, content); i >= 0; i = mu_jtok_next(j, content, i)) {
+        add_path(a, t, mu_jtok_get(j, i, "path"));
+    }
+    for (size_t i = 0; i < MU_ARRAY_LEN(names); i++) {
+        add_path(a, t, mu_jtok_get(j, input, names[i]));
+    }
+}
+
+/* The text of the content list; what is no text is named. */
+static void content_text(struct mu_acp *a, int content, struct mu_buf *dst)
+{
+    const struct mu_jtok *j = &a->json;
+    for (int i = mu_jtok_first(j, content); i >= 0; i = mu_jtok_next(j, content, i)) {
+        int inner = mu_jtok_get(j, i, "content");
+        if (mu_jtok_is(j, mu_jtok_get(j, inner, "type"), MU_B("text"))) {
+            (void)!mu_jtok_add(j, mu_jtok_get(j, inner, "text"), dst);
+        } else if (mu_jtok_is(j, mu_jtok_get(j, i, "type"), MU_B("diff"))) {
+            mu_buf_add_str(dst, dst->len ? "\nchange of " : "change of ");
+            (void)!mu_jtok_add(j, mu_jtok_get(j, i, "path"), dst);
+        }
+    }
+}
+
+static void set_result(struct mu_acp *a, struct mu_acp_tool *t, int call)
+{
+    const struct mu_jtok *j = &a->json;
+    int output = mu_jtok_get(j, call, "rawOutput");
+    static const char *const names[] = {"formatted_output", "output", "stdout", "error", "message"};
+    mu_buf_clear(&a->scratch);
+    if (mu_jtok_add(j, output, &a->scratch) < 0) {
+        for (size_t i = 0; i < MU_ARRAY_LEN(names) && !a->scratch.len; i++) {
+            (void)!mu_jtok_add(j, mu_jtok_get(j, output, names[i]), &a->scratch);
+        }
+    }
+    if (!a->scratch.len) {
+        content_text(a, mu_jtok_get(j, call, "content"), &a->scratch);
+    }
+    if (!a->scratch.len && output >= 0 && mu_jtok_kind(j, output) != MU_JTOK_NULL) {
+        mu_buf_add(&a->scratch, mu_jtok_raw(j, output));
+    }
+    if (a->scratch.len) {
+        keep(&t->result, &t->result_cut, mu_buf_bytes(&a->scratch));
+    }
+}
+
+static void set_name(struct mu_acp *a, struct mu_acp_tool *t, int call)
+{
+    const struct mu_jtok *j = &a->json;
+    int meta = mu_jtok_get(j, mu_jtok_get(j, call, "_meta"), "claudeCode");
+    char name[sizeof t->name];
+    mu_acp_copy(a, mu_jtok_get(j, meta, "toolName"), name, sizeof name);
+    if (name[0]) {
+        snprintf(t->name, sizeof t->name, "%s", name);
+    } else if (!t->name[0] || strcmp(t->name, "other") == 0) {
+        snprintf(t->name, sizeof t->name, "%s", t->kind);
+    }
+}
+
+/* An agent that names no id speaks of a row of its own. */
+static void id_of(struct mu_acp *a, int call, char id[MU_ACP_ID_MAX])
+{
+    mu_acp_copy(a, mu_jtok_get(&a->json, call, "toolCallId"), id, MU_ACP_ID_MAX);
+    if (!id[0]) {
+        snprintf(id, MU_ACP_ID_MAX, "permission-%u", a->last_handle + 1);
+    }
+}
+
+struct mu_acp_tool *mu_acp_row(struct mu_acp *a, int call)
+{
+    const struct mu_jtok *j = &a->json;
+    char id[MU_ACP_ID_MAX], title[sizeof(((struct mu_acp_tool *)0)->title)];
+    id_of(a, call, id);
+    struct mu_acp_tool *t = row(a, id);
+    if (!t) {
+        return NULL;
+    }
+    t->touched = ++a->touches;
+    set_kind(a, t, mu_jtok_get(j, call, "kind"));
+    set_status(a, t, mu_jtok_get(j, call, "status"));
+    set_name(a, t, call);
+    mu_acp_copy(a, mu_jtok_get(j, call, "title"), title, sizeof title);
+    if (title[0]) {
+        snprintf(t->title, sizeof t->title, "%s", title);
+    } else if (!t->title[0]) {
+        snprintf(t->title, sizeof t->title, "%s", t->name);
+    }
+    int input = mu_jtok_get(j, call, "rawInput");
+    mu_bytes raw = mu_jtok_raw(j, input);
+    if (raw.len && !mu_bytes_is(raw, "{}") && mu_jtok_kind(j, input) != MU_JTOK_NULL) {
+        keep(&t->args, &t->args_cut, raw);
+    }
+    set_paths(a, t, call);
+    set_result(a, t, call);
+    return t;
+}
+
+static int told(struct mu_acp *a, int update)
+{
+    if (mu_jtok_kind(&a->json, mu_jtok_get(&a->json, update, "toolCallId")) != MU_JTOK_STRING) {
+        a->ignored++;
+        return 0;
+    }
+    struct mu_acp_tool *t = mu_acp_row(a, update);
+    if (!t) {
+        return mu_acp_break(a, -ENOMEM, "no memory for a tool of the agent");
+    }
+    a->ops->tool(a->arg, t);
+    return 0;
+}
+
+static int words(struct mu_acp *a, int update, bool thought)
+{
+    const struct mu_jtok *j = &a->json;
+    int content = mu_jtok_get(j, update, "content"), type = mu_jtok_get(j, content, "type");
+    mu_buf_clear(&a->scratch);
+    if (mu_jtok_is(j, type, MU_B("text"))) {
+        (void)!mu_jtok_add(j, mu_jtok_get(j, content, "text"), &a->scratch);
+    } else if (mu_jtok_kind(j, type) == MU_JTOK_STRING) {
+        mu_buf_add_char(&a->scratch, '[');
+        (void)!mu_jtok_add(j, type, &a->scratch);
+        mu_buf_add_char(&a->scratch, ']');
+    }
+    if (a->scratch.failed) {
+        return mu_acp_break(a, a->scratch.failed, "the agent's words: %s",
+                            mu_err_text(a->scratch.failed));
+    }
+    if (a->scratch.len) { /* Claude's first piece is empty */
+        a->ops->text(a->arg, thought, mu_buf_bytes(&a->scratch));
+    }
+    return 0;
+}
+
+static int in_turn(struct mu_acp *a, int update, int kind)
+{
+    const struct mu_jtok *j = &a->json;
+    if (mu_jtok_is(j, kind, MU_B("agent_message_chunk"))) {
+        return words(a, update, false);
+    }
+    if (mu_jtok_is(j, kind, MU_B("agent_thought_chunk"))) {
+        return words(a, update, true);
+    }
+    if (mu_jtok_is(j, kind, MU_B("tool_call")) || mu_jtok_is(j, kind, MU_B("tool_call_update"))) {
+        return told(a, update);
+    }
+    return 1;
+}
+
+int mu_acp_update(struct mu_acp *a, int params)
+{
+    const struct mu_jtok *j = &a->json;
+    int update = mu_jtok_get(j, params, "update"), kind = mu_jtok_get(j, update, "sessionUpdate");
+    static const char *const forwarded[] = {"plan", "usage_update", "current_mode_update"};
+    bool ours = a->state >= MU_ACP_READY &&
+                mu_jtok_is(j, mu_jtok_get(j, params, "sessionId"), mu_str(a->conversation));
+    if (!ours) { /* history that is told again comes before it is ready */
+        a->ignored++;
+        return 0;
+    }
+    int r = a->state == MU_ACP_PROMPTED ? in_turn(a, update, kind) : 1;
+    for (size_t i = 0; r == 1 && i < MU_ARRAY_LEN(forwarded); i++) {
+        if (mu_jtok_is(j, kind, mu_str(forwarded[i]))) {
+            a->ops->update(a->arg, mu_str(forwarded[i]), mu_jtok_raw(j, update));
+            r = 0;
+        }
+    }
+    a->ignored += r == 1;
+    r = r == 1 ? 0 : r;
+    return a->state == MU_ACP_BROKEN ? a->err.code : r;
+}

@@ -1,0 +1,240 @@
+/* SessionDetail: the row, its newest events and what it waits for, read one after the other. */
+#include <errno.h>
+
+#include "face/sessions/sessions_int.h"
+
+enum { HEADERS_MAX = 4, PARTS_MAX = 8 << 20 };
+
+struct mu_sess_reading {
+    struct mu_call *c;
+    struct mu_session_get get;
+    struct mu_session_events events;
+    struct mu_gate_list gates;
+    struct mu_fleet_look look;
+    struct mu_json_w w;
+    struct mu_buf *recent; /* one text an event, oldest first */
+    size_t n_recent, max_recent;
+    struct mu_json_w pending;
+    struct mu_buf pending_text;
+    const char *state_word;
+    int state, status, route;
+    int64_t last_seq;
+    struct mu_http_pair headers[HEADERS_MAX];
+    size_t n_headers;
+};
+
+static void finish(struct mu_sess_reading *rd, int result)
+{
+    for (size_t i = 0; i < rd->max_recent; i++) {
+        mu_buf_fini(&rd->recent[i]);
+    }
+    mu_buf_fini(&rd->pending_text);
+    if (result < 0) {
+        mu_sess_fail(rd->c, result);
+    } else {
+        mu_call_data_send(rd->c, rd->status, rd->headers, rd->n_headers);
+    }
+}
+
+static void add_look(struct mu_json_w *w, const struct mu_sess_reading *rd)
+{
+    static const char *const reasons[] = {
+        [MU_WAITS_NOT] = NULL,
+        [MU_WAITS_WORKER] = "no_online_runner",
+        [MU_WAITS_HARNESS] = "provider_unavailable",
+        [MU_WAITS_FEATURE] = "feature_unavailable",
+        [MU_WAITS_CAPACITY] = "at_capacity",
+        [MU_WAITS_PINNED] = "pinned_runner_offline",
+    };
+    if (rd->look.waits != MU_WAITS_NOT) {
+        mu_jw_kcstr(w, "queueReason", reasons[rd->look.waits]);
+    }
+    if (rd->look.unreachable) {
+        mu_jw_kbool(w, "runnerUnreachable", true);
+    }
+}
+
+static void assemble(struct mu_sess_reading *rd)
+{
+    struct mu_json_w *w = &rd->w;
+    add_look(w, rd);
+    mu_jw_key(w, "recentEvents");
+    mu_jw_arr(w);
+    for (size_t i = rd->n_recent; i > 0; i--) {
+        mu_jw_raw(w, mu_buf_bytes(&rd->recent[i - 1]));
+        w->buf->failed = w->buf->failed ? w->buf->failed : rd->recent[i - 1].failed;
+    }
+    mu_jw_arr_end(w);
+    mu_jw_key(w, "pendingApprovals");
+    mu_jw_arr(w);
+    if (rd->pending_text.len) {
+        mu_jw_raw(w, mu_buf_bytes(&rd->pending_text));
+    }
+    w->buf->failed = w->buf->failed ? w->buf->failed : rd->pending_text.failed;
+    mu_jw_arr_end(w);
+    mu_jw_obj_end(w);
+    finish(rd, 0);
+}
+
+static void looked(struct mu_fleet_look *op)
+{
+    assemble(op->ctx);
+}
+
+/* Why it waits, and whether its worker is there, only the fleet knows. */
+static void look(struct mu_sess_reading *rd)
+{
+    struct mu_oz *oz = mu_sess_oz(rd->c);
+    bool waits = rd->state <= MU_ST_CLAIMED, runs = !waits && rd->state < MU_ST_STOPPING;
+    if (rd->route != MU_ROUTE_WORKER || !(waits || runs) || rd->state_word) {
+        assemble(rd);
+        return;
+    }
+    rd->look.loop = mu_call_loop(rd->c);
+    rd->look.id = rd->get.id;
+    rd->look.done = looked;
+    rd->look.ctx = rd;
+    mu_fleet_look(oz->fleet, &rd->look);
+}
+
+static int take_gate(void *arg, const struct mu_gate_row *row)
+{
+    struct mu_sess_reading *rd = arg;
+    mu_sess_gate(&rd->pending, row);
+    return rd->pending_text.failed;
+}
+
+static void gates_read(struct mu_gate_list *op, int result)
+{
+    struct mu_sess_reading *rd = op->ctx;
+    if (result < 0) {
+        finish(rd, result);
+    } else {
+        look(rd);
+    }
+}
+
+static void read_gates(struct mu_sess_reading *rd)
+{
+    struct mu_call *c = rd->c;
+    if (rd->state != MU_ST_RUNNING && rd->state != MU_ST_WAITING && rd->state != MU_ST_PAUSED) {
+        look(rd);
+        return;
+    }
+    rd->gates = (struct mu_gate_list){.read = {.loop = mu_call_loop(c)},
+                                      .admin = rd->get.admin,
+                                      .org_id = rd->get.org_id,
+                                      .session = rd->get.id,
+                                      .status = MU_GATE_PENDING,
+                                      .limit = MU_GATES_PENDING_MAX,
+                                      .each = take_gate,
+                                      .arg = rd,
+                                      .done = gates_read,
+                                      .ctx = rd};
+    int r = mu_gate_list(mu_sess_oz(c)->sessions, &rd->gates);
+    if (r < 0) {
+        finish(rd, r);
+    }
+}
+
+static int take_event(void *arg, const struct mu_session_event *e)
+{
+    struct mu_sess_reading *rd = arg;
+    if (rd->n_recent == rd->max_recent) {
+        return 0;
+    }
+    struct mu_buf *b = &rd->recent[rd->n_recent++];
+    struct mu_json_w w = mu_json_w(b);
+    mu_sess_event_summary(&w, e);
+    return b->failed;
+}
+
+static void events_read(struct mu_session_events *op, int result)
+{
+    struct mu_sess_reading *rd = op->ctx;
+    if (result < 0) {
+        finish(rd, result);
+    } else {
+        read_gates(rd);
+    }
+}
+
+static int take_row(void *arg, const struct mu_session_view *v)
+{
+    struct mu_sess_reading *rd = arg;
+    int64_t now_ms = mu_env_wall_ms(mu_sess_oz(rd->c)->env);
+    rd->state = v->state;
+    rd->route = v->route;
+    rd->last_seq = v->last_event_seq;
+    rd->w = mu_call_data(rd->c);
+    mu_jw_obj(&rd->w);
+    mu_sess_summary(&rd->w, v, now_ms, rd->state_word);
+    mu_sess_detail(&rd->w, v, now_ms);
+    return rd->w.buf->failed;
+}
+
+static void row_read(struct mu_session_get *op, int result)
+{
+    struct mu_sess_reading *rd = op->ctx;
+    if (result < 0) {
+        finish(rd, result);
+        return;
+    }
+    rd->events =
+        (struct mu_session_events){.read = {.loop = mu_call_loop(rd->c)},
+                                   .id = op->id,
+                                   .after = MU_MAX(rd->last_seq - (int64_t)rd->max_recent, 0),
+                                   .limit = (unsigned)rd->max_recent,
+                                   .each = take_event,
+                                   .arg = rd,
+                                   .done = events_read,
+                                   .ctx = rd};
+    int r = rd->max_recent ? mu_session_events(mu_sess_oz(rd->c)->sessions, &rd->events) : 0;
+    if (r < 0) {
+        finish(rd, r);
+    } else if (rd->max_recent == 0) {
+        read_gates(rd);
+    }
+}
+
+void mu_sess_answer_detail(struct mu_call *c, const struct mu_id *id, int status, const char *state,
+                           const struct mu_http_pair *headers, size_t n_headers)
+{
+    const struct mu_principal *p = mu_call_principal(c);
+    size_t max = (size_t)mu_sess_face(c)->recent_events;
+    struct mu_sess_reading *rd = mu_call_new(c, sizeof *rd);
+    if (!rd) {
+        return;
+    }
+    MU_CHECK(n_headers <= HEADERS_MAX);
+    rd->recent = mu_arena_calloc(mu_call_arena(c), (max + 1) * sizeof *rd->recent);
+    if (!rd->recent) {
+        mu_call_fail(c, -ENOMEM);
+        return;
+    }
+    for (size_t i = 0; i < max; i++) {
+        mu_buf_init(&rd->recent[i], 64 << 10);
+    }
+    for (size_t i = 0; i < n_headers; i++) {
+        rd->headers[i] = headers[i];
+    }
+    rd->c = c;
+    rd->status = status;
+    rd->state_word = state;
+    rd->n_headers = n_headers;
+    rd->max_recent = max;
+    mu_buf_init(&rd->pending_text, PARTS_MAX);
+    rd->pending = mu_json_w(&rd->pending_text);
+    rd->get = (struct mu_session_get){.read = {.loop = mu_call_loop(c)},
+                                      .admin = p->admin,
+                                      .org_id = mu_str(p->org_id),
+                                      .id = *id,
+                                      .each = take_row,
+                                      .arg = rd,
+                                      .done = row_read,
+                                      .ctx = rd};
+    int r = mu_session_get(mu_sess_oz(c)->sessions, &rd->get);
+    if (r < 0) {
+        finish(rd, r);
+    }
+}

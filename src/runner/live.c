@@ -1,0 +1,536 @@
+#include "runner/live.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/encode.h"
+#include "base/env.h"
+#include "runner/live_int.h"
+
+enum {
+    WAIT_MS = 60000,
+    TICK_MS = 30000,
+    FLUSH_MS = 10000,         /* for what is not acknowledged at the end */
+    FLUSH_STOPPING_MS = 1000, /* the same when process 1 is about to be killed */
+    FLUSH_ALONE_MS = 3000,    /* and nobody is connected */
+    AGENT_END_MS = 2000,
+    TERM_AFTER_MS = 2000, /* from the cancelled turn to TERM, when it is stopped */
+};
+#define LINK_ENV "MUSTER_LINK"
+#define KEY_ENV  "MUSTER_LINK_KEY"
+
+struct mu_id mu_live_uuid(void)
+{
+    return mu_id_random(&mu_env_real);
+}
+
+mu_bytes mu_live_fit(mu_bytes text, size_t escaped)
+{
+    size_t at = 0, room = escaped;
+    while (at < text.len) {
+        size_t bad = 1, n = mu_utf8_len(mu_bytes_from(text, at), &bad);
+        unsigned char c = (unsigned char)text.ptr[at];
+        size_t cost = !n ? 3 : c < 0x20 ? 6 : (c == '"' || c == '\\') ? 2 : n;
+        if (cost > room) {
+            break;
+        }
+        room -= cost;
+        at += n ? n : bad;
+    }
+    return mu_bytes_head(text, at);
+}
+
+void mu_live_event(struct mu_live *v, const char *type, mu_bytes data)
+{
+    struct mu_json_w *w = mu_link_begin(&v->link, "events");
+    mu_jw_key(w, "events");
+    mu_jw_arr(w);
+    mu_jw_obj(w);
+    mu_jw_kcstr(w, "type", type);
+    mu_jw_kraw(w, "data", data);
+    mu_jw_obj_end(w);
+    mu_jw_arr_end(w);
+    mu_link_end(&v->link);
+}
+
+void mu_live_end(struct mu_live *v, int status, const char *fmt, ...)
+{
+    if (v->done) {
+        return;
+    }
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(v->message, sizeof v->message, fmt, ap);
+    va_end(ap);
+    v->done = true;
+    v->status = status;
+    v->phase = "ending";
+}
+
+/* --- the loop's part --- */
+
+enum { W_LINK = 100, W_TELL, W_OUT, W_ERR };
+
+static size_t add(struct mu_live *v, struct pollfd *fds, size_t n, int fd, short events, int who)
+{
+    if (fd < 0 || !events || n == MU_WATCH_FDS) {
+        return n;
+    }
+    fds[n] = (struct pollfd){fd, events, 0};
+    v->who[n] = who;
+    return n + 1;
+}
+
+static void sooner(int64_t *wait_ms, int64_t at)
+{
+    if (at) {
+        *wait_ms = MU_MIN(*wait_ms, MU_MAX(at - mu_mono_ms(), (int64_t)0));
+    }
+}
+
+static size_t want(void *arg, struct pollfd *fds, int64_t *wait_ms)
+{
+    struct mu_live *v = arg;
+    struct mu_agent *a = &v->agent;
+    size_t n = mu_link_want(&v->link, fds, wait_ms);
+    v->who[0] = W_LINK;
+    bool reads = !mu_link_full(&v->link) && !v->done;
+    n = add(v, fds, n, a->in, a->tell.len ? POLLOUT : 0, W_TELL);
+    n = add(v, fds, n, a->out, reads ? POLLIN : 0, W_OUT);
+    n = add(v, fds, n, a->err, v->r->procs.say.len ? 0 : POLLIN, W_ERR);
+    for (unsigned i = 0; i < MU_TERMS; i++) {
+        const struct mu_term *t = &v->terms[i];
+        short events = (short)((mu_term_may_read(v, i) ? POLLIN : 0) | (t->in.len ? POLLOUT : 0));
+        n = add(v, fds, n, t->fd, events, (int)i);
+        if (t->ended) {
+            *wait_ms = MU_MIN(*wait_ms, (int64_t)20);
+        }
+    }
+    if (a->ended) {
+        *wait_ms = MU_MIN(*wait_ms, (int64_t)20);
+    }
+    sooner(wait_ms, v->turn.kill_at);
+    sooner(wait_ms, v->term_at);
+    sooner(wait_ms, v->agent.kill_at);
+    sooner(wait_ms, v->r->procs.stopping ? v->r->procs.kill_at : 0);
+    sooner(wait_ms, v->turn.step == MU_TURN_RUNS ? v->tick_at : 0);
+    return n;
+}
+
+static void serve_one(struct mu_live *v, int who, short revents)
+{
+    switch (who) {
+    case W_LINK:
+        break;
+    case W_TELL:
+        mu_agent_write(v);
+        break;
+    case W_OUT:
+        mu_agent_read(v);
+        break;
+    case W_ERR:
+        if (v->agent.err >= 0) {
+            mu_agent_read_err(v);
+        }
+        break;
+    default:
+        if (v->terms[who].fd >= 0 && (revents & POLLOUT)) {
+            mu_term_write(v, (unsigned)who);
+        }
+        if (v->terms[who].fd >= 0 && (revents & (POLLIN | POLLHUP | POLLERR))) {
+            mu_term_read(v, (unsigned)who);
+        }
+    }
+}
+
+/* A program that has terminal 0 for itself is the agent. */
+static void screen_over(struct mu_live *v)
+{
+    int status = mu_procs_status(v->terms[0].wstatus);
+    char text[80];
+    snprintf(text, sizeof text, "the program ended with status %d", status);
+    v->exit_status = status;
+    const char *outcome = v->turn.cancel ? "cancelled" : status ? "failed" : "done";
+    mu_turn_over(v, outcome, status ? text : "", status && !v->turn.cancel);
+    if (v->turn.step == MU_TURN_NONE || v->interactive) {
+        mu_live_end(v, status, "%s", status ? text : "");
+    }
+}
+
+static void ends(struct mu_live *v)
+{
+    for (unsigned i = 0; i < MU_TERMS; i++) {
+        if (v->terms[i].ended) {
+            mu_term_gone(v, i);
+            if (i == 0 && !v->terms[0].pid && !v->agent.spoke) {
+                screen_over(v);
+            }
+        }
+    }
+    if (v->agent.ended) {
+        mu_agent_gone(v);
+    }
+}
+
+static void usage_tick(struct mu_live *v, int64_t now)
+{
+    char data[512];
+    if (v->turn.step != MU_TURN_RUNS || now < v->tick_at) {
+        v->tick_at = v->turn.step == MU_TURN_RUNS ? v->tick_at : now + TICK_MS;
+        return;
+    }
+    int64_t busy = v->busy_ms + now - v->busy_from;
+    int n = snprintf(data, sizeof data,
+                     "{\"providerId\":\"%s\",\"intervalMs\":%lld,\"units\":{\"agentSeconds\":%lld,"
+                     "\"terminalKb\":%llu,\"filesTouched\":%lld,\"commandsRun\":%lld,"
+                     "\"approvalsRequested\":%lld}}",
+                     mu_harness_name(v->r->harness), (long long)(now - v->tick_at + TICK_MS),
+                     (long long)(busy / 1000), (unsigned long long)(v->term_bytes >> 10),
+                     (long long)v->files, (long long)v->commands, (long long)v->asked);
+    if (!mu_link_full(&v->link)) {
+        mu_live_event(v, "USAGE_TICK", mu_bytes_of(data, (size_t)n));
+    }
+    v->busy_from = now;
+    v->busy_ms = busy % 1000;
+    v->term_bytes &= 1023;
+    v->files = v->commands = v->asked = 0;
+    v->tick_at = now + TICK_MS;
+}
+
+/* Limits of time: a turn that does not end, a stop. */
+static void watch_time(struct mu_live *v)
+{
+    int64_t now = mu_mono_ms();
+    struct mu_turn *t = &v->turn;
+    if (t->kill_at && now >= t->kill_at) {
+        t->kill_at = 0;
+        v->agent.again = v->agent.spoke;
+        mu_agent_kill(v, SIGKILL);
+    }
+    if (v->agent.kill_at && now >= v->agent.kill_at) { /* it closed its output and stays */
+        v->agent.kill_at = 0;
+        mu_agent_kill(v, SIGKILL);
+    }
+    if (v->r->procs.stopping && !v->stop_told) {
+        v->stop_told = true;
+        v->phase = "ending";
+        int64_t left = MU_MAX(v->r->procs.kill_at - now, (int64_t)0);
+        bool busy = t->step == MU_TURN_RUNS && v->agent.spoke;
+        v->term_at = now + (busy ? MU_MIN(left / 3, (int64_t)TERM_AFTER_MS) : 0);
+        mu_turn_abort(v);
+    }
+    bool idle = t->step == MU_TURN_NONE || t->step == MU_TURN_OVER;
+    if (v->term_at && (now >= v->term_at || idle)) {
+        v->term_at = 0;
+        mu_agent_kill(v, SIGTERM);
+        mu_turn_over(v, "cancelled", "the session was stopped", false);
+        mu_live_end(v, 143, "stopped");
+    }
+    usage_tick(v, now);
+}
+
+static void serve(void *arg, const struct pollfd *fds, size_t n)
+{
+    struct mu_live *v = arg;
+    short link = 0;
+    for (size_t i = 0; i < n; i++) {
+        link = v->who[i] == W_LINK ? fds[i].revents : link;
+    }
+    mu_link_serve(&v->link, link);
+    for (size_t i = 0; i < n; i++) {
+        /* what came before may have closed it and opened another under its number */
+        if (fds[i].revents && v->who[i] != W_LINK) {
+            serve_one(v, v->who[i], fds[i].revents);
+        }
+    }
+    ends(v);
+    watch_time(v);
+    mu_turn_stream(v);
+    mu_term_pump(v);
+    mu_link_flush(&v->link);
+    if (v->link.failed) {
+        mu_live_end(v, 1, "a message for the server was lost: %s", mu_err_text(v->link.failed));
+    }
+}
+
+static void ended(void *arg, pid_t pid, int wstatus)
+{
+    struct mu_live *v = arg;
+    if (pid == v->agent.pid) {
+        v->agent.ended = true;
+        v->agent.wstatus = wstatus;
+    }
+    for (size_t i = 0; i < MU_TERMS; i++) {
+        if (pid == v->terms[i].pid) {
+            v->terms[i].ended = true;
+            v->terms[i].wstatus = wstatus;
+        }
+    }
+}
+
+/* Output of set-up commands and of the agent's log: with the line ends of a terminal. */
+static void said(void *arg, mu_bytes b)
+{
+    struct mu_live *v = arg;
+    while (b.len) {
+        ptrdiff_t at = mu_bytes_find_char(b, '\n');
+        mu_bytes line = mu_bytes_head(b, at < 0 ? b.len : (size_t)at);
+        mu_term_put(v, 0, line);
+        if (at >= 0) {
+            mu_term_put(v, 0, MU_B("\r\n"));
+        }
+        b = mu_bytes_from(b, line.len + (at >= 0));
+    }
+}
+
+static void hello(void *arg, struct mu_json_w *w)
+{
+    struct mu_live *v = arg;
+    mu_jw_kcstr(w, "runnerVersion", MU_VERSION);
+    mu_jw_kcstr(w, "sessionId", v->session);
+    mu_jw_ki64(w, "epoch", v->epoch);
+    mu_jw_ki64(w, "lastSeq", v->link.last);
+    mu_jw_kcstr(w, "phase", v->phase);
+    if (v->turn.step != MU_TURN_NONE) {
+        mu_jw_kcstr(w, "processing", v->turn.id);
+    }
+    mu_jw_key(w, "terminals");
+    mu_jw_arr(w);
+    for (size_t i = 0; i < MU_TERMS; i++) {
+        const struct mu_term *t = &v->terms[i];
+        if (i > 0 && !t->open && !t->ring.end) {
+            continue;
+        }
+        mu_jw_obj(w);
+        mu_jw_ki64(w, "terminal", (int64_t)i);
+        mu_jw_ki64(w, "offset", t->ring.end);
+        mu_jw_ki64(w, "from", mu_ring_from(&t->ring));
+        mu_jw_kbool(w, "open", i == 0 || t->open);
+        mu_jw_ki64(w, "cols", t->cols);
+        mu_jw_ki64(w, "rows", t->rows);
+        mu_jw_obj_end(w);
+    }
+    mu_jw_arr_end(w);
+}
+
+/* --- from the beginning to the end --- */
+
+bool mu_live_wanted(void)
+{
+    const char *path = getenv(LINK_ENV);
+    return path && *path;
+}
+
+int mu_live_open(struct mu_runner *r, struct mu_live **ret)
+{
+    static const struct mu_link_ops ops = {hello, mu_live_message};
+    struct mu_live *v = mu_calloc(1, sizeof *v);
+    if (!v) {
+        return mu_runner_fail(r, 1, "out of memory");
+    }
+    v->r = r;
+    v->phase = "preparing";
+    v->tokens_in = v->tokens_out = -1;
+    v->exit_status = 1;
+    v->watch = (struct mu_watch){want, serve, ended, said, v};
+    for (size_t i = 0; i < MU_TERMS; i++) {
+        mu_term_init(&v->terms[i]);
+    }
+    mu_agent_init(&v->agent);
+    mu_buf_init(&v->turn.prompt, MU_LIVE_PROMPT + 1);
+    mu_buf_init(&v->next.prompt, MU_LIVE_PROMPT + 1);
+    mu_buf_init(&v->turn.segment, MU_LIVE_SEGMENT);
+    mu_buf_init(&v->turn.stream, 64 << 10);
+    (void)!mu_guard_read(MU_B_NONE, &v->guard, NULL);
+    const char *session = getenv("OZ_RUN_ID");
+    snprintf(v->session, sizeof v->session, "%s", session ? session : "");
+    const char *key = getenv(KEY_ENV);
+    int e = mu_link_init(&v->link, getenv(LINK_ENV), key ? key : "", &ops, v);
+    unsetenv(LINK_ENV);
+    unsetenv(KEY_ENV);
+    *ret = v;
+    if (e) {
+        return mu_runner_fail(r, 2, "MUSTER_LINK or MUSTER_LINK_KEY is not usable");
+    }
+    r->procs.watch = &v->watch;
+    return 0;
+}
+
+struct mu_live *mu_live_close(struct mu_live *v)
+{
+    if (v) {
+        v->r->procs.watch = NULL;
+        mu_agent_fini(v);
+        for (size_t i = 0; i < MU_TERMS; i++) {
+            mu_term_fini(&v->terms[i]);
+        }
+        struct mu_buf *bufs[] = {&v->turn.prompt, &v->next.prompt, &v->turn.segment,
+                                 &v->turn.stream};
+        for (size_t i = 0; i < MU_ARRAY_LEN(bufs); i++) {
+            mu_buf_fini(bufs[i]);
+        }
+        mu_guard_fini(&v->guard);
+        mu_link_fini(&v->link);
+        mu_free(v);
+    }
+    return NULL;
+}
+
+void mu_live_boot(struct mu_live *v, const char *step)
+{
+    struct mu_json_w *w = mu_link_begin(&v->link, "boot");
+    mu_jw_kcstr(w, "step", step);
+    mu_link_end(&v->link);
+}
+
+static bool agent_is_ready(const struct mu_live *v)
+{
+    return v->agent.step == MU_AGENT_READY &&
+           (!v->agent.spoke || v->agent.acp.state == MU_ACP_READY);
+}
+
+/* What takes a child of its own, or begins something; one of them at a time. */
+static void work(struct mu_live *v)
+{
+    struct mu_turn *t = &v->turn;
+    if (t->step == MU_TURN_OVER) {
+        mu_diff_summary(v);
+        mu_turn_complete(v);
+        return;
+    }
+    if (v->n_diffs) {
+        mu_diff_answer(v);
+        return;
+    }
+    if (t->step != MU_TURN_WAITS || v->r->procs.stopping) {
+        return;
+    }
+    if (v->agent.step == MU_AGENT_NONE) { /* a task without ACP starts with its prompt */
+        int status = mu_agent_start(v);
+        if (status) {
+            mu_turn_over(v, "failed", v->r->result.message, true);
+            mu_live_end(v, status, "%s", v->r->result.message);
+        }
+    }
+    if (agent_is_ready(v)) {
+        mu_turn_begin(v);
+    }
+}
+
+static void choose(struct mu_live *v)
+{
+    struct mu_err err;
+    struct mu_runner *r = v->r;
+    const char *model = getenv("OZ_MODEL_ID");
+    struct mu_harness_hints hints = {getenv("OZ_HARNESS"), r->args.harness,
+                                     model && *model ? model : r->args.model,
+                                     getenv("OZ_SIDECAR_DEFAULT_HARNESS")};
+    if (v->harness[0] && strcmp(v->harness, "oz") != 0) {
+        hints.env = v->harness;
+    }
+    if (mu_harness_choose(&hints, &r->harness, &err) < 0) {
+        mu_live_end(v, mu_runner_fail(r, 2, "%s", err.text), "%s", err.text);
+    }
+}
+
+static void end_agent(struct mu_live *v)
+{
+    struct mu_procs *p = &v->r->procs;
+    int64_t end = mu_mono_ms() + AGENT_END_MS;
+    end = p->stopping ? MU_MIN(end, p->kill_at - 500) : end;
+    if (v->agent.in >= 0) {
+        close(v->agent.in);
+        v->agent.in = -1;
+    }
+    mu_agent_kill(v, SIGTERM);
+    while ((v->agent.pid > 0 || v->terms[0].pid > 0) && mu_mono_ms() < end) {
+        mu_procs_turn(p, 50);
+    }
+    for (unsigned i = 0; i < MU_TERMS; i++) {
+        mu_term_close(v, i);
+    }
+    mu_procs_kill_rest(p);
+}
+
+static int prepare(struct mu_live *v)
+{
+    struct mu_runner *r = v->r;
+    struct mu_err err;
+    if (mu_workspace_oz(&r->ws, &err) < 0) {
+        return mu_runner_fail(r, 1, "%s", err.text);
+    }
+    int out = mu_workspace_create(&r->ws, "agent_output.txt", 0644);
+    if (out < 0) {
+        return mu_runner_fail(r, 1, "agent_output.txt: %s", mu_err_text(out));
+    }
+    mu_output_init(&r->output, out, MU_OUTPUT_HEAD, MU_OUTPUT_TAIL);
+    mu_checkouts_find(&r->checkouts, &r->ws, &r->procs, r->first_path);
+    mu_diff_ready(v);
+    v->phase = "starting";
+    return 0;
+}
+
+int mu_live_run(struct mu_live *v)
+{
+    struct mu_procs *p = &v->r->procs;
+    int status = prepare(v);
+    while (!status && !v->told && !v->done && !p->stopping) {
+        mu_procs_turn(p, WAIT_MS);
+    }
+    if (!status && v->told && !v->done) {
+        choose(v);
+    }
+    if (!status && v->told && !v->done && !p->stopping) {
+        status = mu_agent_start(v);
+        bool waits = v->agent.step == MU_AGENT_NONE;
+        v->agent.step = status ? MU_AGENT_GONE : v->agent.step;
+        v->phase = v->agent.step == MU_AGENT_READY || waits ? "running" : v->phase;
+        if (!status && (v->agent.step == MU_AGENT_READY || waits)) {
+            mu_turn_ready(v, NULL);
+        }
+    }
+    while (!status && !v->done) {
+        work(v);
+        if (!v->done) {
+            /* something may be left to do that nothing on a descriptor tells of */
+            mu_procs_turn(p, v->turn.step == MU_TURN_OVER || v->n_diffs ? 0 : WAIT_MS);
+        }
+    }
+    if (v->turn.step != MU_TURN_NONE) {
+        mu_turn_over(v, "failed", status ? v->r->result.message : v->message, true);
+        work(v);
+    }
+    v->phase = "ending";
+    end_agent(v);
+    if (v->done && v->message[0]) {
+        return mu_runner_fail(v->r, v->status, "%s", v->message);
+    }
+    return status ? status : v->status;
+}
+
+void mu_live_say_end(struct mu_live *v, int status, const char *message)
+{
+    struct mu_procs *p = &v->r->procs;
+    if (!v->link.notes) {
+        return;
+    }
+    v->phase = "ending";
+    mu_live_end(v, status, "%s", message);
+    struct mu_json_w *w = mu_link_begin(&v->link, "exited");
+    mu_jw_ki64(w, "exitCode", status);
+    if (message[0]) {
+        mu_jw_kcstr(w, "message", message);
+    }
+    mu_link_end(&v->link);
+    int64_t began = mu_mono_ms(), now = began;
+    while (!mu_link_empty(&v->link) && now - began < (p->stopping ? FLUSH_STOPPING_MS : FLUSH_MS)) {
+        if (v->link.fd < 0 && now - began > FLUSH_ALONE_MS) {
+            break;
+        }
+        mu_procs_turn(p, 50);
+        now = mu_mono_ms();
+    }
+}

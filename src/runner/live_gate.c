@@ -1,0 +1,268 @@
+/* What the agent may not do unasked: the policy first, then people. */
+#include <stdio.h>
+
+#include "base/encode.h"
+#include "runner/live_int.h"
+
+enum { DESCRIPTION = 1500, REASON = 800 };
+
+static struct mu_question *by_handle(struct mu_live *v, unsigned handle)
+{
+    for (size_t i = 0; i < MU_LIVE_QUESTIONS; i++) {
+        if (v->questions[i].id[0] && v->questions[i].handle == handle) {
+            return &v->questions[i];
+        }
+    }
+    return NULL;
+}
+
+static struct mu_question *by_id(struct mu_live *v, const char *id)
+{
+    for (size_t i = 0; i < MU_LIVE_QUESTIONS && id[0]; i++) {
+        if (strcmp(v->questions[i].id, id) == 0) {
+            return &v->questions[i];
+        }
+    }
+    return NULL;
+}
+
+static void say_answered(struct mu_live *v, const char *id, bool taken)
+{
+    struct mu_json_w *w = mu_link_begin(&v->link, "answered");
+    mu_jw_kcstr(w, "questionId", id);
+    mu_jw_kbool(w, "taken", taken);
+    mu_link_end(&v->link);
+    snprintf(v->answered[v->n_answered++ % MU_LIVE_REMEMBER], MU_LIVE_ID, "%s", id);
+}
+
+static bool was_answered(const struct mu_live *v, const char *id)
+{
+    for (size_t i = 0; i < MU_MIN(v->n_answered, (size_t)MU_LIVE_REMEMBER); i++) {
+        if (strcmp(v->answered[i], id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void mu_live_ask_gone(void *arg, unsigned handle)
+{
+    struct mu_live *v = arg;
+    struct mu_question *q = by_handle(v, handle);
+    if (q) {
+        say_answered(v, q->id, false);
+        q->id[0] = 0;
+    }
+}
+
+void mu_gate_close_all(struct mu_live *v)
+{
+    for (size_t i = 0; i < MU_LIVE_QUESTIONS; i++) {
+        if (v->questions[i].id[0]) {
+            mu_live_ask_gone(v, v->questions[i].handle);
+        }
+    }
+}
+
+/* Some agents end their turn when they are refused: what to tell them then. */
+static void remember_refusal(struct mu_live *v, const char *call, const char *what, const char *who,
+                             const char *reason)
+{
+    struct mu_turn *t = &v->turn;
+    snprintf(t->refusal, sizeof t->refusal,
+             "The request \"%.200s\" was refused by %s.%s%.700s Do not try it again in another "
+             "way. Go on without it, or say what you cannot do without it.",
+             what, who, reason[0] ? " Reason: " : "", reason);
+    snprintf(t->refused_call, sizeof t->refused_call, "%s", call);
+    t->refused = true;
+}
+
+/* --- asking --- */
+
+static void add_context(struct mu_json_w *w, const struct mu_acp_ask *ask,
+                        const struct mu_guard_answer *g)
+{
+    const struct mu_acp_tool *t = ask->tool;
+    mu_jw_key(w, "context");
+    mu_jw_obj(w);
+    mu_jw_kcstr(w, "callID", t->id);
+    mu_jw_kcstr(w, "toolName", t->name);
+    mu_jw_kcstr(w, "kind", t->kind);
+    mu_jw_kcstr(w, "rule", g->rule);
+    if (ask->command.ptr) {
+        mu_bytes part = mu_live_fit(ask->command, 4096);
+        mu_jw_kstr(w, "command", part);
+        if (part.len < ask->command.len) {
+            mu_jw_kbool(w, "commandTruncated", true);
+        }
+    }
+    if (ask->url.ptr) {
+        mu_jw_kstr(w, "url", mu_live_fit(ask->url, 2048));
+    }
+    if (t->n_paths) {
+        size_t room = 4096;
+        mu_jw_key(w, "paths");
+        mu_jw_arr(w);
+        for (size_t i = 0; i < t->n_paths; i++) {
+            mu_bytes path = mu_live_fit(mu_str(t->paths[i]), room);
+            mu_jw_str(w, path);
+            room -= MU_MIN(room, path.len);
+        }
+        mu_jw_arr_end(w);
+    }
+    mu_jw_obj_end(w);
+}
+
+/* What is hashed by the server to know the same request again: only when it says everything. */
+static void add_key(struct mu_json_w *w, const struct mu_acp_ask *ask,
+                    const struct mu_guard_answer *g)
+{
+    struct mu_buf key MU_CLEANUP(mu_buf_fini);
+    mu_buf_init(&key, MU_LIVE_KEY);
+    if (!ask->subject.ptr) {
+        return;
+    }
+    mu_buf_printf(&key, "%s\n%s\n%s\n", mu_guard_action_name(g->action), ask->tool->kind,
+                  ask->tool->name);
+    mu_buf_add(&key, ask->subject);
+    if (!key.failed) {
+        mu_jw_kstr(w, "requestKey", mu_buf_bytes(&key));
+    }
+}
+
+static void say_question(struct mu_live *v, const struct mu_question *q,
+                         const struct mu_acp_ask *ask, const struct mu_guard_answer *g)
+{
+    struct mu_json_w *w = mu_link_begin(&v->link, "question");
+    mu_bytes exact = mu_live_fit(ask->exact, MU_LIVE_EXACT);
+    mu_bytes what = ask->command.ptr ? ask->command : mu_str(ask->tool->title);
+    mu_jw_kcstr(w, "questionId", q->id);
+    mu_jw_kcstr(w, "turnId", v->turn.id);
+    mu_jw_kcstr(w, "kind", "permission");
+    mu_jw_kcstr(w, "text", ask->tool->title);
+    mu_jw_key(w, "approval");
+    mu_jw_obj(w);
+    mu_jw_kcstr(w, "action", mu_guard_action_name(g->action));
+    mu_jw_kstr(w, "description", mu_utf8_cut(what, DESCRIPTION));
+    mu_jw_kcstr(w, "risk", mu_guard_risk_name(g->risk));
+    add_context(w, ask, g);
+    mu_jw_kstr(w, "exact", exact);
+    if (exact.len < ask->exact.len) {
+        mu_jw_kbool(w, "exactTruncated", true);
+    }
+    mu_jw_obj_end(w);
+    add_key(w, ask, g);
+    mu_link_end(&v->link);
+}
+
+static void open_question(struct mu_live *v, const struct mu_acp_ask *ask,
+                          const struct mu_guard_answer *g)
+{
+    struct mu_question *q = NULL;
+    for (size_t i = 0; i < MU_LIVE_QUESTIONS && !q; i++) {
+        q = v->questions[i].id[0] ? NULL : &v->questions[i];
+    }
+    if (!q) { /* as many as acp lets through */
+        (void)!mu_acp_answer(&v->agent.acp, ask->handle, MU_ACP_DENY);
+        return;
+    }
+    struct mu_id id = mu_live_uuid();
+    *q = (struct mu_question){.handle = ask->handle};
+    memcpy(q->id, id.text, sizeof q->id);
+    snprintf(q->call, sizeof q->call, "%s", ask->tool->id);
+    mu_bytes what =
+        mu_utf8_cut(ask->command.ptr ? ask->command : mu_str(ask->tool->title), sizeof q->what - 1);
+    snprintf(q->what, sizeof q->what, "%.*s", MU_ARGS(what));
+    v->asked++;
+    mu_view_note(v, "\x1b[33m", "? %s (%s, risk %s: %s)", q->what, mu_guard_action_name(g->action),
+                 mu_guard_risk_name(g->risk), g->rule);
+    say_question(v, q, ask, g);
+}
+
+static void decide(struct mu_live *v, const struct mu_acp_ask *ask, bool allow, const char *why)
+{
+    char note[300];
+    snprintf(note, sizeof note, "%s: %s", allow ? "allowed" : "denied", why);
+    mu_turn_tool(v, ask->tool, note);
+    if (!allow) {
+        mu_view_note(v, "\x1b[31m", "denied by the policy: %s", why);
+        remember_refusal(v, ask->tool->id, ask->tool->title, "the policy of this session", why);
+    }
+    (void)!mu_acp_answer(&v->agent.acp, ask->handle, allow ? MU_ACP_ALLOW : MU_ACP_DENY);
+}
+
+void mu_live_ask(void *arg, const struct mu_acp_ask *ask)
+{
+    struct mu_live *v = arg;
+    const struct mu_acp_tool *t = ask->tool;
+    struct mu_guard_request request = {
+        .kind = ask->command.ptr ? MU_B("execute") : mu_str(t->kind),
+        .command = ask->command,
+        .url = ask->url,
+        .paths = (const char *const *)t->paths,
+        .n_paths = t->n_paths,
+    };
+    struct mu_guard_answer g;
+    v->turn.refused = false;
+    mu_turn_segment(v);
+    mu_view_tool(v, t);
+    mu_guard_check(&v->guard, &request, &g);
+    if (g.verdict == MU_GUARD_DENY) {
+        decide(v, ask, false, g.rule);
+    } else if (v->skip_permissions) {
+        decide(v, ask, true, "permissions are skipped in this session");
+    } else if (g.verdict == MU_GUARD_ALLOW) {
+        decide(v, ask, true, g.rule);
+    } else {
+        mu_turn_tool(v, t, NULL);
+        open_question(v, ask, &g);
+    }
+}
+
+/* --- answers --- */
+
+void mu_gate_answer(struct mu_live *v, const struct mu_jtok *j, int answer)
+{
+    char id[MU_LIVE_ID], reason[REASON], by[120];
+    if (!mu_jtok_copy(j, mu_jtok_get(j, answer, "questionId"), id, sizeof id) || !id[0]) {
+        return;
+    }
+    struct mu_question *q = by_id(v, id);
+    if (!q) {
+        if (!was_answered(v, id)) {
+            say_answered(v, id, false);
+        }
+        return;
+    }
+    int decision = mu_jtok_get(j, answer, "decision");
+    bool allow = mu_jtok_is(j, decision, MU_B("allow"));
+    bool deny = mu_jtok_is(j, decision, MU_B("deny"));
+    struct mu_buf text MU_CLEANUP(mu_buf_fini);
+    mu_buf_init(&text, 64 << 10);
+    (void)!mu_jtok_add(j, mu_jtok_get(j, answer, "reason"), &text);
+    mu_bytes cut = mu_utf8_cut(mu_buf_bytes(&text), sizeof reason - 1);
+    snprintf(reason, sizeof reason, "%.*s", MU_ARGS(cut));
+    (void)mu_jtok_copy(j, mu_jtok_get(j, answer, "by"), by, sizeof by);
+    mu_view_note(v, allow ? "\x1b[32m" : "\x1b[31m", "%s%s%s%s%s: %s",
+                 allow  ? "allowed"
+                 : deny ? "denied"
+                        : "cancelled",
+                 by[0] ? " by " : "", by, reason[0] ? ", " : "", reason, q->what);
+    if (deny) {
+        remember_refusal(v, q->call, q->what, "a person", reason);
+    }
+    say_answered(v, id, true); /* before it is acted upon */
+    unsigned handle = q->handle;
+    q->id[0] = 0;
+    (void)!mu_acp_answer(&v->agent.acp, handle,
+                         allow  ? MU_ACP_ALLOW
+                         : deny ? MU_ACP_DENY
+                                : MU_ACP_CANCEL);
+}
+
+void mu_gate_pending(struct mu_live *v, const char *id)
+{
+    if (id[0] && !by_id(v, id) && !was_answered(v, id)) {
+        say_answered(v, id, false);
+    }
+}

@@ -1,0 +1,222 @@
+/* Terminals: a ring of what each showed, a window of what the server has not taken yet. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+
+#include "exec/pty.h"
+#include "runner/live_int.h"
+#include "runner/procs_int.h"
+
+enum { READ_BLOCK = 16 << 10, FRAME = 16 << 10, DRAIN_MS = 300 };
+extern char **environ;
+
+void mu_term_init(struct mu_term *t)
+{
+    *t = (struct mu_term){.fd = -1, .cols = 120, .rows = 40};
+    mu_ring_init(&t->ring, MU_TERM_KEEP);
+    mu_buf_init(&t->in, MU_TERM_INPUT);
+}
+
+void mu_term_fini(struct mu_term *t)
+{
+    if (t->fd >= 0) {
+        close(t->fd);
+    }
+    t->fd = -1;
+    mu_ring_fini(&t->ring);
+    mu_buf_fini(&t->in);
+}
+
+void mu_term_put(struct mu_live *v, unsigned n, mu_bytes b)
+{
+    (void)mu_ring_add(&v->terms[n].ring, b); /* what has no memory is a gap */
+    v->term_bytes += b.len;
+}
+
+/* --- the program in it --- */
+
+/* The runner's variables and what a terminal has. One block. */
+static char **term_env(void)
+{
+    static char term[] = "TERM=xterm-256color", colour[] = "COLORTERM=truecolor";
+    size_t n = 0, k = 0;
+    while (environ[n]) {
+        n++;
+    }
+    char **env = mu_calloc(n + 3, sizeof *env);
+    for (size_t i = 0; env && i < n; i++) {
+        bool ours =
+            strncmp(environ[i], "TERM=", 5) == 0 || strncmp(environ[i], "COLORTERM=", 10) == 0;
+        if (!ours) {
+            env[k++] = environ[i];
+        }
+    }
+    if (env) {
+        env[k++] = term;
+        env[k] = colour;
+    }
+    return env;
+}
+
+static const char *shell_program(void)
+{
+    const char *own = getenv("SHELL");
+    if (own && own[0] == '/' && access(own, X_OK) == 0) {
+        return own;
+    }
+    return access("/bin/bash", X_OK) == 0 ? "/bin/bash" : "/bin/sh";
+}
+
+int mu_term_start(struct mu_live *v, unsigned n, const char *const *argv, int in, unsigned cols,
+                  unsigned rows)
+{
+    struct mu_term *t = &v->terms[n];
+    char program[4096];
+    const char *const shell[] = {shell_program(), NULL};
+    argv = argv ? argv : shell;
+    int r = mu_find_program(argv[0], getenv("PATH"), program);
+    if (r) {
+        return r;
+    }
+    char **env MU_AUTO_FREE = term_env();
+    if (!env) {
+        return -ENOMEM;
+    }
+    t->cols = cols ? cols : t->cols;
+    t->rows = rows ? rows : t->rows;
+    struct mu_pty_spawn s = {argv, program, env, v->r->ws.root, in, t->cols, t->rows};
+    int fd = -1;
+    pid_t pid = mu_pty_spawn(&s, &fd);
+    if (pid < 0) {
+        return (int)pid;
+    }
+    t->fd = fd;
+    t->pid = pid;
+    t->open = true;
+    t->ended = false;
+    mu_buf_clear(&t->in);
+    return 0;
+}
+
+void mu_term_type(struct mu_live *v, unsigned n, mu_bytes b)
+{
+    struct mu_term *t = &v->terms[n];
+    if (t->fd >= 0 && t->in.len + b.len <= t->in.max) { /* all of it or nothing */
+        mu_buf_add(&t->in, b);
+        mu_term_write(v, n);
+    }
+}
+
+void mu_term_write(struct mu_live *v, unsigned n)
+{
+    struct mu_term *t = &v->terms[n];
+    while (t->fd >= 0 && t->in.len) {
+        ssize_t k = write(t->fd, t->in.ptr, t->in.len);
+        if (k < 0 && errno == EINTR) {
+            continue;
+        }
+        if (k <= 0) {
+            if (errno != EAGAIN) {
+                mu_buf_clear(&t->in);
+            }
+            return;
+        }
+        mu_buf_consume(&t->in, (size_t)k);
+    }
+}
+
+/* While somebody takes the bytes, the program waits for them; while nobody does, the oldest are
+ * lost. */
+bool mu_term_may_read(const struct mu_live *v, unsigned n)
+{
+    const struct mu_term *t = &v->terms[n];
+    return t->fd >= 0 && (!v->link.up || t->ring.end - t->acked < MU_TERM_WINDOW);
+}
+
+void mu_term_read(struct mu_live *v, unsigned n)
+{
+    struct mu_term *t = &v->terms[n];
+    char block[READ_BLOCK];
+    ssize_t k = read(t->fd, block, sizeof block);
+    if (k > 0) {
+        mu_term_put(v, n, mu_bytes_of(block, (size_t)k));
+        if (n == 0) {
+            mu_output_add(&v->r->output, mu_bytes_of(block, (size_t)k));
+        }
+    } else if (k == 0 ||
+               (errno != EAGAIN && errno != EINTR)) { /* EIO: nobody is on the other side */
+        close(t->fd);
+        t->fd = -1;
+    }
+}
+
+void mu_term_close(struct mu_live *v, unsigned n)
+{
+    struct mu_term *t = &v->terms[n];
+    if (t->fd >= 0) {
+        close(t->fd); /* who is in it gets HUP */
+        t->fd = -1;
+    }
+    if (t->pid > 0 && !t->ended) {
+        (void)kill(-t->pid, SIGHUP);
+        (void)kill(-t->pid, SIGKILL);
+    }
+}
+
+/* The program has ended and what it wrote is read. */
+void mu_term_gone(struct mu_live *v, unsigned n)
+{
+    struct mu_term *t = &v->terms[n];
+    char data[120];
+    int64_t now = mu_mono_ms();
+    t->drain_until = t->drain_until ? t->drain_until : now + DRAIN_MS;
+    if (t->fd >= 0 && now < t->drain_until && mu_term_may_read(v, n)) {
+        mu_term_read(v, n);
+        if (t->fd >= 0) {
+            return;
+        }
+    }
+    if (t->fd >= 0 && now < t->drain_until) {
+        return;
+    }
+    if (t->fd >= 0) {
+        close(t->fd);
+    }
+    t->fd = -1;
+    t->pid = 0;
+    t->ended = t->open = false;
+    t->drain_until = 0;
+    int k = snprintf(data, sizeof data, "{\"terminal\":%u,\"exitCode\":%d}", n,
+                     mu_procs_status(t->wstatus));
+    mu_live_event(v, "TERMINAL_CLOSED", mu_bytes_of(data, (size_t)k));
+}
+
+/* --- to the server --- */
+
+static void pump(struct mu_live *v, unsigned n)
+{
+    struct mu_term *t = &v->terms[n];
+    if (t->sent < mu_ring_from(&t->ring)) { /* what is gone is a gap */
+        t->sent = mu_ring_from(&t->ring);
+        t->acked = MU_MAX(t->acked, t->sent);
+    }
+    while (mu_link_room(&v->link) && t->sent < t->ring.end) {
+        int64_t window = t->acked + MU_TERM_WINDOW - t->sent;
+        if (window <= 0) {
+            return;
+        }
+        mu_bytes b = mu_ring_at(&t->ring, t->sent, (size_t)MU_MIN(window, (int64_t)FRAME));
+        struct mu_frame_term frame = {n, (uint64_t)t->sent, b};
+        if (mu_frame_add_term(&v->link.out, &frame) < 0) {
+            return;
+        }
+        t->sent += (int64_t)b.len;
+    }
+}
+
+void mu_term_pump(struct mu_live *v)
+{
+    for (unsigned n = 0; n < MU_TERMS; n++) {
+        pump(v, n);
+    }
+}
