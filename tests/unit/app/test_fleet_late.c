@@ -176,6 +176,34 @@ static void an_end_that_comes_too_late_is_acknowledged_when_that_is_stored(struc
     finis();
 }
 
+static void an_end_of_what_the_sweeper_ended_is_acknowledged(struct world *w)
+{
+    begin(w);
+    struct peer *p = native("n1");
+    struct mu_id id = create("x");
+    struct order o = *next(p, MU_ORDER_ASSIGN);
+    step_to(p, &o, 60, 1);
+    until_state(&id, 60);
+    assert_int_equal(next(p, MU_ORDER_ACK)->of.seq, 1);
+    shut(w);
+    struct mu_report *r = report(p, MU_REPORT_LOG, &o);
+    r->execution = o.of.execution;
+    r->offset = 0;
+    r->chunk = MU_B("its last words");
+    mu_fleet_tell(fleet, r);
+    struct mu_report *end =
+        report(p, MU_REPORT_ENDED, &o); /* waits for what was said to be stored */
+    end->execution = o.of.execution;
+    end->seq = 2;
+    mu_fleet_tell(fleet, end);
+    run_for(w, 5);
+    mu_fleet_expired(fleet, mu_id_bytes(&id));
+    assert_int_equal(next(p, MU_ORDER_CANCEL)->of.epoch, 1);
+    assert_int_equal(next(p, MU_ORDER_ACK)->of.seq, 2);
+    open_gate();
+    finis();
+}
+
 static void a_database_that_is_away_is_not_asked_in_circles(struct world *w)
 {
     begin(w);
@@ -275,6 +303,7 @@ IN_WORLD(what_became_running_meanwhile_is_never_given_out_again)
 IN_WORLD(only_what_is_stored_is_acknowledged)
 IN_WORLD(an_end_that_is_told_twice_is_acknowledged_when_it_is_stored)
 IN_WORLD(an_end_that_comes_too_late_is_acknowledged_when_that_is_stored)
+IN_WORLD(an_end_of_what_the_sweeper_ended_is_acknowledged)
 IN_WORLD(a_database_that_is_away_is_not_asked_in_circles)
 
 int main(void)
@@ -285,6 +314,7 @@ int main(void)
         ON_BOTH(only_what_is_stored_is_acknowledged),
         ON_BOTH(an_end_that_is_told_twice_is_acknowledged_when_it_is_stored),
         ON_BOTH(an_end_that_comes_too_late_is_acknowledged_when_that_is_stored),
+        ON(an_end_of_what_the_sweeper_ended_is_acknowledged, 0),
         ON(a_database_that_is_away_is_not_asked_in_circles, 0),
         ON(a_slot_is_free_again_without_memory_too, 0),
         ON(names_that_only_runs_know_leave_room_for_workers, 0),
