@@ -213,6 +213,9 @@ static int on_row(void *arg MU_UNUSED, struct mu_row *row)
                           .live = mu_row_i64(row, 12),
                           .live_epoch = mu_row_i64(row, 13)};
     struct sim_session *s = sim_session(&id, true);
+    if (mu_row_i64(row, 15) == SIM_OLD) {
+        sim_fail("G4", "session %s ended by a report of another attempt", id.text);
+    }
     if (s->gone) {
         sim_fail("G1", "session %s was deleted and is there", id.text);
     }
@@ -265,7 +268,7 @@ void sim_rows_check(void)
         "s.stop_ms, s.ended_ms, s.worker_id, s.queued_ms, (SELECT t.last_seq FROM streams t WHERE "
         "t.id = s.id), (SELECT count(*) FROM attempts a WHERE a.session_id = s.id AND a.ended_ms "
         "IS NULL), (SELECT max(b.epoch) FROM attempts b WHERE b.session_id = s.id AND b.ended_ms "
-        "IS NULL), s.org_id FROM sessions s",
+        "IS NULL), s.org_id, s.exit_code FROM sessions s",
         NULL};
     if (sim.commits == sim.checked_commits) {
         return;

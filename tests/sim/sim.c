@@ -246,6 +246,9 @@ static void plan_seed(struct sim_plan *p)
                            .n_viewers = (unsigned)sim_between(0, 4),
                            .link_ms = sim_between(2, 250),
                            .work_ms = sim_between(100, 4000)};
+    if (sim_chance(300)) { /* deadlines and ends meet */
+        p->run_max_ms = sim_between(1500, 6000);
+    }
     p->tenant_running = sim_chance(200) ? sim_between(1, 3) : 0;
     p->max_queued = sim_chance(200) ? sim_between(2, 5) : 0;
     p->retention_ms = sim_chance(150) ? sim_between(10000, 30000) : 0;

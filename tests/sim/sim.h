@@ -31,6 +31,7 @@ enum {
     SIM_TAIL = 64,    /* steps that are told when a seed fails */
     SIM_LINE = 200,
     SIM_ORGS = 3, /* alice, bob, the admin */
+    SIM_OLD = 99, /* exit code of reports that must not count */
 };
 
 struct sim_rng {
