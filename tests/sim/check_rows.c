@@ -233,6 +233,9 @@ static int on_row(void *arg MU_UNUSED, struct mu_row *row)
     if (n.epoch != s->epoch) {
         s->epoch_at = sim.now;
     }
+    if (n.state != s->state) {
+        s->state_at = sim.now;
+    }
     s->seen = s->present = true;
     s->state = n.state;
     s->outcome = n.outcome;
@@ -290,8 +293,8 @@ void sim_rows_overdue(void)
 {
     for (unsigned i = 0; i < sim_n_sessions; i++) {
         const struct sim_session *s = &sim_sessions[i];
-        if (s->present && !s->ended_ms && sim_well_for() > OVERDUE_MS &&
-            s->deadline_ms < sim_wall() - OVERDUE_MS) {
+        bool long_enough = sim_well_for() > OVERDUE_MS && sim.now - s->state_at > OVERDUE_MS;
+        if (s->present && !s->ended_ms && long_enough && s->deadline_ms < sim_wall() - OVERDUE_MS) {
             sim_fail("G3", "session %s in state %d is past its deadline by %lld ms", s->id.text,
                      s->state, (long long)(sim_wall() - s->deadline_ms));
         }

@@ -224,6 +224,7 @@ struct sim_session {
     /* since when memory is behind, by kind; 0 = it is not */
     int64_t unowned, stuck, behind, unstopped, left;
     int64_t epoch_at; /* virtual time at which the present one was first seen */
+    int64_t state_at;
     unsigned running; /* executions that go on just now, of workers that keep leases */
 };
 void sim_rows_begin(void);
