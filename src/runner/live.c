@@ -247,6 +247,9 @@ static void serve(void *arg, const struct pollfd *fds, size_t n)
         }
     }
     ends(v);
+    if (v->agent.spoke && v->agent.acp.state == MU_ACP_BROKEN && !v->agent.ended && !v->done) {
+        mu_agent_broken(v); /* also when it was found while something was said to it */
+    }
     watch_time(v);
     mu_turn_stream(v);
     mu_term_pump(v);

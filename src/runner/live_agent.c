@@ -235,7 +235,7 @@ void mu_agent_write(struct mu_live *v)
     }
 }
 
-static void broken(struct mu_live *v)
+void mu_agent_broken(struct mu_live *v)
 {
     char text[600];
     snprintf(text, sizeof text, "the agent was given up: %.480s", v->agent.acp.err.text);
@@ -259,7 +259,7 @@ void mu_agent_read(struct mu_live *v)
             return;
         }
         if (mu_acp_feed(&a->acp, mu_bytes_of(block, (size_t)n)) < 0) {
-            broken(v);
+            mu_agent_broken(v);
             return;
         }
     }

@@ -179,6 +179,33 @@ static void open_question(struct mu_live *v, const struct mu_acp_ask *ask,
     say_question(v, q, ask, g);
 }
 
+/* Each violation of the policy is an alert. */
+static void alert(struct mu_live *v, const struct mu_acp_ask *ask, const struct mu_guard_answer *g)
+{
+    struct mu_buf b MU_CLEANUP(mu_buf_fini);
+    mu_buf_init(&b, 15 << 10);
+    struct mu_id id = mu_live_uuid();
+    struct mu_json_w w = mu_json_w(&b);
+    mu_jw_obj(&w);
+    mu_jw_kstr(&w, "alertId", mu_id_bytes(&id));
+    mu_jw_kcstr(&w, "severity", "warn");
+    mu_jw_kcstr(&w, "category", "policy");
+    mu_jw_kcstr(&w, "title", "denied by the policy");
+    mu_jw_kcstr(&w, "description", g->rule);
+    mu_jw_key(&w, "context");
+    mu_jw_obj(&w);
+    mu_jw_kcstr(&w, "callID", ask->tool->id);
+    mu_jw_kcstr(&w, "toolName", ask->tool->name);
+    mu_jw_kcstr(&w, "action", mu_guard_action_name(g->action));
+    mu_jw_kstr(&w, "what",
+               mu_live_fit(ask->command.ptr ? ask->command : mu_str(ask->tool->title), 4096));
+    mu_jw_obj_end(&w);
+    mu_jw_obj_end(&w);
+    if (!b.failed) {
+        mu_live_event(v, "ALERT_RAISED", mu_buf_bytes(&b));
+    }
+}
+
 static void decide(struct mu_live *v, const struct mu_acp_ask *ask, bool allow, const char *why)
 {
     char note[300];
@@ -208,6 +235,7 @@ void mu_live_ask(void *arg, const struct mu_acp_ask *ask)
     mu_view_tool(v, t);
     mu_guard_check(&v->guard, &request, &g);
     if (g.verdict == MU_GUARD_DENY) {
+        alert(v, ask, &g);
         decide(v, ask, false, g.rule);
     } else if (v->skip_permissions) {
         decide(v, ask, true, "permissions are skipped in this session");

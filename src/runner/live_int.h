@@ -139,6 +139,7 @@ int mu_agent_start(struct mu_live *v); /* 0, or the status to end with (told) */
 void mu_agent_write(struct mu_live *v);
 void mu_agent_read(struct mu_live *v);
 void mu_agent_read_err(struct mu_live *v);
+void mu_agent_broken(struct mu_live *v); /* acp gave it up */
 void mu_agent_kill(struct mu_live *v, int sig);
 /* Its end was seen: what was left is read, and who waits for it is told. */
 void mu_agent_gone(struct mu_live *v);

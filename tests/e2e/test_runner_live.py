@@ -17,8 +17,8 @@ FAKE = (ROOT / "tests/tools/fake_acp.py").read_text()
 
 
 class Live:
-    def __init__(self, place, look=None, env=None, agent="claude-agent-acp", start=True, **init):
-        self.box = Box(place, "sanitized")
+    def __init__(self, place, look=None, env=None, agent="claude-agent-acp", start=True, program="sanitized", **init):
+        self.box = Box(place, program)
         self.box.cli(agent, FAKE, first="")
         folder = self.box.root / "link"
         folder.mkdir()
@@ -106,11 +106,12 @@ def test_two_turns_with_words_thoughts_and_tools(make):
     assert b"Hello world" in end.output and end.result["exit_code"] == 0
 
 
-def test_a_task_is_one_turn_and_its_end_is_the_runners(make):
-    live = make(mode="task")
+@pytest.mark.parametrize("program", ["static", "sanitized"])
+def test_a_task_is_one_turn_and_its_end_is_the_runners(make, program):
+    live = make(mode="task", program=program)
     live.turn("say done")
     assert live.end().status == 0
-    live = make(mode="task")
+    live = make(mode="task", program=program)
     _, complete = live.turn("error no such model")
     assert complete["outcome"] == "failed" and "no such model" in complete["error"]
     end = live.end()
@@ -224,6 +225,8 @@ def test_the_policy_decides_before_anybody_is_asked(make):
     assert p.words(turn) == "<selected allow><selected reject><selected allow>"
     assert not p.all("question")
     assert "allowed" in p.all("tool", callID="a")[-1]["note"] and "shellDenylist" in p.all("tool", callID="b")[-1]["note"]
+    alert = p.events("ALERT_RAISED")
+    assert len(alert) == 1 and alert[0]["category"] == "policy" and "rm -rf" in alert[0]["context"]["what"]
     p.send("policy", policy={"shellAllowlist": ["ls"], "shellDefault": "deny"})
     turn, _ = live.turn("ask " + ran("cat x", "d"))
     assert p.words(turn) == "<selected reject>"
@@ -502,8 +505,9 @@ def open_terminal(live, number=1, **more):
     return answer["terminal"]
 
 
-def test_a_terminal_is_a_shell_in_the_workspace(make):
-    live = make(env={"SHELL": "/bin/sh"})
+@pytest.mark.parametrize("program", ["static", "sanitized"])
+def test_a_terminal_is_a_shell_in_the_workspace(make, program):
+    live = make(env={"SHELL": "/bin/sh"}, program=program)
     p = live.peer
     p.wait_for("boot", step="running")
     n = open_terminal(live, None)
@@ -571,6 +575,16 @@ def test_a_flood_while_nobody_listens_loses_the_oldest_bytes_and_says_so(make):
     hello = p.hellos[-1]["terminals"]
     assert [t["from"] for t in hello if t["terminal"] == 1][0] <= high and high - low > 1_000_000
     assert live.turn("say fine")[1]["outcome"] == "done"
+
+
+@pytest.mark.minutes
+def test_usage_is_told_every_half_minute_of_work(make):
+    live = make()
+    turn = live.peer.prompt("tool " + call("r", "read", status="completed", locations=[{"path": "/workspace/a"}]) + "\nsleep 33")
+    live.peer.wait_for("complete", turnId=turn, timeout=60)
+    ticks = live.peer.events("USAGE_TICK")
+    assert len(ticks) == 1 and 28 <= ticks[0]["units"]["agentSeconds"] <= 34 and ticks[0]["units"]["filesTouched"] == 1
+    assert 28_000 <= ticks[0]["intervalMs"] <= 34_000
 
 
 # --- changes ---

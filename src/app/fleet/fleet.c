@@ -316,6 +316,14 @@ int mu_fleet_load(struct mu_fleet *f, struct mu_db *db)
 
 /* --- sessions --- */
 
+void mu_fleet_hurry(struct mu_fleet *f, mu_bytes session_id)
+{
+    struct mu_task *t = mu_map_get(&f->tasks, session_id);
+    if (t && t->cancel && t->work) {
+        mu_work_hurry_frame(t);
+    }
+}
+
 void mu_fleet_cancelled(struct mu_fleet *f, mu_bytes session_id)
 {
     struct mu_task *t = mu_map_get(&f->tasks, session_id);

@@ -68,6 +68,8 @@ MU_MUST_USE int mu_fleet_create(struct mu_fleet *f, struct mu_session_create *op
 /* A stop was accepted, or the sweeper ended it. */
 void mu_fleet_cancelled(struct mu_fleet *f, mu_bytes session_id);
 void mu_fleet_expired(struct mu_fleet *f, mu_bytes session_id);
+/* Of one whose stop was accepted: its worker gives it no time for an end of its own. */
+void mu_fleet_hurry(struct mu_fleet *f, mu_bytes session_id);
 
 /* Output of an attempt so far, for a viewer that joins: false when no worker holds the session,
  * else done() follows (core loop). */

@@ -251,6 +251,8 @@ void mu_work_fail(struct mu_task *t, enum mu_end_reason reason, const char *code
 void mu_work_left(struct mu_task *t, bool unsent);
 void mu_work_adopt(struct mu_task *t);
 void mu_work_cancel_frame(struct mu_task *t);
+/* Once more, without time; nothing without memory or connection: it is only faster. */
+void mu_work_hurry_frame(struct mu_task *t);
 void mu_task_tick(struct mu_task *t);
 /* job.c: what the assignment says; sends it when the offer is committed */
 void mu_work_job(struct mu_task *t);

@@ -382,6 +382,18 @@ void mu_work_cancel_frame(struct mu_task *t)
     mu_worker_post(k->w, o);
 }
 
+void mu_work_hurry_frame(struct mu_task *t)
+{
+    struct mu_work_item *k = t->work;
+    struct mu_order *o;
+    const struct mu_execution of = {t->id, k->execution, t->epoch, 0};
+    if (k->sent && k->conn && mu_worker_order(k->w, MU_ORDER_CANCEL, &of, &o) == 0) {
+        o->at_once = true;
+        k->cancel_sent = true;
+        mu_worker_post(k->w, o);
+    }
+}
+
 /* --- time --- */
 
 static void tick_retry(struct mu_task *t)

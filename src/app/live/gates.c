@@ -37,6 +37,7 @@ static void expired(struct mu_gate_expire *op, int result)
     struct mu_live_gate *g = op->ctx;
     struct mu_live *l = g->l;
     struct mu_id session = g->session;
+    bool stopped = result >= 0 && op->state == MU_ST_STOPPING;
     bool again = result < 0 && result != MU_E_STALE && result != MU_E_NOT_FOUND;
     g->busy = false;
     g->expires_ms = mu_live_now(l) + RETRY_MS;
@@ -48,6 +49,9 @@ static void expired(struct mu_gate_expire *op, int result)
     if (result == MU_E_STALE) {
         mu_live_gates_of(l, &session); /* a pause may have moved it */
     } else if (result >= 0) {
+        if (stopped) {
+            mu_fleet_cancelled(l->opts.fleet, mu_id_bytes(&session));
+        }
         mu_live_poke(l, &session);
     }
 }

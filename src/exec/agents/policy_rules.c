@@ -432,7 +432,7 @@ static void by_habit(const struct mu_shell_command *c, const struct plain *p,
         k->action = MU_GUARD_DEPS_ADD;
         k->risk = MU_GUARD_LOW;
     }
-    if (mu_bytes_is(name, "env") && c->n == 1) {
+    if (mu_bytes_is(name, "env") && !c->starts) {
         k->action = MU_GUARD_SECRETS;
         k->risk = MU_GUARD_MED;
     }

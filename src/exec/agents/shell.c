@@ -202,8 +202,7 @@ static bool hard_keyword(const struct parser *p, mu_bytes w)
                           mu_bytes_is(w, "coproc") || mu_bytes_is(w, "select"));
 }
 
-/* NAME=value in front of a command. Those that start something by themselves are not understood. */
-static bool assignment(struct parser *p, mu_bytes w)
+bool mu_shell_assignment(struct mu_shell *s, mu_bytes w)
 {
     static const char *const runs[] = {"PATH",   "ENV",    "BASH_ENV",  "IFS", "PAGER",
                                        "EDITOR", "VISUAL", "SHELLOPTS", "PS4", "PROMPT_COMMAND"};
@@ -222,7 +221,7 @@ static bool assignment(struct parser *p, mu_bytes w)
         hot = hot || mu_bytes_is(name, runs[i]);
     }
     if (hot) {
-        mu_shell_doubt(p->s, "a variable that changes what commands do");
+        mu_shell_doubt(s, "a variable that changes what commands do");
     }
     return true;
 }
@@ -244,7 +243,7 @@ static void end_word(struct parser *p)
     if (p->head && (keyword(p, w) || (!p->quoted && mu_bytes_is(w, "for")))) {
         p->loop = mu_bytes_is(w, "for");
         p->head = !p->loop;
-    } else if (p->head && assignment(p, w)) {
+    } else if (p->head && mu_shell_assignment(p->s, w)) {
         /* its substitutions were read already */
     } else if (p->n == MU_SHELL_WORDS) {
         mu_shell_doubt(p->s, "too many words");

@@ -23,6 +23,7 @@ struct mu_shell_command {
     size_t n;
     bool piped;  /* its input is what the command before it says */
     bool script; /* a shell that takes its script from its input */
+    bool starts; /* what follows in the list: sudo, env, xargs and their like */
 };
 struct mu_shell {
     struct mu_arena *arena;

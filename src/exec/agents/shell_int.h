@@ -7,6 +7,8 @@
 enum { MU_SHELL_WRITES = 64 };
 
 void mu_shell_doubt(struct mu_shell *s, const char *why);
+/* NAME=value. One that changes what commands do is a doubt. */
+bool mu_shell_assignment(struct mu_shell *s, mu_bytes word);
 /* Parses more text into the same list. */
 int mu_shell_parse(struct mu_shell *s, mu_bytes text, unsigned depth);
 /* shell_unwrap.c: one simple command as it was written, into the list: itself, or what it starts.

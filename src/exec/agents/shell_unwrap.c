@@ -44,6 +44,13 @@ static bool is_shell(mu_bytes name)
     return false;
 }
 
+static bool sets_variables(mu_bytes name)
+{
+    return mu_bytes_is(name, "export") || mu_bytes_is(name, "declare") ||
+           mu_bytes_is(name, "typeset") || mu_bytes_is(name, "readonly") ||
+           mu_bytes_is(name, "local");
+}
+
 static int put(struct mu_shell *s, const struct mu_shell_word *words, size_t n, bool piped,
                bool script)
 {
@@ -57,7 +64,7 @@ static int put(struct mu_shell *s, const struct mu_shell_word *words, size_t n, 
     }
     memcpy(copy, words, n * sizeof *copy);
     copy[0].text = base_name(copy[0].text);
-    s->commands[s->n++] = (struct mu_shell_command){copy, n, piped, script};
+    s->commands[s->n++] = (struct mu_shell_command){copy, n, piped, script, false};
     return 0;
 }
 
@@ -159,6 +166,7 @@ static size_t wrapped_at(struct mu_shell *s, const struct wrapper *w,
         }
     }
     while (i < n && strcmp(w->name, "env") == 0 && mu_bytes_find_char(words[i].text, '=') > 0) {
+        (void)mu_shell_assignment(s, words[i].text);
         i++;
     }
     return MU_MIN(i + w->skip, n);
@@ -191,6 +199,9 @@ static int unwrap(struct mu_shell *s, const struct wrapper *w, const struct mu_s
         rest[count++] = (struct mu_shell_word){MU_B(""), true};
     }
     int r = put(s, words, from, piped, false);
+    if (!r && s->n) {
+        s->commands[s->n - 1].starts = true;
+    }
     return r ? r : mu_shell_add(s, rest, count, piped, false, depth + 1);
 }
 
@@ -214,6 +225,9 @@ int mu_shell_add(struct mu_shell *s, const struct mu_shell_word *words, size_t n
     }
     if (mu_bytes_is(name, "trap") || mu_bytes_is(name, "alias")) {
         mu_shell_doubt(s, "trap or alias");
+    }
+    for (size_t i = 1; i < n && sets_variables(name); i++) {
+        (void)mu_shell_assignment(s, words[i].text);
     }
     if (mu_bytes_is(name, "find")) {
         int r = put(s, words, n, piped, false);

@@ -24,6 +24,7 @@ struct creating {
     struct mu_buf raw[MAX_IMAGES];
     size_t n_files;
     int job_result, result;
+    bool no_run; /* rerun: what is to be run again was no run */
 };
 
 static void refused(struct mu_call *c, int result)
@@ -410,6 +411,7 @@ static int take_source(void *arg, const struct mu_session_view *v)
 {
     struct creating *cr = arg;
     struct mu_arena *a = mu_call_arena(cr->c);
+    cr->no_run = v->view != MU_VIEW_OZ;
     mu_bytes spec = mu_arena_dup(a, v->spec), title = mu_arena_dup(a, v->title),
              skill = mu_arena_dup(a, v->skill);
     if (!spec.ptr || !title.ptr || !skill.ptr ||
@@ -443,6 +445,11 @@ static void source_read(struct mu_session_get *op, int result)
     }
     if (result < 0) {
         mu_call_fail(c, result);
+        return;
+    }
+    if (cr->no_run) {
+        mu_call_error(c, 400, "invalid_field", "runID",
+                      "runID: what the sessions API made is not run again as a run");
         return;
     }
     if (mu_json_get_i64(spec, "images", 0) > 0) {

@@ -17,8 +17,10 @@ struct stopping {
     struct mu_watch watch;
     struct mu_timer timer;
     int64_t until_ms;
-    bool ended, reading, again, gone, watching;
-    int state;
+    bool ended, reading, again, gone, watching, hurry;
+    struct mu_post post; /* to the fleet and back */
+    struct mu_fleet *fleet;
+    struct mu_loop *loop;
 };
 
 static void look(struct stopping *x);
@@ -121,6 +123,29 @@ static void wait_for_end(struct stopping *x, int64_t seconds)
     look(x);
 }
 
+static void proceed(struct stopping *x)
+{
+    int64_t seconds = mu_sess_query_i64(x->c, "wait", 0);
+    if (x->ended || seconds == 0) {
+        stopped_finish(x, 0);
+    } else {
+        wait_for_end(x, seconds);
+    }
+}
+
+static void hurried(struct mu_post *post)
+{
+    proceed(MU_CONTAINER(post, struct stopping, post));
+}
+
+static void hurry(struct mu_post *post)
+{
+    struct stopping *x = MU_CONTAINER(post, struct stopping, post);
+    mu_fleet_hurry(x->fleet, mu_id_bytes(&x->op.id));
+    x->post.fn = hurried;
+    mu_loop_post(x->loop, &x->post);
+}
+
 static void cancelled(struct mu_session_cancel *op, int result)
 {
     struct stopping *x = op->ctx;
@@ -136,15 +161,17 @@ static void cancelled(struct mu_session_cancel *op, int result)
         mu_call_error(c, 409, "SESSION_ALREADY_STOPPED", NULL, "The session has ended already");
         return;
     }
-    int64_t seconds = mu_sess_query_i64(c, "wait", 0);
     if (mu_sess_face(c)->live) {
         mu_live_poke(mu_sess_face(c)->live, &op->id);
     }
-    if (x->ended || seconds == 0) {
-        stopped_finish(x, 0);
-    } else {
-        wait_for_end(x, seconds);
+    if (x->hurry && !x->ended) {
+        x->fleet = mu_sess_oz(c)->fleet;
+        x->loop = mu_call_loop(c);
+        x->post.fn = hurry; /* behind the stop itself, which travels the same way */
+        mu_loop_post(mu_sess_oz(c)->core, &x->post);
+        return;
     }
+    proceed(x);
 }
 
 static void stop_session(struct mu_call *c)
@@ -171,6 +198,7 @@ static void stop_session(struct mu_call *c)
                                      .done = looked,
                                      .ctx = x};
     mu_bytes reason = mu_json_get_bytes(mu_call_body(c), "reason");
+    x->hurry = !mu_json_get_bool(mu_call_body(c), "graceful", true);
     x->op = (struct mu_session_cancel){.unit = {.loop = mu_call_loop(c)},
                                        .admin = p->admin,
                                        .org_id = mu_str(p->org_id),

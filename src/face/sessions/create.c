@@ -14,6 +14,7 @@ enum {
     SPEC_MAX = 2 << 20,
     SNAPSHOT_MAX = 4 << 20,
     MINUTE_MS = 60000,
+    LIMIT_RETRY_MS = 30000,
     TITLE_CHARS = MU_SESS_SUMMARY_CHARS,
 };
 
@@ -116,9 +117,9 @@ static void refused(struct creating *cr, int result)
     struct mu_call *c = cr->c;
     switch (result) {
     case MU_E_LIMIT:
-        mu_call_error_details(c, 429, "SESSION_LIMIT_EXCEEDED", MU_B_NONE,
-                              "The org has as many sessions as it may have at once (%lld)",
-                              (long long)mu_sess_face(c)->max_sessions_per_org);
+        mu_call_retry(c, 429, "SESSION_LIMIT_EXCEEDED", LIMIT_RETRY_MS,
+                      "The org has as many sessions as it may have at once "
+                      "(OZ_MAX_SESSIONS_PER_ORG)");
         return;
     case MU_E_EXISTS:
         mu_call_error(c, 404, "SESSION_NOT_FOUND", NULL,

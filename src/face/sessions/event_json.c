@@ -17,14 +17,19 @@ struct rename {
     enum how how;
 };
 
-static const struct rename of_state[] = {
-    {"from", "previousState", STATE}, {"to", "newState", STATE},
-    {"reason", "reason", AS_IS},      {"message", "message", AS_IS},
-    {"provider", "provider", AS_IS},  {"model", "model", AS_IS},
-    {"error", "error", AS_IS},        {NULL, NULL, AS_IS}};
+static const struct rename of_state[] = {{"from", "previousState", STATE},
+                                         {"to", "newState", STATE},
+                                         {"reason", "reason", AS_IS},
+                                         {"note", "note", AS_IS},
+                                         {"message", "message", AS_IS},
+                                         {"provider", "provider", AS_IS},
+                                         {"model", "model", AS_IS},
+                                         {"error", "error", AS_IS},
+                                         {NULL, NULL, AS_IS}};
 static const struct rename of_end[] = {
-    {"to", "finalState", STATE},      {"from", "previousState", STATE}, {"reason", "reason", AS_IS},
-    {"exit_code", "exitCode", AS_IS}, {"error", "error", AS_IS},        {NULL, NULL, AS_IS}};
+    {"to", "finalState", STATE}, {"from", "previousState", STATE}, {"reason", "reason", AS_IS},
+    {"note", "note", AS_IS},     {"exit_code", "exitCode", AS_IS}, {"error", "error", AS_IS},
+    {NULL, NULL, AS_IS}};
 static const struct rename of_request[] = {{"gate", "approvalId", SESSION_ID_PREFIX_APR},
                                            {"kind", "kind", KIND},
                                            {"action", "action", AS_IS},
@@ -200,7 +205,8 @@ static void summarize(struct mu_buf *b, int type, yyjson_val *d)
     if (type == MU_EV_STATE || type == MU_EV_ENDED) {
         mu_buf_printf(b, "%s → %s", mu_sess_state((int)mu_json_get_i64(d, "from", 10)),
                       mu_sess_state((int)mu_json_get_i64(d, "to", 10)));
-        mu_bytes why = mu_json_get_bytes(d, "message");
+        mu_bytes why = mu_json_get_bytes(d, "note");
+        why = why.len ? why : mu_json_get_bytes(d, "message");
         why = why.len ? why : mu_json_get_bytes(d, "reason");
         if (why.len) {
             mu_buf_add_str(b, ": ");

@@ -80,6 +80,7 @@ def test_stop_and_stop_again(village):
     events = village.events(session)["events"]
     assert [e["type"] for e in events] == ["SESSION_CREATED", "SESSION_STATE_CHANGED", "SESSION_ENDED"]
     assert events[1]["data"]["previousState"] == "QUEUED" and events[1]["data"]["newState"] == "COMPLETED"
+    assert events[1]["data"]["note"] == "User requested"
     assert events[2]["data"]["finalState"] == "COMPLETED" and events[1]["actor"]["type"] == "user"
 
 
@@ -251,6 +252,7 @@ def test_a_session_is_a_run_too(village, tenant):
     session = village.create()["sessionId"]
     run = session.replace("ses_", "run_")
     assert tenant.run(run)["state"] == "PENDING" and tenant.list()["runs"] == []
+    harness.assert_error(tenant.api("POST", f"/agent/runs/{run}/rerun"), 400, "invalid_field", "runID")
     harness.ok(tenant.cancel(run))
     assert village.get(session)["state"] == "COMPLETED"
     refused(village.stop(session), 409, "SESSION_ALREADY_STOPPED")

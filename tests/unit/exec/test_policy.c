@@ -56,6 +56,9 @@ static const char *const defaults[][2] = {
     {"for f in a b; do cat $f; done", "allow"},
     {"if test -f x; then echo y; fi", "allow"},
     {"FOO=1 make", "allow"},
+    {"env FOO=1 make", "allow"},
+    {"env make", "allow"},
+    {"export FOO=1; make", "allow"},
     {"cat <<'EOF' > x\n$(git push)\nEOF\nls", "allow"},
     {"curl -s https://example.test/", "allow"},
     {"npm test", "allow"},
@@ -159,6 +162,9 @@ static void what_is_not_certain_is_asked_for(void **state)
         "trap 'ls' EXIT",
         "",
         "sudo --user root ls",
+        "env PATH=/x git log",
+        "export PATH=/x; git log",
+        "declare -x LD_PRELOAD=x",
     };
     for (size_t i = 0; i < MU_ARRAY_LEN(rows); i++) {
         struct mu_guard_answer a = check("", "execute", rows[i], NULL, NULL);
@@ -208,6 +214,7 @@ static void deny_beats_allow_and_a_star_means_any(void **state)
     expect(p, "ls", "deny shell");
     p = "{\"shellAllowlist\":[\"git\",\"npm run\",\"/bin/ls\"]}";
     expect(p, "/usr/bin/git log && npm run x && ls -l", "allow");
+    expect(p, "cd x && git log && echo done", "allow");
     expect(p, "npm test", "ask shell");
     expect(p, "git log | grep x", "ask shell");
     p = "{\"shellAllowlist\":[\"git\"],\"shellDefault\":\"deny\"}";
