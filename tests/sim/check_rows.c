@@ -3,7 +3,13 @@
 #include "base/map.h"
 #include "sim.h"
 
-enum { OVERDUE_MS = 12000, SLACK_MS = 2000, STOP_MS = 30000, CLAIM_NET_MS = 600000 };
+enum {
+    OVERDUE_MS = 12000,
+    SLACK_MS = 2000,
+    STOP_MS = 30000,
+    DAY_MS = 86400000,
+    CLAIM_NET_MS = 600000
+};
 
 struct sim_session sim_sessions[SIM_SESSIONS];
 unsigned sim_n_sessions;
@@ -30,6 +36,7 @@ struct sim_session *sim_session(const struct mu_id *id, bool make)
 void sim_rows_begin(void)
 {
     sim_n_sessions = 0;
+    sim_gates_begin();
     sim.checked_commits = sim.commits;
 }
 
@@ -126,6 +133,9 @@ static int64_t longest(const struct now *n)
     case MU_ST_CLAIMED:
         return MU_MAX(sim.plan.pending_max_ms, MU_MAX(sim.plan.claim_ms, sim.plan.native_claim_ms) +
                                                    sim.plan.grace_ms + CLAIM_NET_MS);
+    case MU_ST_WAITING:
+    case MU_ST_PAUSED:
+        return DAY_MS; /* from its creation on; gates have times of their own */
     case MU_ST_STOPPING:
         return STOP_MS;
     default:
@@ -281,6 +291,7 @@ void sim_rows_check(void)
         sim_sessions[i].present = false;
     }
     must(MU_DB_RUN(sim.db, &q, on_row, NULL, ), "rows");
+    sim_gates_check();
     for (unsigned i = 0; i < sim_n_sessions; i++) {
         if (!sim_sessions[i].present) {
             check_absent(&sim_sessions[i]);
@@ -382,6 +393,10 @@ void sim_rows_end(void)
          "SELECT count(*) FROM streams WHERE id NOT IN (SELECT id FROM sessions)", NULL},
         {"sessions without a result", "",
          "SELECT count(*) FROM sessions WHERE id NOT IN (SELECT session_id FROM session_results)",
+         NULL},
+        {"open gates or turns of nobody", "",
+         "SELECT (SELECT count(*) FROM gates WHERE status = 0) + (SELECT count(*) FROM turns WHERE "
+         "ended_ms IS NULL)",
          NULL},
         {"logs that are not whole", "",
          "SELECT count(*) FROM streams s WHERE s.last_seq <> (SELECT count(*) FROM events e WHERE "

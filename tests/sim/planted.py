@@ -53,6 +53,20 @@ BUGS = {
     "old-token": ("app/fleet/work.c", [("    if (k->token_known) {\n        mu_identity_run_token_remove(f->opts.identity, k->token_hash.text);\n    }\n", "")]),
     # a slot is not given back when an attempt is put back
     "lost-slot": ("app/fleet/work.c", [("    mu_work_free_slot(k);\n    k->w = NULL;", "    k->w = NULL;")]),
+    # a gate that was resolved is resolved once more
+    "two-decisions": ("app/sessions/gates_resolve.c", [
+        ("WHERE id = $1 AND session_id = $2 AND status = 0\"", "WHERE id = $1 AND session_id = $2\""),
+        ("    if (d.found.known.status != MU_GATE_PENDING) {\n        return answer_known(op, &d.found);\n    }\n", "    (void)answer_known;\n")]),
+    # what nobody allowed is told as allowed
+    "no-gate": ("app/live/outbound.c", [("row->status == MU_GATE_CANCELLED ? \"cancel\"", "row->status == MU_GATE_EXPIRED ? \"allow\"")]),
+    # a message of a runner is acknowledged before it is stored
+    "early-fact": ("app/live/inbound.c", [("    s->in_count++;\n    s->queued_seq = seq;\n", "    s->in_count++;\n    s->queued_seq = seq;\n    mu_live_ack(s, seq);\n")]),
+    # a gate of a paused session is tried again at once, for ever
+    "paused-circles": ("app/live/gates.c", [("at <= now ? now + k->retry_ms : at", "at")]),
+    # what runs before its worker's first step is stored keeps the deadline of its offer
+    "offer-deadline": ("app/sessions/report.c", [("l->state == MU_ST_CLAIMED ? op->now_ms", "l->state == 0 ? op->now_ms")]),
+    # the end of a session leaves its gates open
+    "open-gate": ("app/sessions/open.c", [("r = mu_gates_close(tx, session_id, now_ms);", "r = 0;")]),
     # a report is not released whole
     "leak": ("app/fleet/reports.c", [("        mu_arena_fini(&r->arena);\n        mu_free(r);", "        mu_free(r);")]),
 }

@@ -9,17 +9,20 @@
  *   sim_server.c  the server's start, stop and sudden death
  *   sim_link.c    the cables between workers and server, with the server's end of them
  *   sim_worker.c  workers and what runs in their sandboxes
+ *   sim_runner.c  runners of live sessions in those sandboxes
  *   sim_people.c  callers; sim_view.c: viewers
  *   check_*.c     what must hold after every step
  *   sim.c         seeds, steps, the report */
 #ifndef SIM_H
 #define SIM_H
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "app/dispatch/dispatch.h"
 #include "app/fleet/fleet_int.h"
+#include "app/live/live.h"
 #include "app/sessions/attempts.h"
 #include "db/db_int.h"
 
@@ -48,8 +51,10 @@ struct sim_plan {
     int64_t capacity[SIM_WORKERS], offers[SIM_WORKERS];
     unsigned n_people, n_viewers;
     unsigned kills, restarts; /* of the server */
+    int64_t gate_ms;          /* a gate's time */
     int64_t link_ms;          /* the longest way of a message */
     int64_t work_ms;          /* the longest a sandbox works */
+    unsigned live_pm;         /* of the sessions that are made */
     unsigned cut_pm, crash_pm, stall_pm, disk_pm, busy_pm, read_pm; /* per mille */
 };
 
@@ -81,6 +86,8 @@ struct sim {
     struct mu_fleet *fleet;
     struct mu_dispatch *dispatch;
     struct mu_sweeper *sweeper;
+    struct mu_metrics *metrics;
+    struct mu_live *live;
     struct mu_principal who[SIM_ORGS]; /* of this life */
     uint64_t commits, checked_commits;
     size_t batch; /* units in the last transaction */
@@ -156,6 +163,9 @@ struct sim_down {
     struct mu_execution of;
     bool at_once;
     int64_t lease_ms;
+    bool live;            /* ASSIGN: with a runner */
+    const char *message;  /* RUNNER */
+    struct mu_id command; /* PAUSE, RESUME */
     char token[MU_RUN_TOKEN_LEN + 1];
     struct mu_execution *acked;
     struct mu_id *stop;
@@ -167,7 +177,8 @@ struct sim_up {
     struct mu_execution of; /* execution empty = not said */
     int state;
     int64_t exit_code, offset;
-    bool failed, cancelled, has_output;
+    bool failed, cancelled, has_output, did;
+    struct mu_id command;
     char *text; /* output or chunk */
     size_t len;
     struct mu_report_running *running;
@@ -198,6 +209,14 @@ bool sim_workers_rest(void);
 void sim_workers_server_gone(void);
 /* The text that an execution writes, as a function of its name. */
 char sim_text_at(const struct mu_id *execution, int64_t offset);
+
+/* --- sim_runner.c --- */
+struct sim_runner;
+struct sim_runner *sim_runner_new(const struct mu_execution *of);
+/* Its connection: by way of its worker's, or NULL. */
+void sim_runner_link(struct sim_runner *r, struct sim_link *link);
+void sim_runner_hears(struct sim_runner *r, const char *text);
+bool sim_runner_works(struct sim_runner *r); /* a little; true: its task is done */
 
 /* --- sim_people.c, sim_view.c --- */
 void sim_people_plan(void);
@@ -240,6 +259,14 @@ bool sim_row_exists(const struct mu_id *id);
 /* A promise of the fleet to a worker: what it acknowledges must be stored. */
 void sim_acked(const struct mu_execution *of, int told_state, bool end);
 void sim_assigned(const struct mu_execution *of, const char *worker);
+
+/* --- check_gates.c --- */
+void sim_gates_begin(void);
+void sim_gates_check(void);
+bool sim_gate_some(struct mu_id *ret_gate, struct mu_id *ret_session, bool pending);
+void sim_gate_decided(const struct mu_id *id, int status, bool repeated); /* somebody was told */
+void sim_gate_acts(const struct mu_execution *of, const struct mu_id *gate);
+void sim_runner_acked(const struct mu_execution *of, int64_t seq);
 
 /* --- check_memory.c: what the fleet remembers against itself and against the rows --- */
 void sim_memory_check(void);

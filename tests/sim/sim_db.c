@@ -143,7 +143,8 @@ static const struct mu_stmt emptied[] = {
     EMPTY(orgs),          EMPTY(sessions),     EMPTY(session_specs), EMPTY(session_results),
     EMPTY(output_chunks), EMPTY(files),        EMPTY(streams),       EMPTY(events),
     EMPTY(artifacts),     EMPTY(attempts),     EMPTY(workers),       EMPTY(idempotency_keys),
-    EMPTY(quota_slots),   EMPTY(quota_blocks),
+    EMPTY(quota_slots),   EMPTY(quota_blocks), EMPTY(turns),         EMPTY(gates),
+    EMPTY(gate_votes),
 #undef EMPTY
 };
 

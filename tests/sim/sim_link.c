@@ -89,8 +89,9 @@ static void go_down(struct sim_link *l, struct parcel *p)
 
 static void tell(struct sim_link *l, const struct sim_up *m)
 {
-    static const char *const kinds[] = {"hello", "claimed", "rejected", "state", "log",
-                                        "ended", "drain",   "answer",   "alive"};
+    static const char *const kinds[] = {"hello", "claimed", "rejected", "state",
+                                        "log",   "ended",   "drain",    "answer",
+                                        "did",   "runner",  "terminal", "alive"};
     struct mu_report *r;
     sim_note("link %s: report %s %s epoch %lld seq %lld state %d", l->name, kinds[m->kind],
              m->of.session.text, (long long)m->of.epoch, (long long)m->of.seq, m->state);
@@ -117,13 +118,16 @@ static void tell(struct sim_link *l, const struct sim_up *m)
         r->output_total = (int64_t)m->len;
     }
     r->offset = m->offset;
-    if (m->kind == MU_REPORT_LOG) {
+    r->did = m->did;
+    r->command = m->command;
+    if (m->kind == MU_REPORT_LOG || m->kind == MU_REPORT_RUNNER) {
         r->chunk = mu_arena_dup(&r->arena, mu_bytes_of(m->text, m->len));
     }
     if (m->kind == MU_REPORT_HELLO) {
         r->capacity = m->capacity;
-        r->caps = sim_worker_offers(l->w) ? MU_B("{\"harnesses\":[\"claude\",\"codex\"]}")
-                                          : MU_B("{\"harnesses\":[]}");
+        r->caps = sim_worker_offers(l->w)
+                      ? MU_B("{\"features\":[\"live\"],\"harnesses\":[\"claude\"]}")
+                      : MU_B("{\"features\":[\"live\"],\"harnesses\":[]}");
         r->running = m->running;
         r->n_running = m->n_running;
         r->unacked = m->unacked;
@@ -268,8 +272,15 @@ static void copy_order(struct sim_down *to, const struct mu_order *o)
                             .of = o->of,
                             .at_once = o->at_once,
                             .lease_ms = o->job.lease_ms,
+                            .live = o->job.live,
+                            .command = o->command,
                             .n_acked = o->n_acked,
                             .n_stop = o->n_stop};
+    if (o->message.len) {
+        char *text = sim_keep(o->message.len + 1);
+        memcpy(text, o->message.ptr, o->message.len);
+        to->message = text;
+    }
     memcpy(to->token, o->job.token, sizeof to->token);
     to->acked = sim_keep((o->n_acked + 1) * sizeof *to->acked);
     to->stop = sim_keep((o->n_stop + 1) * sizeof *to->stop);
@@ -283,7 +294,8 @@ static void copy_order(struct sim_down *to, const struct mu_order *o)
 
 static void on_order(struct mu_peer *peer, struct mu_order *o)
 {
-    static const char *const kinds[] = {"assign", "cancel", "welcome", "ack", "skills"};
+    static const char *const kinds[] = {"assign", "cancel", "welcome", "ack",
+                                        "skills", "runner", "pause",   "resume"};
     struct sim_link *l = link_of(peer);
     sim_note("link %s: order %s %s epoch %lld seq %lld%s", l->name, kinds[o->kind],
              o->of.session.text, (long long)o->of.epoch, (long long)o->of.seq,

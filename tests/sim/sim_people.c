@@ -5,7 +5,7 @@
 enum { KEYS = 6, CALLS = 128, PAUSE_MS = 2500 };
 
 struct call {
-    enum { CREATE, CANCEL, DELETE, GET } what;
+    enum { CREATE, CANCEL, DELETE, GET, RESOLVE, ASK } what;
     unsigned org, key; /* key: + 1, 0 = none */
     unsigned life;
     bool open;
@@ -15,6 +15,8 @@ struct call {
     struct mu_session_cancel cancel;
     struct mu_session_delete remove;
     struct mu_session_get get;
+    struct mu_gate_resolve resolve;
+    struct mu_live_call live;
     char text[64], body[64];
 };
 
@@ -118,7 +120,9 @@ static void fill_create(struct call *c)
     if (sim_chance(150)) {
         op->needs = MU_NEED_CLAUDE;
     }
-    if (sim_chance(20)) { /* nobody can execute it: it ends by itself */
+    if (sim_chance(sim.plan.live_pm)) {
+        op->spec = MU_B("{\"live\":{\"harness\":\"claude\"}}");
+    } else if (sim_chance(20)) { /* nobody can execute it: it ends by itself */
         op->route = MU_ROUTE_PROVIDER;
     }
 }
@@ -258,6 +262,91 @@ static void do_get(unsigned org, struct sim_session *s)
     }
 }
 
+/* --- live sessions: decisions, pause and resume --- */
+
+static void resolved(struct mu_gate_resolve *op, int result)
+{
+    struct call *c = op->ctx;
+    c->open = false;
+    sim_note("people: gate %s: %d, status %d%s", op->gate.text, result, op->status,
+             op->repeated ? ", again" : "");
+    check_seen(c, result, "decision");
+    if (result >= 0) {
+        sim_gate_decided(&op->gate, op->status, op->repeated);
+        sim.here = op->unit.loop;
+        mu_live_poke(sim.live, &op->session);
+    }
+}
+
+static void do_resolve(unsigned org)
+{
+    struct mu_id gate, session;
+    if (!sim_gate_some(&gate, &session, sim_chance(700))) {
+        return;
+    }
+    struct call *c = new_call(RESOLVE, org);
+    c->s = sim_session(&session, true);
+    c->resolve = (struct mu_gate_resolve){.unit = {.loop = any_loop()},
+                                          .admin = sim.who[org].admin,
+                                          .org_id = mu_str(sim.who[org].org_id),
+                                          .session = session,
+                                          .gate = gate,
+                                          .allow = sim_chance(600),
+                                          .scope = sim_chance(200),
+                                          .by = org == 0   ? MU_B("user:a")
+                                                : org == 1 ? MU_B("user:b")
+                                                           : MU_B("admin"),
+                                          .done = resolved,
+                                          .ctx = c};
+    sim.here = c->resolve.unit.loop;
+    c->open = mu_gate_resolve(sim.sessions, &c->resolve) >= 0;
+    sim.here = NULL;
+}
+
+static void asked(struct mu_live_call *op, int result)
+{
+    struct call *c = op->ctx;
+    c->open = false;
+    mu_buf_fini(&op->answer);
+    sim_note("people: %s %s: %d", op->want == MU_LIVE_PAUSE ? "pause" : "resume", op->session.text,
+             result);
+    check_seen(c, result, "pause");
+}
+
+static void do_ask(unsigned org, struct sim_session *s, enum mu_live_want want)
+{
+    struct call *c = new_call(ASK, org);
+    c->s = s;
+    c->live = (struct mu_live_call){.loop = any_loop(),
+                                    .want = want,
+                                    .admin = sim.who[org].admin,
+                                    .org_id = mu_str(sim.who[org].org_id),
+                                    .by = MU_B("user:x"),
+                                    .session = s->id,
+                                    .done = asked,
+                                    .ctx = c};
+    sim.here = c->live.loop;
+    mu_live_ask(sim.live, &c->live);
+    sim.here = NULL;
+}
+
+/* Somebody looks after what waits for people, also when all is calm. */
+static void look_after(void *arg)
+{
+    if (sim.up) {
+        unsigned org = (unsigned)sim_rand(SIM_ORGS);
+        struct sim_session *s = some_session();
+        do_resolve(sim_chance(500) ? 2 : org);
+        if (s && s->present && s->state == MU_ST_PAUSED) {
+            do_ask(2, s, MU_LIVE_RESUME);
+        } else if (s && s->present && !sim.calm && sim_chance(300) &&
+                   (s->state == MU_ST_RUNNING || s->state == MU_ST_WAITING)) {
+            do_ask(sim_chance(800) ? s->org : org, s, MU_LIVE_PAUSE);
+        }
+    }
+    sim_after(sim_between(100, 2500), look_after, arg);
+}
+
 /* --- the story --- */
 
 static void act(void *arg)
@@ -287,6 +376,9 @@ void sim_people_plan(void)
     n_calls = 0;
     for (unsigned i = 0; i < sim.plan.n_people; i++) {
         sim_after(sim_between(0, 2000), act, NULL);
+        if (sim.plan.live_pm) {
+            sim_after(sim_between(0, 2000), look_after, NULL);
+        }
     }
 }
 

@@ -35,6 +35,7 @@ static void recovered(void *arg MU_UNUSED)
                                        .expired = expired,
                                        .file_gone = file_gone};
     must(mu_sweeper_new(&so, &sim.sweeper), "sweeper");
+    mu_live_start(sim.live);
     sim.up = true;
     sim_note("server: is up");
 }
@@ -98,6 +99,28 @@ static void build_fleet(void)
     must(mu_fleet_new(&fo, &sim.fleet), "fleet");
 }
 
+static void build_live(void)
+{
+    must(mu_metrics_new(&sim.metrics), "metrics");
+    const struct mu_live_opts lo = {.env = &sim.env,
+                                    .core = sim.loops[0],
+                                    .sessions = sim.sessions,
+                                    .fleet = sim.fleet,
+                                    .feed = sim.feed,
+                                    .writer = sim.writer,
+                                    .readers = sim.readers,
+                                    .work = sim.work,
+                                    .metrics = sim.metrics,
+                                    .recordings_dir = "/nowhere",
+                                    .recording_max = 1 << 20,
+                                    .recording_keep_ms = 3600000,
+                                    .gate_ms = sim.plan.gate_ms,
+                                    .command_ms = 5000,
+                                    .paused_max_ms = 60000};
+    must(mu_live_new(&lo, &sim.live), "live");
+    must(mu_live_load(sim.live, sim.db), "live");
+}
+
 static void build_route(void)
 {
     const struct mu_providers_opts po = {.env = &sim.env,
@@ -132,6 +155,7 @@ void sim_server_start(void)
     build_ground();
     build_domain();
     build_fleet();
+    build_live();
     build_route();
     stopping = false;
     sim.here = sim.loops[0];
@@ -160,6 +184,8 @@ static void forget(void)
     sim.fleet = NULL;
     sim.dispatch = NULL;
     sim.sweeper = NULL;
+    sim.live = NULL;
+    sim.metrics = NULL;
 }
 
 void sim_server_kill(void)
@@ -196,12 +222,15 @@ static void free_all(void)
     mu_sweeper_free(sim.sweeper);
     mu_dispatch_free(sim.dispatch);
     mu_fleet_end(sim.fleet);
+    mu_live_end(sim.live);
     mu_providers_free(sim.providers);
     mu_sessions_free(sim.sessions);
     mu_identity_free(sim.identity);
     mu_loop_free(sim.loops[0]);
     mu_loop_free(sim.loops[1]);
+    mu_live_free(sim.live);
     mu_fleet_free(sim.fleet);
+    mu_metrics_free(sim.metrics);
     mu_feed_free(sim.feed);
 }
 
@@ -229,10 +258,15 @@ static void finish(void *arg)
     }
 }
 
-static void runs_stopped(void *arg MU_UNUSED)
+static void live_stopped(void *arg MU_UNUSED)
 {
     sim_links_server_stops();
     sim_after(sim_between(0, DRAIN_MS), finish, (void *)(uintptr_t)sim.life);
+}
+
+static void runs_stopped(void *arg MU_UNUSED)
+{
+    mu_live_stop(sim.live, live_stopped, NULL);
 }
 
 static void sweeper_stopped(void *arg MU_UNUSED)

@@ -26,6 +26,8 @@ struct exec {
     int told;
     int64_t exit_code, seq, told_seq, acked_seq, end_seq, lease_ms, started_at, written, due;
     int beats_left;
+    struct sim_runner *runner; /* of a live session */
+    bool frozen;
     struct mu_reply reply;
     bool replying;
 };
@@ -89,6 +91,9 @@ static void sandbox_begins(struct exec *x)
 {
     struct sim_session *s = sim_session(&x->of.session, true);
     x->sandbox = true;
+    if (x->runner && x->w->up) {
+        sim_runner_link(x->runner, x->w->link);
+    }
     sim.counts.executions++;
     if (s->seen_ended && sim.now - s->seen_ended > 10000) {
         sim_fail("G2", "session %s begins to execute %lld ms after its end", x->of.session.text,
@@ -106,6 +111,9 @@ static void sandbox_ends(struct exec *x)
         sim_session(&x->of.session, true)->running--;
     }
     x->sandbox = false;
+    if (x->runner) {
+        sim_runner_link(x->runner, NULL);
+    }
 }
 
 /* --- saying --- */
@@ -199,6 +207,16 @@ static void write_some(struct exec *x)
     }
 }
 
+/* What is frozen stands still; else it ends when its runner says so. */
+static void run_live(struct exec *x)
+{
+    if (!x->frozen && sim_runner_works(x->runner)) {
+        over(x);
+    } else {
+        next_turn(x, sim_between(50, 800));
+    }
+}
+
 static void go_on(struct exec *x)
 {
     switch (x->phase) {
@@ -219,6 +237,10 @@ static void go_on(struct exec *x)
         next_turn(x, sim_between(0, sim.plan.work_ms));
         break;
     case X_RUNNING:
+        if (x->runner) {
+            run_live(x);
+            return;
+        }
         write_some(x);
         if (sim_chance(400)) {
             x->exit_code = sim_chance(200) ? 1 : 0;
@@ -402,6 +424,7 @@ static void take(struct sim_worker *w, const struct sim_down *m)
     x->started_at = sim.now;
     x->seq = 1;
     x->beats_left = 6;
+    x->runner = m->live ? sim_runner_new(&m->of) : NULL;
     say_kind(x, MU_REPORT_CLAIMED, 1, 0);
     tell_state(x, MU_ST_PREPARING);
     watch_lease(x);
@@ -468,6 +491,17 @@ static void acked(struct sim_worker *w, const struct mu_execution *of)
     }
 }
 
+/* The end of the worker's connection is the end of its runners', and so is its beginning. */
+static void link_runners(struct sim_worker *w)
+{
+    for (unsigned i = 0; i < w->n_execs; i++) {
+        struct exec *x = w->execs[i];
+        if (x->runner && x->sandbox && !x->muted) {
+            sim_runner_link(x->runner, w->up ? w->link : NULL);
+        }
+    }
+}
+
 static void tell_again(struct sim_worker *w)
 {
     for (unsigned i = 0; i < w->n_execs; i++) {
@@ -500,10 +534,32 @@ static void welcomed(struct sim_worker *w, const struct sim_down *m)
     }
     w->up = true;
     tell_again(w);
+    link_runners(w);
     if (w->draining) {
         struct sim_up drain = {.kind = MU_REPORT_DRAIN, .offset = -1};
         sim_link_say(w->link, &drain);
     }
+}
+
+static void to_live(struct sim_worker *w, const struct sim_down *m)
+{
+    struct exec *x = find(w, NULL, &m->of.execution);
+    bool there = x && x->runner && x->sandbox && x->phase < X_OVER && !x->muted;
+    if (m->kind == MU_ORDER_RUNNER) {
+        if (there) {
+            sim_runner_hears(x->runner, m->message);
+        }
+        return;
+    }
+    struct sim_up did = {.kind = MU_REPORT_DID,
+                         .of = m->of,
+                         .command = m->command,
+                         .did = there && x->phase < X_STOPPING,
+                         .offset = -1};
+    if (did.did) {
+        x->frozen = m->kind == MU_ORDER_PAUSE;
+    }
+    sim_link_say(w->link, &did);
 }
 
 void sim_worker_hears(struct sim_worker *w, const struct sim_down *m)
@@ -520,6 +576,11 @@ void sim_worker_hears(struct sim_worker *w, const struct sim_down *m)
         break;
     case MU_ORDER_ACK:
         acked(w, &m->of);
+        break;
+    case MU_ORDER_RUNNER:
+    case MU_ORDER_PAUSE:
+    case MU_ORDER_RESUME:
+        to_live(w, m);
         break;
     default:
         break;
@@ -548,6 +609,7 @@ static void unsend(struct sim_worker *w)
     }
     w->link = NULL;
     w->up = false;
+    link_runners(w);
     for (unsigned i = 0; i < w->n_execs; i++) {
         w->execs[i]->end_sent = false;
     }
