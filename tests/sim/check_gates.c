@@ -1,4 +1,5 @@
-/* Gates (G8): one resolution wins and stays, and what a runner was not allowed did not happen. */
+/* Gates (G8): one resolution wins and stays, and what a runner was not allowed did not happen.
+ * Turns: what was accepted is there, and ends once. */
 #include "app/sessions/live.h"
 #include "sim.h"
 
@@ -11,10 +12,16 @@ static struct gate {
     bool won; /* somebody was told that it was him */
 } gates[GATES];
 static unsigned n_gates;
+static struct turn {
+    struct mu_id id, session;
+    int state;
+    bool promised, present;
+} turns[GATES];
+static unsigned n_turns;
 
 void sim_gates_begin(void)
 {
-    n_gates = 0;
+    n_gates = n_turns = 0;
 }
 
 static void must(int r, const char *what)
@@ -62,8 +69,84 @@ static int on_gate(void *arg MU_UNUSED, struct mu_row *row)
     return 0;
 }
 
+/* --- turns --- */
+
+static struct turn *turn_of(const struct mu_id *id)
+{
+    for (unsigned i = 0; i < n_turns; i++) {
+        if (memcmp(turns[i].id.text, id->text, MU_ID_LEN) == 0) {
+            return &turns[i];
+        }
+    }
+    if (n_turns == GATES) {
+        sim_fail("simulator", "too many turns");
+    }
+    turns[n_turns] = (struct turn){.id = *id};
+    return &turns[n_turns++];
+}
+
+static int on_turn(void *arg MU_UNUSED, struct mu_row *row)
+{
+    struct mu_id id;
+    must(mu_id_parse(mu_row_bytes(row, 0), NULL, &id), "id");
+    struct turn *t = turn_of(&id);
+    int state = (int)mu_row_i64(row, 2);
+    must(mu_id_parse(mu_row_bytes(row, 1), NULL, &t->session), "id");
+    if (t->state >= MU_TURN_DONE && t->state != state) {
+        sim_fail("G2", "turn %s ended as %d and is now %d", id.text, t->state, state);
+    }
+    if (state < MU_TURN_DONE && mu_row_i64(row, 4) >= MU_ST_COMPLETED) {
+        sim_fail("G3", "turn %s is open although its session has ended", id.text);
+    }
+    if (mu_row_i64(row, 3) > MU_TURN_TRIES) {
+        sim_fail("G7", "turn %s has %lld tries", id.text, (long long)mu_row_i64(row, 3));
+    }
+    t->state = state;
+    t->present = true;
+    return 0;
+}
+
+static int on_busy(void *arg MU_UNUSED, struct mu_row *row)
+{
+    sim_fail("G4", "session %.*s works on several turns at once", MU_ARGS(mu_row_bytes(row, 0)));
+}
+
+static void check_turns(void)
+{
+    static const struct mu_stmt q = {"sim_turns", "",
+                                     "SELECT t.id, t.session_id, t.state, t.tries, s.state FROM "
+                                     "turns t JOIN sessions s ON s.id = t.session_id",
+                                     NULL};
+    static const struct mu_stmt busy = {
+        "sim_turns_busy", "",
+        "SELECT session_id FROM turns WHERE state BETWEEN 20 AND 30 "
+        "GROUP BY session_id HAVING count(*) > 1",
+        NULL};
+    for (unsigned i = 0; i < n_turns; i++) {
+        turns[i].present = false;
+    }
+    must(mu_db_run(sim.db, &q, NULL, 0, on_turn, NULL), "turns");
+    must(mu_db_run(sim.db, &busy, NULL, 0, on_busy, NULL), "turns");
+    for (unsigned i = 0; i < n_turns; i++) {
+        const struct turn *t = &turns[i];
+        if (t->promised && !t->present && sim_row_exists(&t->session)) {
+            sim_fail("G1", "turn %s was accepted and is not stored", t->id.text);
+        }
+    }
+}
+
+void sim_turn_promised(const struct mu_id *id, const struct mu_id *session)
+{
+    struct turn *t = turn_of(id);
+    t->promised = true;
+    t->session = *session;
+}
+
+/* --- looking --- */
+
 void sim_gates_check(void)
 {
+    check_turns();
     static const struct mu_stmt q = {"sim_gates", "",
                                      "SELECT g.id, g.session_id, g.status, g.resolved_ms, s.state "
                                      "FROM gates g JOIN sessions s ON s.id = g.session_id",

@@ -264,6 +264,7 @@ void sim_assigned(const struct mu_execution *of, const char *worker);
 void sim_gates_begin(void);
 void sim_gates_check(void);
 bool sim_gate_some(struct mu_id *ret_gate, struct mu_id *ret_session, bool pending);
+void sim_turn_promised(const struct mu_id *id, const struct mu_id *session);
 void sim_gate_decided(const struct mu_id *id, int status, bool repeated); /* somebody was told */
 void sim_gate_acts(const struct mu_execution *of, const struct mu_id *gate);
 void sim_runner_acked(const struct mu_execution *of, int64_t seq);

@@ -5,7 +5,7 @@
 enum { KEYS = 6, CALLS = 128, PAUSE_MS = 2500 };
 
 struct call {
-    enum { CREATE, CANCEL, DELETE, GET, RESOLVE, ASK } what;
+    enum { CREATE, CANCEL, DELETE, GET, RESOLVE, ASK, PROMPT } what;
     unsigned org, key; /* key: + 1, 0 = none */
     unsigned life;
     bool open;
@@ -17,6 +17,8 @@ struct call {
     struct mu_session_get get;
     struct mu_gate_resolve resolve;
     struct mu_live_call live;
+    struct mu_turn_add prompt;
+    struct mu_first_turn first;
     char text[64], body[64];
 };
 
@@ -122,6 +124,11 @@ static void fill_create(struct call *c)
     }
     if (sim_chance(sim.plan.live_pm)) {
         op->spec = MU_B("{\"live\":{\"harness\":\"claude\"}}");
+        if (sim_chance(400)) {
+            c->first = (struct mu_first_turn){.prompt = mu_str(c->text), .source = MU_SRC_API};
+            op->mode = MU_MODE_INTERACTIVE;
+            op->first_turn = sim_chance(500) ? &c->first : NULL;
+        }
     } else if (sim_chance(20)) { /* nobody can execute it: it ends by itself */
         op->route = MU_ROUTE_PROVIDER;
     }
@@ -308,8 +315,11 @@ static void asked(struct mu_live_call *op, int result)
     struct call *c = op->ctx;
     c->open = false;
     mu_buf_fini(&op->answer);
-    sim_note("people: %s %s: %d", op->want == MU_LIVE_PAUSE ? "pause" : "resume", op->session.text,
-             result);
+    sim_note("people: %s %s: %d",
+             op->want == MU_LIVE_PAUSE ? "pause"
+             : op->want == MU_LIVE_END ? "end"
+                                       : "resume",
+             op->session.text, result);
     check_seen(c, result, "pause");
 }
 
@@ -330,17 +340,52 @@ static void do_ask(unsigned org, struct sim_session *s, enum mu_live_want want)
     sim.here = NULL;
 }
 
+static void prompted(struct mu_turn_add *op, int result)
+{
+    struct call *c = op->ctx;
+    c->open = false;
+    check_seen(c, result, "prompt");
+    if (result >= 0) {
+        sim_note("people: turn %s of %s", op->id.text, op->session.text);
+        sim_turn_promised(&op->id, &op->session);
+        sim.here = op->unit.loop;
+        mu_live_poke(sim.live, &op->session);
+    }
+}
+
+static void do_prompt(unsigned org, struct sim_session *s)
+{
+    struct call *c = new_call(PROMPT, org);
+    c->s = s;
+    c->prompt = (struct mu_turn_add){.unit = {.loop = any_loop()},
+                                     .admin = sim.who[org].admin,
+                                     .org_id = mu_str(sim.who[org].org_id),
+                                     .session = s->id,
+                                     .prompt = MU_B("go on"),
+                                     .source = MU_SRC_API,
+                                     .first = sim_chance(200),
+                                     .done = prompted,
+                                     .ctx = c};
+    sim.here = c->prompt.unit.loop;
+    c->open = mu_turn_add(sim.sessions, &c->prompt) >= 0;
+    sim.here = NULL;
+}
+
 /* Somebody looks after what waits for people, also when all is calm. */
 static void look_after(void *arg)
 {
-    if (sim.up) {
+    if (sim.up && !(sim.calm && sim_all_ended())) {
         unsigned org = (unsigned)sim_rand(SIM_ORGS);
         struct sim_session *s = some_session();
         do_resolve(sim_chance(500) ? 2 : org);
-        if (s && s->present && s->state == MU_ST_PAUSED) {
+        bool runs = s && s->present && (s->state == MU_ST_RUNNING || s->state == MU_ST_WAITING);
+        if (s && s->present && s->state == MU_ST_PAUSED && (sim.calm || sim_chance(300))) {
             do_ask(2, s, MU_LIVE_RESUME);
-        } else if (s && s->present && !sim.calm && sim_chance(300) &&
-                   (s->state == MU_ST_RUNNING || s->state == MU_ST_WAITING)) {
+        } else if (runs && sim_chance(sim.calm ? 700 : 100)) {
+            do_ask(sim_chance(800) ? s->org : org, s, MU_LIVE_END);
+        } else if (s && s->present && !s->ended_ms && !sim.calm && sim_chance(400)) {
+            do_prompt(sim_chance(800) ? s->org : org, s);
+        } else if (runs && !sim.calm && sim_chance(400)) {
             do_ask(sim_chance(800) ? s->org : org, s, MU_LIVE_PAUSE);
         }
     }

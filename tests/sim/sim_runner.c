@@ -4,7 +4,7 @@
 #include "proto/json.h"
 #include "sim.h"
 
-enum { OUT = 64, TEXT = 512, ASKS = 3 };
+enum { OUT = 128, TEXT = 512, ASKS = 3, TURNS = 64 };
 
 struct said {
     int64_t seq;
@@ -19,7 +19,10 @@ struct sim_runner {
     struct said out[OUT];
     unsigned n_out, asked;
     struct mu_id question, turn; /* the open one, or empty */
-    unsigned stamp;
+    /* of an interactive session */
+    bool interactive, ending;
+    struct mu_id next, did[TURNS]; /* the prompt that waits; those that ran */
+    unsigned n_did;
 };
 
 struct sim_runner *sim_runner_new(const struct mu_execution *of)
@@ -104,6 +107,7 @@ static void begin(struct sim_runner *r, yyjson_val *m)
     if (mu_json_get_i64(m, "epoch", -1) != r->of.epoch || last > r->seq) {
         sim_fail("G4", "a runner of epoch %lld is greeted as another", (long long)r->of.epoch);
     }
+    r->interactive = mu_bytes_is(mu_json_get_bytes(m, "mode"), "interactive");
     acked(r, last);
     r->talking = true;
     for (unsigned i = 0; i < r->n_out; i++) {
@@ -116,11 +120,46 @@ static void begin(struct sim_runner *r, yyjson_val *m)
     }
 }
 
+static void begin_turn(struct sim_runner *r, const struct mu_id *turn)
+{
+    r->turn = *turn;
+    r->prompted = true;
+    r->asked = 0;
+    say(r, "\"type\":\"agentStatus\",\"turnId\":\"%s\",\"status\":\"thinking\"", r->turn.text);
+}
+
+/* A prompt runs once, whatever comes twice; one that comes while another is not over waits. */
 static void prompt(struct sim_runner *r, yyjson_val *m)
 {
-    if (!r->prompted && mu_id_parse(mu_json_get_bytes(m, "turnId"), NULL, &r->turn) == 0) {
-        r->prompted = true;
-        say(r, "\"type\":\"agentStatus\",\"turnId\":\"%s\",\"status\":\"thinking\"", r->turn.text);
+    struct mu_id turn;
+    bool known = mu_id_parse(mu_json_get_bytes(m, "turnId"), NULL, &turn) < 0 ||
+                 (r->prompted && strcmp(r->turn.text, turn.text) == 0);
+    for (unsigned i = 0; i < r->n_did; i++) {
+        known = known || strcmp(r->did[i].text, turn.text) == 0;
+    }
+    if (known) {
+        return;
+    }
+    if (r->prompted) {
+        r->next = turn;
+    } else {
+        begin_turn(r, &turn);
+    }
+}
+
+static void end_turn(struct sim_runner *r)
+{
+    say(r, "\"type\":\"complete\",\"turnId\":\"%s\",\"outcome\":\"%s\"", r->turn.text,
+        sim_chance(800) ? "done" : "failed");
+    if (r->n_did < TURNS) {
+        r->did[r->n_did++] = r->turn;
+    }
+    r->prompted = false;
+    r->done = !r->interactive;
+    if (r->next.text[0]) {
+        struct mu_id next = r->next;
+        r->next.text[0] = 0;
+        begin_turn(r, &next);
     }
 }
 
@@ -157,6 +196,8 @@ void sim_runner_hears(struct sim_runner *r, const char *text)
         prompt(r, m);
     } else if (mu_bytes_is(type, "answer")) {
         answer(r, m);
+    } else if (mu_bytes_is(type, "end-session")) {
+        r->ending = true;
     } else if (mu_bytes_is(type, "ack")) {
         acked(r, mu_json_get_i64(m, "seq", 0));
     } else if (mu_bytes_is(type, "reconnect")) {
@@ -185,6 +226,9 @@ static void ask(struct sim_runner *r)
 
 bool sim_runner_works(struct sim_runner *r)
 {
+    if (r->interactive && r->ending && !r->prompted) {
+        r->done = true;
+    }
     if (r->done || !r->prompted || r->question.text[0]) {
         return r->done;
     }
@@ -196,8 +240,7 @@ bool sim_runner_works(struct sim_runner *r)
             "\"content\":\"words\"",
             r->turn.text);
     } else {
-        say(r, "\"type\":\"complete\",\"turnId\":\"%s\",\"outcome\":\"done\"", r->turn.text);
-        r->done = true;
+        end_turn(r);
     }
     return r->done;
 }
