@@ -7,7 +7,7 @@
 
 #include "runner/patch.h"
 
-enum { PATH_BYTES = 4400, LINK_BYTES = 4096, GIT_MS = 20000 };
+enum { PATH_BYTES = 4400, LINK_BYTES = 4096, GIT_MS = 20000, LIST_BYTES = 256 << 10 };
 
 static void fini(struct mu_checkout *c)
 {
@@ -67,8 +67,10 @@ static void keep_answer(void *arg, mu_bytes piece)
     a->len += n;
 }
 
-/* The commit that HEAD names. rev-parse runs nothing of the repository. */
-static bool read_commit(struct mu_checkout *c, struct mu_procs *p, const char *path)
+/* A git that reads of the repository what it has to; what is asked for runs nothing of it. Its
+ * status. */
+static int ask_git(const struct mu_checkout *c, struct mu_procs *p, const char *path,
+                   const char *const *argv, void (*sink)(void *arg, mu_bytes piece), void *arg)
 {
     char git_dir[PATH_BYTES], path_env[PATH_BYTES];
     static char system_[] = "GIT_CONFIG_NOSYSTEM=1", global[] = "GIT_CONFIG_GLOBAL=/dev/null",
@@ -76,8 +78,6 @@ static bool read_commit(struct mu_checkout *c, struct mu_procs *p, const char *p
     snprintf(git_dir, sizeof git_dir, "GIT_DIR=%s", c->git_dir);
     snprintf(path_env, sizeof path_env, "PATH=%s", path);
     char *env[] = {git_dir, path_env, system_, global, lang, lazy, NULL};
-    const char *const argv[] = {"git", "rev-parse", "--verify", "-q", "HEAD^{commit}", NULL};
-    struct answer a = {{0}, 0};
     struct mu_proc proc = {.argv = argv,
                            .env = env,
                            .path = path,
@@ -85,12 +85,21 @@ static bool read_commit(struct mu_checkout *c, struct mu_procs *p, const char *p
                            .out = -1,
                            .even_stopping = true,
                            .timeout_ms = GIT_MS,
-                           .sink = keep_answer,
-                           .arg = &a};
+                           .sink = sink,
+                           .arg = arg};
     struct mu_proc_end end;
     mu_procs_run(p, &proc, &end);
+    return end.status;
+}
+
+/* The commit that HEAD names. */
+static bool read_commit(struct mu_checkout *c, struct mu_procs *p, const char *path)
+{
+    const char *const argv[] = {"git", "rev-parse", "--verify", "-q", "HEAD^{commit}", NULL};
+    struct answer a = {{0}, 0};
+    int status = ask_git(c, p, path, argv, keep_answer, &a);
     size_t n = strspn(a.text, "0123456789abcdef");
-    if (end.status || (n != 40 && n != 64) || a.text[n] != '\n') {
+    if (status || (n != 40 && n != 64) || a.text[n] != '\n') {
         return false;
     }
     memcpy(c->commit, a.text, n);
@@ -160,5 +169,34 @@ void mu_checkouts_find(struct mu_checkouts *c, struct mu_workspace *w, struct mu
     closedir(d);
     if (c->n) {
         qsort(c->items, c->n, sizeof c->items[0], by_name);
+    }
+}
+
+static void keep_list(void *arg, mu_bytes piece)
+{
+    mu_buf_add(arg, piece);
+}
+
+void mu_checkout_commits(const struct mu_checkout *c, struct mu_procs *p, const char *path,
+                         char since[65], mu_commit_fn each, void *arg)
+{
+    char range[80];
+    struct mu_buf list MU_CLEANUP(mu_buf_fini);
+    mu_buf_init(&list, LIST_BYTES);
+    snprintf(range, sizeof range, "^%s", since);
+    const char *const argv[] = {
+        "git", "rev-list", "--max-count=20", "--reverse", "--format=%s", "HEAD", range, "--", NULL};
+    if (ask_git(c, p, path, argv, keep_list, &list)) {
+        return;
+    }
+    for (mu_bytes rest = mu_buf_bytes(&list); rest.len;) { /* "commit SHA", then the subject */
+        mu_bytes line = mu_bytes_split(&rest, '\n');
+        mu_bytes sha = mu_bytes_from(line, strlen("commit "));
+        if (!mu_bytes_starts(line, MU_B("commit ")) || sha.len >= 65 || !rest.ptr) {
+            return;
+        }
+        each(arg, c, sha, mu_bytes_split(&rest, '\n'));
+        memcpy(since, sha.ptr, sha.len);
+        since[sha.len] = 0;
     }
 }

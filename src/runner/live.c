@@ -508,6 +508,9 @@ int mu_live_run(struct mu_live *v)
     }
     v->phase = "ending";
     end_agent(v);
+    if (v->interactive && !p->stopping) { /* people had terminals */
+        mu_diff_summary(v);
+    }
     if (v->done && v->message[0]) {
         return mu_runner_fail(v->r, v->status, "%s", v->message);
     }

@@ -312,7 +312,9 @@ void mu_agent_gone(struct mu_live *v)
     if (a->err >= 0) {
         mu_agent_read_err(v);
     }
-    if (a->out >= 0 && !a->again && !v->done && now < a->drain_until) {
+    bool full = mu_link_full(&v->link); /* what it said last is not lost for that */
+    if (a->out >= 0 && !a->again && !v->done && (full || now < a->drain_until)) {
+        a->drain_until = full ? 0 : a->drain_until;
         return;
     }
     close_fds(a);

@@ -166,6 +166,37 @@ static void add_files(struct mu_json_w *w, const struct look *l, size_t room)
     mu_jw_arr_end(w);
 }
 
+static void committed(void *arg, const struct mu_checkout *c, mu_bytes sha, mu_bytes subject)
+{
+    struct mu_live *v = arg;
+    struct mu_buf b MU_CLEANUP(mu_buf_fini);
+    char *branch MU_AUTO_FREE = mu_checkout_branch(c);
+    mu_buf_init(&b, 8192);
+    struct mu_json_w w = mu_json_w(&b);
+    mu_jw_obj(&w);
+    mu_jw_kstr(&w, "sha", sha);
+    if (branch) {
+        mu_jw_kcstr(&w, "branch", branch);
+    }
+    mu_jw_kstr(&w, "message", mu_live_fit(subject, 1000));
+    mu_jw_obj_end(&w);
+    if (!b.failed) {
+        mu_live_event(v, "GIT_COMMIT", mu_buf_bytes(&b));
+    }
+}
+
+static void commits(struct mu_live *v)
+{
+    const struct mu_checkouts *c = &v->r->checkouts;
+    for (size_t i = 0; i < c->n && !v->r->procs.stopping; i++) {
+        if (!v->heads[i][0]) {
+            memcpy(v->heads[i], c->items[i].commit, sizeof v->heads[i]);
+        }
+        mu_checkout_commits(&c->items[i], &v->r->procs, v->r->first_path, v->heads[i], committed,
+                            v);
+    }
+}
+
 void mu_diff_summary(struct mu_live *v)
 {
     struct look *l MU_AUTO_FREE = mu_calloc(1, sizeof *l);
@@ -174,6 +205,7 @@ void mu_diff_summary(struct mu_live *v)
     if (!l || !v->r->checkouts.n) {
         return;
     }
+    commits(v);
     if (look(v, l, false) == 0) {
         struct mu_json_w w = mu_json_w(&b);
         mu_jw_obj(&w);

@@ -65,7 +65,7 @@ void mu_gate_close_all(struct mu_live *v)
 }
 
 /* Some agents end their turn when they are refused: what to tell them then. */
-static void remember_refusal(struct mu_live *v, const char *call, const char *what, const char *who,
+static void remember_refusal(struct mu_live *v, const char *what, const char *who,
                              const char *reason)
 {
     struct mu_turn *t = &v->turn;
@@ -73,7 +73,7 @@ static void remember_refusal(struct mu_live *v, const char *call, const char *wh
              "The request \"%.200s\" was refused by %s.%s%.700s Do not try it again in another "
              "way. Go on without it, or say what you cannot do without it.",
              what, who, reason[0] ? " Reason: " : "", reason);
-    snprintf(t->refused_call, sizeof t->refused_call, "%s", call);
+    t->refused_at = v->agent.acp.touches;
     t->refused = true;
 }
 
@@ -169,7 +169,6 @@ static void open_question(struct mu_live *v, const struct mu_acp_ask *ask,
     struct mu_id id = mu_live_uuid();
     *q = (struct mu_question){.handle = ask->handle};
     memcpy(q->id, id.text, sizeof q->id);
-    snprintf(q->call, sizeof q->call, "%s", ask->tool->id);
     mu_bytes what =
         mu_utf8_cut(ask->command.ptr ? ask->command : mu_str(ask->tool->title), sizeof q->what - 1);
     snprintf(q->what, sizeof q->what, "%.*s", MU_ARGS(what));
@@ -213,7 +212,7 @@ static void decide(struct mu_live *v, const struct mu_acp_ask *ask, bool allow, 
     mu_turn_tool(v, ask->tool, note);
     if (!allow) {
         mu_view_note(v, "\x1b[31m", "denied by the policy: %s", why);
-        remember_refusal(v, ask->tool->id, ask->tool->title, "the policy of this session", why);
+        remember_refusal(v, ask->tool->title, "the policy of this session", why);
     }
     (void)!mu_acp_answer(&v->agent.acp, ask->handle, allow ? MU_ACP_ALLOW : MU_ACP_DENY);
 }
@@ -277,7 +276,7 @@ void mu_gate_answer(struct mu_live *v, const struct mu_jtok *j, int answer)
                         : "cancelled",
                  by[0] ? " by " : "", by, reason[0] ? ", " : "", reason, q->what);
     if (deny) {
-        remember_refusal(v, q->call, q->what, "a person", reason);
+        remember_refusal(v, q->what, "a person", reason);
     }
     say_answered(v, id, true); /* before it is acted upon */
     unsigned handle = q->handle;

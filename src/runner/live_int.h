@@ -56,7 +56,7 @@ struct mu_turn {
     int64_t kill_at; /* the agent did not end it; 0 = not asked */
     bool refused;    /* the last thing that happened was a refusal */
     unsigned explained;
-    char refused_call[MU_ACP_ID_MAX];
+    uint64_t refused_at; /* by the agent's messages about tools */
     char refusal[1200];
     const char *outcome;
     char reason[512];
@@ -66,7 +66,6 @@ struct mu_turn {
 struct mu_question {
     char id[MU_ID_LEN + 1]; /* "" = free */
     unsigned handle;
-    char call[MU_ACP_ID_MAX];
     char what[200];
 };
 
@@ -106,6 +105,7 @@ struct mu_live {
         bool patch;
     } diffs[MU_LIVE_DIFFS];
     size_t n_diffs;
+    char heads[MU_CHECKOUTS_MAX][65]; /* the newest commit that was told of each checkout */
     struct {
         char id[MU_LIVE_ID];
         unsigned terminal;

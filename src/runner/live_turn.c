@@ -173,7 +173,7 @@ static void on_tool(void *arg, const struct mu_acp_tool *t)
     if (v->turn.step != MU_TURN_RUNS) {
         return;
     }
-    if (strcmp(t->id, v->turn.refused_call) != 0) {
+    if (t->born > v->turn.refused_at) { /* it goes on with another one */
         v->turn.refused = false;
     }
     mu_turn_segment(v);
@@ -285,7 +285,6 @@ static void running(struct mu_live *v)
     t->cancel = t->refused = t->thought = false;
     t->kill_at = 0;
     t->explained = 0;
-    t->refused_call[0] = 0;
     mu_buf_clear(&t->segment);
     mu_buf_clear(&t->stream);
     v->busy_from = mu_mono_ms();

@@ -39,6 +39,13 @@ void mu_checkouts_fini(struct mu_checkouts *c);
 /* The branch that one is on now, or NULL; freed by the caller. */
 char *mu_checkout_branch(const struct mu_checkout *c);
 
+/* Commits that HEAD has and `since` has not, oldest first, at most the newest 20; `since` is HEAD
+ * afterwards. Nothing when git fails. */
+typedef void (*mu_commit_fn)(void *arg, const struct mu_checkout *c, mu_bytes sha,
+                             mu_bytes subject);
+void mu_checkout_commits(const struct mu_checkout *c, struct mu_procs *p, const char *path,
+                         char since[65], mu_commit_fn each, void *arg);
+
 /* Writes .oz/changes.patch. Returns its size; 0 and no file when nothing changed or it could not be
  * made (then with a note). */
 int64_t mu_patch_make(const struct mu_checkouts *c, struct mu_workspace *w, struct mu_procs *p,

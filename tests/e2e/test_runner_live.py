@@ -210,6 +210,26 @@ def test_a_refusal_that_ends_the_turn_is_explained_once(make, look):
     assert len(history) == 3 and "ask the release team" in history[1] and "npm publish" in history[1]
 
 
+def test_an_agent_that_goes_on_after_a_refusal_is_not_told_again(make):
+    live = make()
+    p = live.peer
+    for line in ("say I see.", "tool " + call("other", "read", status="completed")):
+        turn = p.prompt("ask-quiet " + ran("npm publish", "r" + line[:3]) + "\n" + line)
+        p.answer(p.wait_for("question", turnId=turn)["questionId"], "deny")
+        assert p.wait_for("complete", turnId=turn)["outcome"] == "done"
+    assert len((live.box.root / "home/fake-acp-history").read_text().split("\x00")) == 3
+
+
+def test_a_refusal_is_explained_although_an_older_tool_ends_after_it(make):
+    live = make()
+    p = live.peer
+    turn = p.prompt("tool " + call("slow", "read", status="in_progress") + "\nask-quiet " + ran("npm publish", "r")
+                    + "\nupdate " + json.dumps({"toolCallId": "slow", "status": "completed"}))
+    p.answer(p.wait_for("question", turnId=turn)["questionId"], "deny", "because")
+    p.wait_for("complete", turnId=turn)
+    assert "because" in (live.box.root / "home/fake-acp-history").read_text().split("\x00")[1]
+
+
 def test_on_deny_stop_explains_nothing(make):
     live = make({"options": "opencode"}, policy={"onDeny": "stop"})
     turn = live.peer.prompt("ask-stop " + ran("npm publish"))
@@ -377,6 +397,13 @@ def test_an_agent_that_ends_in_the_middle(make, status, expected):
     assert live.end().status == expected and live.peer.find("exited")["exitCode"] == expected
 
 
+def test_an_agent_that_closes_its_output_is_not_waited_for(make):
+    live = make()
+    turn, complete = live.turn("say half", "close", "sleep 60")
+    assert complete["outcome"] == "failed" and live.peer.words(turn) == "half"
+    assert live.end().status == 137
+
+
 def test_an_agent_of_another_version_is_refused(make):
     live = make({"version": 2})
     assert "another version" in live.peer.wait_for("exited")["message"]
@@ -483,6 +510,21 @@ def test_an_agent_is_not_read_while_too_much_is_unacknowledged(make):
     p.send("ack", seq=p.stored)
     p.wait_for("complete", turnId=turn, timeout=60)
     assert p.words(turn).endswith("the end") and len(p.words(turn)) == 400 * 100000 + 7
+
+
+def test_what_an_agent_said_before_it_ended_waits_too(make):
+    live = make()
+    p = live.peer
+    p.wait_for("boot", step="running")
+    p.ack = False
+    turn = p.prompt("flood 150 100000\nexit 5")
+    time.sleep(5)
+    assert not p.find("complete")
+    p.ack = True
+    p.send("ack", seq=p.stored)
+    assert "status 5" in p.wait_for("complete", turnId=turn)["error"]
+    assert len(p.words(turn)) == 150 * 100000
+    assert live.end().status == 5
 
 
 def runner_pid(live):
@@ -612,6 +654,27 @@ def test_changes_are_told_after_each_turn_and_on_request(make):
     assert "patch" not in p.wait_for("diff", requestId="d2")
     order = [m for m in p.messages if m["type"] in ("complete",) or (m["type"] == "events" and m["events"][0]["type"] == "DIFF_SUMMARY")]
     assert order[0]["type"] == "events" and order[1]["type"] == "complete"
+
+
+def test_commits_are_told_once(make):
+    live = make(start=False)
+    live.box.repo("one")
+    live.env.update({"OZ_ENV_REPOS": "file:///repos/one", "SHELL": "/bin/sh", "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.test",
+                     "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@example.test"})
+    live.start()
+    p = live.peer
+    p.wait_for("boot", step="running")
+    open_terminal(live, 1, command="git config log.showSignature true; git checkout -q -b work; for i in 1 2 3; do echo $i >f$i; git add -A; git commit -qm \"commit $i\"; done; echo finished")
+    p.wait_screen(b"finished", 1)
+    live.turn("say x")
+    assert [(c["branch"], c["message"]) for c in p.events("GIT_COMMIT")] == [("work", f"commit {i}") for i in (1, 2, 3)]
+    assert p.events("DIFF_SUMMARY")[-1]["filesChanged"] == 3
+    live.turn("say y")
+    assert len(p.events("GIT_COMMIT")) == 3
+    open_terminal(live, 1, command="echo more >f4; echo really finished")
+    p.wait_screen(b"really finished", 1)
+    p.send("end-session")
+    assert live.end().status == 0 and p.events("DIFF_SUMMARY")[-1]["filesChanged"] == 4
 
 
 # --- without ACP ---

@@ -73,6 +73,8 @@ class Agent:
         elif word == "ask":
             got = self.ask(json.loads(rest))
             self.words(f"<{got['outcome']} {got.get('optionId', '-')}>")
+        elif word == "ask-quiet":
+            self.ask(json.loads(rest))
         elif word == "ask-stop":  # OpenCode, Codex: a refusal ends the turn
             got = self.ask(json.loads(rest))
             if "reject" in json.dumps(got) or "abort" in json.dumps(got) or "cancel" in json.dumps(got):

@@ -25,7 +25,6 @@ class Peer:
         self.answers, self.pending = {}, set()
         self.ack, self.ack_terminals, self.accepting = True, True, True
         self.cut_after = None  # connections end after so many more messages
-        self.most_ahead = 0
         self.conn = None
         self.listener = socket.socket(socket.AF_UNIX)
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # its path may be too long for an address
@@ -104,7 +103,6 @@ class Peer:
             self.gaps.append((number, t["end"], offset))
         t["data"] += data
         t["end"] = offset + len(data)
-        self.most_ahead = max(self.most_ahead, t["end"] - max(t["acked"], offset if self.gaps else 0))
         if self.ack_terminals:
             self.ack_terminal(number)
 

@@ -101,12 +101,26 @@ struct mu_fleet_look {
     struct mu_fleet *fleet;
     struct mu_loop *loop;
     struct mu_id id;
+    mu_bytes worker;     /* name of one, or empty */
+    struct mu_id uid;    /* out: its id; empty: it has none */
     enum mu_waits waits; /* out */
     bool unreachable;    /* out: the worker that holds it lost its connection */
     void (*done)(struct mu_fleet_look *op);
     void *ctx;
 };
 void mu_fleet_look(struct mu_fleet *f, struct mu_fleet_look *op);
+/* A worker by its name or by "rnr_" and its id. Any loop; done() on op->loop. */
+struct mu_fleet_find {
+    struct mu_post post;
+    struct mu_fleet *fleet;
+    struct mu_loop *loop;
+    mu_bytes given;
+    bool found;                        /* out; then: */
+    char name[MU_WORKER_NAME_MAX + 1]; /* out */
+    void (*done)(struct mu_fleet_find *op);
+    void *ctx;
+};
+void mu_fleet_find(struct mu_fleet *f, struct mu_fleet_find *op);
 
 /* --- peers --- */
 enum mu_order_kind {

@@ -215,6 +215,8 @@ void mu_fleet_unpark(struct mu_fleet *f);
 
 /* unfit.c: tasks that need what no worker here can do */
 bool mu_worker_can(const struct mu_worker *w, int64_t needs);
+/* What the worker that comes nearest lacks; 0 = somebody can take it, -1: nobody is there. */
+int64_t mu_task_lacks(const struct mu_task *t);
 /* Tells the people who wait for it, or takes that back: after anything that may have changed it. */
 void mu_task_tell_unfit(struct mu_task *t);
 /* The task goes: what is under way for it ends by itself. */

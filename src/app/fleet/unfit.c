@@ -15,8 +15,7 @@ bool mu_worker_can(const struct mu_worker *w, int64_t needs)
     return (needs & ~w->offers) == 0;
 }
 
-/* The worker that comes nearest, by what it lacks; 0 = somebody can. -1: nobody is there. */
-static int64_t lacking(const struct mu_task *t)
+int64_t mu_task_lacks(const struct mu_task *t)
 {
     struct mu_fleet *f = t->f;
     int64_t least = -1;
@@ -96,7 +95,7 @@ void mu_task_tell_unfit(struct mu_task *t)
     if (t->needs == 0 || t->note || t->f->closed) {
         return;
     }
-    int64_t lacks = lacking(t);
+    int64_t lacks = mu_task_lacks(t);
     if (lacks > 0 ? t->said != MU_UNFIT_SAID : lacks == 0 && t->said == MU_UNFIT_SAID) {
         tell(t, lacks);
     }
@@ -108,46 +107,4 @@ void mu_task_note_forget(struct mu_task *t)
         t->note->t = NULL;
         t->note = NULL;
     }
-}
-
-/* --- for whoever asks --- */
-
-static enum mu_waits why_waiting(const struct mu_task *t)
-{
-    if (t->pin && !t->pin->ready) {
-        return MU_WAITS_PINNED;
-    }
-    int64_t lacks = lacking(t);
-    return lacks < 0                   ? MU_WAITS_WORKER
-           : lacks & MU_NEED_HARNESSES ? MU_WAITS_HARNESS
-           : lacks                     ? MU_WAITS_FEATURE
-                                       : MU_WAITS_CAPACITY;
-}
-
-static void answer(struct mu_post *post)
-{
-    struct mu_fleet_look *op = MU_CONTAINER(post, struct mu_fleet_look, post);
-    op->done(op);
-}
-
-static void look(struct mu_post *post)
-{
-    struct mu_fleet_look *op = MU_CONTAINER(post, struct mu_fleet_look, post);
-    const struct mu_task *t = mu_map_get(&op->fleet->tasks, mu_id_bytes(&op->id));
-    op->waits = MU_WAITS_NOT;
-    op->unreachable = false;
-    if (t && !t->work && t->state <= MU_ST_CLAIMED) {
-        op->waits = why_waiting(t);
-    } else if (t && t->work) {
-        op->unreachable = !t->work->w || !t->work->w->attached;
-    }
-    op->post.fn = answer;
-    mu_loop_post(op->loop, &op->post);
-}
-
-void mu_fleet_look(struct mu_fleet *f, struct mu_fleet_look *op)
-{
-    op->fleet = f;
-    op->post.fn = look;
-    mu_loop_post(f->opts.core, &op->post);
 }

@@ -285,8 +285,10 @@ int mu_identity_store_org(struct mu_tx *tx, const struct mu_principal *p, int64_
         return 0;
     }
     mu_bytes org = mu_str(p->org_id);
-    return MU_TX_SEND(tx, &insert, -1, MU_VT(org), MU_VI(MU_ORG_TOKEN), MU_VT(org),
-                      MU_VT(mu_str(p->token_hash)), MU_VI(now_ms));
+    /* one that the administrator names has no token; keys are issued for it by that name */
+    bool token = p->token_hash[0];
+    return MU_TX_SEND(tx, &insert, -1, MU_VT(org), MU_VI(token ? MU_ORG_TOKEN : MU_ORG_ISSUED),
+                      MU_VT(org), token ? MU_VT(mu_str(p->token_hash)) : MU_VNULL, MU_VI(now_ms));
 }
 
 void mu_identity_org_stored(const struct mu_principal *p)

@@ -134,10 +134,10 @@ struct mu_key_op {
     mu_bytes name, tenant;
     enum mu_role role; /* 0 = operator */
     int64_t expires_ms;
-    struct mu_id id;        /* create: out; revoke: in */
-    char token[3 + 64 + 1]; /* out: "sk_" + 64 hex */
-    struct mu_id org;       /* out */
-    struct mu_id new_org;   /* the org's id if it has to be made */
+    struct mu_id id;          /* create: out; revoke: in */
+    char token[3 + 64 + 1];   /* out: "sk_" + 64 hex */
+    char org[MU_ORG_LEN + 1]; /* out */
+    struct mu_id new_org;     /* the org's id if it has to be made */
     struct mu_key_entry *entry;
     void (*done)(struct mu_key_op *op, int result);
     void *ctx;

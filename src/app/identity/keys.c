@@ -124,25 +124,24 @@ void mu_key_used(struct mu_identity *id, struct mu_key_entry *e, int64_t now_ms)
 
 /* --- create --- */
 
-static int take_id(void *arg, struct mu_row *row)
+static int take_org(void *arg, struct mu_row *row)
 {
-    struct mu_id *id = arg;
-    copy_text(id->text, sizeof id->text, mu_row_bytes(row, 0));
+    copy_text(arg, MU_ORG_LEN + 1, mu_row_bytes(row, 0));
     return 0;
 }
 
 static int create_run(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_key_op *op = MU_CONTAINER(u, struct mu_key_op, unit);
-    op->org = op->new_org;
+    copy_text(op->org, sizeof op->org, mu_id_bytes(&op->new_org));
     int r = MU_TX_RUN(tx, &live_named, NULL, NULL, MU_VI(MU_CRED_KEY), MU_VT(op->name),
                       MU_VI(op->now_ms));
     if (r != 0) {
         return r < 0 ? r : MU_E_EXISTS;
     }
-    r = MU_TX_RUN(tx, &org_named, take_id, &op->org, MU_VI(MU_ORG_ISSUED), MU_VT(op->tenant));
+    r = MU_TX_RUN(tx, &org_named, take_org, op->org, MU_VI(MU_ORG_ISSUED), MU_VT(op->tenant));
     if (r == 0) {
-        r = MU_TX_SEND(tx, &insert_org, 1, MU_VT(mu_id_bytes(&op->org)), MU_VI(MU_ORG_ISSUED),
+        r = MU_TX_SEND(tx, &insert_org, 1, MU_VT(mu_str(op->org)), MU_VI(MU_ORG_ISSUED),
                        MU_VT(op->tenant), MU_VI(op->now_ms));
     }
     if (r < 0) {
@@ -150,7 +149,7 @@ static int create_run(struct mu_unit *u, struct mu_tx *tx)
     }
     r = MU_TX_SEND(tx, &insert_key, 1, MU_VT(mu_id_bytes(&op->id)), MU_VI(MU_CRED_KEY),
                    MU_VT(mu_str(op->hash)), MU_VT(mu_bytes_head(mu_str(op->token), PREFIX_LEN)),
-                   MU_VT(op->name), MU_VT(mu_id_bytes(&op->org)), MU_VI(op->now_ms),
+                   MU_VT(op->name), MU_VT(mu_str(op->org)), MU_VI(op->now_ms),
                    MU_VIOPT(op->expires_ms), MU_VI(op->role));
     return MU_MIN(r, 0);
 }
@@ -173,7 +172,7 @@ static void create_done(struct mu_unit *u, int result)
         explicit_bzero(op->token, sizeof op->token);
     } else {
         pthread_rwlock_wrlock(&op->identity->lock);
-        copy_text(e->org_id, sizeof e->org_id, mu_id_bytes(&op->org));
+        copy_text(e->org_id, sizeof e->org_id, mu_str(op->org));
         e->role = op->role;
         e->live = true;
         pthread_rwlock_unlock(&op->identity->lock);

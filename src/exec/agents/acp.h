@@ -38,7 +38,7 @@ struct mu_acp_tool {
     bool args_cut, result_cut;
     char *paths[MU_ACP_PATHS];
     size_t n_paths;
-    uint64_t touched;
+    uint64_t born, touched; /* counted over all messages about tools */
 };
 
 /* A permission that is waited for. */

@@ -56,6 +56,7 @@ static struct mu_acp_tool *row(struct mu_acp *a, const char *id)
     if (t) {
         snprintf(t->id, sizeof t->id, "%s", id);
         snprintf(t->kind, sizeof t->kind, "other");
+        t->born = a->touches + 1;
         mu_buf_init(&t->args, MU_ACP_TEXT_MAX);
         mu_buf_init(&t->result, MU_ACP_TEXT_MAX);
         a->tools[a->n_tools++] = t;

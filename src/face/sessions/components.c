@@ -35,6 +35,7 @@ const char *const mu_sess_components[] = {
         "{\"type\":\"object\",\"required\":[\"type\",\"timestamp\",\"summary\"],\"properties\":{"
         "\"type\":" STR ",\"timestamp\":" TIME ",\"summary\":" STR
         "}}") ",\"pendingApprovals\":" LIST(REF("Approval")) ",\"runnerId\":" STR
+                                                             ",\"runnerName\":" STR
                                                              ",\"runnerUnreachable\":" BOOL
                                                              ",\"queueReason\":" STR
                                                              ",\"endReason\":" STR

@@ -24,7 +24,8 @@ struct creating {
     struct mu_session_create op;
     struct mu_principal who; /* the caller's, or (administrator) that of another org */
     struct mu_env_read env;
-    struct mu_buf snapshot; /* of the environment that options.environmentId names */
+    struct mu_fleet_find find; /* the runner that options.runnerId names */
+    struct mu_buf snapshot;    /* of the environment that options.environmentId names */
     struct mu_first_turn turn;
     yyjson_val *body, *repo, *options;
     struct mu_sealed_var vars[ENV_MAX];
@@ -97,6 +98,7 @@ static void check_options(struct mu_call *c, yyjson_val *body, yyjson_val *o)
         mu_call_issue(c, "required", "task", "task is required in the mode task");
     }
     check_env(c, mu_json_get(o, "env"));
+    mu_sess_check_workspace(c, o);
 }
 
 void mu_sess_check_create(struct mu_call *c)
@@ -217,94 +219,6 @@ static int build_spec(struct creating *cr)
     int r = b.failed;
     mu_buf_fini(&b);
     return r < 0 ? r : cr->op.spec.ptr ? 0 : -ENOMEM;
-}
-
-/* The line of OZ_ENV_REPOS: git+ssh is ssh, and what to check out stands behind a "#". */
-static mu_bytes repo_line(struct creating *cr)
-{
-    mu_bytes url = mu_json_get_bytes(cr->repo, "url");
-    static const char *const refs[] = {"commit", "tag", "branch"};
-    mu_bytes ref = MU_B_NONE;
-    for (size_t i = 0; i < MU_ARRAY_LEN(refs) && !ref.len; i++) {
-        ref = mu_json_get_bytes(cr->repo, refs[i]);
-    }
-    if (url.len > 4 && mu_bytes_eq_nocase(mu_bytes_head(url, 4), MU_B("git+"))) {
-        url = mu_bytes_from(url, 4);
-    }
-    return mu_arena_printf(mu_call_arena(cr->c), "%.*s%s%.*s", MU_ARGS(url), ref.len ? "#" : "",
-                           MU_ARGS(ref));
-}
-
-/* The environment's snapshot with the session's repository in front of its own. */
-static void add_snapshot(struct mu_json_w *w, yyjson_val *env, mu_bytes line)
-{
-    static const char *const kept[] = {"environment_id", "version", "name"};
-    yyjson_val *spec = mu_json_get(env, "spec"), *item, *key;
-    size_t i, n;
-    mu_jw_obj(w);
-    for (size_t k = 0; k < MU_ARRAY_LEN(kept); k++) {
-        add_member(w, kept[k], mu_json_get(env, kept[k]));
-    }
-    mu_jw_kstr(w, "docker_image",
-               mu_json_get_bytes(env, "docker_image").ptr ? mu_json_get_bytes(env, "docker_image")
-                                                          : MU_B(""));
-    mu_jw_key(w, "spec");
-    mu_jw_obj(w);
-    mu_jw_key(w, "repos");
-    mu_jw_arr(w);
-    mu_jw_str(w, line);
-    yyjson_arr_foreach(mu_json_get(spec, "repos"), i, n, item)
-    {
-        if (!mu_bytes_eq(mu_json_bytes(item), line)) {
-            mu_jw_str(w, mu_json_bytes(item));
-        }
-    }
-    mu_jw_arr_end(w);
-    if (spec) {
-        yyjson_obj_foreach(spec, i, n, key, item)
-        {
-            if (!mu_bytes_is(mu_json_bytes(key), "repos")) {
-                mu_jw_str(w, mu_json_bytes(key));
-                mu_buf_add_char(w->buf, ':');
-                mu_json_add(w->buf, item);
-                w->comma = true;
-            }
-        }
-    } else {
-        mu_jw_kraw(w, "setup_commands", MU_B("[]"));
-    }
-    mu_jw_obj_end(w);
-    mu_jw_key(w, "env_var_names");
-    if (mu_json_get(env, "env_var_names")) {
-        mu_json_add(w->buf, mu_json_get(env, "env_var_names"));
-        w->comma = true;
-    } else {
-        mu_jw_raw(w, MU_B("[]"));
-    }
-    mu_jw_obj_end(w);
-}
-
-static int build_snapshot(struct creating *cr)
-{
-    static const struct mu_json_limits limits = {.max_bytes = SNAPSHOT_MAX, .max_depth = 64};
-    struct mu_arena *a = mu_call_arena(cr->c);
-    yyjson_val *env = NULL;
-    mu_bytes line = repo_line(cr), read = mu_buf_bytes(&cr->snapshot);
-    int r = line.ptr ? 0 : -ENOMEM;
-    if (r == 0 && read.len) {
-        r = mu_json_read(a, read, &limits, &env, NULL);
-    }
-    if (r < 0) {
-        return r == -ENOMEM ? r : MU_E_CORRUPT;
-    }
-    struct mu_buf b;
-    mu_buf_init(&b, SNAPSHOT_MAX);
-    struct mu_json_w w = mu_json_w(&b);
-    add_snapshot(&w, env, line);
-    cr->op.env_snapshot = b.failed ? MU_B_NONE : mu_arena_dup(a, mu_buf_bytes(&b));
-    r = b.failed;
-    mu_buf_fini(&b);
-    return r < 0 ? r : cr->op.env_snapshot.ptr ? 0 : -ENOMEM;
 }
 
 /* Never stored in clear, and in no spec. */
@@ -430,8 +344,6 @@ static int fill(struct creating *cr)
     op->limit_ms = mu_json_get_i64(o, "timeoutMinutes", f->default_timeout_min) * MINUTE_MS;
     op->queue_ms = f->max_queue_min * MINUTE_MS;
     op->org_limit = f->max_sessions_per_org;
-    mu_bytes pin = mu_json_get_bytes(o, "runnerId");
-    op->pin_worker_id = pin.len ? pin : MU_B_NONE;
     op->done = created;
     op->ctx = cr;
     if (cr->interactive && cr->task.len) {
@@ -446,7 +358,10 @@ static int fill(struct creating *cr)
         r = seal_vars(cr);
     }
     if (r == 0) {
-        r = build_snapshot(cr);
+        const struct mu_sess_workspace workspace = {.repo = cr->repo,
+                                                    .policy = mu_json_get(o, "policy"),
+                                                    .environment = mu_buf_bytes(&cr->snapshot)};
+        r = mu_sess_snapshot(mu_call_arena(c), &workspace, &op->env_snapshot);
     }
     if (r == 0) {
         r = build_spec(cr);
@@ -454,7 +369,7 @@ static int fill(struct creating *cr)
     if (r == 0) {
         r = mu_needs_of(op->harness, op->env_snapshot, &op->needs);
     }
-    op->needs |= MU_NEED_LIVE;
+    op->needs |= MU_NEED_LIVE | mu_sess_feature_needs(mu_json_get(o, "features"));
     return r;
 }
 
@@ -516,6 +431,33 @@ static void with_environment(struct creating *cr)
     if (r < 0) {
         environment_read(&cr->env, r);
     }
+}
+
+/* --- the runner --- */
+
+static void runner_found(struct mu_fleet_find *op)
+{
+    struct creating *cr = op->ctx;
+    if (!op->found && mu_bytes_starts(op->given, MU_B("rnr_"))) {
+        mu_call_error(cr->c, 404, "RUNNER_NOT_FOUND", NULL,
+                      "There is no runner of the id options.runnerId");
+        return;
+    }
+    cr->op.pin_worker_id = op->found ? mu_str(op->name) : op->given; /* one that may come */
+    with_environment(cr);
+}
+
+static void with_runner(struct creating *cr)
+{
+    mu_bytes given = mu_json_get_bytes(cr->options, "runnerId");
+    cr->op.pin_worker_id = MU_B_NONE;
+    if (!given.len) {
+        with_environment(cr);
+        return;
+    }
+    cr->find = (struct mu_fleet_find){
+        .loop = mu_call_loop(cr->c), .given = given, .done = runner_found, .ctx = cr};
+    mu_fleet_find(mu_sess_oz(cr->c)->fleet, &cr->find);
 }
 
 /* --- the request --- */
@@ -605,5 +547,5 @@ void mu_sess_create(struct mu_call *c)
     }
     mu_bytes mode = mu_json_get_bytes(cr->options, "mode");
     cr->interactive = mu_bytes_is(mode, "interactive") || (!mode.len && cr->task.len == 0);
-    with_environment(cr);
+    with_runner(cr);
 }

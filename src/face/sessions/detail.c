@@ -46,6 +46,14 @@ static void add_look(struct mu_json_w *w, const struct mu_sess_reading *rd)
         [MU_WAITS_CAPACITY] = "at_capacity",
         [MU_WAITS_PINNED] = "pinned_runner_offline",
     };
+    if (rd->look.worker.len && rd->look.uid.text[0]) {
+        mu_sess_prefixed(w, "runnerId", "rnr_", mu_id_bytes(&rd->look.uid));
+    } else if (rd->look.worker.len) {
+        mu_jw_kstr(w, "runnerId", rd->look.worker);
+    }
+    if (rd->look.worker.len) {
+        mu_jw_kstr(w, "runnerName", rd->look.worker);
+    }
     if (rd->look.waits != MU_WAITS_NOT) {
         mu_jw_kcstr(w, "queueReason", reasons[rd->look.waits]);
     }
@@ -85,8 +93,8 @@ static void looked(struct mu_fleet_look *op)
 static void look(struct mu_sess_reading *rd)
 {
     struct mu_oz *oz = mu_sess_oz(rd->c);
-    bool waits = rd->state <= MU_ST_CLAIMED, runs = !waits && rd->state < MU_ST_STOPPING;
-    if (rd->route != MU_ROUTE_WORKER || !(waits || runs) || rd->state_word) {
+    bool waits = rd->state <= MU_ST_CLAIMED;
+    if (rd->route != MU_ROUTE_WORKER || rd->state_word || !(waits || rd->look.worker.len)) {
         assemble(rd);
         return;
     }
@@ -163,6 +171,13 @@ static int take_row(void *arg, const struct mu_session_view *v)
 {
     struct mu_sess_reading *rd = arg;
     int64_t now_ms = mu_env_wall_ms(mu_sess_oz(rd->c)->env);
+    bool taken = v->outcome != MU_OUT_LIVE || v->state >= MU_ST_CLAIMED;
+    if (taken && v->worker_id.len) {
+        rd->look.worker = mu_arena_dup(mu_call_arena(rd->c), v->worker_id);
+        if (!rd->look.worker.ptr) {
+            return -ENOMEM;
+        }
+    }
     rd->state = v->state;
     rd->route = v->route;
     rd->last_seq = v->last_event_seq;

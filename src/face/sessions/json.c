@@ -294,8 +294,6 @@ void mu_sess_detail(struct mu_json_w *w, const struct mu_session_view *v, int64_
     spec_read(&spec, w, v);
     add_repo(w, spec.repo);
     add_usage(w, v);
-    add_text(w, "runnerId",
-             v->outcome == MU_OUT_LIVE && v->state < MU_ST_CLAIMED ? MU_B_NONE : v->worker_id);
     add_text(w, "providerVersion", mu_json_get_bytes(spec.live, "providerVersion"));
     add_text(w, "model", v->model);
     add_text(w, "parentSessionId", v->parent_id);

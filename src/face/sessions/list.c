@@ -14,6 +14,7 @@ struct listing {
     struct mu_sess_paging paging;
     struct mu_json_w w;
     struct mu_id cursor;
+    struct mu_fleet_find find; /* the runner that runnerId names */
     char org[129];
     int64_t now_ms;
 };
@@ -153,7 +154,6 @@ static int take_filters(struct listing *l)
     v = mu_call_query(c, "providerId", 0);
     const char *harness = v.ptr ? mu_sess_harness(v) : NULL;
     l->op.harness = v.ptr ? mu_str(harness ? harness : "none") : MU_B_NONE;
-    l->op.worker_id = mu_call_query(c, "runnerId", 0);
     l->op.name = mu_call_query(c, "repoUrl", 0); /* what sessions of this API are named by */
     l->op.created_after = time_of(c, "createdAfter");
     l->op.created_before = time_of(c, "createdBefore");
@@ -192,6 +192,29 @@ static bool take_place(struct listing *l)
     return true;
 }
 
+static void start(struct listing *l)
+{
+    l->w = mu_call_data(l->c);
+    mu_jw_obj(&l->w);
+    mu_jw_key(&l->w, "items");
+    mu_jw_arr(&l->w);
+    l->op.each = add_row;
+    l->op.arg = l;
+    l->op.done = listed;
+    l->op.ctx = l;
+    int r = mu_session_list(mu_sess_oz(l->c)->sessions, &l->op);
+    if (r < 0) {
+        mu_call_fail(l->c, r);
+    }
+}
+
+static void runner_found(struct mu_fleet_find *op)
+{
+    struct listing *l = op->ctx;
+    l->op.worker_id = op->found ? mu_str(op->name) : op->given;
+    start(l);
+}
+
 void mu_sess_list(struct mu_call *c)
 {
     const struct mu_principal *p = mu_call_principal(c);
@@ -218,16 +241,13 @@ void mu_sess_list(struct mu_call *c)
         mu_call_fail(c, r);
         return;
     }
-    l->w = mu_call_data(c);
-    mu_jw_obj(&l->w);
-    mu_jw_key(&l->w, "items");
-    mu_jw_arr(&l->w);
-    l->op.each = add_row;
-    l->op.arg = l;
-    l->op.done = listed;
-    l->op.ctx = l;
-    r = mu_session_list(mu_sess_oz(c)->sessions, &l->op);
-    if (r < 0) {
-        mu_call_fail(c, r);
+    l->find = (struct mu_fleet_find){.loop = mu_call_loop(c),
+                                     .given = mu_call_query(c, "runnerId", 0),
+                                     .done = runner_found,
+                                     .ctx = l};
+    if (l->find.given.ptr) {
+        mu_fleet_find(mu_sess_oz(c)->fleet, &l->find);
+    } else {
+        start(l);
     }
 }

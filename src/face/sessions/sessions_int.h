@@ -83,6 +83,17 @@ void mu_sess_answer_detail(struct mu_call *c, const struct mu_id *id, int status
 extern const struct mu_schema mu_sess_create_body[];
 void mu_sess_check_create(struct mu_call *c);
 void mu_sess_create(struct mu_call *c);
+/* --- snapshot.c --- */
+struct mu_sess_workspace {
+    yyjson_val *repo, *policy; /* of the request; policy may be NULL */
+    mu_bytes environment;      /* mu_environment_snapshot(), or empty */
+};
+/* What the session keeps of it (its env_snapshot), in the arena. -ENOMEM, MU_E_CORRUPT. */
+MU_MUST_USE int mu_sess_snapshot(struct mu_arena *a, const struct mu_sess_workspace *x,
+                                 mu_bytes *ret);
+/* Notes features that nothing is placed by, and hosts that are none. */
+void mu_sess_check_workspace(struct mu_call *c, yyjson_val *options);
+int64_t mu_sess_feature_needs(yyjson_val *features);
 /* --- list.c --- */
 extern const struct mu_schema mu_sess_list_query[];
 void mu_sess_check_list(struct mu_call *c);

@@ -38,6 +38,16 @@ def test_another_org_is_forbidden_and_the_administrators(village, boss):
     assert issues(boss.post(orgId="o" * 40)) == {"orgId": "too_big"}
 
 
+def test_an_org_that_the_administrator_names_gets_keys_by_that_name(oz, boss):
+    for org in ("team-of-one", "team-of-two"):
+        session = boss.create(orgId=org)["sessionId"]
+        key = boss("POST", "/keys", json={"name": f"key of {org}", "tenant": org}).json()["key"]
+        with oz.client(key) as client:
+            theirs = Village(client)
+            assert theirs.org == org and theirs.list()["items"][0]["sessionId"] == session
+            assert theirs.create()["orgId"] == org
+
+
 @pytest.mark.parametrize("provider, shown", [("codex", "codex"), ("claude_code", "claude_code"), ("gemini_cli", "gemini_cli"),
                                              ("opencode", "opencode"), ("shell", "shell"), ("custom", "custom")])
 def test_providers(village, provider, shown):
@@ -152,6 +162,17 @@ def test_an_environment_of_ones_own(village, tenant, stranger, other):
     theirs = other.environment()["id"]
     for wrong in (theirs, "env_x", "debian:12"):
         assert set(issues(village.post(options={"environmentId": wrong}))) == {"options.environmentId"}
+
+
+def test_the_policy_reaches_the_sandbox(village, tenant):
+    env = tenant.environment(sandbox={"limits": {"memory_mb": 512}, "network": {"allow": ["a.example:443"]}})["id"]
+    policy = {"memoryMb": 1024, "maxProcesses": 64, "egressAllowlist": ["b.example", "c.example:8443"], "requiresApprovalFor": ["merge"]}
+    assert village.create(options={"environmentId": env, "policy": policy})["state"] == "CREATED"
+    assert village.create(options={"features": ["network:proxy", "limits"]})["state"] == "CREATED"
+    assert issues(village.post(options={"policy": {"egressAllowlist": ["UPPER.example", "10.0.0.1:1", "ok.example"]},
+                                        "features": ["limits", "gpu"]})) == {
+        "options.policy.egressAllowlist[0]": "invalid_format", "options.policy.egressAllowlist[1]": "invalid_format",
+        "options.features[1]": "invalid_enum"}
 
 
 def test_permissions_are_skipped_only_where_the_operator_lets(village, boss, make_server):

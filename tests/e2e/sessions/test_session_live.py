@@ -81,7 +81,11 @@ def test_a_task_from_its_creation_to_its_end(village, repository, tenant):
                              options={"env": {"GREETING": "a secret no more"}})["sessionId"]
     ended = until(village, session, "COMPLETED")
     assert ended["endReason"] == "finished" and ended["exitCode"] == 0 and ended["attempt"] == 1
-    assert ended["runnerId"].startswith("embedded-") and ended["runStartedAt"] >= ended["startedAt"]
+    assert ended["runnerName"].startswith("embedded-") and ended["runnerId"].startswith("rnr_")
+    for runner in (ended["runnerId"], ended["runnerName"]):
+        assert village.list(runnerId=runner)["items"][0]["sessionId"] == session
+    assert village.list(runnerId="somebody")["items"] == []
+    assert ended["runStartedAt"] >= ended["startedAt"]
     types = [e["type"] for e in village.events(session)["events"]]
     for expected in ("SESSION_CREATED", "SESSION_STARTED", "WORKSPACE_READY", "DIFF_SUMMARY"):
         assert expected in types
@@ -241,5 +245,6 @@ def test_a_second_stop_without_grace_ends_it_at_once(village, repository):
 def test_it_waits_for_what_nobody_offers(village, repository):
     session = village.create(providerId="shell", repo=repository, task="true", options={"runnerId": "not-here"})["sessionId"]
     assert village.get(session)["queueReason"] == "pinned_runner_offline"
+    refused(village.post(options={"runnerId": "rnr_00000000-0000-4000-8000-000000000000"}), 404, "RUNNER_NOT_FOUND")
     assert issues(village.post(options={"runnerId": " "})) == {"options.runnerId": "too_small"}
     assert village.stop(session).status_code == 200

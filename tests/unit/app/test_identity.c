@@ -335,13 +335,13 @@ static void an_issued_key_acts_for_its_org(void **state)
     struct mu_key_op b = create(&w, "laptop", "acme", 0, 0);
     struct mu_key_op c = create(&w, "else", "other", 0, 0);
     assert_int_equal(strlen(a.token), 67);
-    assert_string_equal(a.org.text, b.org.text);
-    assert_string_not_equal(a.org.text, c.org.text);
+    assert_string_equal(a.org, b.org);
+    assert_string_not_equal(a.org, c.org);
     assert_int_equal(mu_identity_resolve(w.identity, mu_str(a.token), &p), 0);
     assert_int_equal(mu_identity_resolve(w.identity, mu_str(b.token), &q), 0);
     assert_false(p.admin);
-    assert_string_equal(p.org_id, a.org.text);
-    assert_string_equal(p.uid, a.org.text);
+    assert_string_equal(p.org_id, a.org);
+    assert_string_equal(p.uid, a.org);
     assert_string_equal(p.token_hash, "");
     assert_ptr_equal(p.tenant, q.tenant);
     assert_true(p.tenant->stored);
@@ -386,7 +386,7 @@ static void keys_come_back_after_a_restart_and_are_listed(void **state)
     mu_identity_free(w.identity);
     open_identity(&w);
     assert_int_equal(mu_identity_resolve(w.identity, mu_str(a.token), &p), 0);
-    assert_string_equal(p.org_id, a.org.text);
+    assert_string_equal(p.org_id, a.org);
     assert_int_equal(mu_identity_resolve(w.identity, mu_str(b.token), &p), MU_E_UNAUTHORIZED);
 
     struct mu_writer *writer = w.writer; /* its end commits the time of use */

@@ -168,6 +168,23 @@ static void a_row_of_another_implementation_opens(void **state MU_UNUSED)
     mu_vault_free(v);
 }
 
+static void a_tag_is_that_of_one_root_purpose_and_text(void **state MU_UNUSED)
+{
+    struct mu_vault *a = vault(ROOT_A, MU_B_NONE), *b = vault(ROOT_B, MU_B_NONE);
+    struct mu_digest one, again, others[3];
+    assert_int_equal(mu_vault_tag(a, "cursor", MU_B("text"), &one), 0);
+    assert_int_equal(mu_vault_tag(a, "cursor", MU_B("text"), &again), 0);
+    assert_memory_equal(&one, &again, sizeof one);
+    assert_int_equal(mu_vault_tag(b, "cursor", MU_B("text"), &others[0]), 0);
+    assert_int_equal(mu_vault_tag(a, "other", MU_B("text"), &others[1]), 0);
+    assert_int_equal(mu_vault_tag(a, "cursor", MU_B("texts"), &others[2]), 0);
+    for (size_t i = 0; i < MU_ARRAY_LEN(others); i++) {
+        assert_memory_not_equal(&one, &others[i], sizeof one);
+    }
+    mu_vault_free(a);
+    mu_vault_free(b);
+}
+
 static void short_roots_are_refused(void **state MU_UNUSED)
 {
     struct mu_vault *v = NULL;
@@ -224,6 +241,7 @@ int main(void)
         cmocka_unit_test(every_changed_or_missing_byte_is_found),
         cmocka_unit_test(a_previous_root_is_read_but_never_written),
         cmocka_unit_test(a_row_of_another_implementation_opens),
+        cmocka_unit_test(a_tag_is_that_of_one_root_purpose_and_text),
         cmocka_unit_test(short_roots_are_refused),
         cmocka_unit_test(a_buffer_that_is_too_small_is_left_as_it_was),
         cmocka_unit_test(every_failing_allocation_is_survived),

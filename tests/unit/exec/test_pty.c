@@ -81,7 +81,7 @@ static void ctrl_c_reaches_it(void **state)
     (void)state;
     char seen[4096] = "";
     int fd = -1;
-    pid_t pid = start("echo ready; sleep 100", -1, &fd);
+    pid_t pid = start("trap 'exit 130' INT; echo ready; while :; do sleep 0.05; done", -1, &fd);
     assert_true(pid > 0);
     expect(fd, seen, sizeof seen, "ready");
     assert_int_equal(write(fd, "\x03", 1), 1);

@@ -1,0 +1,91 @@
+/* What only the fleet's memory knows, for whoever asks: read on the core loop, told on the asker's.
+ */
+#include <stdio.h>
+
+#include "app/fleet/fleet_int.h"
+
+static enum mu_waits why_waiting(const struct mu_task *t)
+{
+    if (t->pin && !t->pin->ready) {
+        return MU_WAITS_PINNED;
+    }
+    int64_t lacks = mu_task_lacks(t);
+    return lacks < 0                   ? MU_WAITS_WORKER
+           : lacks & MU_NEED_HARNESSES ? MU_WAITS_HARNESS
+           : lacks                     ? MU_WAITS_FEATURE
+                                       : MU_WAITS_CAPACITY;
+}
+
+static void answer(struct mu_post *post)
+{
+    struct mu_fleet_look *op = MU_CONTAINER(post, struct mu_fleet_look, post);
+    op->done(op);
+}
+
+static void look(struct mu_post *post)
+{
+    struct mu_fleet_look *op = MU_CONTAINER(post, struct mu_fleet_look, post);
+    const struct mu_task *t = mu_map_get(&op->fleet->tasks, mu_id_bytes(&op->id));
+    const struct mu_worker *w = mu_map_get(&op->fleet->workers, op->worker);
+    op->waits = MU_WAITS_NOT;
+    op->unreachable = false;
+    op->uid = w ? w->uid : (struct mu_id){""};
+    if (t && !t->work && t->state <= MU_ST_CLAIMED) {
+        op->waits = why_waiting(t);
+    } else if (t && t->work) {
+        op->unreachable = !t->work->w || !t->work->w->attached;
+    }
+    op->post.fn = answer;
+    mu_loop_post(op->loop, &op->post);
+}
+
+void mu_fleet_look(struct mu_fleet *f, struct mu_fleet_look *op)
+{
+    op->fleet = f;
+    op->post.fn = look;
+    mu_loop_post(f->opts.core, &op->post);
+}
+
+/* --- a worker --- */
+
+static void found(struct mu_post *post)
+{
+    struct mu_fleet_find *op = MU_CONTAINER(post, struct mu_fleet_find, post);
+    op->done(op);
+}
+
+static const struct mu_worker *by_uid(const struct mu_fleet *f, const struct mu_id *uid)
+{
+    size_t at = 0;
+    struct mu_worker *w;
+    while ((w = mu_map_next(&f->workers, &at))) {
+        if (strcmp(w->uid.text, uid->text) == 0) {
+            return w;
+        }
+    }
+    return NULL;
+}
+
+static void find(struct mu_post *post)
+{
+    struct mu_fleet_find *op = MU_CONTAINER(post, struct mu_fleet_find, post);
+    struct mu_id uid;
+    const struct mu_worker *w = mu_map_get(&op->fleet->workers, op->given);
+    if (!w && mu_bytes_starts(op->given, MU_B("rnr_")) &&
+        mu_id_parse(op->given, "rnr_", &uid) == 0) {
+        w = by_uid(op->fleet, &uid);
+    }
+    op->found = w;
+    if (w) {
+        snprintf(op->name, sizeof op->name, "%s", w->name);
+    }
+    op->post.fn = found;
+    mu_loop_post(op->loop, &op->post);
+}
+
+void mu_fleet_find(struct mu_fleet *f, struct mu_fleet_find *op)
+{
+    op->fleet = f;
+    op->post.fn = find;
+    mu_loop_post(f->opts.core, &op->post);
+}
