@@ -99,6 +99,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "--list":
         print(";".join(f"{name}={path}" for name, (path, _) in BUGS.items()))
     elif sys.argv[1] == "--run":
-        sys.exit(run(sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 3000))
+        sys.exit(run(sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 6000))
     else:
         write(*sys.argv[1:4])

@@ -1,46 +1,14 @@
 /* Workers: of the native dialect as src/worker is, with a journal, leases and acknowledgements, and
  * of the vendored one, which knows nothing but the task. They take assignments, prepare, start and
  * run them, and say so; their program may be restarted, their machine may die. */
-#include "sim.h"
+#include "sim_worker_int.h"
 
 enum {
-    EXECS = 256,
     REDIAL_MS = 3000,
     MARGIN_MOST_MS = 2000, /* src/worker/lease.c */
     SEQ_JUMP = 1000,       /* src/worker/adopt.c */
-    BEAT_MS = 1500,
     PIECE = 90,
     DEAD_MS = 8000,
-};
-
-enum phase { X_PREPARING, X_STARTING, X_RUNNING, X_STOPPING, X_OVER, X_GONE };
-
-struct exec {
-    struct sim_worker *w;
-    struct mu_execution of;
-    char token[MU_RUN_TOKEN_LEN + 1];
-    enum phase phase;
-    bool sandbox; /* something executes */
-    bool muted, cancelled, held, failed, refused /* its runner was told that it is over */;
-    bool end, end_sent;
-    int told;
-    int64_t exit_code, seq, told_seq, acked_seq, end_seq, lease_ms, started_at, written, due;
-    int beats_left;
-    struct sim_runner *runner; /* of a live session */
-    bool frozen;
-    struct mu_reply reply;
-    bool replying;
-};
-
-struct sim_worker {
-    unsigned number;
-    char name[24], instance[40];
-    bool native, frail, alive, up /* said hello and was welcomed */, draining;
-    unsigned process;
-    int64_t capacity, offers, heard;
-    struct sim_link *link;
-    struct exec *execs[EXECS];
-    unsigned n_execs;
 };
 
 static struct sim_worker workers[SIM_WORKERS];
@@ -76,7 +44,7 @@ char sim_text_at(const struct mu_id *execution, int64_t offset)
     return offset % 41 == 40 ? '\n' : letters[(execution->text[offset % 36] + offset) % 26];
 }
 
-static char *text_of(const struct exec *x, int64_t from, int64_t to)
+char *sim_text_of(const struct exec *x, int64_t from, int64_t to)
 {
     char *text = sim_keep((size_t)(to - from) + 1);
     for (int64_t i = from; i < to; i++) {
@@ -152,7 +120,7 @@ static void send_end(struct exec *x)
                        .has_output = true,
                        .offset = -1};
     m.len = (size_t)x->written;
-    m.text = text_of(x, 0, x->written);
+    m.text = sim_text_of(x, 0, x->written);
     x->of.seq = x->end_seq;
     x->end_sent = true;
     say(x, &m);
@@ -200,7 +168,7 @@ static void write_some(struct exec *x)
     x->written += sim_between(1, PIECE);
     if (x->w->native && x->w->up && !x->muted) {
         struct sim_up m = {.kind = MU_REPORT_LOG, .offset = from};
-        m.text = text_of(x, from, x->written);
+        m.text = sim_text_of(x, from, x->written);
         m.len = (size_t)(x->written - from);
         x->of.seq = 0;
         say(x, &m);
@@ -316,63 +284,6 @@ static void watch_lease(void *arg)
     hang_up(x->w);
 }
 
-/* --- the runner in the sandbox speaks for itself --- */
-
-static void beat(void *arg);
-
-static void replied(struct mu_reply *reply)
-{
-    struct exec *x = reply->ctx;
-    x->replying = false;
-    x->refused = x->refused || reply->result == MU_E_STALE;
-}
-
-static void runner_says(struct exec *x, const struct mu_principal *p)
-{
-    struct mu_report *r;
-    bool side = x->phase == X_RUNNING && sim_chance(100);
-    if (mu_report_new(side ? MU_REPORT_ENDED : MU_REPORT_ALIVE, &r) < 0) {
-        sim_fail("simulator", "no memory");
-    }
-    r->session = p->run;
-    r->epoch = p->run_epoch;
-    if (side) {
-        r->has_exit_code = r->has_output = true;
-        mu_buf_add(&r->output, mu_bytes_of(text_of(x, 0, x->written), (size_t)x->written));
-        r->output_total = x->written;
-    }
-    x->reply = (struct mu_reply){.loop = sim.loops[1], .done = replied, .ctx = x};
-    x->replying = true;
-    r->reply = &x->reply;
-    mu_fleet_tell(sim.fleet, r);
-}
-
-static void beat(void *arg)
-{
-    struct exec *x = arg;
-    struct mu_principal p;
-    if (!x->sandbox && x->beats_left-- <= 0) { /* a few times more: a token may leak */
-        return;
-    }
-    if (sim.up && !x->replying && mu_identity_resolve(sim.identity, mu_str(x->token), &p) == 0) {
-        const struct sim_session *s = sim_session(&x->of.session, true);
-        if (strcmp(p.run.text, x->of.session.text) != 0 || p.run_epoch != x->of.epoch) {
-            sim_fail("G4", "a session token is good for another attempt");
-        }
-        int64_t over = s->epoch > x->of.epoch ? s->epoch_at : s->seen_ended;
-        if (over && sim.now - over > 3000 && sim_well_for() > 3000) {
-            sim_fail("G4", "the token of %s epoch %lld is good %lld ms after that was over",
-                     x->of.session.text, (long long)x->of.epoch, (long long)(sim.now - over));
-        }
-        if (x->sandbox && !x->refused) {
-            sim.here = sim.loops[1];
-            runner_says(x, &p);
-            sim.here = NULL;
-        }
-    }
-    sim_after(sim_between(BEAT_MS / 3, BEAT_MS), beat, x);
-}
-
 /* --- orders --- */
 
 static struct exec *find(struct sim_worker *w, const struct mu_id *session,
@@ -411,7 +322,7 @@ static void reject(struct sim_worker *w, const struct mu_execution *of)
 
 static void take(struct sim_worker *w, const struct sim_down *m)
 {
-    if (w->n_execs == EXECS) {
+    if (w->n_execs == SIM_EXECS) {
         reject(w, &m->of);
         return;
     }
@@ -429,7 +340,7 @@ static void take(struct sim_worker *w, const struct sim_down *m)
     tell_state(x, MU_ST_PREPARING);
     watch_lease(x);
     next_turn(x, sim_between(0, 1500));
-    sim_after(sim_between(0, 3 * BEAT_MS), beat, x);
+    sim_after(sim_between(0, 3 * SIM_BEAT_MS), sim_beat, x);
 }
 
 static void assigned(struct sim_worker *w, const struct sim_down *m)
@@ -636,8 +547,8 @@ void sim_worker_lost(struct sim_worker *w, struct sim_link *l)
 static void hello(struct sim_worker *w)
 {
     struct sim_up m = {.kind = MU_REPORT_HELLO, .offset = -1, .capacity = w->capacity};
-    m.running = sim_keep(EXECS * sizeof *m.running);
-    m.unacked = sim_keep(EXECS * sizeof *m.unacked);
+    m.running = sim_keep(SIM_EXECS * sizeof *m.running);
+    m.unacked = sim_keep(SIM_EXECS * sizeof *m.unacked);
     for (unsigned i = 0; i < w->n_execs; i++) {
         const struct exec *x = w->execs[i];
         if (x->phase < X_OVER && !x->muted) {
@@ -738,7 +649,7 @@ static void say_old(struct sim_worker *w)
                        .exit_code = SIM_OLD,
                        .has_output = true,
                        .offset = -1};
-    m.text = text_of(x, 0, 1);
+    m.text = sim_text_of(x, 0, 1);
     m.of.seq = 9;
     if (from == w) {
         m.of.execution = mu_id_random(&sim.env);
