@@ -14,6 +14,7 @@ enum {
     MU_FLEET_RETRY_MS = 500,    /* the database or memory was not there */
     MU_FLEET_OWED_MAX = 1024,
     MU_FLEET_BAD_CONNS = 4,
+    MU_FLEET_EARLY_STOPS = 64,
     MU_FLEET_WORKERS_MAX = 100000,
     MU_FLEET_PINS_MAX = 50000, /* as many leave no room for names that only runs know */
 };
@@ -178,6 +179,9 @@ struct mu_fleet {
     int64_t next_conn;
     size_t cached_bytes, n_connected, n_parked;
     int64_t unpark_ms;
+    /* stops of sessions that memory did not know: the last ones, in a ring */
+    struct mu_id early_stops[MU_FLEET_EARLY_STOPS];
+    unsigned n_early_stops;
     struct mu_store *store;   /* store.c */
     struct mu_leases *leases; /* lease.c */
     struct mu_skills {

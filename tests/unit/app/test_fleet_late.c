@@ -204,6 +204,30 @@ static void an_end_of_what_the_sweeper_ended_is_acknowledged(struct world *w)
     finis();
 }
 
+static void made_and_stopped(struct mu_session_create *op, int result)
+{
+    on_made(op, result);
+    mu_fleet_cancelled(fleet, mu_id_bytes(&op->id));
+}
+
+/* The stop of somebody who read of it first is heard before the result of its creation. */
+static void what_is_stopped_before_memory_knows_it_is_not_given_out(struct world *w)
+{
+    begin(w);
+    made = new_run(&w->alice);
+    made.route = MU_ROUTE_WORKER;
+    made.idem_key = MU_B("key");
+    made.unit.loop = w->loop;
+    made.done = made_and_stopped;
+    is_made = false;
+    assert_int_equal(mu_fleet_create(fleet, &made), 0);
+    until(was_made, NULL, "a session is made");
+    run_for(w, 20);
+    assert_int_equal(fleet->tasks.count, 0);
+    nothing(connected("w1"));
+    finis();
+}
+
 static void a_database_that_is_away_is_not_asked_in_circles(struct world *w)
 {
     begin(w);
@@ -304,6 +328,7 @@ IN_WORLD(only_what_is_stored_is_acknowledged)
 IN_WORLD(an_end_that_is_told_twice_is_acknowledged_when_it_is_stored)
 IN_WORLD(an_end_that_comes_too_late_is_acknowledged_when_that_is_stored)
 IN_WORLD(an_end_of_what_the_sweeper_ended_is_acknowledged)
+IN_WORLD(what_is_stopped_before_memory_knows_it_is_not_given_out)
 IN_WORLD(a_database_that_is_away_is_not_asked_in_circles)
 
 int main(void)
@@ -315,6 +340,7 @@ int main(void)
         ON_BOTH(an_end_that_is_told_twice_is_acknowledged_when_it_is_stored),
         ON_BOTH(an_end_that_comes_too_late_is_acknowledged_when_that_is_stored),
         ON(an_end_of_what_the_sweeper_ended_is_acknowledged, 0),
+        ON(what_is_stopped_before_memory_knows_it_is_not_given_out, 0),
         ON(a_database_that_is_away_is_not_asked_in_circles, 0),
         ON(a_slot_is_free_again_without_memory_too, 0),
         ON(names_that_only_runs_know_leave_room_for_workers, 0),
