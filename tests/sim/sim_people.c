@@ -5,7 +5,7 @@
 enum { KEYS = 6, CALLS = 128, PAUSE_MS = 2500 };
 
 struct call {
-    enum { CREATE, CANCEL, DELETE, GET, RESOLVE, ASK, PROMPT } what;
+    enum what { CREATE, CANCEL, DELETE, GET, RESOLVE, ASK, PROMPT } what;
     unsigned org, key; /* key: + 1, 0 = none */
     unsigned life;
     bool open;
@@ -31,7 +31,7 @@ static struct {
 static struct call *calls[CALLS];
 static unsigned n_calls;
 
-static struct call *new_call(int what, unsigned org)
+static struct call *new_call(enum what what, unsigned org)
 {
     struct call *c = sim_keep(sizeof *c);
     c->what = what;
