@@ -390,7 +390,9 @@ void sim_rows_end(void)
         {"live attempts", "", "SELECT count(*) FROM attempts WHERE ended_ms IS NULL", NULL},
         {"live sessions", "", "SELECT count(*) FROM sessions WHERE ended_ms IS NULL", NULL},
         {"logs without a session", "",
-         "SELECT count(*) FROM streams WHERE id NOT IN (SELECT id FROM sessions)", NULL},
+         "SELECT count(*) FROM streams WHERE id NOT LIKE '%:%' AND id NOT IN (SELECT id FROM "
+         "sessions)",
+         NULL},
         {"sessions without a result", "",
          "SELECT count(*) FROM sessions WHERE id NOT IN (SELECT session_id FROM session_results)",
          NULL},

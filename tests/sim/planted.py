@@ -33,10 +33,10 @@ BUGS = {
     "no-deadline": ("app/fleet/work.c", [
         ("k->deadline_ms = mu_fleet_now(f) + f->opts.run_max_ms;", "k->deadline_ms = mu_fleet_now(f) + 100 * f->opts.run_max_ms;")]),
     # what a worker held when it went is its own for ever
-    "endless-lease": ("app/fleet/work.c", [("    if (k->sent && !k->retry) {\n        mu_task_due(t, t->f->opts.grace_ms);\n    }\n", "")]),
+    "endless-lease": ("app/fleet/work.c", [("    if (k->sent && !k->retry) {\n        mu_task_due(t, patience(t));\n    }\n", "")]),
     # another worker gets it while the first may still begin
     "short-lease": ("app/fleet/work.c", [
-        ("    if (k->sent && !k->retry) {\n        mu_task_due(t, t->f->opts.grace_ms);\n    }\n",
+        ("    if (k->sent && !k->retry) {\n        mu_task_due(t, patience(t));\n    }\n",
          "    if (k->sent && !k->retry) {\n        mu_task_due(t, 0);\n    }\n")]),
     # an end is acknowledged while it is only in memory
     "early-ack": ("app/fleet/reports.c", [
@@ -46,7 +46,7 @@ BUGS = {
     # a transaction that failed is published all the same
     "early-word": ("db/batch.c", [("    w->committing = true;\n", "    w->committing = true;\n    if (w->opts.feed) {\n        mu_tx_publish(&w->tx);\n    }\n")]),
     # a database that is away is asked again at once, for ever
-    "circles": ("app/fleet/place.c", [("t->needs && !t->stubborn && somebody", "t->needs && somebody")]),
+    "circles": ("app/fleet/place.c", [("&& !t->stubborn && somebody", "&& somebody")]),
     # the sessions of others can be stopped
     "foreign": ("app/sessions/stop.c", [("(!admin && !mu_bytes_is(org_id, ret->org))", "(!admin && !org_id.len)")]),
     # the token of an attempt outlives it

@@ -38,6 +38,16 @@ bool mu_task_older(const struct mu_heap_node *x, const struct mu_heap_node *y)
                                         : strcmp(a->id.text, b->id.text) < 0;
 }
 
+/* By its id, or as the org calls its own; else it is the name of a shared one. */
+static struct mu_worker *named(struct mu_fleet *f, const struct mu_task *t)
+{
+    struct mu_id uid;
+    if (mu_id_parse(mu_str(t->pin_name), "rnr_", &uid) == 0) {
+        return mu_fleet_by_uid(f, &uid);
+    }
+    return f->n_owned ? mu_fleet_by_host(f, t->org_id, mu_str(t->pin_name)) : NULL;
+}
+
 static int pin_it(struct mu_task *t)
 {
     struct mu_fleet *f = t->f;
@@ -46,9 +56,13 @@ static int pin_it(struct mu_task *t)
         return 0;
     }
     /* anybody may name a worker that is not there: those that come must still find room */
-    int r = f->workers.count >= MU_FLEET_PINS_MAX && !mu_map_get(&f->workers, mu_str(t->pin_name))
+    int r = 0;
+    w = named(f, t);
+    if (!w) {
+        r = f->workers.count >= MU_FLEET_PINS_MAX && !mu_map_get(&f->workers, mu_str(t->pin_name))
                 ? MU_E_LIMIT
                 : mu_worker_get(f, mu_str(t->pin_name), &w);
+    }
     if (r == 0 && !w->pinned) {
         w->pinned = mu_alloc(sizeof *w->pinned);
         if (w->pinned) {
