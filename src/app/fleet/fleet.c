@@ -344,7 +344,9 @@ void mu_fleet_hurry(struct mu_fleet *f, mu_bytes session_id)
 void mu_fleet_cancelled(struct mu_fleet *f, mu_bytes session_id)
 {
     struct mu_task *t = mu_map_get(&f->tasks, session_id);
-    if (!t) {
+    if (!t) { /* the result of its creation may still be on the way */
+        (void)!mu_id_parse(session_id, NULL,
+                           &f->early_stops[f->n_early_stops++ % MU_FLEET_EARLY_STOPS]);
         return;
     }
     t->cancel = true;

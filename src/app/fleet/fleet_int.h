@@ -14,6 +14,7 @@ enum {
     MU_FLEET_RETRY_MS = 500,    /* the database or memory was not there */
     MU_FLEET_OWED_MAX = 1024,
     MU_FLEET_BAD_CONNS = 4,
+    MU_FLEET_EARLY_STOPS = 64,
     MU_FLEET_WORKERS_MAX = 100000,
     MU_FLEET_PINS_MAX = 50000, /* as many leave no room for names that only runs know */
 };
@@ -54,13 +55,14 @@ struct mu_task {
     int64_t needs;             /* of its worker (needs.h) */
     struct mu_task_note *note; /* under way (unfit.c) */
     enum { MU_UNFIT_NO, MU_UNFIT_SAID, MU_UNFIT_PERHAPS /* by an earlier process */ } said;
-    bool ahead;  /* memory ran ahead of the create's commit */
-    bool unborn; /* its result is not known yet */
-    bool born;   /* it was made */
-    bool mapped; /* in f->tasks */
-    bool doomed; /* it was not: the offer's answer is awaited */
-    bool dead;   /* gone, but for the create's result */
-    bool cancel; /* a stop was accepted */
+    bool stubborn; /* parked for the database or for memory: room at a worker does not help it */
+    bool ahead;    /* memory ran ahead of the create's commit */
+    bool unborn;   /* its result is not known yet */
+    bool born;     /* it was made */
+    bool mapped;   /* in f->tasks */
+    bool doomed;   /* it was not: the offer's answer is awaited */
+    bool dead;     /* gone, but for the create's result */
+    bool cancel;   /* a stop was accepted */
     struct mu_work_item *work;
     char pin_name[];
 };
@@ -97,6 +99,7 @@ struct mu_work_item {
     int64_t deadline_ms, report_ms /* the runner's last sign of life */;
     int64_t seq;      /* the last one that was reported */
     int64_t step_seq; /* what the step under way makes durable */
+    int64_t late_seq; /* of an end that came while another one, or its requeue, was being stored */
     struct mu_report *end;
     struct mu_report *side; /* what its runner said about its end */
     struct mu_session_offer offer;
@@ -197,6 +200,9 @@ struct mu_fleet {
     int64_t next_conn;
     size_t cached_bytes, n_connected, n_parked;
     int64_t unpark_ms;
+    /* stops of sessions that memory did not know: the last ones, in a ring */
+    struct mu_id early_stops[MU_FLEET_EARLY_STOPS];
+    unsigned n_early_stops;
     struct mu_store *store;   /* store.c */
     struct mu_leases *leases; /* lease.c */
     struct mu_skills {

@@ -78,6 +78,7 @@ void mu_task_park(struct mu_task *t, int64_t retry_ms)
 {
     struct mu_fleet *f = t->f;
     t->phase = MU_TASK_PARKED;
+    t->stubborn = retry_ms == MU_FLEET_RETRY_MS;
     mu_list_push(&f->parked, &t->link);
     f->n_parked++;
     int64_t at = mu_loop_now_ms(f->opts.core) + retry_ms;
@@ -231,7 +232,7 @@ static void refit(struct mu_fleet *f)
         if (++looked > LOOK_PARKED) {
             break;
         }
-        if ((t->needs || f->n_owned) && somebody_has_room(f, t)) {
+        if ((t->needs || f->n_owned) && !t->stubborn && somebody_has_room(f, t)) {
             mu_task_unqueue(t);
             mu_task_enqueue(t);
         }

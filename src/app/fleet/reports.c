@@ -95,11 +95,13 @@ static void rejected(struct mu_worker *w, struct mu_task *t, const struct mu_rep
 static bool ended(struct mu_worker *w, struct mu_task *t, struct mu_report *r)
 {
     struct mu_work_item *k = t ? t->work : NULL;
-    bool known = mu_fleet_worker_settle(w, &r->session, &r->execution);
-    if (!k || k->end || (k->busy && k->want != MU_WANT_NOTHING)) {
-        if (!known || !k) {
-            ignore(w, r);
-        }
+    mu_fleet_worker_settle(w, &r->session, &r->execution);
+    if (k && (k->end || (k->busy && k->want != MU_WANT_NOTHING))) {
+        k->late_seq = MU_MAX(k->late_seq, r->seq); /* the worker keeps it until that is stored */
+        return false;
+    }
+    if (!k) {
+        ignore(w, r);
         return false;
     }
     k->want = MU_WANT_NOTHING; /* it came in time after all */

@@ -166,6 +166,16 @@ static void keep_texts(struct mu_task *t, const struct mu_session_create *op)
     t->texts = x;
 }
 
+static bool was_stopped(const struct mu_task *t)
+{
+    for (size_t i = 0; i < MU_FLEET_EARLY_STOPS; i++) {
+        if (strcmp(t->f->early_stops[i].text, t->id.text) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void born_here(struct mu_post *post)
 {
     struct mu_task *t = MU_CONTAINER(post, struct mu_task, post);
@@ -183,6 +193,10 @@ static void born_here(struct mu_post *post)
         if (!t->work || !t->work->busy) { /* else its offer finds no session, and drops it */
             mu_task_drop(t);
         }
+        return;
+    }
+    if (!t->ahead && was_stopped(t)) {
+        mu_task_drop(t);
         return;
     }
     if (t->phase == MU_TASK_NEW && !t->work) {

@@ -59,6 +59,18 @@ void mu_work_free_slot(struct mu_work_item *k)
     }
 }
 
+/* What became of the attempt is stored, by its end or without it: the worker need not keep it any
+ * longer. */
+static void acknowledge_end(const struct mu_task *t)
+{
+    const struct mu_work_item *k = t->work;
+    int64_t seq = MU_MAX(k->late_seq, k->end ? k->end->seq : 0);
+    if (k->w->native && (k->end || seq)) {
+        const struct mu_execution of = {t->id, k->execution, t->epoch, seq};
+        mu_worker_ack(k->w, &of);
+    }
+}
+
 void mu_work_release(struct mu_task *t)
 {
     struct mu_work_item *k = t->work;
@@ -77,6 +89,7 @@ void mu_work_release(struct mu_task *t)
             f->freed(f->freed_arg);
         }
     }
+    acknowledge_end(t);
     mu_list_remove(&t->link);
     t->work = NULL;
     t->phase = MU_TASK_NEW;
