@@ -1,9 +1,10 @@
 /* What the server says to one who is attached (village-control-plane.md 8.4). */
 #include <stdio.h>
 
+#include "base/encode.h"
 #include "main/attach_int.h"
 
-enum { HEAD = 32, AGAIN_MS = 5000 };
+enum { HEAD = 32, AGAIN_MS = 5000, BY_SHOWN = 24 /* of a hash, no more is of use */ };
 
 /* --- the terminal --- */
 
@@ -65,7 +66,9 @@ static void hear_decision(struct mu_attach *a, yyjson_val *m)
         }
     }
     a->n_gates = kept;
-    mu_attach_note(a, "%.*s%s%.*s", MU_ARGS(status), by.len ? " by " : "", MU_ARGS(by));
+    mu_bytes shown = mu_utf8_cut(by, BY_SHOWN);
+    mu_attach_note(a, "%.*s%s%.*s%s", MU_ARGS(status), by.len ? " by " : "", MU_ARGS(shown),
+                   shown.len < by.len ? "…" : "");
 }
 
 /* --- the session --- */
@@ -84,7 +87,7 @@ static void hear_state(struct mu_attach *a, yyjson_val *data)
     if (runs) {
         mu_attach_send_size(a);
     }
-    if ((same && (runs || gate)) || (same && !whole) ||
+    if ((same && (runs || gate)) || (same && !whole) || mu_attach_is_end(to) ||
         (a->tty && (gate || (runs && !mu_bytes_eq(from, paused))))) {
         return;
     }

@@ -213,8 +213,15 @@ static bool has_variable(const char *const *environment, const char *name)
     return false;
 }
 
-/* The agents of this machine: announced, and bound into sandboxes. One whose command is given by a
- * variable of every task is there too. */
+/* A program of this machine that sandboxes see under this name. */
+static int push_program(struct build *b, struct list *paths, const char *name, const char *real)
+{
+    int r = push(b, paths, name);
+    return r == 0 ? push(b, paths, mu_arena_dup(&b->s->arena, mu_str(real)).ptr) : r;
+}
+
+/* The agents of this machine: announced, and bound into sandboxes, with what lets the runner talk
+ * to them in live sessions. One whose command is given by a variable of every task is there too. */
 static int harnesses(struct build *b)
 {
     const struct {
@@ -223,6 +230,7 @@ static int harnesses(struct build *b)
                  {"codex", b->c->codex_path},
                  {"gemini", b->c->gemini_path},
                  {"opencode", NULL}};
+    static const char *const bridges[] = {"claude-agent-acp", "codex-acp"};
     static const char *const commands[] = {"OZ_SIDECAR_CLAUDE_CMD=", "OZ_SIDECAR_CODEX_CMD=",
                                            "OZ_SIDECAR_GEMINI_CMD=", "OZ_SIDECAR_OPENCODE_CMD="};
     struct list names = {0}, paths = {0};
@@ -236,8 +244,14 @@ static int harnesses(struct build *b)
             r = push(b, &names, known[i].name);
         }
         if (r == 0 && there) {
-            r = push(b, &paths, known[i].name);
-            r = r == 0 ? push(b, &paths, mu_arena_dup(&b->s->arena, mu_str(real)).ptr) : r;
+            r = push_program(b, &paths, known[i].name, real);
+        }
+        mu_free(found);
+    }
+    for (size_t i = 0; r == 0 && i < MU_ARRAY_LEN(bridges); i++) {
+        char real[PATH_MAX], *found = mu_process_find(bridges[i], getenv("PATH"));
+        if (found && realpath(found, real)) {
+            r = push_program(b, &paths, bridges[i], real);
         }
         mu_free(found);
     }

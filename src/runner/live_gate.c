@@ -4,7 +4,7 @@
 #include "base/encode.h"
 #include "runner/live_int.h"
 
-enum { DESCRIPTION = 1500, REASON = 800 };
+enum { DESCRIPTION = 1500, REASON = 800, BY_SHOWN = 24 };
 
 static struct mu_question *by_handle(struct mu_live *v, unsigned handle)
 {
@@ -70,7 +70,7 @@ static void remember_refusal(struct mu_live *v, const char *what, const char *wh
 {
     struct mu_turn *t = &v->turn;
     snprintf(t->refusal, sizeof t->refusal,
-             "The request \"%.200s\" was refused by %s.%s%.700s Do not try it again in another "
+             "The request \"%.200s\" was refused by %s.%s%.700s\nDo not try it again in another "
              "way. Go on without it, or say what you cannot do without it.",
              what, who, reason[0] ? " Reason: " : "", reason);
     t->refused_at = v->agent.acp.touches;
@@ -270,6 +270,9 @@ void mu_gate_answer(struct mu_live *v, const struct mu_jtok *j, int answer)
     mu_bytes cut = mu_utf8_cut(mu_buf_bytes(&text), sizeof reason - 1);
     snprintf(reason, sizeof reason, "%.*s", MU_ARGS(cut));
     (void)mu_jtok_copy(j, mu_jtok_get(j, answer, "by"), by, sizeof by);
+    if (strlen(by) > BY_SHOWN) { /* a hash says nothing to people */
+        snprintf(by + mu_utf8_cut(mu_str(by), BY_SHOWN).len, 4, "…");
+    }
     mu_view_note(v, allow ? "\x1b[32m" : "\x1b[31m", "%s%s%s%s%s: %s",
                  allow  ? "allowed"
                  : deny ? "denied"

@@ -115,7 +115,8 @@ struct mu_live {
     int64_t tick_at, busy_ms, busy_from;  /* usage */
     int64_t files, commands, asked;
     uint64_t term_bytes;
-    bool done; /* the loop is over */
+    char tool_line[256]; /* the tool that was shown last, and how it stood */
+    bool done;           /* the loop is over */
     int status;
     int exit_status; /* of a program with the screen for itself; 1 = another agent's turn failed */
     char message[480];

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/encode.h"
 #include "base/log.h"
 #include "proto/links.h"
 #include "worker/worker_int.h"
@@ -127,6 +128,11 @@ static void read_result(struct mu_attempt *t, mu_bytes text)
     mu_bytes phase = mu_json_get_bytes(root, "phase");
     snprintf(t->collect.phase, sizeof t->collect.phase, "%.*s",
              (int)MU_MIN(phase.len, sizeof t->collect.phase - 1), phase.ptr ? phase.ptr : "");
+    mu_bytes message = mu_json_get_bytes(root, "message");
+    if (!message.len || !memchr(message.ptr, 0, message.len)) {
+        message = mu_utf8_cut(message, sizeof t->collect.message - 1);
+        snprintf(t->collect.message, sizeof t->collect.message, "%.*s", MU_ARGS(message));
+    }
     mu_bytes link = mu_json_get_bytes(root, "session_link");
     if (link.len && link.len <= LINK_BYTES && !memchr(link.ptr, 0, link.len)) {
         t->collect.session_link = mu_bytes_dup(link);

@@ -563,7 +563,7 @@ static int word_end(struct mu_attempt *t, struct mu_wire_end *end, char text[160
         end->failure_reason = "container_oom";
     } else if (t->exit_code != 0) {
         snprintf(text, 160, "The agent ended with status %d", t->exit_code);
-        end->message = text;
+        end->message = t->collect.message[0] ? t->collect.message : text;
         end->failure_reason = task_reason(t);
     } else {
         end->message = "Task completed";

@@ -54,6 +54,7 @@ struct mu_collect {
     size_t n_artifacts;
     char *session_link;
     char phase[16];
+    char message[256]; /* why it did not end well, in its own words */
     struct mu_attempt_file *files;
     size_t n_files, at_file, failed_files;
     unsigned tries;

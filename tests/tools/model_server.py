@@ -104,10 +104,12 @@ def last_user_text(body):
     after = last.get("role") == "tool" or str(last.get("type", "")).endswith("_call_output")
     if isinstance(last.get("content"), list):
         after = after or any(isinstance(p, dict) and p.get("type") == "tool_result" for p in last["content"])
-    texts = [text_of(i.get("content")) for i in items if isinstance(i, dict) and i.get("role") == "user"]
-    texts = [t for t in texts if t]
-    # Agents put their reminders into further user messages: there the last one that carries a marker wins.
-    marked = [t for t in texts if "[[" in t] if body.get("tools") else []
+    said = [i.get("content") for i in items if isinstance(i, dict) and i.get("role") == "user"]
+    texts = [t for t in map(text_of, said) if t]
+    # Agents put their reminders into further user messages, and prompts that had no answer into one message with the
+    # next: the last piece that carries a marker wins.
+    pieces = [text_of([p]) for c in said for p in (c if isinstance(c, list) else [{"text": c}])]
+    marked = [t for t in pieces if "[[" in t] if body.get("tools") else []
     return (marked or texts or [""])[-1], after
 
 
@@ -136,7 +138,7 @@ def tool_names(body):
 
 def shell_call(call):
     """(tool name, arguments) if this call has to be answered with a use of the shell tool."""
-    if call.after_tool:
+    if call.after_tool or "echo" in call.markers:
         return None
     for name in SHELL_TOOLS:
         if name in call.tools:

@@ -31,7 +31,17 @@ static enum mu_end_reason reason_of(mu_bytes word)
     return mu_bytes_is(word, "graceful_shutdown") ? MU_END_RUNNER_LOST : MU_END_PROVIDER_ERROR;
 }
 
-static struct verdict by_report(const struct mu_report *r, struct mu_arena *a)
+/* The first words are what clients of runs look for (oz-providers.md 8); people at a session are
+ * told what it was. */
+static mu_bytes exit_text(const struct mu_report *r, bool live, struct mu_arena *a)
+{
+    mu_bytes why = live ? r->message : MU_B_NONE;
+    mu_bytes text = mu_arena_printf(a, "Worker exit code %lld%s%.*s", (long long)r->exit_code,
+                                    why.len ? ": " : "", MU_ARGS(why));
+    return text.ptr ? text : MU_B("Worker exit code not 0");
+}
+
+static struct verdict by_report(const struct mu_report *r, bool live, struct mu_arena *a)
 {
     if (r->cancelled) {
         return (struct verdict){MU_ST_COMPLETED, MU_OUT_CANCELLED, MU_END_STOPPED, "cancelled",
@@ -42,9 +52,8 @@ static struct verdict by_report(const struct mu_report *r, struct mu_arena *a)
                                 "worker_failed", r->message.len ? r->message : MU_B("Task failed")};
     }
     if (r->has_exit_code && r->exit_code != 0) {
-        mu_bytes text = mu_arena_printf(a, "Worker exit code %lld", (long long)r->exit_code);
-        return (struct verdict){MU_ST_FAILED, MU_OUT_FAILED, MU_END_PROVIDER_ERROR, "exit_code",
-                                text.ptr ? text : MU_B("Worker exit code not 0")};
+        return (struct verdict){MU_ST_FAILED, MU_OUT_FAILED, reason_of(r->failure_reason),
+                                "exit_code", exit_text(r, live, a)};
     }
     return (struct verdict){MU_ST_COMPLETED, MU_OUT_FINISHED, MU_END_FINISHED, NULL, r->message};
 }
@@ -130,7 +139,7 @@ void mu_work_end(struct mu_task *t)
         return; /* comes back with mu_fleet_said() */
     }
     mu_arena_fini(&k->end_arena);
-    struct verdict v = k->end ? by_report(k->end, &k->end_arena) : by_want(k);
+    struct verdict v = k->end ? by_report(k->end, k->live, &k->end_arena) : by_want(k);
     *op = (struct mu_session_end){.unit = {.loop = f->opts.core},
                                   .id = t->id,
                                   .epoch = t->epoch,

@@ -88,6 +88,7 @@ struct mu_work_item {
     bool offered; /* committed */
     bool reading, job_read;
     bool sent;      /* the assignment was handed over */
+    bool live;      /* it is known to be a live session */
     bool confirmed; /* by the worker */
     bool busy, retry /* at due_ms */;
     int want_state; /* the furthest that was reported */

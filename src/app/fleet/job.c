@@ -250,7 +250,7 @@ static bool fill(struct mu_task *t, struct mu_order *o)
     job->model = dup_text(a, x->model, &ok);
     job->skill = dup_text(a, x->skill, &ok);
     job->config = dup_text(a, x->spec, &ok);
-    job->live = mu_spec_is_live(x->spec);
+    k->live = job->live = mu_spec_is_live(x->spec);
     job->environment_id = dup_text(a, x->environment_id, &ok);
     job->created_ms = x->created_ms;
     job->vars = mu_arena_calloc(a, (k->n_vars + 1) * sizeof *job->vars);

@@ -6,7 +6,7 @@
 #include "app/live/live_int.h"
 #include "base/encode.h"
 
-enum { FACT_TEXT = 12 << 10, FACT_BUF = 15 << 10, EVENTS_MAX = 64 };
+enum { FACT_TEXT = 12 << 10, FACT_BUF = 15 << 10, EVENTS_MAX = 64, REFUSED_MAX = 2 };
 
 static const struct mu_json_limits limits = {.max_bytes = MU_LIVE_MESSAGE, .max_depth = 64};
 
@@ -381,6 +381,7 @@ static bool take(struct batch *b, yyjson_val *m)
 
 static void drop_taken(struct mu_live_session *s)
 {
+    s->refused = 0;
     for (; s->taken; s->taken--) {
         struct mu_live_in *in = MU_CONTAINER(mu_list_pop(&s->in), struct mu_live_in, link);
         s->stored_seq = in->seq;
@@ -401,11 +402,20 @@ static bool lost(int result)
     return result == MU_E_STALE || result == MU_E_NOT_FOUND;
 }
 
-/* What was not stored: when the attempt is over nobody needs it, else its runner says it again. */
+/* It would fail again, for what it is. */
+static bool is_refusal(int result)
+{
+    return result == MU_E_INVALID || result == MU_E_TOO_LARGE || result == MU_E_CONFLICT ||
+           result == MU_E_EXISTS || result == MU_E_CONSTRAINT || result == MU_E_LIMIT;
+}
+
+/* What was not stored: when the attempt is over nobody needs it; what is refused is tried once more
+ * by itself and then left out; else its runner says it again. */
 static void not_stored(struct mu_live_session *s, int result)
 {
     s->taken = 0;
-    if (!s->over) {
+    s->refused += is_refusal(result);
+    if (!s->over && !(is_refusal(result) && s->refused <= REFUSED_MAX)) {
         mu_live_drop(s, lost(result) ? "its attempt is over" : "it was not stored");
     }
 }
@@ -434,10 +444,29 @@ static void reported(struct mu_session_report *op, int result)
     mu_live_next(s);
 }
 
+/* A message that the database refused twice is left out, or nothing behind it were ever stored. */
+static bool leave_out(struct batch *b, yyjson_val *m)
+{
+    struct mu_buf json;
+    mu_buf_init(&json, FACT_BUF);
+    struct mu_json_w w = mu_json_w(&json);
+    mu_jw_obj(&w);
+    mu_jw_kcstr(&w, "kind", "runner_message");
+    mu_jw_kcstr(&w, "description", "a message of the runner could not be stored and was left out");
+    put_text(&w, m, "type", "message");
+    mu_jw_obj_end(&w);
+    add_fact(b, MU_EV_ALERT_RAISED, &json);
+    mu_buf_fini(&json);
+    mu_log(MU_LOG_WARN, "runner.message_left_out", MU_KS("session_id", mu_id_bytes(&b->s->id)),
+           MU_KS("type", mu_json_get_bytes(m, "type")));
+    return true;
+}
+
 /* Messages from the head on, until one must wait for the next unit. */
 static size_t gather(struct batch *b, int64_t *ret_seq)
 {
-    size_t taken = 0;
+    size_t taken = 0, most = b->s->refused ? 1 : MU_LIVE_BATCH;
+    bool bad = b->s->refused >= REFUSED_MAX;
     MU_LIST_EACH(it, tmp, &b->s->in)
     {
         struct mu_live_in *in = MU_CONTAINER(it, struct mu_live_in, link);
@@ -448,7 +477,7 @@ static size_t gather(struct batch *b, int64_t *ret_seq)
         if (mu_json_read(&a, mu_bytes_of(in->text, in->len), &limits, &m, NULL) == 0) {
             mu_bytes type = mu_json_get_bytes(m, "type");
             alone = mu_bytes_is(type, "question") || mu_bytes_is(type, "answered");
-            taking = !alone && taken < MU_LIVE_BATCH && take(b, m);
+            taking = taken < most && (bad ? leave_out(b, m) : !alone && take(b, m));
         }
         mu_arena_fini(&a);
         if (!taking || b->failed) {
@@ -573,6 +602,10 @@ static void delivered(struct mu_gate_delivered *op, int result)
         mu_live_next(s);
         return;
     }
+    if (op->state) { /* nobody waits for it any more */
+        mu_live_gate_closed(s->l, &op->gate);
+        s->state = s->state == MU_ST_WAITING ? op->state : s->state;
+    }
     struct mu_session_report *next = &s->op.report;
     *next = (struct mu_session_report){.unit = {.loop = s->l->opts.core},
                                        .id = s->id,
@@ -600,6 +633,7 @@ static bool deliver(struct mu_live_session *s, yyjson_val *m)
     *op = (struct mu_gate_delivered){.unit = {.loop = s->l->opts.core},
                                      .session = s->id,
                                      .gate = gate,
+                                     .unwanted = !mu_json_get_bool(m, "taken", true),
                                      .done = delivered,
                                      .ctx = s};
     s->taken = 1;

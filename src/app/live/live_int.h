@@ -81,6 +81,7 @@ struct mu_live_session {
     /* of the task */
     struct mu_arena arena;
     size_t taken;      /* messages at the head of `in` that it stores */
+    unsigned refused;  /* times that the head of `in` was refused */
     struct mu_id gate; /* ASKING, DELIVERING */
     union {
         struct mu_live_state state;

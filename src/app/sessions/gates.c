@@ -339,14 +339,18 @@ static int run_delivered(struct mu_unit *u, struct mu_tx *tx)
     mu_bytes session = mu_id_bytes(&op->session), gate = mu_id_bytes(&op->gate);
     struct mu_gate_found found;
     int r = mu_tx_stream(tx, session, 0);
+    op->state = 0;
+    if (r >= 0) {
+        r = mu_gate_find(tx, session, gate, &found);
+        r = r == 0 ? MU_E_NOT_FOUND : r;
+    }
+    if (r >= 0 && found.known.status == MU_GATE_PENDING) {
+        r = op->unwanted ? mu_gate_withdraw(tx, op, &found) : MU_E_CONFLICT;
+    }
     if (r >= 0) {
         r = MU_TX_RUN(tx, &q_taken, NULL, NULL, MU_VT(gate), MU_VT(session), MU_VI(op->now_ms));
     }
-    if (r != 0) {
-        return r < 0 ? r : 0;
-    }
-    r = mu_gate_find(tx, session, gate, &found);
-    return r < 0 ? r : r == 0 ? MU_E_NOT_FOUND : MU_E_CONFLICT;
+    return r < 0 ? r : 0;
 }
 
 static void delivered_done(struct mu_unit *u, int result)

@@ -248,6 +248,26 @@ int mu_gate_expire(struct mu_sessions *s, struct mu_gate_expire *op)
     return mu_session_submit(s, &op->unit, &op->session, run_expire, expire_done);
 }
 
+/* --- by who asked --- */
+
+int mu_gate_withdraw(struct mu_tx *tx, struct mu_gate_delivered *op,
+                     const struct mu_gate_found *found)
+{
+    struct deciding d = {
+        .session = mu_id_bytes(&op->session),
+        .gate = mu_id_bytes(&op->gate),
+        .found = *found,
+        .v = {.status = MU_GATE_CANCELLED,
+              .kind = found->kind,
+              .by = MU_B("runner"),
+              .now_ms = op->now_ms},
+    };
+    int r = mu_clocks_of(tx, d.session, true, MU_B_NONE, &d.l);
+    r = r < 0 ? r : decide(&d, tx);
+    op->state = d.l.state;
+    return r;
+}
+
 /* --- with its session --- */
 
 struct closed {

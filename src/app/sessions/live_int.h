@@ -45,5 +45,8 @@ struct mu_verdict {
 };
 /* The event of a decision; its number is taken. */
 MU_MUST_USE int mu_gate_resolved_event(struct mu_tx *tx, mu_bytes gate, const struct mu_verdict *v);
+/* Nobody waits for this pending gate any more: it is cancelled. op->state: the session's. */
+MU_MUST_USE int mu_gate_withdraw(struct mu_tx *tx, struct mu_gate_delivered *op,
+                                 const struct mu_gate_found *found);
 
 #endif

@@ -12,7 +12,7 @@ import harness
 import pytest
 import worker_peers
 from live_peers import PATH, LiveWorker, Viewer
-from village import Village, data
+from village import Village, data, refused
 
 
 @pytest.fixture
@@ -179,6 +179,38 @@ def test_an_approval_is_asked_and_given(village, running, view, worker):
     assert known["approvalId"] == approval and known["decision"] == "allow" and known["reason"] == "Fine.", known
     watcher.refused("APPROVAL_NOT_FOUND", "resolve_approval", sessionId=session, approvalId="apr_nothing",
                     decision="deny")
+
+
+def test_what_nobody_waits_for_any_more_is_cancelled(village, running, view):
+    session, runner = running
+    viewer = view()
+    viewer.follow(session)
+    one, two = runner.ask("First?"), runner.ask("Second?")
+    wait_state(viewer, "WAITING_FOR_APPROVAL")
+    runner.report("answered", questionId=one.removeprefix("apr_"), taken=False)  # its turn was cancelled
+    assert viewer.expect("approval_resolved")["status"] == "cancelled"
+    assert village.get(session)["state"] == "WAITING_FOR_APPROVAL"
+    runner.report("answered", questionId=two.removeprefix("apr_"), taken=False)
+    wait_state(viewer, "RUNNING")
+    runner.marks(0, 5)
+    runner.stored()
+    shown = {a["approvalId"]: a for a in data(village("GET", f"/sessions/{session}/approvals"))["items"]}
+    assert {shown[a]["status"] for a in (one, two)} == {"cancelled"} and shown[one]["resolvedBy"] == "runner"
+    refused(village("POST", f"/sessions/{session}/approvals/{two}", json={"decision": "allow"}), 409, "APPROVAL_ALREADY_RESOLVED")
+
+
+def test_a_message_that_can_never_be_stored_is_left_out(village, running, view):
+    session, runner = running
+    waits = runner.ask("May I?")
+    runner.stored()
+    runner.marks(0, 3)
+    runner.report("answered", questionId=waits.removeprefix("apr_"), taken=True)  # nobody said so
+    runner.marks(3, 3)
+    runner.stored()
+    alerts = village.events(session, types="ALERT_RAISED")["events"]
+    assert [a["data"]["message"] for a in alerts] == ["answered"]
+    assert len(village.events(session, types="FILE_TOUCHED")["events"]) == 6
+    assert village.get(session)["state"] == "WAITING_FOR_APPROVAL"
 
 
 def test_who_comes_later_is_told_what_waits(village, running, view):

@@ -345,6 +345,26 @@ static void a_decision_is_told_until_it_is_taken(struct world *w)
     assert_int_equal(do_delivered(w, &op), MU_E_NOT_FOUND);
 }
 
+static void what_nobody_waits_for_any_more_is_cancelled(struct world *w)
+{
+    struct mu_id id = working(w, &w->alice), one, two;
+    assert_int_equal(ask(w, &id, 1, "one", &one), 0);
+    assert_int_equal(ask(w, &id, 1, "two", &two), 0);
+    struct mu_gate_delivered op = {.session = id, .gate = one, .unwanted = true};
+    assert_int_equal(do_delivered(w, &op), 0);
+    assert_int_equal(op.state, MU_ST_WAITING); /* for the other one */
+    assert_int_equal(num(w, "SELECT COUNT(*) FROM gates WHERE status = 4 AND resolved_by = 'runner' "
+                            "AND delivered_ms IS NOT NULL"),
+                     1);
+    assert_int_equal(do_delivered(w, &op), 0);
+    assert_int_equal(op.state, 0); /* nothing new */
+    op.gate = two;
+    assert_int_equal(do_delivered(w, &op), 0);
+    assert_int_equal(op.state, MU_ST_RUNNING);
+    assert_int_equal(num(w, "SELECT COUNT(*) FROM events WHERE stream_id = '%s' AND type = 12", id.text), 2);
+    assert_int_equal(resolve(w, &id, &two, true), MU_E_EXISTS);
+}
+
 static void two_people_are_two(struct world *w)
 {
     struct mu_id id = working(w, &w->alice);
@@ -692,6 +712,7 @@ static void gates_survive_any_failing_allocation(struct world *w)
     BOTH(the_largest_gate_is_asked_for)                                                            \
     ALL(people_may_ask_and_no_runner_waits)                                                        \
     ALL(a_decision_is_told_until_it_is_taken)                                                      \
+    ALL(what_nobody_waits_for_any_more_is_cancelled)                                               \
     ALL(two_people_are_two)                                                                        \
     ALL(a_denial_may_stop_the_session)                                                             \
     ALL(time_denies)                                                                               \
