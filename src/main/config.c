@@ -101,6 +101,7 @@ const struct mu_option mu_config_table[] = {
     FLAG("OZ_ALLOW_LOCAL_REPOS", allow_local_repos, "off", "Sessions may name repositories by path, file://, http:// and git://."),
     FLAG("OZ_ALLOW_SKIP_PERMISSIONS", allow_skip_permissions, "off", "Sessions of everybody may ask for dangerouslySkipPermissions; the administrator's always may."),
     INT("OZ_APPROVAL_TIMEOUT_MINUTES", approval_timeout_minutes, "30", 1, 10080, "min", "An approval that nobody gave within this time is denied."),
+    INT("OZ_APPROVAL_LINK_REQUESTS_PER_MINUTE", approval_link_rpm, "60", 0, 100000, "", "Requests with approval links from one address; 0 = no limit. Behind a proxy all of them come from its address."),
     INT("OZ_HIBERNATED_MAX_DAYS", hibernated_max_days, "30", 1, 3650, "days", "A session that is paused for so long ends."),
     INT("OZ_SESSION_DATA_TTL_HOURS", session_data_ttl_hours, "24", 1, 87600, "h", "What terminals showed is deleted so long after the end of their session."),
     INT("OZ_TERMINAL_RECORDING_MB", recording_max_mb, "64", 8, 1024, "MiB", "What is kept of the terminals of one session; older bytes go."),

@@ -196,6 +196,7 @@ static void lists_and_sweeps_are_answered_from_their_index(struct world *w)
     check_all(w, mu_skills_planned);
     check_all(w, mu_create_planned);
     check_all(w, mu_open_planned);
+    check_all(w, mu_links_planned);
     check_all(w, mu_live_planned);
     check_all(w, mu_turns_planned);
     check_all(w, mu_gates_planned);
