@@ -37,7 +37,7 @@ static void made(struct mu_link_make *op, int result)
         mu_call_error(c, 409, "INVALID_STATE", NULL,
                       "A question wants an answer: a link only allows or denies");
     } else if (result == MU_E_LIMIT) {
-        mu_call_error(c, 429, "RATE_LIMITED", NULL, "An approval has at most %d links",
+        mu_call_error(c, 409, "INVALID_STATE", NULL, "An approval has at most %d links",
                       MU_LINKS_EACH);
     } else if (result < 0) {
         mu_sess_fail(c, result);
@@ -591,7 +591,7 @@ const struct mu_route mu_sess_link_routes[] = {
      .summary = "Make a link that decides once, without an account; it is shown once.",
      .response = "ApprovalLink",
      .success = "201",
-     .errors = "404 409 429 503"},
+     .errors = "404 409 503"},
     {.method = MU_HTTP_GET,
      .path = "/api/v1/approval-links/{token}",
      .face = MU_FACE_OZ,
