@@ -167,6 +167,11 @@ static const struct mu_flag attach_flags[] = {
 static const struct mu_flag approve_flags[] = {
     SWITCH("session", "the same request does not ask again in this session"), END};
 static const struct mu_flag deny_flags[] = {VALUE("reason", "TEXT", "told to the agent"), END};
+static const struct mu_flag drain_flags[] = {
+    VALUE("reason", "TEXT", "why"),
+    VALUE("stop-after", "MINUTES", "then what still runs is stopped; 0 = never (default)"),
+    {.name = "wait", .letter = 'w', .help = "until nothing runs there"},
+    END};
 static const struct mu_flag diff_flags[] = {SWITCH("patch", "the text of the patch"), END};
 
 const struct mu_cmd mu_commands[] = {
@@ -207,6 +212,10 @@ const struct mu_cmd mu_commands[] = {
     {"resume", NULL, "ID", "Let it go on.", NULL, 1, 1, true, mu_cmd_resume, NULL},
     {"diff", NULL, "ID", "What a session has changed.", diff_flags, 1, 1, true, mu_cmd_diff, NULL},
     {"workers", NULL, "", "List workers (administrator).", NULL, 0, 0, true, mu_cmd_workers, NULL},
+    {"drain", NULL, "WORKER", "Give a worker nothing new; what it holds goes on.", drain_flags, 1,
+     1, true, mu_cmd_drain, NULL},
+    {"undrain", NULL, "WORKER", "Let it take sessions again.", NULL, 1, 1, true, mu_cmd_undrain,
+     NULL},
     {"env", "create", "[NAME]", "Create an environment.", env_flags, 0, 1, true, mu_cmd_env_create,
      NULL},
     {"env", "list", "", "List environments.", NULL, 0, 0, true, mu_cmd_env_list, NULL},
