@@ -47,6 +47,7 @@ static const struct mu_flag worker_flags[] = {
     VALUE("config-file", "FILE", "the worker's own file (YAML)"),
     VALUE("worker-id", "NAME", "its name, one for each live worker (default: the host's name)"),
     VALUE("api-key", "KEY", "key for the server; better OZ_API_KEY, or OZ_API_KEY_FILE"),
+    VALUE("enrol-token-file", "FILE", "enrolment token, for the first connection of a new worker"),
     VALUE("web-socket-url", "URL", "where it connects (else OZ_WS_URL)"),
     VALUE("server-root-url", "URL", "the server as tasks see it (else OZ_SERVER_ROOT_URL)"),
     VALUE("session-sharing-server-url", "URL", "handed to agents"),

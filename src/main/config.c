@@ -148,6 +148,7 @@ const struct mu_option mu_config_table[] = {
     FLAG("OZ_EMBEDDED_WORKER", embedded_worker, "on", "The server starts a worker of its own on this machine."),
     {.name = "OZ_API_KEY", .alias = "WARP_API_KEY CONTROL_PLANE_TOKEN", .type = MU_OPT_SECRET, .offset = AT(api_key), .unit = "",
      .help = "Bearer that a worker presents to its server."},
+    SECRET("OZ_WORKER_ENROL_TOKEN", worker_enrol_token, "Enrolment token (en_…) for the first connection of a worker that has no credential of its own yet."),
     {.name = "OZ_WS_URL", .alias = "CONTROL_PLANE_URL", .type = MU_OPT_TEXT, .offset = AT(ws_url), .unit = "",
      .help = "Where a worker connects; default: that of OZ_SERVER_ROOT_URL, else ws://localhost:8080/api/v1/selfhosted/worker/ws."},
     TEXT("OZ_SERVER_ROOT_URL", server_root_url, NULL, "The server as tasks of a worker see it; default: that of OZ_WS_URL, else http://localhost:8080."),

@@ -69,7 +69,7 @@ struct mu_config {
 
     /* `muster worker`, and the one embedded in the server */
     bool embedded_worker;
-    const char *api_key, *ws_url, *server_root_url;
+    const char *api_key, *worker_enrol_token, *ws_url, *server_root_url;
     int64_t reconnect_max_attempts, reconnect_window_seconds;
     const char *runner_workspace_dir, *runner_cache_dir, *runner_features;
     int64_t runner_max_sessions;
