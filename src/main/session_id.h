@@ -1,4 +1,5 @@
-/* Sessions, approvals and workers as people name them on the command line: by the beginning of their ids. */
+/* Sessions, approvals and workers as people name them on the command line: by the beginning of
+ * their ids. */
 #ifndef MU_MAIN_SESSION_ID_H
 #define MU_MAIN_SESSION_ID_H
 
