@@ -114,6 +114,8 @@ int mu_cmd_pause(struct mu_cli *cli);
 int mu_cmd_resume(struct mu_cli *cli);
 int mu_cmd_diff(struct mu_cli *cli);
 int mu_cmd_workers(struct mu_cli *cli);
+int mu_cmd_drain(struct mu_cli *cli);
+int mu_cmd_undrain(struct mu_cli *cli);
 int mu_cmd_config(struct mu_cli *cli);
 int mu_cmd_doctor(struct mu_cli *cli);
 int mu_cmd_backup(struct mu_cli *cli);

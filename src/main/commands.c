@@ -47,6 +47,7 @@ static const struct mu_flag worker_flags[] = {
     VALUE("config-file", "FILE", "the worker's own file (YAML)"),
     VALUE("worker-id", "NAME", "its name, one for each live worker (default: the host's name)"),
     VALUE("api-key", "KEY", "key for the server; better OZ_API_KEY, or OZ_API_KEY_FILE"),
+    VALUE("enrol-token-file", "FILE", "enrolment token, for the first connection of a new worker"),
     VALUE("web-socket-url", "URL", "where it connects (else OZ_WS_URL)"),
     VALUE("server-root-url", "URL", "the server as tasks see it (else OZ_SERVER_ROOT_URL)"),
     VALUE("session-sharing-server-url", "URL", "handed to agents"),
@@ -167,6 +168,11 @@ static const struct mu_flag attach_flags[] = {
 static const struct mu_flag approve_flags[] = {
     SWITCH("session", "the same request does not ask again in this session"), END};
 static const struct mu_flag deny_flags[] = {VALUE("reason", "TEXT", "told to the agent"), END};
+static const struct mu_flag drain_flags[] = {
+    VALUE("reason", "TEXT", "why"),
+    VALUE("stop-after", "MINUTES", "then what still runs is stopped; 0 = never (default)"),
+    {.name = "wait", .letter = 'w', .help = "until nothing runs there"},
+    END};
 static const struct mu_flag diff_flags[] = {SWITCH("patch", "the text of the patch"), END};
 
 const struct mu_cmd mu_commands[] = {
@@ -207,6 +213,10 @@ const struct mu_cmd mu_commands[] = {
     {"resume", NULL, "ID", "Let it go on.", NULL, 1, 1, true, mu_cmd_resume, NULL},
     {"diff", NULL, "ID", "What a session has changed.", diff_flags, 1, 1, true, mu_cmd_diff, NULL},
     {"workers", NULL, "", "List workers (administrator).", NULL, 0, 0, true, mu_cmd_workers, NULL},
+    {"drain", NULL, "WORKER", "Give a worker nothing new; what it holds goes on.", drain_flags, 1,
+     1, true, mu_cmd_drain, NULL},
+    {"undrain", NULL, "WORKER", "Let it take sessions again.", NULL, 1, 1, true, mu_cmd_undrain,
+     NULL},
     {"env", "create", "[NAME]", "Create an environment.", env_flags, 0, 1, true, mu_cmd_env_create,
      NULL},
     {"env", "list", "", "List environments.", NULL, 0, 0, true, mu_cmd_env_list, NULL},

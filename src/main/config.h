@@ -41,7 +41,8 @@ struct mu_config {
     int64_t max_sessions_per_org, default_timeout_minutes, max_timeout_minutes, max_queue_minutes,
         recent_events_limit;
     bool allow_local_repos, allow_skip_permissions;
-    int64_t approval_timeout_minutes, hibernated_max_days, recording_max_mb, session_data_ttl_hours;
+    int64_t approval_timeout_minutes, approval_link_rpm, hibernated_max_days, recording_max_mb,
+        session_data_ttl_hours;
     int64_t tenant_requests_per_minute, tenant_max_queued, tenant_max_running;
     /* log */
     const char *log_level, *log_format;
@@ -68,7 +69,7 @@ struct mu_config {
 
     /* `muster worker`, and the one embedded in the server */
     bool embedded_worker;
-    const char *api_key, *ws_url, *server_root_url;
+    const char *api_key, *worker_enrol_token, *ws_url, *server_root_url;
     int64_t reconnect_max_attempts, reconnect_window_seconds;
     const char *runner_workspace_dir, *runner_cache_dir, *runner_features;
     int64_t runner_max_sessions;

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "exec/sandbox/child.h"
 #include "worker/backoff.h"
+#include "worker/worker.h"
 
 extern char **environ;
 
@@ -187,14 +188,17 @@ static void ended(void *arg, int status, bool timed_out MU_UNUSED)
         e->backoff.failures = 0;
     }
     int64_t delay = mu_backoff_next(&e->backoff, e->env, 1000);
-    if (status == EXIT_SETTINGS) {
+    bool deregistered = status == MU_WORKER_EXIT_DEREGISTERED;
+    if (status == EXIT_SETTINGS || deregistered) {
         delay = UNUSABLE_MS;
     }
     mu_log(MU_LOG_WARN, "worker.embedded_ended", MU_KI("exit_code", status),
            MU_KI("again_in_ms", delay),
            MU_KC("note", status == EXIT_SETTINGS ? "`muster doctor` says what is missing; "
                                                    "OZ_EMBEDDED_WORKER=off stops these tries"
-                                                 : "started again"));
+                         : deregistered ? "it was deregistered; OZ_EMBEDDED_WORKER=off stops "
+                                          "these tries"
+                                        : "started again"));
     (void)!mu_timer_set(&e->timer, delay);
 }
 

@@ -314,6 +314,7 @@ static void fill_sockets(struct mu_server *s)
 static void fill_sessions(struct mu_server *s)
 {
     const struct mu_config *c = s->conf;
+    s->link_rates.per_minute = c->approval_link_rpm;
     s->sess = (struct mu_sess_face){.vault = s->vault,
                                     .live = s->live,
                                     .max_sessions_per_org = c->max_sessions_per_org,
@@ -323,6 +324,8 @@ static void fill_sessions(struct mu_server *s)
                                     .max_queue_min = c->max_queue_minutes,
                                     .approval_timeout_min = c->approval_timeout_minutes,
                                     .recent_events = c->recent_events_limit,
+                                    .own_url = s->own_url,
+                                    .link_rates = &s->link_rates,
                                     .allow_local_repos = c->allow_local_repos,
                                     .allow_skip_permissions = c->allow_skip_permissions};
 }
@@ -390,7 +393,7 @@ static int build_faces(struct mu_server *s, struct mu_err *err)
         mu_sess_routes,           mu_sess_control_routes,  mu_sess_event_routes,
         mu_sess_result_routes,    mu_sess_approval_routes, mu_sess_turn_routes,
         mu_sess_org_routes,       mu_sock_routes,          mu_fleet_routes,
-        mu_fleet_change_routes};
+        mu_fleet_change_routes,   mu_sess_link_routes};
     static const char *const *const components[] = {mu_oz_components, mu_sess_components,
                                                     mu_sock_components, mu_fleet_components, NULL};
     fill_faces(s);

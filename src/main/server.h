@@ -75,8 +75,9 @@ struct mu_server {
     struct mu_worker_face workers; /* the worker link */
     struct mu_sock_face sockets;   /* the WebSocket of clients */
     struct mu_sess_face sess;      /* the sessions API */
-    char own_url[80];              /* as this machine reaches the main listener; once it listens */
-    struct mu_meta meta;           /* health, metrics, openapi, keys */
+    struct mu_link_rates link_rates;
+    char own_url[80];    /* as this machine reaches the main listener; once it listens */
+    struct mu_meta meta; /* health, metrics, openapi, keys */
     struct mu_api *api;
     struct mu_http_server *http;
     struct mu_api_listener main_listener, metrics_listener;

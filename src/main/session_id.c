@@ -9,9 +9,11 @@ enum { PAGES = 20, PAGE = 100 };
 
 struct naming {
     const char *kind, *path, *prefix, *key; /* key: the member with the id */
+    const char *name; /* the member with its name, which goes before the beginning of an id */
     const char *given;
     char found[MU_LONG_ID], session[MU_LONG_ID];
     unsigned n;
+    bool by_name;
 };
 
 static void copy(char dst[MU_LONG_ID], mu_bytes text)
@@ -23,7 +25,14 @@ static void look_at(struct naming *x, yyjson_val *item)
 {
     mu_bytes id = mu_json_get_bytes(item, x->key), given = mu_str(x->given);
     mu_bytes bare = mu_bytes_from(id, strlen(x->prefix));
-    if (mu_bytes_eq_nocase(mu_bytes_head(id, given.len), given) ||
+    bool named = x->name && mu_bytes_eq(mu_json_get_bytes(item, x->name), given);
+    if (named && !x->by_name) {
+        x->by_name = true;
+        x->n = 0;
+    } else if (x->by_name && !named) {
+        return;
+    }
+    if (named || mu_bytes_eq_nocase(mu_bytes_head(id, given.len), given) ||
         mu_bytes_eq_nocase(mu_bytes_head(bare, given.len), given)) {
         x->n++;
         copy(x->found, id);
@@ -77,7 +86,9 @@ static int named(struct mu_client *c, struct naming *x, bool last)
         return r;
     }
     if (x->n > 1) {
-        fprintf(stderr, "muster: %u %ss begin with %s; name more of it\n", x->n, x->kind, x->given);
+        fprintf(stderr, "muster: %u %ss %s %s; name %s\n", x->n, x->kind,
+                x->by_name ? "are called" : "begin with", x->given,
+                x->by_name ? "one by its id (rnr_...)" : "more of it");
         return MU_EXIT_USAGE;
     }
     if (x->n == 0 && last) {
@@ -119,6 +130,19 @@ int mu_approval_named(struct mu_client *c, const char *given, char ret[MU_LONG_I
     }
     memcpy(ret, x.found, MU_LONG_ID);
     memcpy(ret_session, x.session, MU_LONG_ID);
+    return r;
+}
+
+int mu_runner_named(struct mu_client *c, const char *given, char ret[MU_LONG_ID])
+{
+    struct naming x = {.kind = "worker",
+                       .path = "/runners",
+                       .prefix = "rnr_",
+                       .key = "runnerId",
+                       .name = "hostname",
+                       .given = given};
+    int r = named(c, &x, true);
+    memcpy(ret, x.found, MU_LONG_ID);
     return r;
 }
 

@@ -1,4 +1,5 @@
-/* Sessions and approvals as people name them on the command line: by the beginning of their ids. */
+/* Sessions, approvals and workers as people name them on the command line: by the beginning of
+ * their ids. */
 #ifndef MU_MAIN_SESSION_ID_H
 #define MU_MAIN_SESSION_ID_H
 
@@ -12,6 +13,8 @@ MU_MUST_USE int mu_session_named(struct mu_client *c, const char *given, char re
 /* The same for an approval, those that wait first; also its session's. */
 MU_MUST_USE int mu_approval_named(struct mu_client *c, const char *given, char ret[MU_LONG_ID],
                                   char ret_session[MU_LONG_ID]);
+/* The same for a worker ("rnr_…"), also by its whole name, which goes before beginnings of ids. */
+MU_MUST_USE int mu_runner_named(struct mu_client *c, const char *given, char ret[MU_LONG_ID]);
 /* "/sessions/<id><suffix>" */
 mu_bytes mu_session_path(struct mu_client *c, const char *id, const char *suffix);
 /* One call on one session, named by the first argument. `body`: JSON or empty. 0: *ret. */

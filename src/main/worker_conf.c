@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "exec/process.h"
+#include "main/config_int.h"
 #include "proto/url.h"
 #include "worker/units.h"
 #include "worker/yaml.h"
@@ -470,6 +471,50 @@ static int backend(struct build *b)
     return 0;
 }
 
+/* It becomes a header. */
+static bool is_key(const char *text)
+{
+    for (; *text; text++) {
+        if (*text <= ' ' || *text > '~') {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What came with an enrolment (the worker's credential.c), from an earlier start. */
+static bool has_credential(struct build *b)
+{
+    mu_bytes path = mu_arena_printf(&b->s->arena, "%s/credential", b->s->conf.state_dir);
+    return path.ptr && access(path.ptr, F_OK) == 0;
+}
+
+/* The file may be gone once it was used. */
+static int enrolment(struct build *b)
+{
+    struct mu_worker_conf *w = &b->s->conf;
+    const char *path = flag(b, "enrol-token-file");
+    mu_bytes text = MU_B_NONE;
+    w->enrol_token = first(b->c->worker_enrol_token, NULL, NULL);
+    if (path && !(access(path, F_OK) < 0 && has_credential(b))) {
+        int r = mu_config_read_value(&b->s->arena, path, &text, b->err);
+        if (r < 0) {
+            mu_err_context(b->err, "--enrol-token-file");
+            return r;
+        }
+        w->enrol_token = mu_arena_dup(&b->s->arena, text).ptr;
+        if (!w->enrol_token) {
+            return no_memory(b);
+        }
+    }
+    if (w->enrol_token &&
+        (!mu_bytes_starts(mu_str(w->enrol_token), MU_B("en_")) || !is_key(w->enrol_token))) {
+        return mu_err_set(b->err, MU_E_INVALID, "%s: not an enrolment token (en_...)",
+                          path ? "--enrol-token-file" : "OZ_WORKER_ENROL_TOKEN");
+    }
+    return 0;
+}
+
 static int identity(struct build *b)
 {
     struct mu_worker_conf *w = &b->s->conf;
@@ -490,16 +535,17 @@ static int identity(struct build *b)
     if (strlen(w->worker_id) > 128) {
         return mu_err_set(b->err, MU_E_INVALID, "--worker-id: longer than 128 characters");
     }
-    for (const char *p = w->api_key ? w->api_key : ""; *p; p++) {
-        if (*p <= ' ' || *p > '~') { /* it becomes a header */
-            return mu_err_set(b->err, MU_E_INVALID, "OZ_API_KEY: not a key");
-        }
+    if (w->api_key && !is_key(w->api_key)) {
+        return mu_err_set(b->err, MU_E_INVALID, "OZ_API_KEY: not a key");
     }
-    if (b->cli && !w->api_key && !mu_cli_has(b->cli, "check")) {
+    int r = enrolment(b);
+    if (r == 0 && b->cli && !w->api_key && !w->enrol_token && !has_credential(b) &&
+        !mu_cli_has(b->cli, "check")) {
         return mu_err_set(b->err, MU_E_INVALID,
-                          "no key: set OZ_API_KEY (or OZ_API_KEY_FILE, or WARP_API_KEY)");
+                          "no key: set OZ_API_KEY (or OZ_API_KEY_FILE, or WARP_API_KEY), or give "
+                          "--enrol-token-file (or OZ_WORKER_ENROL_TOKEN)");
     }
-    return 0;
+    return r;
 }
 
 /* The runner's tree lies next to the program, or where it is installed. */

@@ -211,6 +211,28 @@ void mu_worker_give_up(struct mu_worker *w, int exit_code)
     }
 }
 
+void mu_worker_dismissed(struct mu_worker *w)
+{
+    w->exit_code = w->exit_code ? w->exit_code : MU_WORKER_EXIT_DEREGISTERED;
+    w->link.closing = true;
+    w->leave_running = false;
+    MU_LIST_EACH(it, tmp, &w->tasks)
+    {
+        MU_CONTAINER(it, struct mu_attempt, link)->muted = true; /* they are others' now */
+    }
+    if (w->phase <= MU_PHASE_SERVING) {
+        set_phase(w, MU_PHASE_DRAINING);
+        mu_log(MU_LOG_INFO, "worker.stopping", MU_KC("reason", "deregistered"),
+               MU_KI("tasks", (int64_t)w->n_tasks));
+    }
+    if (w->phase == MU_PHASE_DRAINING) {
+        begin_stopping(w, false);
+    } else if (w->phase == MU_PHASE_STOPPING) {
+        stop_all(w, false);
+    }
+    mu_worker_advance(w);
+}
+
 int mu_worker_watch_signals(struct mu_worker *w)
 {
     mu_timer_init(&w->phase_timer, w->loop, on_phase_timer);

@@ -1,7 +1,6 @@
 /* The connection to the server: dial, back-off, breaker, and which dialect it speaks
  * (oz-worker.md 2.5, 16). */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 
 #include "base/log.h"
@@ -16,7 +15,8 @@ enum {
     UNAUTHORIZED = 401,
     FORBIDDEN = 403,
     TIMED_OUT = 408,
-    TOO_MANY = 429
+    TOO_MANY = 429,
+    DEREGISTERED = 4411
 };
 
 static void dial(struct mu_worker *w);
@@ -81,10 +81,30 @@ static void on_writable(void *arg)
     mu_ends_pump(arg);
 }
 
+/* Neither this instance nor its credential opens the link again. With a fresh enrolment token it is
+ * a new worker; that is tried at once when it was only a connection of the old one that failed. */
+static void deregistered(struct mu_worker *w, bool greeted)
+{
+    struct mu_uplink *l = &w->link;
+    bool had = l->credential[0];
+    mu_credential_forget(w);
+    if (had && !greeted && !l->closing && w->conf->enrol_token) {
+        mu_log(MU_LOG_WARN, "link.credential_dropped",
+               MU_KC("note", "the server has deregistered this worker: it enrols anew"));
+        redial(w, -1);
+        return;
+    }
+    mu_log(MU_LOG_ERROR, "link.deregistered",
+           MU_KC("note", "the server has deregistered this worker, what it ran is ended: to use it "
+                         "again, give it a fresh enrolment token or another --state-dir"));
+    mu_worker_dismissed(w);
+}
+
 static void on_closed(void *arg, int code, mu_bytes reason)
 {
     struct mu_worker *w = arg;
     struct mu_uplink *l = &w->link;
+    bool greeted = l->state == MU_UPLINK_NATIVE;
     bool held = mu_loop_now_ms(w->loop) - l->opened_ms >= HELD_MS;
     l->ws = NULL;
     mu_timer_clear(&l->greet);
@@ -102,7 +122,11 @@ static void on_closed(void *arg, int code, mu_bytes reason)
         mu_metric_add(w->m.remote_close, 1);
         mu_log(MU_LOG_WARN, "link.closed", MU_KI("code", code), MU_KS("reason", reason));
     }
-    redial(w, -1);
+    if (code == DEREGISTERED) {
+        deregistered(w, greeted);
+    } else {
+        redial(w, -1);
+    }
 }
 
 static void on_data(void *arg, bool text MU_UNUSED, mu_bytes piece, bool last)
@@ -201,6 +225,25 @@ static void on_opened(void *arg, struct mu_ws *ws)
     }
 }
 
+/* What opens the link: its own credential, else what makes one, else the configured key. */
+static const char *key_of(const struct mu_worker *w)
+{
+    const struct mu_uplink *l = &w->link;
+    return l->credential[0] && !l->credential_refused ? l->credential
+           : w->conf->enrol_token                     ? w->conf->enrol_token
+           : w->conf->api_key                         ? w->conf->api_key
+                                                      : "";
+}
+
+static const char *why_refused(const struct mu_worker *w, bool no_access)
+{
+    const char *key = key_of(w);
+    return !no_access                    ? "the server refuses this worker: check OZ_WS_URL"
+           : key == w->conf->enrol_token ? "the enrolment token is used up, too old or revoked"
+           : !key[0] ? "its credential is revoked: give it an enrolment token or a key"
+                     : "the key is not accepted: check OZ_API_KEY";
+}
+
 /* Whether trying again makes no sense (2.2): every 4xx but those that mean "later". */
 static bool is_final(int status)
 {
@@ -227,8 +270,7 @@ static void on_failed(void *arg, int status, int64_t retry_after_ms, const char 
     }
     if (is_final(status)) {
         mu_log(MU_LOG_ERROR, "link.refused", MU_KI("status", status),
-               MU_KC("note", no_access ? "the key is not accepted: check OZ_API_KEY"
-                                       : "the server refuses this worker: check OZ_WS_URL"));
+               MU_KC("note", why_refused(w, no_access)));
         mu_worker_give_up(w, MU_WORKER_EXIT_REFUSED);
         return;
     }
@@ -244,10 +286,9 @@ static void dial(struct mu_worker *w)
 {
     struct mu_uplink *l = &w->link;
     struct mu_buf headers;
-    const char *key = l->credential[0] && !l->credential_refused ? l->credential : w->conf->api_key;
     mu_buf_init(&headers, 4096);
-    mu_buf_printf(&headers, "Authorization: Bearer %s\r\nUser-Agent: muster-worker/%s\r\n%c", key,
-                  MU_VERSION, 0);
+    mu_buf_printf(&headers, "Authorization: Bearer %s\r\nUser-Agent: muster-worker/%s\r\n%c",
+                  key_of(w), MU_VERSION, 0);
     const struct mu_ws_connect opts = {
         .url = l->url,
         .headers = headers.ptr,
@@ -299,18 +340,6 @@ static char *make_url(struct mu_worker *w)
     return made;
 }
 
-/* What an enrolment gave earlier. */
-static void load_credential(struct mu_worker *w)
-{
-    char path[4200];
-    struct mu_uplink *l = &w->link;
-    snprintf(path, sizeof path, "%s/credential", w->conf->state_dir);
-    MU_AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    ssize_t n = fd < 0 ? -1 : read(fd, l->credential, sizeof l->credential - 1);
-    l->credential[MU_MAX(n, 0)] = 0;
-    l->credential[strcspn(l->credential, "\r\n")] = 0;
-}
-
 int mu_uplink_init(struct mu_worker *w)
 {
     struct mu_uplink *l = &w->link;
@@ -320,7 +349,7 @@ int mu_uplink_init(struct mu_worker *w)
     mu_timer_init(&l->confirm, w->loop, on_confirm);
     l->breaker.max = w->conf->reconnect_max_attempts;
     l->breaker.window_ms = w->conf->reconnect_window_ms;
-    load_credential(w);
+    mu_credential_load(w);
     l->url = make_url(w);
     return l->url ? 0 : -ENOMEM;
 }

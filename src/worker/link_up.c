@@ -1,7 +1,7 @@
 /* What is said on a connection: hello, heartbeat, and what arrives (oz-worker.md 3, 16). */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
+#include <sys/statvfs.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
 
@@ -153,6 +153,17 @@ static int64_t cpu_percent(const struct sysinfo *si)
     return (int64_t)MU_MIN(load * 100.0, 100.0);
 }
 
+/* Of what may be used, as df says it; -1 = not known. */
+static int64_t disk_percent(const char *path)
+{
+    struct statvfs v;
+    if (statvfs(path, &v) < 0 || v.f_blocks == 0) {
+        return -1;
+    }
+    double used = (double)(v.f_blocks - v.f_bfree), all = used + (double)v.f_bavail;
+    return all > 0 ? (int64_t)MU_MIN(used * 100.0 / all + 0.5, 100.0) : 100;
+}
+
 void mu_uplink_beat(struct mu_worker *w)
 {
     struct mu_buf buf;
@@ -182,6 +193,10 @@ void mu_uplink_beat(struct mu_worker *w)
         mu_jw_ki64(&jw, "cpuPercent", cpu_percent(&si));
         mu_jw_ki64(&jw, "memoryPercent",
                    (int64_t)((si.totalram - si.freeram - si.bufferram) / (si.totalram / 100 + 1)));
+    }
+    int64_t disk = disk_percent(w->conf->state_dir);
+    if (disk >= 0) {
+        mu_jw_ki64(&jw, "diskPercent", disk);
     }
     mu_jw_obj_end(&jw);
     mu_jw_key(&jw, "runtimeVersions");
@@ -239,28 +254,6 @@ void mu_uplink_ready(struct mu_worker *w)
 
 /* --- what arrives --- */
 
-/* Given once, at an enrolment: kept for the next start. */
-static void keep_credential(struct mu_worker *w, mu_bytes credential)
-{
-    char path[4200], tmp[4210];
-    struct mu_uplink *l = &w->link;
-    if (credential.len == 0 || credential.len >= sizeof l->credential ||
-        memchr(credential.ptr, '\n', credential.len) || memchr(credential.ptr, 0, credential.len)) {
-        return;
-    }
-    snprintf(path, sizeof path, "%s/credential", w->conf->state_dir);
-    snprintf(tmp, sizeof tmp, "%s.tmp", path);
-    MU_AUTO_CLOSE int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0 || write(fd, credential.ptr, credential.len) != (ssize_t)credential.len ||
-        fsync(fd) < 0 || rename(tmp, path) < 0) {
-        mu_log(MU_LOG_ERROR, "link.credential_not_kept", MU_KC("err_message", mu_err_text(-errno)));
-        return;
-    }
-    memcpy(l->credential, credential.ptr, credential.len);
-    l->credential[credential.len] = 0;
-    mu_log(MU_LOG_INFO, "link.enrolled");
-}
-
 static void take_acked(struct mu_worker *w, yyjson_val *ack)
 {
     mu_bytes id = mu_json_get_bytes(ack, "execution_id");
@@ -284,7 +277,7 @@ static void on_welcome(struct mu_worker *w, yyjson_val *data)
         MU_MIN(MU_MAX(l->heartbeat_ms, (int64_t)HEARTBEAT_LEAST_MS), (int64_t)HEARTBEAT_MOST_MS);
     mu_bytes uid = mu_json_get_bytes(data, "worker_uid");
     snprintf(l->runner_id, sizeof l->runner_id, "%.*s", MU_ARGS(uid));
-    keep_credential(w, mu_json_get_bytes(data, "credential"));
+    mu_credential_keep(w, mu_json_get_bytes(data, "credential"));
     w->server_drains = mu_json_get_bool(data, "drain", w->server_drains);
     l->state = MU_UPLINK_NATIVE; /* also from plain: a late welcome still switches */
     yyjson_val *acked = mu_json_get(data, "acked");

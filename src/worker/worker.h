@@ -6,11 +6,17 @@
 #include "exec/sandbox/sandbox.h"
 
 /* Exit codes besides 0 (stopped by a signal), 1 (cannot go on) and 2 (settings). */
-enum { MU_WORKER_EXIT_REFUSED = 3, MU_WORKER_EXIT_GAVE_UP = 4 };
+enum {
+    MU_WORKER_EXIT_REFUSED = 3,
+    MU_WORKER_EXIT_GAVE_UP = 4,
+    MU_WORKER_EXIT_DEREGISTERED = 5, /* the server wants it no more; what it ran is ended */
+};
 
 /* Texts outlive the worker. */
 struct mu_worker_conf {
-    const char *worker_id, *api_key, *ws_url, *server_root_url;
+    const char *worker_id, *ws_url, *server_root_url;
+    /* What opens the link while the state folder holds no credential; one may be NULL. */
+    const char *enrol_token, *api_key;
     const char *session_sharing_url, *idle_on_complete; /* NULL = none */
     const char *proxy, *ca_file;                        /* NULL = none; the system's */
     const char *upstream; /* proxy that sandboxes' connections go through, or NULL */

@@ -219,6 +219,8 @@ void mu_worker_trim_soon(struct mu_worker *w); /* when it has become idle */
 /* drain.c */
 int mu_worker_watch_signals(struct mu_worker *w);
 void mu_worker_drain(struct mu_worker *w, const char *reason);
+/* The server has deregistered it: what runs is ended, nobody hears of it, and so it ends. */
+void mu_worker_dismissed(struct mu_worker *w);
 /* backends.c */
 int mu_backends_open(struct mu_worker *w, struct mu_err *err);
 void mu_backends_close(struct mu_worker *w);
@@ -305,6 +307,10 @@ void mu_ends_acked(struct mu_worker *w, mu_bytes execution_id, int64_t seq);
 void mu_ends_confirmed(struct mu_worker *w); /* plain: all that were sent have arrived */
 struct mu_end *mu_ends_find(struct mu_worker *w, mu_bytes execution_id);
 void mu_ends_free(struct mu_worker *w);
+/* credential.c */
+void mu_credential_load(struct mu_worker *w);
+void mu_credential_keep(struct mu_worker *w, mu_bytes credential);
+void mu_credential_forget(struct mu_worker *w); /* revoked for good */
 /* link.c */
 int mu_uplink_init(struct mu_worker *w);
 void mu_uplink_start(struct mu_worker *w);

@@ -158,6 +158,43 @@ def test_workers(cli):
     assert cli.json("workers")["workers"][0]["connected"] is True
 
 
+def test_a_worker_is_drained_and_comes_back(cli, shell, village):
+    worker = cli.json("workers")["workers"][0]
+    name, runner = worker["id"], worker["uid"]
+    session = shell(ECHO)
+    waiting = subprocess.Popen([str(BINARY), "drain", name, "--reason", "a new kernel", "--wait"], env=cli.env, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert waiting.stderr.readline() == f"{name} drains: 1 session left\n"
+    assert re.search(rf"{name} +draining ", cli("workers").stdout)
+    assert cli("drain", name).stdout == f"{name} drains, 1 left\n"  # twice is no error
+    assert cli.json("drain", runner[:-4])["data"]["runnerId"] == runner  # by the beginning of its id
+    assert waiting.poll() is None
+    village.stop(session)
+    out, err = waiting.communicate(timeout=40)
+    assert (waiting.returncode, out) == (0, f"{name} is drained\n"), (out, err)
+    later = cli.new("echo later")
+    assert village.get(later)["state"] == "QUEUED"
+    assert cli("drain", name, "--wait").stdout == f"{name} is drained\n"
+    assert cli("undrain", name).stdout == f"{name} takes sessions again\n"
+    eventually(lambda: village.get(later)["state"] == "COMPLETED", timeout=40, what="the session that waited")
+    assert re.search(rf"{name} +online ", cli("workers").stdout)
+    assert "does not drain" in cli("undrain", name, code=2).stderr
+    assert "no worker nobody" in cli("drain", "nobody", code=5).stderr
+    assert "--stop-after" in cli("drain", name, "--stop-after", "soon", code=2).stderr
+    assert cli("drain", name, code=5, env={"OZ_API_KEY": "a-tenant"}).stdout == ""
+
+
+def test_who_waits_for_a_drain_is_told_of_its_end(cli, shell):
+    name = cli.json("workers")["workers"][0]["id"]
+    shell(ECHO)
+    waiting = subprocess.Popen([str(BINARY), "drain", "--wait", name], env=cli.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    assert "left" in waiting.stderr.readline()
+    cli("undrain", name)
+    out, err = waiting.communicate(timeout=20)
+    assert (waiting.returncode, out) == (1, "") and "take sessions again" in err, (out, err)
+
+
 def test_pause_and_resume(cli, shell, village):
     session = shell("i=0; while true; do i=$((i+1)); echo $i; sleep 0.1; done")
     assert "PAUSED_BY_HUMAN" in cli("pause", session).stdout
@@ -168,7 +205,8 @@ def test_pause_and_resume(cli, shell, village):
 
 def test_help_and_completion_know_the_commands(cli):
     text = cli("help").stdout
-    for command in ("sessions new", "attach ID", "approvals", "approve ID", "deny ID", "pause ID", "resume ID", "diff ID", "workers"):
+    for command in ("sessions new", "attach ID", "approvals", "approve ID", "deny ID", "pause ID", "resume ID", "diff ID", "workers",
+                    "drain WORKER", "undrain WORKER"):
         assert f"\n  {command}" in text, command
     group = cli("sessions", "--help").stdout
     assert "--state" in group and "\n  interrupt " in group

@@ -21,6 +21,7 @@ class Row(NamedTuple):
     raw: bytes
     status: int
     close: bool = True
+    page: bool = False  # refused with a page for people
 
 
 def get(target=b"/api/v1/agent/runs", version=b"HTTP/1.1", headers=HOST + AUTH, method=b"GET"):
@@ -229,6 +230,18 @@ SESSIONS = [
     Row("session that climbs", get(b"/api/v1/sessions/../keys"), 400),
     Row("approval of no form", post(b"Content-Length: 20\r\n", b'{"decision":"allow"}', b"POST /api/v1/sessions/ses_" + SESSION +
         b"/approvals/' HTTP/1.1\r\n"), 404, close=False),
+    Row("links of an approval of no form", post(b"Content-Length: 2\r\n", b"{}", b"POST /api/v1/sessions/ses_" + SESSION +
+        b"/approvals/'/links HTTP/1.1\r\n"), 404, close=False),
+    Row("link of no form", get(b"/approve/'%20OR%201=1", headers=HOST), 404, close=False, page=True),
+    Row("link of 4,000 characters", get(b"/api/v1/approval-links/apl_" + b"a" * 4000, headers=HOST), 404, close=False),
+    Row("link with an encoded NUL", get(b"/approve/apl_%00", headers=HOST), 400),
+    Row("link that nobody signed", get(b"/approve/apl_" + SESSION + b"." + b"0" * 64, headers=HOST), 404, close=False, page=True),
+    Row("form of a link with another Origin", get(b"/approve/apl_x", method=b"POST", headers=HOST + b"Origin: https://evil.example\r\n"
+        b"Content-Length: 0\r\n"), 403, close=False),
+    Row("form of a link without an Origin that is one", get(b"/approve/apl_x", method=b"POST", headers=HOST + b"Origin: null\r\n"
+        b"Content-Length: 0\r\n"), 400, close=False, page=True),
+    Row("form of a link too long", get(b"/approve/apl_x", method=b"POST", headers=HOST + b"Content-Length: 32769\r\n"), 413),
+    Row("null as the Origin elsewhere", get(b"/api/v1/sessions", headers=HOST + AUTH + b"Origin: null\r\n"), 403, close=False),
     Row("page of another kind", get(b"/api/v1/sessions?page=1e3"), 400, close=False),
     Row("page beyond 64 bit", get(b"/api/v1/sessions?page=99999999999999999999999"), 400, close=False),
     Row("page twice", get(b"/api/v1/sessions?page=1&page=2"), 400, close=False),

@@ -17,7 +17,7 @@ from village import assert_envelope
 # Values that make a valid request where the type alone does not say enough.
 SAMPLES = {"cron_schedule": "0 9 * * *", "docker_image": "debian:12", "mime_type": "image/png",
            "data": "iVBORw0KGgo=", "environment_id": "debian:12", "orgId": "me", "providerId": "codex",
-           "url": "https://example.com/a/b", "commit": "abcdef0", "branch": "main", "tag": "v1"}
+           "url": "https://example.com/a/b", "commit": "abcdef0", "branch": "main", "tag": "v1", "hostname": "field-tests"}
 WRONG = {"string": [5, True, [], {}], "integer": ["x", 1.5, True, [], {}], "number": ["x", True, []], "boolean": ["yes", 1, [], {}],
          "array": ["x", 5, {}], "object": ["x", 5, [], True]}
 
@@ -65,6 +65,8 @@ def sample(document, schema, name=""):
         if kind in kinds:
             if kind == "string" and schema.get("format") == "date-time":
                 return "2026-01-31T09:08:16.986Z"
+            if kind == "array":
+                return [sample(document, schema.get("items", {}))] * schema.get("minItems", 0)
             if kind == "object":
                 return {k: sample(document, v, k) for k, v in schema.get("properties", {}).items()
                         if k in schema.get("required", [])}
@@ -123,7 +125,11 @@ DELETE = object()
 
 
 def is_village(path):
-    return path.startswith((API + "/sessions", API + "/approvals", API + "/orgs"))
+    return path.startswith((API + "/sessions", API + "/approvals", API + "/orgs", API + "/runners", API + "/runner-enrolments"))
+
+
+def is_public(path):
+    return path.startswith(API + "/approval-links/")
 
 
 def named_fields(path, response):
@@ -191,7 +197,12 @@ class Caller:
     def __init__(self, server, client):
         self.server, self.client = server, client
         self.admin = server.client(server.admin_key)
-        self.for_admin = set()  # routes that refuse a tenant
+        made = self.admin.api("POST", "/runner-enrolments", json={"shared": True}).json()["data"]
+        registered = server.client(made["token"]).api("POST", "/runners", json={
+            "hostname": SAMPLES["hostname"], "protocolVersion": 2, "capabilities": {"providers": ["codex"]}}).json()["data"]
+        self.runner = SAMPLES["runnerId"] = registered["runnerId"]
+        self.callers = (client, self.admin, server.client(registered["runnerToken"]))
+        self.at = {}  # who is not refused by a route: the tenant, the administrator, a runner
         self.environment = client.environment()["id"]
         self.schedule = client.schedule()["id"]
         self.run = client.finish("for the field tests")["run_id"]
@@ -203,7 +214,7 @@ class Caller:
             if "environments" in path:
                 return self.environment
             if is_village(path):
-                return self.session if name == "{sessionId}" else "1"
+                return {"{sessionId}": self.session, "{runnerId}": self.runner}.get(name, "1")
             return self.schedule if "schedules" in path else self.run if "run" in path else new_run_id()
         parts = [value(p) if p.startswith("{") else p for p in path.split("/")]
         if path.endswith("/files/{name}"):
@@ -211,13 +222,16 @@ class Caller:
         return "/".join(parts)
 
     def call(self, method, path, **options):
-        """As the tenant; as the admin where a tenant gets 403."""
-        if (method, path) not in self.for_admin:
-            r = self.client.request(method, self.path(path), **options)
-            if r.status_code != 403:
+        """As the tenant; as the admin, or a runner, where a tenant gets 403."""
+        return self.ask(method, path, self.path(path), **options)
+
+    def ask(self, method, path, url, **options):
+        while True:
+            at = self.at.get((method, path), 0)
+            r = self.callers[at].request(method, url, **options)
+            if r.status_code != 403 or at + 1 == len(self.callers):
                 return r
-            self.for_admin.add((method, path))
-        return self.admin.request(method, self.path(path), **options)
+            self.at[(method, path)] = at + 1
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +263,8 @@ def test_every_body_field(document, caller):
         if path.endswith(("/agent/run", "/agent/runs")):
             base["prompt"] = "field test"
         r = caller.call(method, path, json=base)
-        fine = (200, 201, 202, 404, 409) if is_village(path) else (200,)  # a session that waits does not do everything
+        # a session that waits does not do everything; nobody has made a link
+        fine = (200, 201, 202, 404, 409) if is_village(path) else (404,) if is_public(path) else (200,)
         assert r.status_code in fine, f"the base body of {method} {path} is refused: {base} {r.text}"
         judge = jsonschema_rs.validator_for({**schema, "components": document.get("components", {})},
                                             validate_formats=True)
@@ -327,9 +342,9 @@ def test_every_path_parameter(document, caller):
             continue
         for value in ("x", "%00", "%ff", "..%2f..", "a" * 4000, "run_", "%20", "'%22<>", "0", "-1", "null", "undefined"):
             parts = [value if p.startswith("{") else p for p in path.split("/")]
-            r = caller.client.request(method, "/".join(parts), json={"name": "n", "docker_image": "i", "prompt": "p",
-                                                                    "cron_schedule": "0 9 * * *", "enabled": True}
-                                      if method in ("POST", "PUT") else None)
+            r = caller.ask(method, path, "/".join(parts), json={"name": "n", "docker_image": "i", "prompt": "p",
+                                                               "cron_schedule": "0 9 * * *", "enabled": True}
+                           if method in ("POST", "PUT") else None)
             if r.status_code not in (400, 404, 405):
                 wrong.append(f"{method} {path} with {value[:20]}: {r.status_code} {r.text[:150]}")
     assert not wrong, "\n".join(wrong)
@@ -340,7 +355,8 @@ def test_operations_without_a_bearer_are_refused(document, shared):
         for method, path, operation, _ in operations(document):
             if path.startswith(API):
                 r = client.request(method, path.replace("{", "x").replace("}", "x"))
-                assert r.status_code == 401, (method, path, r.status_code)
+                # 400: what it lacks is said to everybody
+                assert r.status_code in ((400, 404) if is_public(path) else (401,)), (method, path, r.status_code)
 
 
 def test_answers_match_their_schema(document, caller):

@@ -28,7 +28,10 @@ def judge(line, raw, row, slowly=False):
     status, headers, body = connection.answer()
     assert status == row.status, (status, body[:300])
     assert headers.get("x-request-id"), headers
-    if status >= 400:
+    if row.page:
+        assert headers["content-type"] == "text/html; charset=utf-8" and body.startswith(b"<!doctype html>")
+        assert headers["content-security-policy"].startswith("default-src 'none'") and b"apl_" not in body
+    elif status >= 400:
         error = json.loads(body)
         told = error["meta"]["requestId"] if "meta" in error else error["request_id"]
         assert error["error"] and told == headers["x-request-id"]

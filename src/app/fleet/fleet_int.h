@@ -17,6 +17,7 @@ enum {
     MU_FLEET_EARLY_STOPS = 64,
     MU_FLEET_WORKERS_MAX = 100000,
     MU_FLEET_PINS_MAX = 50000, /* as many leave no room for names that only runs know */
+    MU_DISK_FULL_PERCENT = 95, /* a worker gets nothing from then on */
 };
 
 /* What a session's assignment says, kept from its creation while it is small. */

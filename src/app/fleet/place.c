@@ -2,14 +2,7 @@
  * becomes free, a worker that connects. */
 #include "app/fleet/fleet_int.h"
 
-enum {
-    LOOK_WORKERS = 64,
-    PARK_MS = 1000,
-    LOOK_PARKED = 256,
-    LOOK_NEEDS = 16,
-    UNPARK_MAX = 4096,
-    DISK_FULL_PERCENT = 95
-};
+enum { LOOK_WORKERS = 64, PARK_MS = 1000, LOOK_PARKED = 256, LOOK_NEEDS = 16, UNPARK_MAX = 4096 };
 
 /* --- workers with room --- */
 
@@ -17,7 +10,7 @@ static bool has_room(const struct mu_worker *w)
 {
     const struct mu_fleet *f = w->f;
     return w->attached && w->ready && !w->draining && !w->drain_ms && !w->leaving &&
-           w->disk < DISK_FULL_PERCENT && (w->native || f->opts.go_workers) &&
+           w->disk < MU_DISK_FULL_PERCENT && (w->native || f->opts.go_workers) &&
            (w->capacity == 0 || w->in_flight < w->capacity) &&
            w->saturated_until <= mu_loop_now_ms(f->opts.core);
 }

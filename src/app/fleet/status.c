@@ -137,6 +137,20 @@ static void tell_skew(struct mu_worker *w, int64_t skew_ms)
     w->told_skew = far;
 }
 
+/* Such a worker gets nothing: somebody must hear of it. */
+static void tell_disk(struct mu_worker *w, int64_t before)
+{
+    bool was = before >= MU_DISK_FULL_PERCENT, is = w->disk >= MU_DISK_FULL_PERCENT;
+    if (is && !was) {
+        mu_log(MU_LOG_WARN, "worker.disk_full", MU_KC("worker_id", w->name),
+               MU_KI("percent", w->disk),
+               MU_KC("note", "it gets nothing until there is room in its state folder"));
+    } else if (was && !is) {
+        mu_log(MU_LOG_INFO, "worker.disk_has_room", MU_KC("worker_id", w->name),
+               MU_KI("percent", w->disk));
+    }
+}
+
 void mu_worker_beat(struct mu_worker *w, const struct mu_report *r)
 {
     int64_t now = mu_fleet_now(w->f);
@@ -148,7 +162,9 @@ void mu_worker_beat(struct mu_worker *w, const struct mu_report *r)
     w->beat_ms = r->peer ? MU_MAX(mu_loop_now_ms(w->f->opts.core), 1) : w->beat_ms;
     w->cpu = r->cpu;
     w->memory = r->memory;
+    int64_t disk = w->disk;
     w->disk = r->disk;
+    tell_disk(w, disk);
     if (r->sent_ms) {
         tell_skew(w, r->sent_ms - now);
     }

@@ -258,6 +258,7 @@ int mu_session_delete_parts(struct mu_tx *tx, mu_bytes id)
         {"del_votes", "t",
          "DELETE FROM gate_votes WHERE gate_id IN (SELECT id FROM gates WHERE session_id = $1)",
          NULL},
+        {"del_links", "t", "DELETE FROM approval_links WHERE session_id = $1", NULL},
         {"del_gates", "t", "DELETE FROM gates WHERE session_id = $1", NULL},
         {"del_turns", "t", "DELETE FROM turns WHERE session_id = $1", NULL},
         {"del_segments", "t", "DELETE FROM segments WHERE session_id = $1", NULL},

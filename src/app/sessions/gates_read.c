@@ -35,6 +35,10 @@ static const struct mu_stmt q_undelivered = {
     "$2) ORDER BY g.session_id, g.id LIMIT $3",
     NULL};
 
+static const struct mu_stmt q_one = {
+    "gate_one", "tt", "SELECT " COLUMNS " FROM gates g WHERE g.id = $1 AND g.session_id = $2",
+    NULL};
+
 static struct mu_gate_row gate_of(struct mu_row *r)
 {
     struct mu_gate_row g = {.id = mu_row_bytes(r, 0)};
@@ -178,6 +182,27 @@ int mu_gate_list(struct mu_sessions *s, struct mu_gate_list *op)
     return mu_readers_submit(s->opts.readers, &op->read);
 }
 
+/* --- one --- */
+
+struct one {
+    int (*each)(void *arg, const struct mu_gate_row *row);
+    void *arg;
+};
+
+static int take_one(void *arg, struct mu_row *row)
+{
+    const struct one *o = arg;
+    struct mu_gate_row g = gate_of(row);
+    return o->each(o->arg, &g);
+}
+
+int mu_gate_by_id(struct mu_db *db, mu_bytes session, mu_bytes gate,
+                  int (*each)(void *arg, const struct mu_gate_row *row), void *arg)
+{
+    struct one o = {each, arg};
+    return MU_DB_RUN(db, &q_one, take_one, &o, MU_VT(gate), MU_VT(session));
+}
+
 /* --- start-up --- */
 
 struct each {
@@ -223,6 +248,7 @@ const struct mu_planned mu_gates_read_planned[] = {
     {&q_all, ""},
     {&q_all_open, "gates_open"},
     {&q_open, "gates_open"},
+    {&q_one, ""},
     {&q_undelivered, "gates_undelivered"},
     {NULL, NULL},
 };

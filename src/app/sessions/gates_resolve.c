@@ -99,7 +99,8 @@ static int vote(struct mu_gate_resolve *op, struct mu_tx *tx, const struct decid
     if (!op->allow || d->found.votes < 2) {
         return 1;
     }
-    int r = MU_TX_RUN(tx, &q_vote, NULL, NULL, MU_VT(d->gate), MU_VT(op->by), MU_VI(op->now_ms));
+    int r = MU_TX_RUN(tx, &q_vote, NULL, NULL, MU_VT(d->gate),
+                      MU_VT(op->voter.ptr ? op->voter : op->by), MU_VI(op->now_ms));
     if (r < 0) {
         return r;
     }
@@ -114,7 +115,8 @@ static int answer_known(struct mu_gate_resolve *op, const struct mu_gate_found *
     int same = op->allow ? MU_GATE_ALLOWED : MU_GATE_DENIED;
     op->known = found->known;
     op->status = found->known.status;
-    op->repeated = op->status == same && mu_bytes_is(op->by, found->known.by) &&
+    op->repeated = !op->link.text[0] && op->status == same &&
+                   mu_bytes_is(op->by, found->known.by) &&
                    op->now_ms - found->known.resolved_ms <= SAME_AGAIN_MS;
     return op->repeated ? 0 : MU_E_EXISTS;
 }
@@ -157,6 +159,10 @@ static int run_resolve(struct mu_unit *u, struct mu_tx *tx)
         op->known = (struct mu_gate_known){MU_GATE_EXPIRED, d.found.expires_ms, "system", ""};
         op->status = MU_GATE_EXPIRED;
         return MU_E_EXISTS;
+    }
+    r = op->link.text[0] ? mu_link_use(tx, op) : 0;
+    if (r < 0) {
+        return r;
     }
     r = vote(op, tx, &d);
     op->status = r > 0 ? d.v.status : MU_GATE_PENDING;

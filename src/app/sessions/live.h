@@ -218,8 +218,8 @@ MU_MUST_USE int mu_gate_ask(struct mu_sessions *s, struct mu_gate_ask *op);
  * denied; the caller tells the executor, like after a cancel).
  * MU_E_NOT_FOUND: session (no_session) or gate; MU_E_FORBIDDEN: `own` (the session's runner);
  * MU_E_EXISTS: it is resolved already, see `known`; the same decision by the same person within 60
- * s is success (`repeated`). With votes_needed 2 the first allow is a vote: success, status
- * pending. */
+ * s is success (`repeated`; not with a link). MU_E_STALE: the link is used, too old, or not for
+ * that. With votes_needed 2 the first allow is a vote: success, status pending. */
 struct mu_gate_resolve {
     struct mu_unit unit;
     struct mu_sessions *sessions;
@@ -232,6 +232,8 @@ struct mu_gate_resolve {
     bool stop; /* a denial ends the session (policy onDeny) */
     mu_bytes reason, answer /* of a question, JSON */; /* ptr NULL = none */
     mu_bytes by;                                       /* at most MU_ACTOR_LEN bytes */
+    mu_bytes voter;                                    /* whose vote it is, if not by's; ptr NULL */
+    struct mu_id link; /* with one that is used up by this (links.h); empty = none */
     /* out */
     bool repeated, no_session, stopped;
     int status, state;     /* of gate and session */

@@ -38,6 +38,12 @@ MU_MUST_USE int mu_gate_find(struct mu_tx *tx, mu_bytes session, mu_bytes gate,
                              struct mu_gate_found *ret); /* 1, 0 = none, or a code */
 MU_MUST_USE int mu_gates_pending(struct mu_tx *tx, mu_bytes session, int64_t *ret);
 
+/* That gate as lists show it. 1, 0 = none, or a code of each(). */
+MU_MUST_USE int mu_gate_by_id(struct mu_db *db, mu_bytes session, mu_bytes gate,
+                              int (*each)(void *arg, const struct mu_gate_row *row), void *arg);
+/* The link of a decision is used with it. MU_E_STALE: it cannot be. */
+MU_MUST_USE int mu_link_use(struct mu_tx *tx, const struct mu_gate_resolve *op);
+
 struct mu_verdict {
     int status, scope, kind;
     mu_bytes reason, answer, by;

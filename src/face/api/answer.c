@@ -12,6 +12,18 @@ static int64_t elapsed_us(const struct mu_call *c)
     return MU_MAX(now - mu_http_req_started_us(c->req), 0);
 }
 
+/* Of a path that is a secret only what it is a path of. */
+static mu_bytes logged_path(const struct mu_call *c, const struct mu_http_head *h)
+{
+    if (!h) {
+        return MU_B("-");
+    }
+    ptrdiff_t at = mu_bytes_find(h->path, MU_B("/apl_")); /* also where it is no path of ours */
+    return c->secret_path ? mu_str(c->secret_path)
+           : at >= 0      ? mu_bytes_head(h->path, (size_t)at + 5)
+                          : h->path;
+}
+
 /* The one access line of a request (oz-api.md 13). The query string is not in it: values may be
  * secret (tickets, tokens in compatibility parameters). */
 static void log_access(const struct mu_call *c, int status, int64_t us)
@@ -25,9 +37,9 @@ static void log_access(const struct mu_call *c, int status, int64_t us)
     }
     const struct mu_http_head *h = c->headless ? NULL : mu_http_req_head(c->req);
     struct mu_kv kv[8 + MU_NOTES_MAX] = {
-        MU_KS("req_id", c->request_id),         MU_KS("method", h ? h->method_name : MU_B("-")),
-        MU_KS("path", h ? h->path : MU_B("-")), MU_KI("status", status),
-        MU_KI("duration_ms", us / 1000),        MU_KS("remote", mu_http_req_peer(c->req)),
+        MU_KS("req_id", c->request_id),   MU_KS("method", h ? h->method_name : MU_B("-")),
+        MU_KS("path", logged_path(c, h)), MU_KI("status", status),
+        MU_KI("duration_ms", us / 1000),  MU_KS("remote", mu_http_req_peer(c->req)),
         MU_KC("face", faces[c->face]),
     };
     size_t n = 7;
@@ -187,6 +199,12 @@ void mu_call_send_headers(struct mu_call *c, int status, const struct mu_http_pa
                           size_t n)
 {
     mu_answer(c, status, media_of(c, status), headers, n);
+}
+
+void mu_call_send_as(struct mu_call *c, int status, const char *type,
+                     const struct mu_http_pair *headers, size_t n)
+{
+    mu_answer(c, status, type, headers, n);
 }
 
 void mu_call_error(struct mu_call *c, int status, const char *code, const char *field,

@@ -96,7 +96,8 @@ static bool reachable(struct mu_call *c, const struct mu_http_head *h)
     }
     /* without CORS an OPTIONS is a method like another: it changes nothing and ends as 405 */
     bool harmless = h->method == MU_HTTP_OPTIONS;
-    if (origin.ptr && !harmless && !mu_origin_allowed(o, origin, h->host, h->path)) {
+    bool own_page = c->secret_path && mu_bytes_is(origin, "null");
+    if (origin.ptr && !harmless && !own_page && !mu_origin_allowed(o, origin, h->host, h->path)) {
         mu_call_error(c, 403, "forbidden", NULL,
                       "The Origin header names an origin that is not allowed; add it to "
                       "OZ_CORS_ORIGIN");
@@ -302,10 +303,13 @@ static bool gates(struct mu_call *c, const struct mu_http_head *h)
     const struct mu_api_listener *listener = mu_http_listener_arg(c->req);
     bool probes_only = listener && listener->probes_only;
     c->close = wants_websocket(h); /* what follows a refusal is no HTTP */
+    const struct mu_node *node = mu_router_find(&c->api->router, h->path, c->params);
+    if (node && node->first->flags & MU_ROUTE_SECRET) {
+        c->secret_path = node->first->path;
+    }
     if (!reachable(c, h)) {
         return false;
     }
-    const struct mu_node *node = mu_router_find(&c->api->router, h->path, c->params);
     if (probes_only && node && !(node->first->flags & MU_ROUTE_PROBE)) {
         node = NULL;
     }

@@ -94,6 +94,8 @@ enum {
         2,              /* refused with 503 while the disk is nearly full or the database is away */
     MU_ROUTE_QUIET = 4, /* no access line at info (health probes) */
     MU_ROUTE_NO_DRAIN = 16, /* still served while stopping (health) */
+    MU_ROUTE_SECRET = 128,  /* who knows the path has the right: it is not logged, and its page,
+                               which sends no  referrer, may post to it (Origin: null) */
     MU_ROUTE_PROBE = 32,    /* also on the metrics listener, and there without a key */
     MU_ROUTE_WEBSOCKET =
         64, /* the handler is called for a proper upgrade request only (after the key was looked at)
@@ -212,6 +214,9 @@ void mu_call_send_with(struct mu_call *c, int status, const char *header, mu_byt
 /* The same with up to 8 further headers. */
 void mu_call_send_headers(struct mu_call *c, int status, const struct mu_http_pair *headers,
                           size_t n);
+/* Sends mu_call_buf() as what `type` says. */
+void mu_call_send_as(struct mu_call *c, int status, const char *type,
+                     const struct mu_http_pair *headers, size_t n);
 /* An error in the face's shape: {"error","message","code","field"?,"request_id"}. `field` may be
  * NULL. */
 void mu_call_error(struct mu_call *c, int status, const char *code, const char *field,

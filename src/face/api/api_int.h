@@ -149,9 +149,10 @@ struct mu_call {
     size_t n_notes;
     void (*on_gone)(struct mu_call *c);
     void *ctx;
-    bool close;     /* the connection ends with the answer */
-    bool no_memory; /* a problem could not be noted */
-    bool headless;  /* the message was malformed before its header block was complete */
+    const char *secret_path; /* MU_ROUTE_SECRET: what is logged instead */
+    bool close;              /* the connection ends with the answer */
+    bool no_memory;          /* a problem could not be noted */
+    bool headless;           /* the message was malformed before its header block was complete */
 };
 
 /* Whether a face below /api/v1 owns the path. */

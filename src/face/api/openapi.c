@@ -15,6 +15,7 @@ static const struct {
     {405, "The path does not know this method."},
     {408, "The request came too slowly."},
     {409, "It contradicts what is there."},
+    {410, "It was used, is too old, or is not wanted any more."},
     {413, "The body is too large."},
     {416, "The range cannot be served."},
     {422, "The Idempotency-Key was used with another body."},
@@ -447,6 +448,9 @@ static void write_error(struct mu_json_w *w, size_t i, const struct mu_route *r)
     write_ref(w, own ? r->response : r->face == MU_FACE_SESSIONS ? "EnvelopeError" : "Error");
     mu_jw_obj_end(w);
     mu_jw_obj_end(w);
+    if (r->media && strncmp(r->media, "text/html", 9) == 0) { /* a page says it on a page */
+        mu_jw_kraw(w, r->media, MU_B("{\"schema\":{\"type\":\"string\"}}"));
+    }
     mu_jw_obj_end(w);
     mu_jw_obj_end(w);
 }

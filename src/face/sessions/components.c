@@ -88,6 +88,19 @@ const char *const mu_sess_components[] = {
     ",\"requestedAt\":" TIME ",\"expiresAt\":" TIME ",\"context\":" OBJ ",\"requestKey\":" STR
     ",\"turnId\":" STR ",\"votesNeeded\":" INT ",\"decision\":" STR ",\"scope\":" STR
     ",\"reason\":" STR ",\"resolvedBy\":" STR ",\"resolvedAt\":" TIME "}}",
+    "ApprovalLink",
+    "{\"type\":\"object\",\"required\":[\"approvalId\",\"linkId\",\"url\",\"expiresAt\"],"
+    "\"properties\":{\"approvalId\":" STR ",\"linkId\":" STR ",\"url\":" STR ",\"label\":" STR
+    ",\"decisions\":" LIST(STR) ",\"expiresAt\":" TIME "}}",
+    "ApprovalLinkView",
+    "{\"type\":\"object\",\"required\":[\"status\",\"action\",\"risk\",\"description\"],"
+    "\"properties\":{\"status\":" STR ",\"action\":" STR ",\"risk\":" STR ",\"description\":" STR
+    ",\"context\":" OBJ ",\"session_id\":" STR ",\"session_title\":" STR ",\"asked_by\":" STR
+    ",\"asked_at\":" TIME ",\"expires_at\":" TIME ",\"label\":" STR
+    ",\"decisions\":" LIST(STR) ",\"request_id\":" STR "}}",
+    "ApprovalLinkUsed",
+    "{\"type\":\"object\",\"required\":[\"status\",\"decision\"],\"properties\":{"
+    "\"status\":" STR ",\"decision\":" STR ",\"request_id\":" STR "}}",
     "ApprovalList",
     "{\"type\":\"object\",\"required\":[\"items\",\"pageSize\",\"hasMore\"],\"properties\":{"
     "\"items\":" LIST(REF("Approval")) ",\"pageSize\":" INT ",\"hasMore\":" BOOL

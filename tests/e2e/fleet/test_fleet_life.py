@@ -92,6 +92,27 @@ def test_a_drain_outlives_heartbeats_and_connections(org):
     peer.close()
 
 
+def test_a_worker_whose_disk_is_full_gets_nothing_and_somebody_hears_of_it(org):
+    peer, _, runner = org.enrol("full")
+    name = next(w["id"] for w in org.server.client().api("GET", "/workers").json()["workers"] if w["uid"] == runner)
+
+    def beat(sequence, percent):
+        peer.send("heartbeat", {"runnerId": runner, "timestamp": "2026-01-31T12:00:00Z", "activeSessions": [],
+                                "load": {"cpuPercent": 1, "memoryPercent": 1, "diskPercent": percent}, "sequence": sequence})
+        eventually(lambda: org.runner(runner)["load"].get("diskPercent") == percent)
+    beat(1, 95)
+    assert org.server.wait_log("worker.disk_full", worker_id=name)["percent"] == 95
+    waiting = session(org)
+    beat(2, 96)
+    time.sleep(0.5)
+    assert state(org, waiting) == "PENDING"
+    assert len([x for x in org.server.log if x["msg"] == "worker.disk_full" and x["worker_id"] == name]) == 1
+    beat(3, 94)
+    assert peer.assigned(run_id(waiting))
+    org.server.wait_log("worker.disk_has_room", worker_id=name)
+    peer.close()
+
+
 def test_deregistration_is_refused_while_it_holds_sessions(org):
     peer, credential, runner = org.enrol("x1")
     held = session(org)

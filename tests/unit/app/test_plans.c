@@ -82,6 +82,11 @@ static void fill_live(struct world *w)
             "gates",
             NULL, NULL);
     with_db(w,
+            "INSERT INTO approval_links (id, session_id, gate_id, org_id, label, made_by, "
+            "decisions, created_ms, expires_ms) SELECT 'l-' || id, session_id, id, org_id, 'l', "
+            "'u', 3, 1, 2 FROM gates",
+            NULL, NULL);
+    with_db(w,
             "INSERT INTO turns (id, session_id, pos, state, source, prompt, created_ms, ended_ms) "
             "SELECT 't-' || id, id, 1, CASE WHEN state = 20 THEN 10 ELSE 90 END, 1, 'p', 1, CASE "
             "WHEN state = 20 THEN NULL ELSE 1 END FROM sessions",
@@ -196,6 +201,7 @@ static void lists_and_sweeps_are_answered_from_their_index(struct world *w)
     check_all(w, mu_skills_planned);
     check_all(w, mu_create_planned);
     check_all(w, mu_open_planned);
+    check_all(w, mu_links_planned);
     check_all(w, mu_live_planned);
     check_all(w, mu_turns_planned);
     check_all(w, mu_gates_planned);
