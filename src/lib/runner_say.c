@@ -24,7 +24,7 @@ struct say {
 
 /* --- on the loop --- */
 
-static void accept(struct cp_exec *x)
+static void take_on(struct cp_exec *x)
 {
     if (!x->accepted) {
         x->accepted = true;
@@ -35,7 +35,7 @@ static void accept(struct cp_exec *x)
 /* States only go up; the end's number is above all of them. */
 static void tell_state(struct cp_exec *x, int state)
 {
-    accept(x);
+    take_on(x);
     if (state > x->told) {
         x->told = state;
         mu_cp_report(x, MU_REPORT_STATE, state, state);
@@ -45,7 +45,7 @@ static void tell_state(struct cp_exec *x, int state)
 static void tell_end(struct cp_exec *x, const struct say *s)
 {
     struct mu_report *r;
-    accept(x);
+    take_on(x);
     x->ended = true;
     x->end_seq = MU_ST_COMPLETED;
     if (!x->r->attached || mu_cp_report_new(x, MU_REPORT_ENDED, &r) < 0) {
@@ -85,7 +85,7 @@ static void on_loop(struct mu_post *post)
     }
     switch (s->kind) {
     case SAY_ACCEPT:
-        accept(x);
+        take_on(x);
         break;
     case SAY_REJECT:
         mu_cp_report(x, MU_REPORT_REJECTED, 1, 0);

@@ -121,7 +121,7 @@ static void tell_did(struct mu_post *post)
 }
 
 /* Without memory the server hears nothing, and its caller that it does not answer. */
-static void pause(struct mu_cp_runner *r, const struct cp_heard *h, mu_cp_str session)
+static void stand_still(struct mu_cp_runner *r, const struct cp_heard *h, mu_cp_str session)
 {
     bool did = !r->ops.pause || r->ops.pause(r, session, h->n != 0, r->user) != 0;
     struct did *d = mu_calloc(1, sizeof *d);
@@ -174,7 +174,7 @@ static void call_host(struct mu_cp_runner *r, const struct cp_heard *h, mu_cp_st
         o->end ? o->end(r, session, r->user) : (void)0;
         break;
     case CP_PAUSE:
-        pause(r, h, session);
+        stand_still(r, h, session);
         break;
     case CP_MESSAGE:
         o->message ? o->message(r, session, a, r->user) : (void)0;
