@@ -1,0 +1,785 @@
+/* The library as its hosts use it: with threads of its own and driven by the host, in memory and in
+ * a folder. */
+#include "../unit.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "io/folder.h"
+#include "muster/control_plane.h"
+
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+
+enum { LOG = 400, TEXT = 120, MINUTE = 60000 };
+/* Each driven world begins after the one before, and after now: ids never go back within a process.
+ */
+static int64_t begin_ms;
+static bool driven; /* which worlds the tests run in just now */
+
+/* --- a world --- */
+
+struct kind {
+    const char *name;
+    bool file, driven;
+};
+static const struct kind kinds[] = {{"memory, threads", false, false},
+                                    {"memory, driven", false, true},
+                                    {"file, threads", true, false},
+                                    {"file, driven", true, true}};
+
+static struct world {
+    const struct kind *kind;
+    char folder[64];
+    mu_cp *cp;
+    int64_t now_ms;
+    mu_cp_runner *runner;
+    /* what was heard, under the lock */
+    pthread_mutex_t lock;
+    char log[LOG][TEXT];
+    unsigned n;
+    char turn[40], approval[40], session[48];
+    bool ask, refuse, hold; /* what the runner does */
+} w = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static const mu_cp_caller anna = {{"acme", 4}, {"anna", 4}, MU_CP_OPERATOR};
+static const mu_cp_caller eve = {{"evil", 4}, {"eve", 3}, MU_CP_OPERATOR};
+static const mu_cp_caller guest = {{"acme", 4}, {"guest", 5}, MU_CP_VIEWER};
+
+__attribute__((format(printf, 1, 2))) static void note(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    pthread_mutex_lock(&w.lock);
+    if (w.n < LOG) {
+        vsnprintf(w.log[w.n++], TEXT, fmt, ap);
+    }
+    pthread_mutex_unlock(&w.lock);
+    va_end(ap);
+}
+
+static bool heard(const char *text)
+{
+    bool found = false;
+    pthread_mutex_lock(&w.lock);
+    for (unsigned i = 0; i < w.n; i++) {
+        found = found || strcmp(w.log[i], text) == 0;
+    }
+    pthread_mutex_unlock(&w.lock);
+    return found;
+}
+
+static void step(void)
+{
+    if (w.kind->driven) {
+        w.now_ms += 100;
+        mu_cp_tick(w.cp, w.now_ms);
+    } else {
+        nanosleep(&(struct timespec){0, 2000000}, NULL);
+    }
+}
+
+static void wait_for(const char *text)
+{
+    for (int i = 0; i < 5000; i++) {
+        if (heard(text)) {
+            return;
+        }
+        step();
+    }
+    for (unsigned i = 0; i < w.n; i++) {
+        print_message("heard: %s\n", w.log[i]);
+    }
+    fail_msg("never heard: %s", text);
+}
+
+static mu_cp_str str(const char *text)
+{
+    return mu_cp_text(text);
+}
+
+static bool is(mu_cp_str s, const char *text)
+{
+    return s.len == strlen(text) && memcmp(s.ptr, text, s.len) == 0;
+}
+
+#define ARGS(s) (int)(s).len, (s).ptr ? (s).ptr : ""
+
+static void open_world(const mu_cp_config *more)
+{
+    mu_cp_config c;
+    char why[300];
+    mu_cp_config_init(&c);
+    if (more) {
+        c = *more;
+    }
+    c.host_driven = w.kind->driven;
+    c.start_ms = w.now_ms;
+    if (mu_cp_open(&c, w.kind->file ? w.folder : ":memory:", &w.cp, why, sizeof why) != MU_CP_OK) {
+        fail_msg("%s: %s", w.kind->name, why);
+    }
+}
+
+static void world_begin(const struct kind *kind, const mu_cp_config *more)
+{
+    w.kind = kind;
+    w.n = 0;
+    w.now_ms = begin_ms = (begin_ms ? begin_ms : (int64_t)time(NULL) * 1000) + 86400000;
+    w.ask = w.refuse = w.hold = false;
+    w.session[0] = w.turn[0] = w.approval[0] = 0;
+    w.runner = NULL;
+    snprintf(w.folder, sizeof w.folder, "/tmp/muster-lib-XXXXXX");
+    assert_non_null(mkdtemp(w.folder));
+    open_world(more);
+}
+
+static void world_end(void)
+{
+    mu_cp_close(w.cp);
+    w.cp = NULL;
+    mu_folder_remove(w.folder);
+}
+
+static void each(void (*test)(void))
+{
+    for (size_t i = driven; i < sizeof kinds / sizeof kinds[0]; i += 2) {
+        world_begin(&kinds[i], NULL);
+        test();
+        world_end();
+    }
+}
+
+/* --- a runner --- */
+
+static void on_start(mu_cp_runner *r, const mu_cp_assignment *a, void *user)
+{
+    snprintf(w.session, sizeof w.session, "%.*s", ARGS(a->session_id));
+    note("start %.*s", ARGS(a->task));
+    if (w.refuse) {
+        assert_int_equal(mu_cp_runner_reject(r, a->session_id), MU_CP_OK);
+        return;
+    }
+    if (w.hold) {
+        return;
+    }
+    assert_int_equal(mu_cp_runner_accept(r, a->session_id), MU_CP_OK);
+    assert_int_equal(mu_cp_runner_preparing(r, a->session_id), MU_CP_OK);
+    assert_int_equal(mu_cp_runner_running(r, a->session_id, str("codex"), str("/w")), MU_CP_OK);
+}
+
+static void on_stop(mu_cp_runner *r, mu_cp_str session, int at_once, void *user)
+{
+    const mu_cp_end end = {.failed = 1, .message = str("stopped")};
+    note("stop");
+    mu_cp_runner_ended(r, session, &end);
+}
+
+static void on_prompt(mu_cp_runner *r, mu_cp_str session, mu_cp_str turn, mu_cp_str text,
+                      void *user)
+{
+    const mu_cp_ask ask = {.action = str("deploy"),
+                           .description = str("ship it"),
+                           .risk = str("high"),
+                           .context = str("{\"branch\":\"main\"}")};
+    snprintf(w.turn, sizeof w.turn, "%.*s", ARGS(turn));
+    mu_cp_runner_turn(r, session, turn, "thinking", str(NULL));
+    if (w.ask) {
+        assert_int_equal(mu_cp_runner_ask(r, session, turn, &ask, w.approval), MU_CP_OK);
+    }
+    note("prompt %.*s", ARGS(text));
+}
+
+static void on_decided(mu_cp_runner *r, mu_cp_str session, const mu_cp_decision *d, void *user)
+{
+    const mu_cp_end end = {.has_exit_code = 1, .exit_code = 0, .output = str("done\n")};
+    note("decided %.*s %.*s", ARGS(d->decision), ARGS(d->reason));
+    mu_cp_runner_turn(r, session, str(w.turn), "done", str(NULL));
+    assert_int_equal(mu_cp_runner_ended(r, session, &end), MU_CP_OK);
+}
+
+static void on_input(mu_cp_runner *r, mu_cp_str session, unsigned terminal, mu_cp_str bytes,
+                     int line, void *user)
+{
+    note("input %u %.*s%s", terminal, ARGS(bytes), line ? " line" : "");
+}
+
+static void on_resize(mu_cp_runner *r, mu_cp_str session, unsigned terminal, int cols, int rows,
+                      void *user)
+{
+    note("resize %u %dx%d", terminal, cols, rows);
+}
+
+static int on_pause(mu_cp_runner *r, mu_cp_str session, int pause, void *user)
+{
+    note(pause ? "pause" : "go on");
+    return 1;
+}
+
+static void on_message(mu_cp_runner *r, mu_cp_str session, mu_cp_str json, void *user)
+{
+    const char *at = strstr(json.ptr, "\"type\":\"diff\"");
+    const char *id = at ? strstr(json.ptr, "\"requestId\":\"") : NULL;
+    if (id) {
+        char answer[300];
+        snprintf(answer, sizeof answer,
+                 "{\"type\":\"diff\",\"requestId\":\"%.36s\",\"files\":[{\"path\":\"a\",\"status\":"
+                 "\"modified\",\"additions\":1,\"deletions\":0}]}",
+                 id + 13);
+        assert_int_equal(mu_cp_runner_say(r, session, str(answer)), MU_CP_OK);
+    }
+}
+
+static const mu_cp_runner_ops ops = {.size = sizeof ops,
+                                     .start = on_start,
+                                     .stop = on_stop,
+                                     .prompt = on_prompt,
+                                     .decided = on_decided,
+                                     .input = on_input,
+                                     .resize = on_resize,
+                                     .pause = on_pause,
+                                     .message = on_message};
+
+static void runner_open(const char *name)
+{
+    static const char *const providers[] = {"codex"};
+    const mu_cp_runner_config c = {.size = sizeof c,
+                                   .name = str(name),
+                                   .capacity = 2,
+                                   .providers = providers,
+                                   .n_providers = 1};
+    assert_int_equal(mu_cp_runner_open(w.cp, &c, &ops, NULL, &w.runner), MU_CP_OK);
+}
+
+static void on_event(mu_cp *cp, const mu_cp_event *e, void *user)
+{
+    note("%lld %.*s", (long long)e->seq, ARGS(e->type));
+    if (is(e->type, "SESSION_ENDED")) {
+        note("ended");
+    }
+}
+
+static mu_cp_status create_as(const mu_cp_caller *who, const char *task, mu_cp_result *res)
+{
+    const mu_cp_create q = {.provider_id = str("codex"),
+                            .repo_url = str("https://example.org/a.git"),
+                            .task = str(task)};
+    return mu_cp_create_session(w.cp, who, &q, res);
+}
+
+static void create(const char *task)
+{
+    mu_cp_result res;
+    assert_int_equal(create_as(&anna, task, &res), MU_CP_OK);
+    assert_int_equal(res.n_sessions, 1);
+    snprintf(w.session, sizeof w.session, "%.*s", ARGS(res.sessions[0].session_id));
+    mu_cp_result_free(&res);
+}
+
+static void state_is(const char *state, const char *reason)
+{
+    mu_cp_result res;
+    assert_int_equal(mu_cp_get_session(w.cp, &anna, str(w.session), &res), MU_CP_OK);
+    if (!is(res.sessions[0].state, state) || (reason && !is(res.sessions[0].end_reason, reason))) {
+        fail_msg("%s: %.*s %.*s", w.kind->name, ARGS(res.sessions[0].state),
+                 ARGS(res.sessions[0].end_reason));
+    }
+    mu_cp_result_free(&res);
+}
+
+static void state_comes(const char *state)
+{
+    for (int i = 0; i < 5000; i++) {
+        mu_cp_result res;
+        assert_int_equal(mu_cp_get_session(w.cp, &anna, str(w.session), &res), MU_CP_OK);
+        bool there = is(res.sessions[0].state, state);
+        mu_cp_result_free(&res);
+        if (there) {
+            return;
+        }
+        step();
+    }
+    state_is(state, NULL);
+}
+
+/* --- tests --- */
+
+static void one_life(void)
+{
+    mu_cp_result res;
+    w.ask = true;
+    assert_true(mu_cp_on(w.cp, MU_CP_ON_ALL, on_event, NULL) > 0);
+    runner_open("r");
+    create("fix it");
+    wait_for("prompt fix it");
+    state_comes("WAITING_FOR_APPROVAL");
+    const mu_cp_list pending = {.session_id = str(w.session), .status = str("pending")};
+    assert_int_equal(mu_cp_list_approvals(w.cp, &anna, &pending, &res), MU_CP_OK);
+    assert_int_equal(res.n_approvals, 1);
+    assert_true(is(res.approvals[0].action, "deploy"));
+    assert_true(is(res.approvals[0].risk, "high"));
+    assert_true(is(res.approvals[0].context, "{\"branch\":\"main\"}"));
+    assert_non_null(strstr(res.approvals[0].approval_id.ptr, w.approval));
+    mu_cp_result done, again;
+    assert_int_equal(mu_cp_resolve_approval(w.cp, &anna, str(w.session),
+                                            res.approvals[0].approval_id, 0, str("not today"), 0,
+                                            &done),
+                     MU_CP_OK);
+    assert_int_equal(done.sessions[0].n_pending_approvals, 0);
+    assert_int_equal(mu_cp_resolve_approval(w.cp, &anna, str(w.session),
+                                            res.approvals[0].approval_id, 1, str(NULL), 0, &again),
+                     MU_CP_APPROVAL_ALREADY_RESOLVED);
+    assert_non_null(again.details.ptr);
+    mu_cp_result_free(&again);
+    mu_cp_result_free(&done);
+    mu_cp_result_free(&res);
+    wait_for("decided deny not today");
+    wait_for("ended");
+    state_is("COMPLETED", "finished");
+    /* every event was told, in its order */
+    unsigned at = 0;
+    int64_t last = 0;
+    assert_int_equal(mu_cp_get_events(w.cp, &anna, str(w.session), 0, 100, &res), MU_CP_OK);
+    assert_true(res.n_events > 8);
+    for (size_t i = 0; i < res.n_events; i++) {
+        char line[TEXT];
+        snprintf(line, sizeof line, "%lld %.*s", (long long)res.events[i].seq,
+                 ARGS(res.events[i].type));
+        while (at < w.n && strcmp(w.log[at], line) != 0) {
+            at++;
+        }
+        assert_true(at < w.n);
+        assert_int_equal(res.events[i].seq, last + 1);
+        last++;
+    }
+    mu_cp_result_free(&res);
+}
+
+static void a_session_asks_is_decided_and_ends(void **state)
+{
+    each(one_life);
+}
+
+static void refusals(void)
+{
+    mu_cp_result res;
+    create("a");
+    assert_int_equal(mu_cp_get_session(w.cp, &eve, str(w.session), &res), MU_CP_SESSION_NOT_FOUND);
+    assert_int_equal(res.http_status, 404);
+    mu_cp_result_free(&res);
+    assert_int_equal(create_as(&guest, "b", &res), MU_CP_FORBIDDEN);
+    mu_cp_result_free(&res);
+    assert_int_equal(mu_cp_get_session(w.cp, &guest, str(w.session), &res), MU_CP_OK);
+    mu_cp_result_free(&res);
+    const mu_cp_create bad = {.provider_id = str("codex"), .repo_url = str("nonsense")};
+    assert_int_equal(mu_cp_create_session(w.cp, &anna, &bad, &res), MU_CP_VALIDATION_ERROR);
+    assert_non_null(strstr(res.details.ptr, "\"path\":\"repo.url\""));
+    assert_non_null(strstr(res.envelope.ptr, "\"success\":false"));
+    mu_cp_result_free(&res);
+    const mu_cp_create odd = {.provider_id = str("cobol"), .repo_url = str("https://e.org/a.git")};
+    assert_int_equal(mu_cp_create_session(w.cp, &anna, &odd, &res), MU_CP_INVALID_PROVIDER);
+    mu_cp_result_free(&res);
+    const mu_cp_ask ask = {.action = str("merge"), .description = str("d")};
+    assert_int_equal(mu_cp_request_approval(w.cp, &anna, str(w.session), &ask, &res),
+                     MU_CP_INVALID_STATE);
+    mu_cp_result_free(&res);
+    assert_int_equal(mu_cp_stop_session(w.cp, &anna, str(w.session), str("enough"), 1, &res),
+                     MU_CP_OK);
+    mu_cp_result_free(&res);
+    state_is("COMPLETED", "stopped");
+    assert_int_equal(mu_cp_stop_session(w.cp, &anna, str(w.session), str(NULL), 1, &res),
+                     MU_CP_SESSION_ALREADY_STOPPED);
+    mu_cp_result_free(&res);
+}
+
+static void what_is_wrong_is_refused_with_the_codes_of_the_api(void **state)
+{
+    each(refusals);
+}
+
+static void in_json(void)
+{
+    static const struct {
+        const char *op, *json;
+        mu_cp_status status;
+    } cases[] = {
+        {"createsession", "{}", MU_CP_NOT_FOUND},
+        {"streamSessionEvents", "{\"sessionId\":\"ses_1\"}", MU_CP_NOT_FOUND},
+        {"getSession", "{}", MU_CP_VALIDATION_ERROR},
+        {"getSession", "[]", MU_CP_VALIDATION_ERROR},
+        {"getSession", "{", MU_CP_VALIDATION_ERROR},
+        {"getSession", "{\"sessionId\":\"\"}", MU_CP_VALIDATION_ERROR},
+        {"getSession", "{\"sessionId\":{}}", MU_CP_VALIDATION_ERROR},
+        {"getSession", "{\"sessionId\":\"../orgs/me\"}", MU_CP_VALIDATION_ERROR},
+        {"getSession", "{\"sessionId\":\"ses_none\"}", MU_CP_SESSION_NOT_FOUND},
+        {"listSessions", "{\"pageSize\":101}", MU_CP_VALIDATION_ERROR},
+        {"listSessions", "{\"pageSize\":2,\"state\":\"RUNNING\"}", MU_CP_OK},
+        {"createSession", "{\"providerId\":\"codex\",\"surplus\":1}", MU_CP_VALIDATION_ERROR},
+        {"createSession", "{\"idempotencyKey\":\"a\\nb\"}", MU_CP_VALIDATION_ERROR},
+        {"getOwnOrg", "", MU_CP_OK},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        mu_cp_result res;
+        mu_cp_status got = mu_cp_call(w.cp, &anna, cases[i].op, str(cases[i].json), &res);
+        if (got != cases[i].status || !res.envelope.len) {
+            fail_msg("%s %s: %s: %.*s", cases[i].op, cases[i].json, mu_cp_status_name(got),
+                     ARGS(res.envelope));
+        }
+        mu_cp_result_free(&res);
+    }
+    static const char one[] =
+        "{\"orgId\":\"acme\",\"providerId\":\"codex\",\"repo\":{\"url\":\"https://e.org/a.git\"},"
+        "\"task\":\"%s\",\"idempotencyKey\":\"k\",\"requestId\":\"req-7\"}";
+    char json[300], id[48];
+    mu_cp_result res;
+    snprintf(json, sizeof json, one, "x");
+    assert_int_equal(mu_cp_call(w.cp, &anna, "createSession", str(json), &res), MU_CP_OK);
+    assert_int_equal(res.http_status, 201);
+    assert_non_null(strstr(res.envelope.ptr, "\"requestId\":\"req-7\""));
+    snprintf(id, sizeof id, "%.40s", strstr(res.data.ptr, "ses_"));
+    mu_cp_result_free(&res);
+    assert_int_equal(mu_cp_call(w.cp, &anna, "createSession", str(json), &res), MU_CP_OK);
+    assert_non_null(strstr(res.data.ptr, id));
+    mu_cp_result_free(&res);
+    snprintf(json, sizeof json, one, "y");
+    assert_int_equal(mu_cp_call(w.cp, &anna, "createSession", str(json), &res),
+                     MU_CP_IDEMPOTENCY_CONFLICT);
+    mu_cp_result_free(&res);
+}
+
+static void operations_are_called_by_name_with_one_object(void **state)
+{
+    each(in_json);
+}
+
+static void every_operation_has_a_name_and_a_sentence(void **state)
+{
+    static const char *const must[] = {
+        "createSession",    "getSession",      "listSessions",   "stopSession",
+        "pauseSession",     "resumeSession",   "sendInput",      "resizeTerminal",
+        "getSessionEvents", "requestApproval", "resolveApproval", "listApprovals",
+        "getTerminal",      "getDiff",         "getArtifacts"};
+    for (size_t k = 0; k < sizeof must / sizeof must[0]; k++) {
+        const char *name, *words = NULL;
+        bool found = false;
+        for (size_t i = 0; (name = mu_cp_operation(i, &words)) != NULL; i++) {
+            assert_true(words && words[0]);
+            found = found || strcmp(name, must[k]) == 0;
+        }
+        assert_true(found);
+    }
+}
+
+static void steering(void)
+{
+    mu_cp_result res;
+    assert_true(mu_cp_on(w.cp, MU_CP_ON_SESSION | MU_CP_ON_TERMINAL, on_event, NULL) > 0);
+    runner_open("r");
+    create("work");
+    wait_for("prompt work");
+    state_comes("RUNNING");
+    assert_int_equal(
+        mu_cp_send_input(w.cp, &anna, str(w.session), 0, str("ls"), 1, &res), MU_CP_OK);
+    assert_int_equal(res.http_status, 202);
+    mu_cp_result_free(&res);
+    wait_for("input 0 ls line");
+    assert_int_equal(mu_cp_resize_terminal(w.cp, &anna, str(w.session), 0, 100, 30, &res),
+                     MU_CP_OK);
+    mu_cp_result_free(&res);
+    wait_for("resize 0 100x30");
+    assert_int_equal(mu_cp_runner_terminal(w.runner, str(w.session), 0, str("hello\r\n")),
+                     MU_CP_OK);
+    wait_for("0 TERMINAL");
+    char json[100];
+    snprintf(json, sizeof json, "{\"sessionId\":\"%s\"}", w.session);
+    assert_int_equal(mu_cp_call(w.cp, &anna, "getTerminal", str(json), &res), MU_CP_OK);
+    assert_true(is(res.data, "hello\r\n"));
+    mu_cp_result_free(&res);
+    assert_int_equal(mu_cp_call(w.cp, &anna, "getDiff", str(json), &res), MU_CP_OK);
+    assert_non_null(strstr(res.data.ptr, "\"path\":\"a\""));
+    mu_cp_result_free(&res);
+    assert_int_equal(mu_cp_pause_session(w.cp, &anna, str(w.session), &res), MU_CP_OK);
+    mu_cp_result_free(&res);
+    assert_true(heard("pause"));
+    state_is("PAUSED_BY_HUMAN", NULL);
+    assert_int_equal(mu_cp_resume_session(w.cp, &anna, str(w.session), &res), MU_CP_OK);
+    mu_cp_result_free(&res);
+    assert_true(heard("go on"));
+    assert_int_equal(mu_cp_stop_session(w.cp, &anna, str(w.session), str(NULL), 1, &res), MU_CP_OK);
+    mu_cp_result_free(&res);
+    wait_for("stop");
+    wait_for("ended");
+    state_is("COMPLETED", "stopped");
+    assert_int_equal(mu_cp_runner_accept(w.runner, str(w.session)), MU_CP_SESSION_NOT_FOUND);
+}
+
+static void people_steer_what_the_host_runs(void **state)
+{
+    each(steering);
+}
+
+static void turns(void)
+{
+    mu_cp_result res;
+    assert_true(mu_cp_on(w.cp, MU_CP_ON_ALL, on_event, NULL) > 0);
+    runner_open("r");
+    const mu_cp_create q = {.provider_id = str("codex"),
+                            .repo_url = str("https://example.org/a.git"),
+                            .mode = str("interactive"),
+                            .options = str("{\"timeoutMinutes\":7}")};
+    assert_int_equal(mu_cp_create_session(w.cp, &anna, &q, &res), MU_CP_OK);
+    assert_true(is(res.sessions[0].mode, "interactive"));
+    snprintf(w.session, sizeof w.session, "%.*s", ARGS(res.sessions[0].session_id));
+    mu_cp_result_free(&res);
+    state_comes("RUNNING");
+    assert_int_equal(mu_cp_add_prompt(w.cp, &anna, str(w.session), str("first"), &res), MU_CP_OK);
+    mu_cp_result_free(&res);
+    wait_for("prompt first");
+    assert_int_equal(mu_cp_runner_words(w.runner, str(w.session), str(w.turn), str("yes")),
+                     MU_CP_OK);
+    assert_int_equal(mu_cp_runner_event(w.runner, str(w.session), "FILE_TOUCHED",
+                                        str("{\"path\":\"a.c\"}")),
+                     MU_CP_OK);
+    assert_int_equal(mu_cp_runner_event(w.runner, str(w.session), "SESSION_ENDED", str("{}")),
+                     MU_CP_VALIDATION_ERROR);
+    assert_int_equal(mu_cp_runner_turn(w.runner, str(w.session), str(w.turn), "done", str(NULL)),
+                     MU_CP_OK);
+    assert_int_equal(mu_cp_add_prompt(w.cp, &anna, str(w.session), str("second"), &res), MU_CP_OK);
+    mu_cp_result_free(&res);
+    wait_for("prompt second");
+    const mu_cp_end end = {.failed = 1, .has_exit_code = 1, .exit_code = 3, .message = str("oh")};
+    assert_int_equal(mu_cp_runner_ended(w.runner, str(w.session), &end), MU_CP_OK);
+    wait_for("ended");
+    state_is("FAILED", NULL);
+}
+
+static void an_interactive_session_takes_prompts(void **state)
+{
+    each(turns);
+}
+
+static void two_runners(void)
+{
+    mu_cp_runner *first, *second;
+    assert_true(mu_cp_on(w.cp, MU_CP_ON_ALL, on_event, NULL) > 0);
+    runner_open("r");
+    first = w.runner;
+    const mu_cp_runner_config same = {.size = sizeof same, .name = str("r")};
+    assert_int_equal(mu_cp_runner_open(w.cp, &same, &ops, NULL, &second), MU_CP_RUNNER_CONFLICT);
+    const mu_cp_runner_config unnamed = {.size = sizeof unnamed};
+    assert_int_equal(mu_cp_runner_open(w.cp, &unnamed, &ops, NULL, &second),
+                     MU_CP_VALIDATION_ERROR);
+    w.hold = true;
+    create("late");
+    wait_for("start late");
+    w.hold = false;
+    mu_cp_runner_close(first); /* it had not even confirmed */
+    runner_open("s");
+    second = w.runner;
+    wait_for("prompt late");
+    state_comes("RUNNING");
+    mu_cp_runner_close(second);
+    runner_open("r");
+}
+
+static void what_a_runner_leaves_another_one_takes(void **state)
+{
+    mu_cp_config c;
+    mu_cp_config_init(&c);
+    c.orphan_grace_ms = 1000;
+    for (size_t i = driven; i < sizeof kinds / sizeof kinds[0]; i += 2) {
+        world_begin(&kinds[i], &c);
+        two_runners();
+        world_end();
+    }
+}
+
+static void on_done(mu_cp *cp, mu_cp_result *res, void *user)
+{
+    note("done %s", mu_cp_status_name(res->status));
+    mu_cp_result_free(res);
+}
+
+static void answers_later(void)
+{
+    mu_cp_submit(w.cp, &anna, "listSessions", str("{}"), on_done, NULL);
+    mu_cp_submit(w.cp, &anna, "getSession", str("{}"), on_done, NULL);
+    wait_for("done OK");
+    wait_for("done VALIDATION_ERROR");
+    mu_cp_submit(w.cp, &anna, "listSessions", str("{\"page\":2}"), on_done, NULL);
+}
+
+static void answers_come_also_without_waiting(void **state)
+{
+    each(answers_later);
+}
+
+static unsigned numbers[2];
+
+static void on_once(mu_cp *cp, const mu_cp_event *e, void *user)
+{
+    mu_cp_result res;
+    note("once");
+    mu_cp_off(cp, numbers[0]);
+    assert_int_equal(mu_cp_get_session(cp, &anna, e->subject_id, &res), MU_CP_OK);
+    mu_cp_result_free(&res);
+}
+
+static void calls_back(void)
+{
+    numbers[0] = mu_cp_on(w.cp, MU_CP_ON_SESSION, on_once, NULL);
+    numbers[1] = mu_cp_on(w.cp, MU_CP_ON_SESSION, on_event, NULL);
+    create("a");
+    wait_for("1 SESSION_CREATED");
+    create("b");
+    create("c");
+    step();
+    mu_cp_off(w.cp, numbers[1]);
+    mu_cp_off(w.cp, 77);
+    unsigned once = 0;
+    for (unsigned i = 0; i < w.n; i++) {
+        once += strcmp(w.log[i], "once") == 0;
+    }
+    assert_int_equal(once, 1);
+}
+
+static void a_callback_may_call_the_library_and_take_itself_off(void **state)
+{
+    each(calls_back);
+}
+
+static void time_is_what_the_host_says(void **state)
+{
+    for (size_t i = 0; i < 2; i++) {
+        world_begin(&kinds[2 * i + 1], NULL);
+        create("nobody takes it");
+        int64_t due = mu_cp_tick(w.cp, w.now_ms);
+        assert_true(due > w.now_ms && due <= w.now_ms + 1000);
+        w.now_ms += 59 * MINUTE;
+        mu_cp_tick(w.cp, w.now_ms);
+        state_is("QUEUED", NULL);
+        w.now_ms += 2 * MINUTE;
+        mu_cp_tick(w.cp, w.now_ms);
+        w.now_ms += 2000;
+        mu_cp_tick(w.cp, w.now_ms);
+        state_is("TIMED_OUT", "queue_timeout");
+        /* an approval that nobody gives is denied */
+        w.ask = true;
+        runner_open("r");
+        create("ask");
+        wait_for("prompt ask");
+        state_comes("WAITING_FOR_APPROVAL");
+        for (int m = 0; m < 31; m++) {
+            w.now_ms += MINUTE;
+            mu_cp_tick(w.cp, w.now_ms);
+        }
+        assert_true(heard("decided deny ") || heard("decided deny expired"));
+        world_end();
+    }
+}
+
+static void silent_message(mu_cp_runner *r, mu_cp_str session, mu_cp_str json, void *user)
+{
+}
+
+static void an_answer_that_needs_time_is_pending(void **state)
+{
+    world_begin(&kinds[1], NULL);
+    mu_cp_runner_ops mute = ops;
+    mute.message = silent_message;
+    const mu_cp_runner_config c = {.size = sizeof c, .name = str("m")};
+    mu_cp_result res;
+    assert_int_equal(mu_cp_runner_open(w.cp, &c, &mute, NULL, &w.runner), MU_CP_OK);
+    create("a");
+    wait_for("prompt a");
+    state_comes("RUNNING");
+    char json[100];
+    snprintf(json, sizeof json, "{\"sessionId\":\"%s\"}", w.session);
+    assert_int_equal(mu_cp_call(w.cp, &anna, "openTerminal", str(json), &res), MU_CP_PENDING);
+    mu_cp_result_free(&res);
+    mu_cp_submit(w.cp, &anna, "openTerminal", str(json), on_done, NULL);
+    w.now_ms += 6000;
+    mu_cp_tick(w.cp, w.now_ms);
+    wait_for("done RUNNER_UNREACHABLE");
+    world_end();
+}
+
+static void what_was_stored_is_there_after_a_restart(void **state)
+{
+    for (size_t i = 2u + driven; i < 4; i += 2) {
+        mu_cp_result res;
+        world_begin(&kinds[i], NULL);
+        create("keep me");
+        mu_cp *other;
+        char why[300];
+        assert_int_equal(mu_cp_open(NULL, w.folder, &other, why, sizeof why), MU_CP_UNAVAILABLE);
+        assert_true(why[0] != 0);
+        mu_cp_close(w.cp);
+        open_world(NULL);
+        state_is("QUEUED", NULL);
+        runner_open("r");
+        wait_for("prompt keep me");
+        mu_cp_close(w.cp); /* with a runner and a session that runs */
+        open_world(NULL);
+        const mu_cp_list all = {.page_size = 5};
+        assert_int_equal(mu_cp_list_sessions(w.cp, &anna, &all, &res), MU_CP_OK);
+        assert_int_equal(res.n_sessions, 1);
+        assert_int_equal(res.total, 1);
+        mu_cp_result_free(&res);
+        world_end();
+    }
+}
+
+static void a_storage_that_cannot_be_is_refused_in_words(void **state)
+{
+    mu_cp *cp;
+    char why[300] = "";
+    assert_int_equal(mu_cp_open(NULL, "/proc/nothing/here", &cp, why, sizeof why),
+                     MU_CP_UNAVAILABLE);
+    assert_non_null(strstr(why, "/proc/nothing/here"));
+    assert_int_equal(mu_cp_open(NULL, "postgres://localhost/x", &cp, why, sizeof why),
+                     MU_CP_VALIDATION_ERROR);
+    mu_cp_config c;
+    mu_cp_config_init(&c);
+    c.key = str("short");
+    assert_int_equal(mu_cp_open(&c, ":memory:", &cp, NULL, 0), MU_CP_VALIDATION_ERROR);
+    mu_cp_close(NULL);
+    mu_cp_runner_close(NULL);
+    mu_cp_result_free(NULL);
+}
+
+static void codes_have_their_names(void **state)
+{
+    assert_string_equal(mu_cp_status_name(MU_CP_OK), "OK");
+    assert_string_equal(mu_cp_status_name(MU_CP_SESSION_ALREADY_STOPPED), "SESSION_ALREADY_STOPPED");
+    assert_string_equal(mu_cp_status_name((mu_cp_status)9999), "OTHER");
+}
+
+int main(void)
+{
+    const struct CMUnitTest always[] = {
+        cmocka_unit_test(a_session_asks_is_decided_and_ends),
+        cmocka_unit_test(what_is_wrong_is_refused_with_the_codes_of_the_api),
+        cmocka_unit_test(operations_are_called_by_name_with_one_object),
+        cmocka_unit_test(people_steer_what_the_host_runs),
+        cmocka_unit_test(an_interactive_session_takes_prompts),
+        cmocka_unit_test(what_a_runner_leaves_another_one_takes),
+        cmocka_unit_test(answers_come_also_without_waiting),
+        cmocka_unit_test(a_callback_may_call_the_library_and_take_itself_off),
+        cmocka_unit_test(what_was_stored_is_there_after_a_restart),
+    };
+    const struct CMUnitTest once[] = {
+        cmocka_unit_test(time_is_what_the_host_says),
+        cmocka_unit_test(an_answer_that_needs_time_is_pending),
+        cmocka_unit_test(every_operation_has_a_name_and_a_sentence),
+        cmocka_unit_test(a_storage_that_cannot_be_is_refused_in_words),
+        cmocka_unit_test(codes_have_their_names),
+    };
+    int failed = cmocka_run_group_tests_name("threads", always, NULL, NULL);
+    driven = true;
+    failed += cmocka_run_group_tests_name("driven", always, NULL, NULL);
+    return failed + cmocka_run_group_tests_name("driven, once", once, NULL, NULL);
+}
