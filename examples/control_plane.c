@@ -54,7 +54,8 @@ static void happened(mu_cp *cp, const mu_cp_event *e, void *user)
         mu_cp_result more;
         check(mu_cp_resolve_approval(cp, anna, e->subject_id,
                                      res.sessions[0].pending_approvals[0].approval_id, 1,
-                                     mu_cp_text("go ahead"), 0, &more), "resolve");
+                                     mu_cp_text("go ahead"), 0, &more),
+              "resolve");
         mu_cp_result_free(&more);
         mu_cp_result_free(&res);
     } else if (strncmp(e->type.ptr, "SESSION_ENDED", e->type.len) == 0) {
@@ -70,7 +71,8 @@ int main(void)
     char why[256];
     mu_cp_caller anna = {mu_cp_text("acme"), mu_cp_text("anna"), MU_CP_OPERATOR};
     mu_cp_runner_config rc = {.size = sizeof rc, .name = mu_cp_text("here"), .capacity = 1};
-    mu_cp_runner_ops ops = {.size = sizeof ops, .start = start, .prompt = prompt, .decided = decided};
+    mu_cp_runner_ops ops = {
+        .size = sizeof ops, .start = start, .prompt = prompt, .decided = decided};
     mu_cp_create create = {.provider_id = mu_cp_text("claude_code"),
                            .repo_url = mu_cp_text("https://example.org/shop.git"),
                            .task = mu_cp_text("release the shop")};

@@ -87,7 +87,8 @@ typedef struct mu_cp_config {
      * 1: the host drives: nothing happens outside mu_cp_tick() and the calls, time is what
      * mu_cp_tick() says, and callbacks run inside the library's functions on the host's thread. */
     int host_driven;
-    int64_t start_ms; /* host-driven: the time until the first tick, ms since 1970; 0: the system's */
+    int64_t
+        start_ms; /* host-driven: the time until the first tick, ms since 1970; 0: the system's */
 
     /* Clock and random source, from any thread; NULL: the system's. Ids are made of both. */
     int64_t (*wall_ms)(void *arg); /* ms since 1970 */
@@ -98,8 +99,8 @@ typedef struct mu_cp_config {
     int log_fd; /* JSON lines for operators; -1 (default): none. One setting for the process. */
 
     const char *files_dir; /* with PostgreSQL: a folder for recordings and files */
-    mu_cp_str key; /* root of the encryption at rest, at least 32 bytes; NULL: <folder>/encryption.key
-                      is used, and made when it is not there */
+    mu_cp_str key;         /* root of the encryption at rest, at least 32 bytes; NULL:
+                              <folder>/encryption.key         is used, and made when it is not there */
 
     /* Options of village-control-plane.md 4.1 and 6.1. */
     int64_t max_sessions_per_org;     /* 10 */
@@ -152,8 +153,8 @@ typedef struct mu_cp_caller {
 
 typedef struct mu_cp_approval {
     mu_cp_str approval_id, session_id, org_id, action, description, risk, status;
-    mu_cp_str decision, scope, reason, resolved_by; /* once it is resolved */
-    mu_cp_str context;                              /* JSON object */
+    mu_cp_str decision, scope, reason, resolved_by;  /* once it is resolved */
+    mu_cp_str context;                               /* JSON object */
     mu_cp_str requested_at, expires_at, resolved_at; /* ISO 8601 */
 } mu_cp_approval;
 
@@ -171,7 +172,7 @@ typedef struct mu_cp_session {
 
 /* An event of a session's log, or (seq 0) something that streams. */
 typedef struct mu_cp_event {
-    int64_t seq; /* 1, 2, 3 … of its subject; 0: it is not in the log */
+    int64_t seq;          /* 1, 2, 3 … of its subject; 0: it is not in the log */
     mu_cp_str type;       /* "SESSION_STATE_CHANGED", "APPROVAL_REQUESTED", … */
     mu_cp_str subject_id; /* "ses_…" */
     int64_t timestamp_ms;
@@ -235,12 +236,12 @@ typedef struct mu_cp_create {
     mu_cp_str org_id;      /* NULL: the caller's own ("me") */
     mu_cp_str provider_id; /* "claude_code", "codex", … */
     mu_cp_str repo_url, repo_branch, repo_commit, repo_tag;
-    mu_cp_str task;        /* NULL: interactive, it waits for prompts */
-    mu_cp_str mode;        /* "task", "interactive" */
+    mu_cp_str task; /* NULL: interactive, it waits for prompts */
+    mu_cp_str mode; /* "task", "interactive" */
     mu_cp_str model, runner_id;
     int64_t timeout_minutes;
-    mu_cp_str options;     /* JSON object: further members of `options` (env, policy, features …) */
-    mu_cp_str metadata;    /* JSON object of texts */
+    mu_cp_str options;  /* JSON object: further members of `options` (env, policy, features …) */
+    mu_cp_str metadata; /* JSON object of texts */
     mu_cp_str idempotency_key;
 } mu_cp_create;
 /* sessions[0] */
@@ -251,9 +252,9 @@ MU_CP_API mu_cp_status mu_cp_get_session(mu_cp *cp, const mu_cp_caller *caller,
                                          mu_cp_str session_id, mu_cp_result *result);
 
 typedef struct mu_cp_list {
-    mu_cp_str org_id;    /* NULL: the caller's own */
-    mu_cp_str state;     /* sessions: "RUNNING" … */
-    mu_cp_str status;    /* approvals: "pending" … */
+    mu_cp_str org_id;     /* NULL: the caller's own */
+    mu_cp_str state;      /* sessions: "RUNNING" … */
+    mu_cp_str status;     /* approvals: "pending" … */
     mu_cp_str session_id; /* approvals: of one session */
     mu_cp_str provider_id;
     int64_t page, page_size;
@@ -284,7 +285,8 @@ MU_CP_API mu_cp_status mu_cp_resize_terminal(mu_cp *cp, const mu_cp_caller *call
 /* Queues a prompt of an interactive session. */
 MU_CP_API mu_cp_status mu_cp_add_prompt(mu_cp *cp, const mu_cp_caller *caller, mu_cp_str session_id,
                                         mu_cp_str prompt, mu_cp_result *result);
-/* The log after a number: events[], next_seq, first_seq, last_seq, has_more. limit 0: the default */
+/* The log after a number: events[], next_seq, first_seq, last_seq, has_more. limit 0: the default
+ */
 MU_CP_API mu_cp_status mu_cp_get_events(mu_cp *cp, const mu_cp_caller *caller, mu_cp_str session_id,
                                         int64_t after_seq, int64_t limit, mu_cp_result *result);
 
@@ -312,14 +314,14 @@ MU_CP_API mu_cp_status mu_cp_list_approvals(mu_cp *cp, const mu_cp_caller *calle
 /* --- events --- */
 
 enum {
-    MU_CP_ON_SESSION = 1,  /* created, changed its state, started, ended */
-    MU_CP_ON_APPROVAL = 2, /* requested, resolved */
-    MU_CP_ON_TURN = 4,     /* prompts: queued, started, ended, changed */
-    MU_CP_ON_FACT = 8,     /* what runners report: messages, tools, diffs, usage, artifacts … */
+    MU_CP_ON_SESSION = 1,   /* created, changed its state, started, ended */
+    MU_CP_ON_APPROVAL = 2,  /* requested, resolved */
+    MU_CP_ON_TURN = 4,      /* prompts: queued, started, ended, changed */
+    MU_CP_ON_FACT = 8,      /* what runners report: messages, tools, diffs, usage, artifacts … */
     MU_CP_ON_TERMINAL = 16, /* type "TERMINAL": bytes as they come */
     MU_CP_ON_TEXT = 32,     /* type "TEXT": the agent's words as they stream */
-    MU_CP_ON_GAP = 64,      /* type "GAP": callbacks were too slow, some events were not delivered; the
-                               numbers show which, mu_cp_get_events() has them */
+    MU_CP_ON_GAP = 64, /* type "GAP": callbacks were too slow, some events were not delivered; the
+                          numbers show which, mu_cp_get_events() has them */
     MU_CP_ON_ALL = 127
 };
 
@@ -387,9 +389,9 @@ typedef struct mu_cp_runner_ops {
 } mu_cp_runner_ops;
 
 typedef struct mu_cp_runner_config {
-    size_t size;        /* sizeof(mu_cp_runner_config) */
-    mu_cp_str name;     /* 1 to 200 bytes */
-    int64_t capacity;   /* sessions at once; 0: 5 */
+    size_t size;                  /* sizeof(mu_cp_runner_config) */
+    mu_cp_str name;               /* 1 to 200 bytes */
+    int64_t capacity;             /* sessions at once; 0: 5 */
     const char *const *providers; /* "claude_code", …; NULL: any */
     size_t n_providers;
     const char *const *features; /* further ones; NULL: none */
@@ -407,8 +409,8 @@ MU_CP_API mu_cp_status mu_cp_runner_open(mu_cp *cp, const mu_cp_runner_config *c
  * callback. NULL is harmless. */
 MU_CP_API void mu_cp_runner_close(mu_cp_runner *r);
 
-/* What the runner says of an execution. What is said is kept until it is stored, and said again when
- * the storage had trouble. Of an execution that it does not hold (any more) nothing is said:
+/* What the runner says of an execution. What is said is kept until it is stored, and said again
+ * when the storage had trouble. Of an execution that it does not hold (any more) nothing is said:
  * MU_CP_SESSION_NOT_FOUND. MU_CP_UNAVAILABLE: too much waits (16 MiB of one execution) or there is
  * no memory: try again later. */
 MU_CP_API mu_cp_status mu_cp_runner_accept(mu_cp_runner *r, mu_cp_str session_id);

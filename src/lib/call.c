@@ -124,8 +124,7 @@ static void answered(struct mu_http_local *l, int status, const struct mu_http_p
             : json      ? mu_cp_result_read(&call->result, body, false)
                         : mu_cp_result_bytes(&call->result, body);
     if (r < 0) {
-        mu_cp_result_set(&call->result,
-                         r == -ENOMEM ? MU_CP_UNAVAILABLE : MU_CP_INTERNAL_ERROR,
+        mu_cp_result_set(&call->result, r == -ENOMEM ? MU_CP_UNAVAILABLE : MU_CP_INTERNAL_ERROR,
                          r == -ENOMEM ? "Out of memory" : "Internal error");
     }
     call->result.http_status = status;
@@ -312,12 +311,9 @@ static int refuse(struct cp_call *call, const char *text, mu_bytes more)
 
 static int write_request(struct cp_call *call, const struct mu_route *r, yyjson_val *args)
 {
-    static const char *const methods[] = {[MU_HTTP_GET] = "GET",
-                                          [MU_HTTP_HEAD] = "HEAD",
-                                          [MU_HTTP_POST] = "POST",
-                                          [MU_HTTP_PUT] = "PUT",
-                                          [MU_HTTP_PATCH] = "PATCH",
-                                          [MU_HTTP_DELETE] = "DELETE"};
+    static const char *const methods[] = {
+        [MU_HTTP_GET] = "GET", [MU_HTTP_HEAD] = "HEAD",   [MU_HTTP_POST] = "POST",
+        [MU_HTTP_PUT] = "PUT", [MU_HTTP_PATCH] = "PATCH", [MU_HTTP_DELETE] = "DELETE"};
     struct mu_buf *head = &call->head;
     mu_buf_printf(head, "%s ", methods[r->method]);
     mu_bytes missing = add_path(head, r->path, args);

@@ -9,8 +9,7 @@ static struct mu_cp *cp_of(const struct mu_env *env)
 static int64_t wall(const struct mu_env *env)
 {
     struct mu_cp *cp = cp_of(env);
-    return cp->conf.wall_ms ? cp->conf.wall_ms(cp->conf.seam_arg)
-                            : mu_env_wall_ms(&mu_env_real);
+    return cp->conf.wall_ms ? cp->conf.wall_ms(cp->conf.seam_arg) : mu_env_wall_ms(&mu_env_real);
 }
 
 static int64_t mono(const struct mu_env *env)

@@ -99,9 +99,9 @@ struct mu_cp {
     bool ready, over; /* under `lock` */
     int began;        /* the start's result */
 
-    pthread_mutex_t lock;  /* the lanes, subscriptions, answers, runners' lists */
+    pthread_mutex_t lock; /* the lanes, subscriptions, answers, runners' lists */
     pthread_cond_t changed;
-    pthread_mutex_t drive; /* host-driven: who turns the loop */
+    pthread_mutex_t drive;      /* host-driven: who turns the loop */
     struct cp_lane told, asked; /* events; runners' callbacks and answers of mu_cp_submit() */
     bool lanes_stop, gap;
     struct cp_sub *subs;

@@ -285,9 +285,8 @@ static int build_fleet(struct mu_cp *cp, struct mu_db *db)
 
 static int build_dispatch(struct mu_cp *cp, struct mu_db *db)
 {
-    cp->settings = (struct mu_providers_settings){.default_provider = "none",
-                                                  .default_harness = "custom",
-                                                  .queue_on_saturation = true};
+    cp->settings = (struct mu_providers_settings){
+        .default_provider = "none", .default_harness = "custom", .queue_on_saturation = true};
     const struct mu_providers_opts po = {.env = &cp->env,
                                          .core = cp->loop,
                                          .writer = cp->writer,
@@ -345,8 +344,8 @@ static int build_face(struct mu_cp *cp, struct mu_err *err)
     cp->sess = (struct mu_sess_face){.vault = cp->vault,
                                      .live = cp->live,
                                      .max_sessions_per_org = c->max_sessions_per_org,
-                                     .default_timeout_min = MU_MIN(c->default_timeout_minutes,
-                                                                   c->max_timeout_minutes),
+                                     .default_timeout_min =
+                                         MU_MIN(c->default_timeout_minutes, c->max_timeout_minutes),
                                      .max_timeout_min = c->max_timeout_minutes,
                                      .max_queue_min = c->max_queue_minutes,
                                      .approval_timeout_min = c->approval_timeout_minutes,

@@ -249,8 +249,7 @@ static int read_session(struct own *o, yyjson_val *v, mu_cp_session *s)
                          .api_calls = mu_json_get_i64(usage, "apiCalls", 0),
                          .compute_seconds = mu_json_get_i64(usage, "computeSeconds", 0)};
     yyjson_val *pending = mu_json_get(v, "pendingApprovals");
-    return pending ? read_approvals(o, pending, &s->pending_approvals, &s->n_pending_approvals)
-                   : 0;
+    return pending ? read_approvals(o, pending, &s->pending_approvals, &s->n_pending_approvals) : 0;
 }
 
 static int read_sessions(struct own *o, yyjson_val *list, mu_cp_result *result)

@@ -313,11 +313,8 @@ static struct mu_cp_runner *runner_new(struct mu_cp *cp, const mu_cp_runner_conf
                                .probe = on_probe,
                                .close = on_close,
                                .release = on_release};
-    r->admission = (struct mu_admission){.peer = &r->peer,
-                                         .name = mu_str(r->name),
-                                         .native = true,
-                                         .done = admitted,
-                                         .ctx = r};
+    r->admission = (struct mu_admission){
+        .peer = &r->peer, .name = mu_str(r->name), .native = true, .done = admitted, .ctx = r};
     r->open_post.fn = open_on_loop;
     return r;
 }
@@ -352,8 +349,8 @@ static bool wait_open(struct mu_cp_runner *r)
     return r->welcome;
 }
 
-mu_cp_status mu_cp_runner_open(mu_cp *cp, const mu_cp_runner_config *c,
-                               const mu_cp_runner_ops *ops, void *user, mu_cp_runner **ret)
+mu_cp_status mu_cp_runner_open(mu_cp *cp, const mu_cp_runner_config *c, const mu_cp_runner_ops *ops,
+                               void *user, mu_cp_runner **ret)
 {
     mu_bytes name = mu_cp_in(c->name);
     if (!mu_worker_name_ok(name)) {

@@ -1,6 +1,6 @@
-/* What the files of the host's runners share: a worker without a connection (app/fleet/fleet.h) and,
- * for each execution, the runner's end of docs/runner-protocol.md. Loop thread, but for what is
- * under cp->lock. */
+/* What the files of the host's runners share: a worker without a connection (app/fleet/fleet.h)
+ * and, for each execution, the runner's end of docs/runner-protocol.md. Loop thread, but for what
+ * is under cp->lock. */
 #ifndef MU_LIB_RUNNER_INT_H
 #define MU_LIB_RUNNER_INT_H
 
@@ -23,7 +23,7 @@ struct cp_said {
     struct mu_list link;
     int64_t seq;
     size_t len, cost; /* cost: of it in x->kept */
-    char text[]; /* a JSON object */
+    char text[];      /* a JSON object */
 };
 
 struct cp_terminal {

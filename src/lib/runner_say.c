@@ -123,9 +123,9 @@ static mu_cp_status reserve(struct mu_cp_runner *r, mu_cp_str session, size_t by
     struct mu_cp *cp = r->cp;
     pthread_mutex_lock(&cp->lock);
     struct cp_exec *x = mu_cp_exec_find(r, mu_cp_in(session));
-    mu_cp_status status = !x                                      ? MU_CP_SESSION_NOT_FOUND
+    mu_cp_status status = !x                                  ? MU_CP_SESSION_NOT_FOUND
                           : x->kept + bytes > MU_CP_SAY_BYTES ? MU_CP_UNAVAILABLE
-                                                                  : MU_CP_OK;
+                                                              : MU_CP_OK;
     if (status == MU_CP_OK) {
         x->kept += bytes;
         *of = x->of;

@@ -89,9 +89,9 @@ static void drop_heard(struct cp_item *it)
 static void tell_answered(struct mu_cp_runner *r, const struct cp_heard *h, mu_cp_str session)
 {
     char json[ANSWERED_MAX];
-    int n = snprintf(json, sizeof json,
-                     "{\"type\":\"answered\",\"questionId\":\"%.*s\",\"taken\":true}",
-                     MU_ARGS(h->a));
+    int n =
+        snprintf(json, sizeof json,
+                 "{\"type\":\"answered\",\"questionId\":\"%.*s\",\"taken\":true}", MU_ARGS(h->a));
     (void)mu_cp_runner_say(r, session, (mu_cp_str){json, (size_t)n});
 }
 

@@ -246,8 +246,7 @@ static void add_actor(mu_cp_event *out, mu_bytes actor)
     mu_bytes user = MU_B("user:");
     bool is_user = mu_bytes_starts(actor, user);
     if (actor.len) {
-        out->actor_type =
-            mu_cp_out(is_user || mu_bytes_is(actor, "admin") ? MU_B("user") : actor);
+        out->actor_type = mu_cp_out(is_user || mu_bytes_is(actor, "admin") ? MU_B("user") : actor);
         out->actor_id = mu_cp_out(is_user ? mu_bytes_from(actor, user.len) : actor);
     }
 }
@@ -298,8 +297,8 @@ static void run_told(struct mu_cp *cp, struct cp_item *it)
         const struct mu_session_event row = {e->seq, e->at_ms, e->type, e->data, e->actor};
         struct mu_json_w w = mu_json_w(&data);
         mu_sess_event_data(&w, stream, &row);
-        out.data = data.failed ? mu_cp_text("{\"truncated\":true}")
-                               : mu_cp_out(mu_buf_bytes(&data));
+        out.data =
+            data.failed ? mu_cp_text("{\"truncated\":true}") : mu_cp_out(mu_buf_bytes(&data));
     }
     tell_gap(cp);
     tell_subs(cp, group_of(e->type), &out);

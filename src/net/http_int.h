@@ -111,7 +111,8 @@ struct mu_http_req {
     struct mu_buf body;
     bool has_head, answered, gone_told, malformed;
     int64_t started_us;
-    struct mu_http_local *local; /* it came over no connection: no seat, no listener (http_local.h) */
+    struct mu_http_local
+        *local; /* it came over no connection: no seat, no listener (http_local.h) */
     void *ctx;
     void (*gone)(struct mu_http_req *req);
     char peer[46];

@@ -21,7 +21,8 @@ struct mu_http_local {
 MU_MUST_USE int mu_http_local_open(struct mu_http_local *l, mu_bytes head, mu_bytes body,
                                    struct mu_http_req **ret);
 
-/* Once the loop has ended: frees one that was never answered; done() does not run. NULL is harmless.
+/* Once the loop has ended: frees one that was never answered; done() does not run. NULL is
+ * harmless.
  */
 void mu_http_local_drop(struct mu_http_req *req);
 

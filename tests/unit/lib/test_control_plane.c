@@ -663,8 +663,10 @@ static void time_is_what_the_host_says(void **state)
         state_is("QUEUED", NULL);
         w.now_ms += 2 * MINUTE;
         mu_cp_tick(w.cp, w.now_ms);
-        w.now_ms += 2000;
-        mu_cp_tick(w.cp, w.now_ms);
+        for (int s = 0; s < 5; s++) { /* the sweeps take turns */
+            w.now_ms += 1000;
+            mu_cp_tick(w.cp, w.now_ms);
+        }
         state_is("TIMED_OUT", "queue_timeout");
         /* an approval that nobody gives is denied */
         w.ask = true;
@@ -676,7 +678,7 @@ static void time_is_what_the_host_says(void **state)
             w.now_ms += MINUTE;
             mu_cp_tick(w.cp, w.now_ms);
         }
-        assert_true(heard("decided deny ") || heard("decided deny expired"));
+        wait_for("decided deny nobody answered in time");
         world_end();
     }
 }
