@@ -10,10 +10,10 @@
 
 enum { HEAD_MAX = 64 << 10, BODY_MAX = 2 << 20, DEPTH = 64 };
 
-const struct mu_route *const mu_cp_tables[] = {
+const struct mu_route *const mu_lib_tables[] = {
     mu_sess_routes,          mu_sess_control_routes, mu_sess_event_routes, mu_sess_result_routes,
     mu_sess_approval_routes, mu_sess_turn_routes,    mu_sess_org_routes};
-const size_t mu_cp_n_tables = MU_ARRAY_LEN(mu_cp_tables);
+const size_t mu_lib_n_tables = MU_ARRAY_LEN(mu_lib_tables);
 
 /* --- which --- */
 
@@ -26,8 +26,8 @@ static bool offered(const struct mu_route *r)
 
 static const struct mu_route *route_at(size_t i)
 {
-    for (size_t t = 0; t < mu_cp_n_tables; t++) {
-        for (const struct mu_route *r = mu_cp_tables[t]; r->path; r++) {
+    for (size_t t = 0; t < mu_lib_n_tables; t++) {
+        for (const struct mu_route *r = mu_lib_tables[t]; r->path; r++) {
             if (offered(r) && i-- == 0) {
                 return r;
             }
@@ -102,11 +102,11 @@ static void settle(struct cp_call *call)
     mu_list_remove(&call->link);
     if (call->fn) {
         call->item = (struct cp_item){.run = run_call, .drop = drop_call};
-        mu_cp_give(cp, &cp->asked, &call->item);
+        mu_lib_give(cp, &cp->asked, &call->item);
     } else if (call->dropped) {
         call_free(call);
     } else {
-        mu_cp_flag(cp, &call->done);
+        mu_lib_flag(cp, &call->done);
     }
 }
 
@@ -121,11 +121,11 @@ static void answered(struct mu_http_local *l, int status, const struct mu_http_p
     }
     call->req = NULL;
     int r = status == 0 ? MU_E_INTERNAL
-            : json      ? mu_cp_result_read(&call->result, body, false)
-                        : mu_cp_result_bytes(&call->result, body);
+            : json      ? mu_lib_result_read(&call->result, body, false)
+                        : mu_lib_result_bytes(&call->result, body);
     if (r < 0) {
-        mu_cp_result_set(&call->result, r == -ENOMEM ? MU_CP_UNAVAILABLE : MU_CP_INTERNAL_ERROR,
-                         r == -ENOMEM ? "Out of memory" : "Internal error");
+        mu_lib_result_set(&call->result, r == -ENOMEM ? MU_CP_UNAVAILABLE : MU_CP_INTERNAL_ERROR,
+                          r == -ENOMEM ? "Out of memory" : "Internal error");
     }
     call->result.http_status = status;
     settle(call);
@@ -141,22 +141,22 @@ static void on_loop(struct mu_post *post)
                                &call->req);
     if (r < 0) {
         bool memory = r == -ENOMEM;
-        mu_cp_result_set(&call->result, memory ? MU_CP_UNAVAILABLE : MU_CP_VALIDATION_ERROR,
-                         memory ? "Out of memory" : "A parameter is too long, or no text");
+        mu_lib_result_set(&call->result, memory ? MU_CP_UNAVAILABLE : MU_CP_VALIDATION_ERROR,
+                          memory ? "Out of memory" : "A parameter is too long, or no text");
         settle(call);
         return;
     }
     mu_api_local(cp->api, call->req, &call->who);
 }
 
-void mu_cp_calls_drop(struct mu_cp *cp)
+void mu_lib_calls_drop(struct mu_cp *cp)
 {
     struct mu_list *l;
     while ((l = mu_list_pop(&cp->calls)) != NULL) {
         struct cp_call *call = MU_CONTAINER(l, struct cp_call, link);
         mu_http_local_drop(call->req);
         call->req = NULL;
-        mu_cp_result_set(&call->result, MU_CP_SHUTTING_DOWN, "The control plane is closed");
+        mu_lib_result_set(&call->result, MU_CP_SHUTTING_DOWN, "The control plane is closed");
         settle(call);
     }
 }
@@ -305,7 +305,7 @@ static int refuse(struct cp_call *call, const char *text, mu_bytes more)
     char whole[256];
     snprintf(whole, sizeof whole, "%s%.*s", text, (int)MU_MIN(more.len, (size_t)100),
              more.ptr ? more.ptr : "");
-    mu_cp_result_set(&call->result, MU_CP_VALIDATION_ERROR, whole);
+    mu_lib_result_set(&call->result, MU_CP_VALIDATION_ERROR, whole);
     return MU_E_INVALID;
 }
 
@@ -344,7 +344,7 @@ static int read_request(struct cp_call *call, const char *op, mu_bytes json)
     struct mu_err err = {0};
     yyjson_val *args = NULL;
     if (!r) {
-        mu_cp_result_set(&call->result, MU_CP_NOT_FOUND, "There is no such operation");
+        mu_lib_result_set(&call->result, MU_CP_NOT_FOUND, "There is no such operation");
         return MU_E_NOT_FOUND;
     }
     mu_arena_init(&a, 64 << 20);
@@ -429,7 +429,7 @@ static int prepare(struct cp_call *call, const mu_cp_caller *caller, const char 
         r = read_request(call, op, json);
     }
     if (r < 0 && call->result.status == MU_CP_OK) {
-        mu_cp_result_set(&call->result, MU_CP_UNAVAILABLE, "Out of memory");
+        mu_lib_result_set(&call->result, MU_CP_UNAVAILABLE, "Out of memory");
     }
     return r;
 }
@@ -440,18 +440,18 @@ mu_cp_status mu_cp_call(mu_cp *cp, const mu_cp_caller *caller, const char *op, m
     struct cp_call *call = call_new(cp);
     *result = (mu_cp_result){0};
     if (!call) {
-        mu_cp_result_set(result, MU_CP_UNAVAILABLE, "Out of memory");
+        mu_lib_result_set(result, MU_CP_UNAVAILABLE, "Out of memory");
         return result->status;
     }
     if (prepare(call, caller, op, mu_cp_in(json)) == 0) {
         mu_loop_post(cp->loop, &call->post);
-        if (!mu_cp_wait(cp, &call->done)) {
+        if (!mu_lib_wait(cp, &call->done)) {
             pthread_mutex_lock(&cp->drive);
             call->dropped = !call->done;
             bool done = call->done;
             pthread_mutex_unlock(&cp->drive);
             if (!done) {
-                mu_cp_result_set(result, MU_CP_PENDING, "The answer needs time to pass");
+                mu_lib_result_set(result, MU_CP_PENDING, "The answer needs time to pass");
                 return result->status;
             }
         }
@@ -468,7 +468,7 @@ void mu_cp_submit(mu_cp *cp, const mu_cp_caller *caller, const char *op, mu_cp_s
     struct cp_call *call = call_new(cp);
     if (!call) { /* not even room to say it later */
         mu_cp_result result = {0};
-        mu_cp_result_set(&result, MU_CP_UNAVAILABLE, "Out of memory");
+        mu_lib_result_set(&result, MU_CP_UNAVAILABLE, "Out of memory");
         done(cp, &result, user);
         return;
     }

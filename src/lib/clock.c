@@ -39,7 +39,7 @@ static void draw(const struct mu_env *env, void *dst, size_t len)
     }
 }
 
-void mu_cp_clock_init(struct mu_cp *cp)
+void mu_lib_clock_init(struct mu_cp *cp)
 {
     bool driven = cp->conf.host_driven;
     int64_t start = cp->conf.start_ms > 0 ? cp->conf.start_ms : mu_env_wall_ms(&mu_env_real);
@@ -102,7 +102,7 @@ static bool anything_comes(struct mu_cp *cp)
     return came > sent;
 }
 
-bool mu_cp_settle(struct mu_cp *cp, const bool *done)
+bool mu_lib_settle(struct mu_cp *cp, const bool *done)
 {
     for (;;) {
         pthread_mutex_lock(&cp->drive);
@@ -110,16 +110,16 @@ bool mu_cp_settle(struct mu_cp *cp, const bool *done)
         }
         bool is = done && *done;
         pthread_mutex_unlock(&cp->drive);
-        if (is || !mu_cp_tell(cp, &cp->asked)) {
+        if (is || !mu_lib_tell(cp, &cp->asked)) {
             return is || !done;
         }
     }
 }
 
-bool mu_cp_wait(struct mu_cp *cp, const bool *done)
+bool mu_lib_wait(struct mu_cp *cp, const bool *done)
 {
     if (cp->conf.host_driven) {
-        return mu_cp_settle(cp, done);
+        return mu_lib_settle(cp, done);
     }
     pthread_mutex_lock(&cp->lock);
     while (!*done) {
@@ -138,8 +138,8 @@ int64_t mu_cp_tick(mu_cp *cp, int64_t now_ms)
         atomic_store(&cp->now_ms, now_ms);
     }
     do {
-        (void)mu_cp_settle(cp, NULL);
-    } while (mu_cp_tell(cp, &cp->told));
+        (void)mu_lib_settle(cp, NULL);
+    } while (mu_lib_tell(cp, &cp->told));
     pthread_mutex_lock(&cp->drive);
     int64_t due = mu_loop_due_ms(cp->loop);
     pthread_mutex_unlock(&cp->drive);

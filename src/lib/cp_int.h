@@ -112,49 +112,49 @@ struct mu_cp {
     struct mu_list runners; /* under `lock` */
 };
 
-void mu_cp_lanes_init(struct mu_cp *cp);
-MU_MUST_USE int mu_cp_lanes_start(struct mu_cp *cp);
-void mu_cp_lanes_end(struct mu_cp *cp);  /* what waits is told, then the threads end */
-void mu_cp_lanes_drop(struct mu_cp *cp); /* frees what is left */
-void mu_cp_give(struct mu_cp *cp, struct cp_lane *lane, struct cp_item *it);
+void mu_lib_lanes_init(struct mu_cp *cp);
+MU_MUST_USE int mu_lib_lanes_start(struct mu_cp *cp);
+void mu_lib_lanes_end(struct mu_cp *cp);  /* what waits is told, then the threads end */
+void mu_lib_lanes_drop(struct mu_cp *cp); /* frees what is left */
+void mu_lib_give(struct mu_cp *cp, struct cp_lane *lane, struct cp_item *it);
 /* Host-driven: tells what waits on the calling thread; whether there was something. */
-bool mu_cp_tell(struct mu_cp *cp, struct cp_lane *lane);
+bool mu_lib_tell(struct mu_cp *cp, struct cp_lane *lane);
 /* No callback of that runner runs or will. */
-void mu_cp_silence(struct mu_cp *cp, const struct mu_cp_runner *r);
+void mu_lib_silence(struct mu_cp *cp, const struct mu_cp_runner *r);
 /* The feed's tap. */
-void mu_cp_tap(void *arg, mu_bytes stream_id, struct mu_event *e);
+void mu_lib_tap(void *arg, mu_bytes stream_id, struct mu_event *e);
 
 /* --- clock.c --- */
-void mu_cp_clock_init(struct mu_cp *cp);
+void mu_lib_clock_init(struct mu_cp *cp);
 /* Host-driven: until `*done` (or, NULL, nothing is left to do at this time). Whether it is. Runs
  * callbacks of runners. */
-bool mu_cp_settle(struct mu_cp *cp, const bool *done);
+bool mu_lib_settle(struct mu_cp *cp, const bool *done);
 /* Waits until the flag, which is set under `lock`, is; however the loop is driven. False: the host
  * drives, and it needs time to pass. */
-bool mu_cp_wait(struct mu_cp *cp, const bool *done);
+bool mu_lib_wait(struct mu_cp *cp, const bool *done);
 
 /* --- open.c --- */
 /* The core loop has set a flag that somebody waits for. */
-void mu_cp_flag(struct mu_cp *cp, bool *flag);
+void mu_lib_flag(struct mu_cp *cp, bool *flag);
 
 /* --- call.c --- */
-mu_cp_status mu_cp_status_of(mu_bytes code);
+mu_cp_status mu_lib_status_of(mu_bytes code);
 /* What is left when nothing runs any more. */
-void mu_cp_calls_drop(struct mu_cp *cp);
-extern const struct mu_route *const mu_cp_tables[];
-extern const size_t mu_cp_n_tables;
+void mu_lib_calls_drop(struct mu_cp *cp);
+extern const struct mu_route *const mu_lib_tables[];
+extern const size_t mu_lib_n_tables;
 
 /* --- result.c --- */
 /* Reads the envelope and, `typed`, its data. -ENOMEM */
-MU_MUST_USE int mu_cp_result_read(mu_cp_result *result, mu_bytes body, bool typed);
+MU_MUST_USE int mu_lib_result_read(mu_cp_result *result, mu_bytes body, bool typed);
 /* An answer of the library's own. */
-void mu_cp_result_set(mu_cp_result *result, mu_cp_status status, const char *message);
+void mu_lib_result_set(mu_cp_result *result, mu_cp_status status, const char *message);
 /* Of bytes. */
-MU_MUST_USE int mu_cp_result_bytes(mu_cp_result *result, mu_bytes body);
+MU_MUST_USE int mu_lib_result_bytes(mu_cp_result *result, mu_bytes body);
 /* Fills the typed part of one that has an envelope. -ENOMEM */
-MU_MUST_USE int mu_cp_result_type(mu_cp_result *result);
+MU_MUST_USE int mu_lib_result_type(mu_cp_result *result);
 
 /* --- runner.c --- */
-void mu_cp_runners_end(struct mu_cp *cp);
+void mu_lib_runners_end(struct mu_cp *cp);
 
 #endif

@@ -43,7 +43,7 @@ void mu_cp_config_init(mu_cp_config *c)
                         .orphan_grace_ms = 120000};
 }
 
-void mu_cp_flag(struct mu_cp *cp, bool *flag)
+void mu_lib_flag(struct mu_cp *cp, bool *flag)
 {
     pthread_mutex_lock(&cp->lock);
     *flag = true;
@@ -191,7 +191,7 @@ static int build_ground(struct mu_cp *cp, struct mu_err *err)
     if (r < 0) {
         return mu_err_set(err, r, "cannot start: %s", mu_err_text(r));
     }
-    mu_feed_tap(cp->feed, mu_cp_tap, cp);
+    mu_feed_tap(cp->feed, mu_lib_tap, cp);
     struct mu_db_opts db = {.url = cp->url, .sync_normal = cp->temporary};
     const struct mu_writer_opts wo = {
         .db = db, .env = &cp->env, .feed = cp->feed, .metrics = cp->metrics};
@@ -355,8 +355,8 @@ static int build_face(struct mu_cp *cp, struct mu_err *err)
     const struct mu_api_opts ao = {.env = &cp->env,
                                    .identity = cp->identity,
                                    .metrics = cp->metrics,
-                                   .tables = mu_cp_tables,
-                                   .n_tables = mu_cp_n_tables,
+                                   .tables = mu_lib_tables,
+                                   .n_tables = mu_lib_n_tables,
                                    .components = components,
                                    .writable = writable,
                                    .writable_arg = cp,
@@ -411,7 +411,7 @@ static void recovered(void *arg)
     if (cp->began == 0) {
         mu_live_start(cp->live);
     }
-    mu_cp_flag(cp, &cp->ready);
+    mu_lib_flag(cp, &cp->ready);
 }
 
 static void begin(struct mu_post *post)
@@ -423,7 +423,7 @@ static void begin(struct mu_post *post)
 static int start(struct mu_cp *cp, struct mu_err *err)
 {
     cp->begin_post.fn = begin;
-    int r = mu_cp_lanes_start(cp);
+    int r = mu_lib_lanes_start(cp);
     if (r == 0 && !cp->conf.host_driven) {
         r = mu_loop_start(cp->loop);
     }
@@ -431,7 +431,7 @@ static int start(struct mu_cp *cp, struct mu_err *err)
         return mu_err_set(err, r, "cannot start a thread: %s", mu_err_text(r));
     }
     mu_loop_post(cp->loop, &cp->begin_post);
-    if (!mu_cp_wait(cp, &cp->ready)) {
+    if (!mu_lib_wait(cp, &cp->ready)) {
         return mu_err_set(err, MU_E_UNAVAILABLE, "what was left was not read");
     }
     return cp->began;
@@ -443,7 +443,7 @@ static void live_stopped(void *arg)
 {
     struct mu_cp *cp = arg;
     mu_fleet_close(cp->fleet);
-    mu_cp_flag(cp, &cp->over);
+    mu_lib_flag(cp, &cp->over);
 }
 
 static void runs_stopped(void *arg)
@@ -492,9 +492,9 @@ static void free_all(struct mu_cp *cp)
     mu_live_free(cp->live);
     mu_fleet_free(cp->fleet);
     mu_feed_free(cp->feed);
-    mu_cp_calls_drop(cp); /* answers them, which the lanes tell */
-    mu_cp_lanes_end(cp);
-    mu_cp_lanes_drop(cp);
+    mu_lib_calls_drop(cp); /* answers them, which the lanes tell */
+    mu_lib_lanes_end(cp);
+    mu_lib_lanes_drop(cp);
     mu_api_free(cp->api);
     mu_metrics_free(cp->metrics);
     if (cp->temporary) {
@@ -512,10 +512,11 @@ void mu_cp_close(mu_cp *cp)
     if (!cp) {
         return;
     }
-    mu_cp_runners_end(cp);
+    mu_lib_runners_end(cp);
     cp->end_post.fn = end;
     mu_loop_post(cp->loop, &cp->end_post);
-    if (!mu_cp_wait(cp, &cp->over)) { /* host-driven: only time could bring what is still awaited */
+    if (!mu_lib_wait(cp,
+                     &cp->over)) { /* host-driven: only time could bring what is still awaited */
         while (!cp->over) {
             mu_cp_tick(cp, atomic_load(&cp->now_ms) + 1000);
         }
@@ -544,8 +545,8 @@ static struct mu_cp *cp_new(const mu_cp_config *config)
     pthread_cond_init(&cp->changed, NULL);
     mu_list_init(&cp->calls);
     mu_list_init(&cp->runners);
-    mu_cp_lanes_init(cp);
-    mu_cp_clock_init(cp);
+    mu_lib_lanes_init(cp);
+    mu_lib_clock_init(cp);
     setup_log(cp);
     return cp;
 }

@@ -60,7 +60,7 @@ const char *mu_cp_status_name(mu_cp_status status)
     return "OTHER";
 }
 
-mu_cp_status mu_cp_status_of(mu_bytes code)
+mu_cp_status mu_lib_status_of(mu_bytes code)
 {
     for (size_t i = 0; i < MU_ARRAY_LEN(names); i++) {
         if (mu_bytes_is(code, names[i].name)) {
@@ -116,7 +116,7 @@ static int keep_json(struct mu_arena *a, yyjson_val *v, mu_cp_str *ret)
     return r;
 }
 
-int mu_cp_result_read(mu_cp_result *result, mu_bytes body, bool typed)
+int mu_lib_result_read(mu_cp_result *result, mu_bytes body, bool typed)
 {
     static const struct mu_json_limits limits = {ANSWER_MAX, DEPTH};
     struct own *o = own_of(result);
@@ -132,23 +132,23 @@ int mu_cp_result_read(mu_cp_result *result, mu_bytes body, bool typed)
         o->data = mu_json_get(root, "data");
         result->status = MU_CP_OK;
         r = keep_json(&o->arena, o->data, &result->data);
-        return r < 0 || !typed ? r : mu_cp_result_type(result);
+        return r < 0 || !typed ? r : mu_lib_result_type(result);
     }
     yyjson_val *error = mu_json_get(root, "error");
     result->code = mu_cp_out(mu_json_get_bytes(error, "code"));
     result->message = mu_cp_out(mu_json_get_bytes(error, "message"));
-    result->status = mu_cp_status_of(mu_cp_in(result->code));
+    result->status = mu_lib_status_of(mu_cp_in(result->code));
     return keep_json(&o->arena, mu_json_get(error, "details"), &result->details);
 }
 
-int mu_cp_result_bytes(mu_cp_result *result, mu_bytes body)
+int mu_lib_result_bytes(mu_cp_result *result, mu_bytes body)
 {
     struct own *o = own_of(result);
     result->status = MU_CP_OK;
     return o ? keep(&o->arena, body, &result->data) : -ENOMEM;
 }
 
-void mu_cp_result_set(mu_cp_result *result, mu_cp_status status, const char *message)
+void mu_lib_result_set(mu_cp_result *result, mu_cp_status status, const char *message)
 {
     static const char no_memory[] =
         "{\"success\":false,\"error\":{\"code\":\"UNAVAILABLE\",\"message\":\"Out of memory\"}}";
@@ -293,7 +293,7 @@ static int read_events(struct own *o, yyjson_val *list, mu_cp_result *result)
     return r;
 }
 
-int mu_cp_result_type(mu_cp_result *result)
+int mu_lib_result_type(mu_cp_result *result)
 {
     struct own *o = result->own;
     yyjson_val *d = o ? o->data : NULL, *items = mu_json_get(d, "items");

@@ -11,7 +11,7 @@ enum { CAPS_MAX = 64 << 10, DEFAULT_CAPACITY = 5, WORDS_MAX = 64 };
 
 /* --- executions --- */
 
-struct cp_exec *mu_cp_exec_find(struct mu_cp_runner *r, mu_bytes session)
+struct cp_exec *mu_lib_exec_find(struct mu_cp_runner *r, mu_bytes session)
 {
     struct mu_id id;
     if (mu_id_parse(session, "ses_", &id) < 0) {
@@ -33,7 +33,7 @@ static struct cp_exec *exec_new(struct mu_cp_runner *r, const struct mu_executio
     if (x) {
         x->r = r;
         x->of = *of;
-        mu_cp_talk_init(x);
+        mu_lib_talk_init(x);
         pthread_mutex_lock(&r->cp->lock);
         mu_list_push(&r->execs, &x->link);
         pthread_mutex_unlock(&r->cp->lock);
@@ -41,19 +41,19 @@ static struct cp_exec *exec_new(struct mu_cp_runner *r, const struct mu_executio
     return x;
 }
 
-void mu_cp_exec_free(struct cp_exec *x)
+void mu_lib_exec_free(struct cp_exec *x)
 {
     struct mu_cp *cp = x->r->cp;
     pthread_mutex_lock(&cp->lock);
     mu_list_remove(&x->link);
     pthread_mutex_unlock(&cp->lock);
-    mu_cp_talk_fini(x);
+    mu_lib_talk_fini(x);
     mu_free(x);
 }
 
 /* --- reports --- */
 
-int mu_cp_report_new(struct cp_exec *x, enum mu_report_kind kind, struct mu_report **ret)
+int mu_lib_report_new(struct cp_exec *x, enum mu_report_kind kind, struct mu_report **ret)
 {
     int r = mu_report_new(kind, ret);
     if (r == 0) {
@@ -67,10 +67,10 @@ int mu_cp_report_new(struct cp_exec *x, enum mu_report_kind kind, struct mu_repo
 }
 
 /* Without memory the fleet takes it for one that does not answer, and gives it to another. */
-void mu_cp_report(struct cp_exec *x, enum mu_report_kind kind, int64_t seq, int state)
+void mu_lib_report(struct cp_exec *x, enum mu_report_kind kind, int64_t seq, int state)
 {
     struct mu_report *r;
-    if (x->r->attached && mu_cp_report_new(x, kind, &r) == 0) {
+    if (x->r->attached && mu_lib_report_new(x, kind, &r) == 0) {
         r->seq = seq;
         r->state = state;
         mu_fleet_tell(x->r->cp->fleet, r);
@@ -82,7 +82,7 @@ static void say_hello(struct mu_cp_runner *r)
     struct mu_report *hello;
     if (mu_report_new(MU_REPORT_HELLO, &hello) < 0) {
         r->result = -ENOMEM;
-        mu_cp_flag(r->cp, &r->refused);
+        mu_lib_flag(r->cp, &r->refused);
         return;
     }
     hello->peer = &r->peer;
@@ -109,16 +109,16 @@ static void on_alive(struct mu_timer *t)
 
 static struct cp_exec *exec_of(struct mu_cp_runner *r, const struct mu_execution *of)
 {
-    struct cp_exec *x = mu_cp_exec_find(r, mu_id_bytes(&of->session));
+    struct cp_exec *x = mu_lib_exec_find(r, mu_id_bytes(&of->session));
     return x && strcmp(x->of.execution.text, of->execution.text) == 0 ? x : NULL;
 }
 
 /* Takes the order. */
 static void assigned(struct mu_cp_runner *r, struct mu_order *o)
 {
-    struct cp_exec *x = mu_cp_exec_find(r, mu_id_bytes(&o->of.session));
+    struct cp_exec *x = mu_lib_exec_find(r, mu_id_bytes(&o->of.session));
     if (x) { /* of an earlier attempt, which the server has given up */
-        mu_cp_exec_free(x);
+        mu_lib_exec_free(x);
     }
     x = exec_new(r, &o->of);
     if (!x) {
@@ -126,28 +126,28 @@ static void assigned(struct mu_cp_runner *r, struct mu_order *o)
         return;
     }
     if (!o->job.live || !r->ops.start) {
-        mu_cp_report(x, MU_REPORT_REJECTED, 1, 0);
-        mu_cp_exec_free(x);
+        mu_lib_report(x, MU_REPORT_REJECTED, 1, 0);
+        mu_lib_exec_free(x);
         mu_order_free(o);
         return;
     }
-    mu_cp_heard_start(x, o);
+    mu_lib_heard_start(x, o);
 }
 
 static void give_simple(struct cp_exec *x, enum cp_heard_kind kind, const struct mu_order *o)
 {
-    struct cp_heard *h = x ? mu_cp_heard_new(x, kind) : NULL;
+    struct cp_heard *h = x ? mu_lib_heard_new(x, kind) : NULL;
     if (h) {
         h->command = o->command;
         h->n = kind == CP_STOP ? o->at_once : o->kind == MU_ORDER_PAUSE;
-        mu_cp_heard_give(x, h);
+        mu_lib_heard_give(x, h);
     }
 }
 
 static void acked(struct cp_exec *x, int64_t seq)
 {
     if (x && x->ended && (seq < 0 || seq >= x->end_seq)) {
-        mu_cp_exec_free(x);
+        mu_lib_exec_free(x);
     }
 }
 
@@ -167,14 +167,14 @@ static void on_order(struct mu_peer *peer, struct mu_order *o)
         give_simple(x, CP_STOP, o);
         break;
     case MU_ORDER_WELCOME:
-        mu_cp_flag(r->cp, &r->welcome);
+        mu_lib_flag(r->cp, &r->welcome);
         break;
     case MU_ORDER_ACK:
         acked(x, o->of.seq);
         break;
     case MU_ORDER_RUNNER:
         if (x) {
-            mu_cp_talk_hear(x, o->message);
+            mu_lib_talk_hear(x, o->message);
         }
         break;
     case MU_ORDER_PAUSE:
@@ -209,7 +209,7 @@ static void on_close(struct mu_peer *peer, int code MU_UNUSED, const char *reaso
 static void on_release(struct mu_peer *peer)
 {
     struct mu_cp_runner *r = MU_CONTAINER(peer, struct mu_cp_runner, peer);
-    mu_cp_flag(r->cp, &r->released);
+    mu_lib_flag(r->cp, &r->released);
 }
 
 /* --- opening --- */
@@ -219,7 +219,7 @@ static void admitted(struct mu_admission *op, int result)
     struct mu_cp_runner *r = op->ctx;
     if (result < 0) {
         r->result = result;
-        mu_cp_flag(r->cp, &r->refused);
+        mu_lib_flag(r->cp, &r->refused);
         return;
     }
     r->attached = true;
@@ -339,7 +339,7 @@ static bool wait_open(struct mu_cp_runner *r)
 {
     struct mu_cp *cp = r->cp;
     if (cp->conf.host_driven) {
-        return mu_cp_settle(cp, &r->welcome);
+        return mu_lib_settle(cp, &r->welcome);
     }
     pthread_mutex_lock(&cp->lock);
     while (!r->welcome && !r->refused) {
@@ -385,19 +385,19 @@ static void close_on_loop(struct mu_post *post)
     struct mu_cp_runner *r = MU_CONTAINER(post, struct mu_cp_runner, close_post);
     r->closing = true;
     while (!mu_list_empty(&r->execs)) {
-        mu_cp_exec_free(MU_CONTAINER(r->execs.next, struct cp_exec, link));
+        mu_lib_exec_free(MU_CONTAINER(r->execs.next, struct cp_exec, link));
     }
     if (r->attached) {
         gone(r);
     } else if (r->refused) { /* the fleet never took it */
-        mu_cp_flag(r->cp, &r->released);
+        mu_lib_flag(r->cp, &r->released);
     } /* else its release is on its way, or was */
 }
 
 static void fence_on_loop(struct mu_post *post)
 {
     struct mu_cp_runner *r = MU_CONTAINER(post, struct mu_cp_runner, open_post);
-    mu_cp_flag(r->cp, &r->fenced);
+    mu_lib_flag(r->cp, &r->fenced);
 }
 
 void mu_cp_runner_close(mu_cp_runner *r)
@@ -408,21 +408,21 @@ void mu_cp_runner_close(mu_cp_runner *r)
     struct mu_cp *cp = r->cp;
     r->close_post.fn = close_on_loop;
     mu_loop_post(cp->loop, &r->close_post);
-    while (!mu_cp_wait(cp, &r->released)) {
+    while (!mu_lib_wait(cp, &r->released)) {
         mu_cp_tick(cp, atomic_load(&cp->now_ms) + 1000);
     }
-    mu_cp_silence(cp, r);
+    mu_lib_silence(cp, r);
     /* what its last callbacks have posted comes first */
     r->open_post.fn = fence_on_loop;
     mu_loop_post(cp->loop, &r->open_post);
-    (void)mu_cp_wait(cp, &r->fenced);
+    (void)mu_lib_wait(cp, &r->fenced);
     pthread_mutex_lock(&cp->lock);
     mu_list_remove(&r->link);
     pthread_mutex_unlock(&cp->lock);
     runner_free(r);
 }
 
-void mu_cp_runners_end(struct mu_cp *cp)
+void mu_lib_runners_end(struct mu_cp *cp)
 {
     for (;;) {
         pthread_mutex_lock(&cp->lock);

@@ -70,20 +70,20 @@ struct mu_cp_runner {
 
 /* --- runner.c --- */
 /* Under cp->lock or on the loop. */
-struct cp_exec *mu_cp_exec_find(struct mu_cp_runner *r, mu_bytes session);
-void mu_cp_report(struct cp_exec *x, enum mu_report_kind kind, int64_t seq, int state);
-MU_MUST_USE int mu_cp_report_new(struct cp_exec *x, enum mu_report_kind kind,
-                                 struct mu_report **ret);
-void mu_cp_exec_free(struct cp_exec *x);
+struct cp_exec *mu_lib_exec_find(struct mu_cp_runner *r, mu_bytes session);
+void mu_lib_report(struct cp_exec *x, enum mu_report_kind kind, int64_t seq, int state);
+MU_MUST_USE int mu_lib_report_new(struct cp_exec *x, enum mu_report_kind kind,
+                                  struct mu_report **ret);
+void mu_lib_exec_free(struct cp_exec *x);
 
 /* --- runner_talk.c: the protocol --- */
 /* A message of the host, without its number: "type":…} */
-void mu_cp_talk_say(struct cp_exec *x, mu_bytes rest);
-void mu_cp_talk_terminal(struct cp_exec *x, unsigned n, mu_bytes bytes);
-void mu_cp_talk_begin(struct cp_exec *x); /* hello, if it did not say it yet */
-void mu_cp_talk_hear(struct cp_exec *x, mu_bytes json);
-void mu_cp_talk_init(struct cp_exec *x);
-void mu_cp_talk_fini(struct cp_exec *x);
+void mu_lib_talk_say(struct cp_exec *x, mu_bytes rest);
+void mu_lib_talk_terminal(struct cp_exec *x, unsigned n, mu_bytes bytes);
+void mu_lib_talk_begin(struct cp_exec *x); /* hello, if it did not say it yet */
+void mu_lib_talk_hear(struct cp_exec *x, mu_bytes json);
+void mu_lib_talk_init(struct cp_exec *x);
+void mu_lib_talk_fini(struct cp_exec *x);
 
 /* --- runner_tell.c: what the host hears --- */
 enum cp_heard_kind {
@@ -107,10 +107,10 @@ struct cp_heard {
     int64_t n, m, k;
 };
 /* NULL: no memory. */
-struct cp_heard *mu_cp_heard_new(struct cp_exec *x, enum cp_heard_kind kind);
+struct cp_heard *mu_lib_heard_new(struct cp_exec *x, enum cp_heard_kind kind);
 /* Its texts are copied. */
-void mu_cp_heard_give(struct cp_exec *x, struct cp_heard *h);
+void mu_lib_heard_give(struct cp_exec *x, struct cp_heard *h);
 /* Takes the order. */
-void mu_cp_heard_start(struct cp_exec *x, struct mu_order *o);
+void mu_lib_heard_start(struct cp_exec *x, struct mu_order *o);
 
 #endif

@@ -28,7 +28,7 @@ static void take_on(struct cp_exec *x)
 {
     if (!x->accepted) {
         x->accepted = true;
-        mu_cp_report(x, MU_REPORT_CLAIMED, 1, 0);
+        mu_lib_report(x, MU_REPORT_CLAIMED, 1, 0);
     }
 }
 
@@ -38,7 +38,7 @@ static void tell_state(struct cp_exec *x, int state)
     take_on(x);
     if (state > x->told) {
         x->told = state;
-        mu_cp_report(x, MU_REPORT_STATE, state, state);
+        mu_lib_report(x, MU_REPORT_STATE, state, state);
     }
 }
 
@@ -48,7 +48,7 @@ static void tell_end(struct cp_exec *x, const struct say *s)
     take_on(x);
     x->ended = true;
     x->end_seq = MU_ST_COMPLETED;
-    if (!x->r->attached || mu_cp_report_new(x, MU_REPORT_ENDED, &r) < 0) {
+    if (!x->r->attached || mu_lib_report_new(x, MU_REPORT_ENDED, &r) < 0) {
         return;
     }
     r->seq = x->end_seq;
@@ -75,7 +75,7 @@ static void note_open(struct cp_exec *x, const struct say *s)
 static void on_loop(struct mu_post *post)
 {
     struct say *s = MU_CONTAINER(post, struct say, post);
-    struct cp_exec *x = mu_cp_exec_find(s->r, mu_id_bytes(&s->of.session));
+    struct cp_exec *x = mu_lib_exec_find(s->r, mu_id_bytes(&s->of.session));
     if (x && (x->of.epoch != s->of.epoch || x->ended)) {
         x = NULL; /* it is another attempt's by now */
     }
@@ -88,24 +88,24 @@ static void on_loop(struct mu_post *post)
         take_on(x);
         break;
     case SAY_REJECT:
-        mu_cp_report(x, MU_REPORT_REJECTED, 1, 0);
-        mu_cp_exec_free(x);
+        mu_lib_report(x, MU_REPORT_REJECTED, 1, 0);
+        mu_lib_exec_free(x);
         break;
     case SAY_STATE:
         tell_state(x, s->state);
         break;
     case SAY_ASK:
         note_open(x, s);
-        mu_cp_talk_say(x, mu_bytes_of(s->text, s->len));
+        mu_lib_talk_say(x, mu_bytes_of(s->text, s->len));
         break;
     case SAY_MESSAGE:
         if (s->state) { /* what it says only one that was started can say */
             tell_state(x, s->state);
         }
-        mu_cp_talk_say(x, mu_bytes_of(s->text, s->len));
+        mu_lib_talk_say(x, mu_bytes_of(s->text, s->len));
         break;
     case SAY_TERMINAL:
-        mu_cp_talk_terminal(x, s->terminal, mu_bytes_of(s->text, s->len));
+        mu_lib_talk_terminal(x, s->terminal, mu_bytes_of(s->text, s->len));
         break;
     case SAY_ENDED:
         tell_end(x, s);
@@ -122,7 +122,7 @@ static mu_cp_status reserve(struct mu_cp_runner *r, mu_cp_str session, size_t by
 {
     struct mu_cp *cp = r->cp;
     pthread_mutex_lock(&cp->lock);
-    struct cp_exec *x = mu_cp_exec_find(r, mu_cp_in(session));
+    struct cp_exec *x = mu_lib_exec_find(r, mu_cp_in(session));
     mu_cp_status status = !x                                  ? MU_CP_SESSION_NOT_FOUND
                           : x->kept + bytes > MU_CP_SAY_BYTES ? MU_CP_UNAVAILABLE
                                                               : MU_CP_OK;

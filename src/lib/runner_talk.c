@@ -17,7 +17,7 @@ static void on_again(struct mu_timer *t)
     say_hello(MU_CONTAINER(t, struct cp_exec, again));
 }
 
-void mu_cp_talk_init(struct cp_exec *x)
+void mu_lib_talk_init(struct cp_exec *x)
 {
     mu_list_init(&x->said);
     mu_timer_init(&x->again, x->r->cp->loop, on_again);
@@ -26,7 +26,7 @@ void mu_cp_talk_init(struct cp_exec *x)
     }
 }
 
-void mu_cp_talk_fini(struct cp_exec *x)
+void mu_lib_talk_fini(struct cp_exec *x)
 {
     struct mu_list *l;
     mu_timer_clear(&x->again);
@@ -52,7 +52,7 @@ static void lost(struct cp_exec *x)
 static bool send(struct cp_exec *x, mu_bytes json)
 {
     struct mu_report *r;
-    if (!x->r->attached || mu_cp_report_new(x, MU_REPORT_RUNNER, &r) < 0) {
+    if (!x->r->attached || mu_lib_report_new(x, MU_REPORT_RUNNER, &r) < 0) {
         lost(x);
         return false;
     }
@@ -106,7 +106,7 @@ static void say_hello(struct cp_exec *x)
     mu_buf_fini(&b);
 }
 
-void mu_cp_talk_begin(struct cp_exec *x)
+void mu_lib_talk_begin(struct cp_exec *x)
 {
     if (!x->begun) {
         say_hello(x);
@@ -128,13 +128,13 @@ static void forget(struct cp_exec *x, struct cp_said *s)
     mu_free(s);
 }
 
-void mu_cp_talk_say(struct cp_exec *x, mu_bytes rest)
+void mu_lib_talk_say(struct cp_exec *x, mu_bytes rest)
 {
     char number[40];
     int n = snprintf(number, sizeof number, "{\"seq\":%lld,", (long long)(x->seq + 1));
     struct cp_said *s = mu_alloc(sizeof *s + (size_t)n + rest.len);
     if (!s) { /* later messages would make a hole: the execution cannot go on as if */
-        mu_cp_report(x, MU_REPORT_REJECTED, 1, 0);
+        mu_lib_report(x, MU_REPORT_REJECTED, 1, 0);
         return;
     }
     x->seq++;
@@ -144,7 +144,7 @@ void mu_cp_talk_say(struct cp_exec *x, mu_bytes rest)
     memcpy(s->text, number, (size_t)n);
     memcpy(s->text + n, rest.ptr, rest.len);
     mu_list_push(&x->said, &s->link);
-    mu_cp_talk_begin(x);
+    mu_lib_talk_begin(x);
     if (x->talking) {
         (void)send(x, mu_bytes_of(s->text, s->len));
     }
@@ -162,7 +162,7 @@ static void pump(struct cp_exec *x, unsigned n)
         if (!piece.len || !x->r->attached) {
             return;
         }
-        if (mu_cp_report_new(x, MU_REPORT_TERMINAL, &r) < 0) {
+        if (mu_lib_report_new(x, MU_REPORT_TERMINAL, &r) < 0) {
             lost(x);
             return;
         }
@@ -192,7 +192,7 @@ static void taken(struct cp_exec *x, unsigned n, int64_t offset)
     pump(x, n);
 }
 
-void mu_cp_talk_terminal(struct cp_exec *x, unsigned n, mu_bytes bytes)
+void mu_lib_talk_terminal(struct cp_exec *x, unsigned n, mu_bytes bytes)
 {
     struct cp_terminal *t = &x->terminals[n];
     mu_buf_add(&t->bytes, bytes);
@@ -203,7 +203,7 @@ void mu_cp_talk_terminal(struct cp_exec *x, unsigned n, mu_bytes bytes)
         mu_buf_init(&t->bytes, TERMINAL_KEEP + MU_CP_MESSAGE);
         t->acked = t->sent = end;
     }
-    mu_cp_talk_begin(x);
+    mu_lib_talk_begin(x);
     pump(x, n);
 }
 
@@ -266,11 +266,11 @@ static bool known_turn(struct cp_exec *x, mu_bytes turn)
 static void prompted(struct cp_exec *x, yyjson_val *m)
 {
     mu_bytes turn = mu_json_get_bytes(m, "turnId");
-    struct cp_heard *h = known_turn(x, turn) ? NULL : mu_cp_heard_new(x, CP_PROMPT);
+    struct cp_heard *h = known_turn(x, turn) ? NULL : mu_lib_heard_new(x, CP_PROMPT);
     if (h) {
         h->a = turn;
         h->b = mu_json_get_bytes(m, "content");
-        mu_cp_heard_give(x, h);
+        mu_lib_heard_give(x, h);
     }
 }
 
@@ -288,11 +288,11 @@ static void decided(struct cp_exec *x, yyjson_val *m)
                          "\"type\":\"answered\",\"questionId\":\"%.36s\",\"taken\":false}", id.ptr);
         struct mu_id good;
         if (mu_id_parse(id, NULL, &good) == 0) {
-            mu_cp_talk_say(x, mu_bytes_of(rest, (size_t)n));
+            mu_lib_talk_say(x, mu_bytes_of(rest, (size_t)n));
         }
         return;
     }
-    struct cp_heard *h = mu_cp_heard_new(x, CP_DECIDED);
+    struct cp_heard *h = mu_lib_heard_new(x, CP_DECIDED);
     struct mu_buf answer;
     mu_buf_init(&answer, MU_CP_MESSAGE);
     yyjson_val *v = mu_json_get(m, "answer");
@@ -305,7 +305,7 @@ static void decided(struct cp_exec *x, yyjson_val *m)
         h->d = mu_json_get_bytes(m, "reason");
         h->e = mu_json_get_bytes(m, "by");
         h->f = v && !answer.failed ? mu_buf_bytes(&answer) : MU_B_NONE;
-        mu_cp_heard_give(x, h);
+        mu_lib_heard_give(x, h);
     } else { /* it comes again on the next connection */
         lost(x);
     }
@@ -314,7 +314,7 @@ static void decided(struct cp_exec *x, yyjson_val *m)
 
 static void typed(struct cp_exec *x, yyjson_val *m)
 {
-    struct cp_heard *h = mu_cp_heard_new(x, CP_INPUT);
+    struct cp_heard *h = mu_lib_heard_new(x, CP_INPUT);
     struct mu_buf bytes;
     mu_buf_init(&bytes, MU_CP_MESSAGE);
     mu_bytes text = mu_json_get_bytes(m, "data"), coded = mu_json_get_bytes(m, "data64");
@@ -325,20 +325,20 @@ static void typed(struct cp_exec *x, yyjson_val *m)
         h->a = text;
         h->n = mu_json_get_i64(m, "terminal", 0);
         h->m = mu_bytes_is(mu_json_get_bytes(m, "mode"), "line");
-        mu_cp_heard_give(x, h);
+        mu_lib_heard_give(x, h);
     }
     mu_buf_fini(&bytes);
 }
 
 static void other(struct cp_exec *x, enum cp_heard_kind kind, yyjson_val *m, mu_bytes json)
 {
-    struct cp_heard *h = mu_cp_heard_new(x, kind);
+    struct cp_heard *h = mu_lib_heard_new(x, kind);
     if (h) {
         h->a = kind == CP_INTERRUPT ? mu_json_get_bytes(m, "turnId") : json;
         h->n = mu_json_get_i64(m, "terminal", 0);
         h->m = mu_json_get_i64(m, "cols", 0);
         h->k = mu_json_get_i64(m, "rows", 0);
-        mu_cp_heard_give(x, h);
+        mu_lib_heard_give(x, h);
     }
 }
 
@@ -374,7 +374,7 @@ static void hear(struct cp_exec *x, yyjson_val *m, mu_bytes json)
     }
 }
 
-void mu_cp_talk_hear(struct cp_exec *x, mu_bytes json)
+void mu_lib_talk_hear(struct cp_exec *x, mu_bytes json)
 {
     struct mu_arena a;
     yyjson_val *m = NULL;

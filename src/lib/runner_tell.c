@@ -63,17 +63,17 @@ static void run_started(struct mu_cp *cp MU_UNUSED, struct cp_item *it)
     drop_started(it);
 }
 
-void mu_cp_heard_start(struct cp_exec *x, struct mu_order *o)
+void mu_lib_heard_start(struct cp_exec *x, struct mu_order *o)
 {
     struct started *s = mu_calloc(1, sizeof *s);
     if (!s) {
-        mu_cp_exec_free(x);
+        mu_lib_exec_free(x);
         mu_fleet_unsent(o);
         return;
     }
     s->order = o;
     s->item = (struct cp_item){.runner = x->r, .run = run_started, .drop = drop_started};
-    mu_cp_give(x->r->cp, &x->r->cp->asked, &s->item);
+    mu_lib_give(x->r->cp, &x->r->cp->asked, &s->item);
 }
 
 /* --- everything else --- */
@@ -106,10 +106,10 @@ struct did {
 static void tell_did(struct mu_post *post)
 {
     struct did *d = MU_CONTAINER(post, struct did, post);
-    struct cp_exec *x = mu_cp_exec_find(d->r, mu_id_bytes(&d->of.session));
+    struct cp_exec *x = mu_lib_exec_find(d->r, mu_id_bytes(&d->of.session));
     struct mu_report *r;
     if (x && x->of.epoch == d->of.epoch && x->r->attached &&
-        mu_cp_report_new(x, MU_REPORT_DID, &r) == 0) {
+        mu_lib_report_new(x, MU_REPORT_DID, &r) == 0) {
         r->command = d->command;
         r->did = d->did;
         if (!d->did) {
@@ -190,7 +190,7 @@ static void run_heard(struct mu_cp *cp MU_UNUSED, struct cp_item *it)
     drop_heard(it);
 }
 
-struct cp_heard *mu_cp_heard_new(struct cp_exec *x, enum cp_heard_kind kind)
+struct cp_heard *mu_lib_heard_new(struct cp_exec *x, enum cp_heard_kind kind)
 {
     struct cp_heard *h = mu_calloc(1, sizeof *h);
     if (h) {
@@ -202,7 +202,7 @@ struct cp_heard *mu_cp_heard_new(struct cp_exec *x, enum cp_heard_kind kind)
     return h;
 }
 
-void mu_cp_heard_give(struct cp_exec *x, struct cp_heard *h)
+void mu_lib_heard_give(struct cp_exec *x, struct cp_heard *h)
 {
     mu_bytes *texts[] = {&h->a, &h->b, &h->c, &h->d, &h->e, &h->f};
     for (size_t i = 0; i < MU_ARRAY_LEN(texts); i++) {
@@ -210,5 +210,5 @@ void mu_cp_heard_give(struct cp_exec *x, struct cp_heard *h)
             *texts[i] = mu_arena_dup(&h->arena, *texts[i]);
         }
     }
-    mu_cp_give(x->r->cp, &x->r->cp->asked, &h->item);
+    mu_lib_give(x->r->cp, &x->r->cp->asked, &h->item);
 }

@@ -13,13 +13,13 @@ static void lane_init(struct mu_cp *cp, struct cp_lane *lane)
     lane->end = &lane->first;
 }
 
-void mu_cp_lanes_init(struct mu_cp *cp)
+void mu_lib_lanes_init(struct mu_cp *cp)
 {
     lane_init(cp, &cp->told);
     lane_init(cp, &cp->asked);
 }
 
-void mu_cp_give(struct mu_cp *cp, struct cp_lane *lane, struct cp_item *it)
+void mu_lib_give(struct mu_cp *cp, struct cp_lane *lane, struct cp_item *it)
 {
     pthread_mutex_lock(&cp->lock);
     it->next = NULL;
@@ -83,7 +83,7 @@ static int lane_start(struct cp_lane *lane)
     return r;
 }
 
-int mu_cp_lanes_start(struct mu_cp *cp)
+int mu_lib_lanes_start(struct mu_cp *cp)
 {
     if (cp->conf.host_driven) {
         return 0;
@@ -100,10 +100,10 @@ static void lane_end(struct cp_lane *lane)
     }
 }
 
-void mu_cp_lanes_end(struct mu_cp *cp)
+void mu_lib_lanes_end(struct mu_cp *cp)
 {
     if (cp->conf.host_driven) {
-        while (mu_cp_tell(cp, &cp->asked) || mu_cp_tell(cp, &cp->told)) {
+        while (mu_lib_tell(cp, &cp->asked) || mu_lib_tell(cp, &cp->told)) {
         }
         return;
     }
@@ -123,7 +123,7 @@ static void lane_drop(struct cp_lane *lane)
     }
 }
 
-void mu_cp_lanes_drop(struct mu_cp *cp)
+void mu_lib_lanes_drop(struct mu_cp *cp)
 {
     lane_drop(&cp->told);
     lane_drop(&cp->asked);
@@ -134,7 +134,7 @@ void mu_cp_lanes_drop(struct mu_cp *cp)
     }
 }
 
-bool mu_cp_tell(struct mu_cp *cp, struct cp_lane *lane)
+bool mu_lib_tell(struct mu_cp *cp, struct cp_lane *lane)
 {
     bool any = false;
     struct cp_item *it;
@@ -155,7 +155,7 @@ bool mu_cp_tell(struct mu_cp *cp, struct cp_lane *lane)
     return any;
 }
 
-void mu_cp_silence(struct mu_cp *cp, const struct mu_cp_runner *r)
+void mu_lib_silence(struct mu_cp *cp, const struct mu_cp_runner *r)
 {
     struct cp_lane *lane = &cp->asked;
     pthread_mutex_lock(&cp->lock);
@@ -306,7 +306,7 @@ static void run_told(struct mu_cp *cp, struct cp_item *it)
     drop_told(it);
 }
 
-void mu_cp_tap(void *arg, mu_bytes stream_id, struct mu_event *e)
+void mu_lib_tap(void *arg, mu_bytes stream_id, struct mu_event *e)
 {
     struct mu_cp *cp = arg;
     if (!(group_of(e->type) & atomic_load(&cp->masks)) || stream_id.len >= sizeof(char[48])) {
@@ -326,7 +326,7 @@ void mu_cp_tap(void *arg, mu_bytes stream_id, struct mu_event *e)
     t->event = mu_event_ref(e);
     t->stream_len = stream_id.len;
     memcpy(t->stream, stream_id.ptr, stream_id.len);
-    mu_cp_give(cp, &cp->told, &t->item);
+    mu_lib_give(cp, &cp->told, &t->item);
 }
 
 /* --- subscriptions --- */

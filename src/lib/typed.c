@@ -58,11 +58,11 @@ static mu_cp_status run(mu_cp *cp, const mu_cp_caller *caller, const char *op, s
     if (a->buf.failed) {
         *result = (mu_cp_result){0};
         bool large = a->buf.failed == MU_E_TOO_LARGE;
-        mu_cp_result_set(result, large ? MU_CP_PAYLOAD_TOO_LARGE : MU_CP_UNAVAILABLE,
-                         large ? "The request is too large" : "Out of memory");
+        mu_lib_result_set(result, large ? MU_CP_PAYLOAD_TOO_LARGE : MU_CP_UNAVAILABLE,
+                          large ? "The request is too large" : "Out of memory");
     } else if (mu_cp_call(cp, caller, op, mu_cp_out(mu_buf_bytes(&a->buf)), result) == MU_CP_OK &&
-               mu_cp_result_type(result) < 0) {
-        mu_cp_result_set(result, MU_CP_UNAVAILABLE, "Out of memory");
+               mu_lib_result_type(result) < 0) {
+        mu_lib_result_set(result, MU_CP_UNAVAILABLE, "Out of memory");
     }
     mu_buf_wipe(&a->buf);
     return result->status;

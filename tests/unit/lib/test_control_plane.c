@@ -43,7 +43,7 @@ static struct world {
     char log[LOG][TEXT];
     unsigned n;
     char turn[40], approval[40], session[48];
-    bool ask, refuse, hold; /* what the runner does */
+    _Atomic bool ask, refuse, hold; /* what the runner does */
 } w = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static const mu_cp_caller anna = {{"acme", 4}, {"anna", 4}, MU_CP_OPERATOR};
@@ -157,7 +157,6 @@ static void each(void (*test)(void))
 
 static void on_start(mu_cp_runner *r, const mu_cp_assignment *a, void *user)
 {
-    snprintf(w.session, sizeof w.session, "%.*s", ARGS(a->session_id));
     note("start %.*s", ARGS(a->task));
     if (w.refuse) {
         assert_int_equal(mu_cp_runner_reject(r, a->session_id), MU_CP_OK);
