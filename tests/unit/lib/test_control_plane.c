@@ -457,10 +457,9 @@ static void operations_are_called_by_name_with_one_object(void **state)
 static void every_operation_has_a_name_and_a_sentence(void **state)
 {
     static const char *const must[] = {
-        "createSession",    "getSession",      "listSessions",   "stopSession",
-        "pauseSession",     "resumeSession",   "sendInput",      "resizeTerminal",
-        "getSessionEvents", "requestApproval", "resolveApproval", "listApprovals",
-        "getTerminal",      "getDiff",         "getArtifacts"};
+        "createSession",   "getSession",    "listSessions",   "stopSession",      "pauseSession",
+        "resumeSession",   "sendInput",     "resizeTerminal", "getSessionEvents", "requestApproval",
+        "resolveApproval", "listApprovals", "getTerminal",    "getDiff",          "getArtifacts"};
     for (size_t k = 0; k < sizeof must / sizeof must[0]; k++) {
         const char *name, *words = NULL;
         bool found = false;
@@ -480,8 +479,8 @@ static void steering(void)
     create("work");
     wait_for("prompt work");
     state_comes("RUNNING");
-    assert_int_equal(
-        mu_cp_send_input(w.cp, &anna, str(w.session), 0, str("ls"), 1, &res), MU_CP_OK);
+    assert_int_equal(mu_cp_send_input(w.cp, &anna, str(w.session), 0, str("ls"), 1, &res),
+                     MU_CP_OK);
     assert_int_equal(res.http_status, 202);
     mu_cp_result_free(&res);
     wait_for("input 0 ls line");
@@ -539,9 +538,9 @@ static void turns(void)
     wait_for("prompt first");
     assert_int_equal(mu_cp_runner_words(w.runner, str(w.session), str(w.turn), str("yes")),
                      MU_CP_OK);
-    assert_int_equal(mu_cp_runner_event(w.runner, str(w.session), "FILE_TOUCHED",
-                                        str("{\"path\":\"a.c\"}")),
-                     MU_CP_OK);
+    assert_int_equal(
+        mu_cp_runner_event(w.runner, str(w.session), "FILE_TOUCHED", str("{\"path\":\"a.c\"}")),
+        MU_CP_OK);
     assert_int_equal(mu_cp_runner_event(w.runner, str(w.session), "SESSION_ENDED", str("{}")),
                      MU_CP_VALIDATION_ERROR);
     assert_int_equal(mu_cp_runner_turn(w.runner, str(w.session), str(w.turn), "done", str(NULL)),
@@ -755,7 +754,8 @@ static void a_storage_that_cannot_be_is_refused_in_words(void **state)
 static void codes_have_their_names(void **state)
 {
     assert_string_equal(mu_cp_status_name(MU_CP_OK), "OK");
-    assert_string_equal(mu_cp_status_name(MU_CP_SESSION_ALREADY_STOPPED), "SESSION_ALREADY_STOPPED");
+    assert_string_equal(mu_cp_status_name(MU_CP_SESSION_ALREADY_STOPPED),
+                        "SESSION_ALREADY_STOPPED");
     assert_string_equal(mu_cp_status_name((mu_cp_status)9999), "OTHER");
 }
 
