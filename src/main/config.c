@@ -114,6 +114,13 @@ const struct mu_option mu_config_table[] = {
     INT("OZ_WORKER_RECONNECT_GRACE_MS", worker_grace_ms, "120000", 0, 3600000, "ms", "A worker that lost its connection may return within this time and keeps its runs; less than a second counts as one."),
     INT("OZ_WORKER_DEFAULT_CAPACITY", worker_default_capacity, "5", 0, 1000000, "", "Runs at once on a worker that announces no capacity; 0 = no limit."),
     INT("OZ_RUNNER_HEARTBEAT_INTERVAL_MS", runner_heartbeat_ms, "10000", 1000, 60000, "ms", "Told to Muster's own workers: time between two heartbeats."),
+    INT("OZ_HEARTBEAT_TIMEOUT_MS", heartbeat_timeout_ms, "30000", 2000, 3600000, "ms", "A worker that is silent for so long is offline; what did not run yet goes elsewhere."),
+    INT("OZ_HEALTH_CHECK_INTERVAL_MS", health_check_ms, "5000", 100, 600000, "ms", "Time between two looks for workers that are silent."),
+    INT("OZ_MAX_RUNNERS_PER_ORG", max_runners_per_org, "10", 1, 100000, "", "Workers of one org that are registered."),
+    INT("OZ_MAX_RUNNERS", max_runners, "1000", 1, 100000, "", "Workers that are registered in all."),
+    {.name = "OZ_LOAD_FACTOR", .type = MU_OPT_REAL, .offset = AT(load_factor), .fallback = "0.8", .min = 0, .max = 1, .unit = "",
+     .help = "A worker that is fuller than this part of its capacity is chosen after others."},
+    INT("OZ_DRAIN_TIMEOUT_MINUTES", drain_timeout_minutes, "0", 0, 10080, "min", "What still runs on a worker so long after its drain is stopped, when the drain says nothing; 0 = never."),
     TEXT("SANDBOX_SERVER_URL", sandbox_server_url, NULL, "This server as seen from sandboxes; default: PUBLIC_URL, else the main listener."),
     /* providers */
     TEXT("OZ_MODEL", model, NULL, "Default model."),
@@ -194,12 +201,11 @@ static const char *const later[] = {
     "SANDBOX_BACKEND_URL", "SANDBOX_BACKEND_TOKEN", "ENABLE_AGENT_PROXY", "LLM_PROXY",
     "LAZY_SERVICES",
     /* options of the session, fleet and release faces */
-    "OZ_STOP_GRACE_SECONDS", "OZ_HEARTBEAT_TIMEOUT_MS", "OZ_MAX_RUNNERS_PER_ORG", "OZ_MAX_RUNNERS",
-    "OZ_HEALTH_CHECK_INTERVAL_MS", "OZ_LOAD_FACTOR", "OZ_DRAIN_TIMEOUT_MINUTES",
-    "OZ_ENABLE_AUTO_ROLLOUT", "OZ_DEFAULT_CHANNEL", "OZ_CANARY_DURATION_MINUTES", "OZ_AUTO_CANARY",
-    "OZ_AUTO_SWEEP", "OZ_AUTO_PROGRESS", "OZ_ROLLOUT_CHECK_INTERVAL_MS",
-    "OZ_MAX_CONCURRENT_ROLLOUTS", "OZ_ROLLBACK_THRESHOLDS", "OZ_MAX_VERSIONS_PER_PROVIDER",
-    "OZ_MAX_BUILDS", "OZ_AUTO_DEPRECATE_DAYS", "OZ_MAX_OBSERVATION_HOURS"};
+    "OZ_STOP_GRACE_SECONDS", "OZ_ENABLE_AUTO_ROLLOUT", "OZ_DEFAULT_CHANNEL",
+    "OZ_CANARY_DURATION_MINUTES", "OZ_AUTO_CANARY", "OZ_AUTO_SWEEP", "OZ_AUTO_PROGRESS",
+    "OZ_ROLLOUT_CHECK_INTERVAL_MS", "OZ_MAX_CONCURRENT_ROLLOUTS", "OZ_ROLLBACK_THRESHOLDS",
+    "OZ_MAX_VERSIONS_PER_PROVIDER", "OZ_MAX_BUILDS", "OZ_AUTO_DEPRECATE_DAYS",
+    "OZ_MAX_OBSERVATION_HOURS"};
 
 /* Read by clients, inside sandboxes, by libraries from the environment, or by nobody. */
 static const char *const ignored[] = {"OZ_API_BASE_URL",

@@ -55,7 +55,9 @@ struct mu_config {
     const char *worker_keys, *worker_sidecar_image, *worker_dialect, *sandbox_server_url;
     bool require_worker_sidecar;
     int64_t worker_claim_timeout_ms, claim_timeout_ms, worker_grace_ms, worker_default_capacity,
-        runner_heartbeat_ms;
+        runner_heartbeat_ms, heartbeat_timeout_ms, health_check_ms, max_runners_per_org,
+        max_runners, drain_timeout_minutes;
+    double load_factor;
     /* providers that are not per key */
     struct mu_providers_settings providers;
     const char *model, *provider_model, *provider_base_url, *provider_api_key;

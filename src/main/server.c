@@ -155,6 +155,13 @@ static int build_fleet(struct mu_server *s, struct mu_err *err)
                                      .pending_max_ms = c->pending_max_seconds * 1000,
                                      .max_tries = c->run_max_attempts,
                                      .tenant_max_running = c->tenant_max_running,
+                                     .heartbeat_timeout_ms = c->heartbeat_timeout_ms,
+                                     .check_ms = c->health_check_ms,
+                                     .max_org_workers = c->max_runners_per_org,
+                                     .max_workers = c->max_runners,
+                                     .load_percent =
+                                         MU_MAX((int64_t)(c->load_factor * 100.0 + 0.5), 1),
+                                     .drain_timeout_ms = c->drain_timeout_minutes * 60000,
                                      .dialect = dialect_of(c->worker_dialect),
                                      .go_workers = sidecar};
     if (r == 0) {
@@ -382,9 +389,10 @@ static int build_faces(struct mu_server *s, struct mu_err *err)
         mu_server_routes,         mu_worker_routes,        mu_oz_attempt_routes,
         mu_sess_routes,           mu_sess_control_routes,  mu_sess_event_routes,
         mu_sess_result_routes,    mu_sess_approval_routes, mu_sess_turn_routes,
-        mu_sess_org_routes,       mu_sock_routes};
+        mu_sess_org_routes,       mu_sock_routes,          mu_fleet_routes,
+        mu_fleet_change_routes};
     static const char *const *const components[] = {mu_oz_components, mu_sess_components,
-                                                    mu_sock_components, NULL};
+                                                    mu_sock_components, mu_fleet_components, NULL};
     fill_faces(s);
     const struct mu_api_opts ao = {.env = s->env,
                                    .identity = s->identity,

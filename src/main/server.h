@@ -6,6 +6,7 @@
 
 #include "app/live/live.h"
 #include "face/api/meta.h"
+#include "face/fleet/fleet.h"
 #include "face/live/live_face.h"
 #include "face/oz/oz.h"
 #include "face/sessions/sessions.h"

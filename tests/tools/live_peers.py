@@ -89,9 +89,10 @@ class Runner:
                                      for f in self.worker.frames_of(self.task["execution_id"])), timeout,
                          f"the ack of {self.seq}")
 
-    def end(self, exit_code=0):
-        """As the original: once everything it reported is stored."""
-        self.stored()
+    def end(self, exit_code=0, hang_up=False):
+        """At once; hang_up: its connection to the worker ended before."""
+        if hang_up:
+            self.say({"type": "gone"})
         self.worker.complete(self.task, exit_code)
         self.worker.wait_acked()
 

@@ -38,9 +38,11 @@ int mu_identity_new(const struct mu_identity_opts *opts, struct mu_db *db, struc
     pthread_rwlock_init(&id->lock, NULL);
     pthread_rwlock_init(&id->tenants_lock, NULL);
     pthread_rwlock_init(&id->runs_lock, NULL);
+    pthread_rwlock_init(&id->passes_lock, NULL);
     mu_map_init(&id->keys);
     mu_map_init(&id->workers);
     mu_map_init(&id->runs);
+    mu_map_init(&id->passes);
     mu_map_init(&id->tenants);
     mu_tickets_init(id);
     set_admin(id, opts->admin_key);
@@ -50,6 +52,7 @@ int mu_identity_new(const struct mu_identity_opts *opts, struct mu_db *db, struc
     }
     if (r == 0 && db) {
         r = mu_keys_load(id, db);
+        r = r == 0 ? mu_passes_load(id, db) : r;
         if (r < 0) {
             mu_err_set(err, r, "loading the API keys: %s", mu_err_text(r));
         }
@@ -78,6 +81,8 @@ struct mu_identity *mu_identity_free(struct mu_identity *id)
         free_values(&id->tenants);
         free_values(&id->workers);
         free_values(&id->runs);
+        free_values(&id->passes);
+        pthread_rwlock_destroy(&id->passes_lock);
         mu_tickets_fini(id);
         pthread_rwlock_destroy(&id->runs_lock);
         mu_free(id->tokens);
@@ -222,16 +227,29 @@ static bool is_admin(struct mu_identity *id, const struct mu_digest *d, bool *re
 }
 
 /* Whose prefix decides how it is looked up. */
-enum { KIND_OTHER, KIND_KEY, KIND_RUN, KIND_ADMIN };
+enum { KIND_OTHER, KIND_KEY, KIND_RUN, KIND_PASS, KIND_ADMIN };
+
+static int kind_of(mu_bytes token)
+{
+    static const struct {
+        const char *prefix;
+        int kind;
+    } kinds[] = {{"sk_", KIND_KEY},
+                 {MU_RUN_TOKEN_PREFIX, KIND_RUN},
+                 {"en_", KIND_PASS},
+                 {"wk_", KIND_PASS},
+                 {"adm_", KIND_ADMIN}};
+    for (size_t i = 0; i < MU_ARRAY_LEN(kinds); i++) {
+        if (mu_bytes_starts(token, mu_str(kinds[i].prefix))) {
+            return kinds[i].kind;
+        }
+    }
+    return KIND_OTHER;
+}
 
 struct mu_credential mu_credential_of(mu_bytes token)
 {
-    return (struct mu_credential){.digest = mu_sha256(token),
-                                  .kind = mu_bytes_starts(token, MU_B("sk_")) ? KIND_KEY
-                                          : mu_bytes_starts(token, MU_B(MU_RUN_TOKEN_PREFIX))
-                                              ? KIND_RUN
-                                          : mu_bytes_starts(token, MU_B("adm_")) ? KIND_ADMIN
-                                                                                 : KIND_OTHER};
+    return (struct mu_credential){.digest = mu_sha256(token), .kind = kind_of(token)};
 }
 
 int mu_identity_resolve_credential(struct mu_identity *id, const struct mu_credential *c,
@@ -249,6 +267,8 @@ int mu_identity_resolve_credential(struct mu_identity *id, const struct mu_crede
         r = resolve_key(id, hash, &p);
     } else if (!p.admin && c->kind == KIND_RUN) {
         r = mu_grant_run(id, &p);
+    } else if (!p.admin && c->kind == KIND_PASS) {
+        r = mu_grant_pass(id, &p);
     } else if (!p.admin && mu_grant_worker(id, &p)) {
         r = 0;
     } else if (!p.admin && (!listed || c->kind == KIND_ADMIN)) {

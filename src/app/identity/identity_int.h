@@ -37,6 +37,8 @@ struct mu_identity {
     struct mu_map keys; /* hash -> struct mu_key_entry */
 
     struct mu_map workers; /* hash -> key of one worker; unchanged once made */
+    pthread_rwlock_t passes_lock;
+    struct mu_map passes; /* hash -> enrolment token or worker's credential */
     pthread_rwlock_t runs_lock;
     struct mu_map runs; /* hash -> session token */
 
@@ -59,6 +61,11 @@ MU_MUST_USE int mu_identity_worker_keys(struct mu_identity *id, const char *list
 /* p->token_hash is set. */
 bool mu_grant_worker(struct mu_identity *id, struct mu_principal *p);
 MU_MUST_USE int mu_grant_run(struct mu_identity *id, struct mu_principal *p);
+
+/* --- passes.c --- */
+MU_MUST_USE int mu_passes_load(struct mu_identity *id, struct mu_db *db);
+/* p->token_hash is set. */
+MU_MUST_USE int mu_grant_pass(struct mu_identity *id, struct mu_principal *p);
 
 /* --- tickets.c --- */
 void mu_tickets_init(struct mu_identity *id);

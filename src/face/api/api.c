@@ -130,15 +130,22 @@ static bool permitted(struct mu_call *c)
 {
     const struct mu_principal *p = &c->principal;
     const char *why = NULL;
-    if (p->worker && (!c->route || c->route->auth != MU_AUTH_WORKER)) {
+    bool pass = p->enrolment.text[0] || p->runner.text[0];
+    enum mu_api_auth auth = c->route ? c->route->auth : MU_AUTH_NONE;
+    if (pass && auth != MU_AUTH_WORKER && auth != MU_AUTH_RUNNER) {
+        why = "An enrolment token or a worker's credential registers and opens workers only";
+    } else if (auth == MU_AUTH_RUNNER && !pass) {
+        why = "This needs an enrolment token or a worker's credential";
+    } else if (p->worker && (!c->route || c->route->auth != MU_AUTH_WORKER)) {
         why = "A worker's key opens the worker link only";
     } else if (p->run.text[0] && (!c->route || c->route->auth != MU_AUTH_RUN)) {
         why = "A session token is for its own run's prompt, report and files only";
     } else if (c->route && c->route->auth == MU_AUTH_ADMIN && !p->admin) {
         why = "This needs the admin key";
-    } else if (c->route && c->route->auth == MU_AUTH_WORKER && !p->admin && !p->worker) {
+    } else if (c->route && c->route->auth == MU_AUTH_WORKER && !p->admin && !p->worker && !pass) {
         why = "This needs the admin key or a worker's key";
-    } else if (c->route && !p->worker && !p->run.text[0] && p->role < role_needed(c->route)) {
+    } else if (c->route && !pass && !p->worker && !p->run.text[0] &&
+               p->role < role_needed(c->route)) {
         why = role_words[role_needed(c->route)];
     }
     if (why) {
@@ -164,6 +171,9 @@ static bool authenticate(struct mu_call *c)
     if (r < 0) {
         mu_call_fail(c, r);
         return false;
+    }
+    if (c->principal.removed && !(c->route && c->route->flags & MU_ROUTE_WEBSOCKET)) {
+        return unauthorized(c, "Unauthorized: this worker was deregistered");
     }
     c->authenticated = true;
     return permitted(c);

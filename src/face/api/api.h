@@ -77,7 +77,8 @@ enum mu_api_auth {
     MU_AUTH_NONE,
     MU_AUTH_TENANT, /* any bearer */
     MU_AUTH_ADMIN,
-    MU_AUTH_WORKER, /* the admin key, or the key of one worker */
+    MU_AUTH_WORKER, /* the admin key, the key of one worker, an enrolment token */
+    MU_AUTH_RUNNER, /* an enrolment token or a worker's own credential: the handler looks which */
     MU_AUTH_RUN,    /* any bearer, or a session token: the handler checks principal->run */
 };
 /* Whose error body and conventions. It follows from the path (specification README 3): a route that

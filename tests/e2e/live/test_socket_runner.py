@@ -53,7 +53,8 @@ def shows(viewer, session, size, number=0):
 
 # --- events ---
 
-def test_two_viewers_see_the_same_dense_log(village, running, view):
+@pytest.mark.parametrize("hang_up", [False, True], ids=["", "hung up"])
+def test_two_viewers_see_the_same_dense_log(village, running, view, hang_up):
     session, runner = running
     early, late = view(), view()
     early.follow(session, sinceSeq=0)
@@ -61,7 +62,7 @@ def test_two_viewers_see_the_same_dense_log(village, running, view):
     late.follow(session, sinceSeq=0)  # in the middle of it
     runner.marks(300, 300)
     runner.report("complete", turnId="t", outcome="done")
-    runner.end()
+    runner.end(hang_up=hang_up)  # right behind what it said, which is not stored yet
     for viewer in (early, late):
         done = viewer.expect("session", action="completed", timeout=40)
         assert done["data"]["finalState"] == "COMPLETED"
@@ -73,6 +74,18 @@ def test_two_viewers_see_the_same_dense_log(village, running, view):
         return [{k: v for k, v in m.items() if k != "at"} for m in viewer.messages
                 if m["type"] == "session" and "seq" in m]
     assert seen(early) == seen(late)
+
+
+def test_what_cannot_be_stored_does_not_hold_up_the_end(village, running, view):
+    session, runner = running
+    runner.marks(0, 300)
+    runner.seq += 3  # a hole: what follows is dropped
+    runner.marks(300, 50)
+    runner.end()
+    viewer = view()
+    viewer.follow(session, sinceSeq=0)
+    done = viewer.expect("session", action="completed", timeout=40)
+    assert done["data"]["finalState"] == "COMPLETED" and viewer.seqs(session) == list(range(1, done["seq"] + 1))
 
 
 def test_the_border_between_the_past_and_the_present_hides_nothing(village, running, view):

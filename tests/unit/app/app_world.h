@@ -42,6 +42,7 @@ static const struct kind kinds[4] = {{"sqlite", false, false},
 
 struct world {
     struct mu_env env;
+    atomic_bool still; /* no time passes */
     _Atomic int64_t now_ms;
     bool pg;
     struct tmp_dir dir;
@@ -122,14 +123,16 @@ static int run_twice(struct mu_unit *u, struct mu_tx *tx)
     return second;
 }
 
-/* The writer takes nothing. */
+/* The writer takes nothing, and counts what it was asked. */
 static atomic_bool writer_busy;
+static atomic_long writer_refused;
 
 int __real_mu_writer_submit(struct mu_writer *w, struct mu_unit *u);
 int __wrap_mu_writer_submit(struct mu_writer *w, struct mu_unit *u);
 int __wrap_mu_writer_submit(struct mu_writer *w, struct mu_unit *u)
 {
     if (atomic_load(&writer_busy)) {
+        atomic_fetch_add(&writer_refused, 1);
         return MU_E_BUSY;
     }
     pthread_mutex_lock(&doubling.lock);
@@ -260,7 +263,8 @@ static int64_t world_wall(const struct mu_env *env)
 }
 static int64_t world_mono(const struct mu_env *env)
 {
-    return mu_env_real.mono_ns(&mu_env_real);
+    const struct world *w = env->arg;
+    return atomic_load(&w->still) ? 0 : mu_env_real.mono_ns(&mu_env_real);
 }
 static void world_random(const struct mu_env *env, void *dst, size_t len)
 {
