@@ -90,6 +90,9 @@ static void drop_call(struct cp_item *it)
 static void run_call(struct mu_cp *cp, struct cp_item *it)
 {
     struct cp_call *call = MU_CONTAINER(it, struct cp_call, item);
+    pthread_mutex_lock(&cp->lock);
+    cp->submitted--;
+    pthread_mutex_unlock(&cp->lock);
     call->fn(cp, &call->result, call->user);
     call->result = (mu_cp_result){0}; /* the host's, which frees it */
     call_free(call);
@@ -434,6 +437,31 @@ static int prepare(struct cp_call *call, const mu_cp_caller *caller, const char 
     return r;
 }
 
+/* To the loop; false: it has its result. */
+static bool send(struct cp_call *call, const mu_cp_caller *caller, const char *op, mu_bytes json)
+{
+    struct mu_cp *cp = call->cp;
+    if (!mu_lib_enter(cp)) {
+        mu_lib_result_set(&call->result, MU_CP_SHUTTING_DOWN, "The control plane is closed");
+        return false;
+    }
+    bool sent = prepare(call, caller, op, json) == 0;
+    if (sent) {
+        mu_loop_post(cp->loop, &call->post);
+    }
+    mu_lib_leave(cp);
+    return sent;
+}
+
+static bool may_submit(struct mu_cp *cp)
+{
+    pthread_mutex_lock(&cp->lock);
+    bool room = cp->submitted < MU_CP_CALLS;
+    cp->submitted += room;
+    pthread_mutex_unlock(&cp->lock);
+    return room;
+}
+
 mu_cp_status mu_cp_call(mu_cp *cp, const mu_cp_caller *caller, const char *op, mu_cp_str json,
                         mu_cp_result *result)
 {
@@ -443,17 +471,14 @@ mu_cp_status mu_cp_call(mu_cp *cp, const mu_cp_caller *caller, const char *op, m
         mu_lib_result_set(result, MU_CP_UNAVAILABLE, "Out of memory");
         return result->status;
     }
-    if (prepare(call, caller, op, mu_cp_in(json)) == 0) {
-        mu_loop_post(cp->loop, &call->post);
-        if (!mu_lib_wait(cp, &call->done)) {
-            pthread_mutex_lock(&cp->drive);
-            call->dropped = !call->done;
-            bool done = call->done;
-            pthread_mutex_unlock(&cp->drive);
-            if (!done) {
-                mu_lib_result_set(result, MU_CP_PENDING, "The answer needs time to pass");
-                return result->status;
-            }
+    if (send(call, caller, op, mu_cp_in(json)) && !mu_lib_wait(cp, &call->done)) {
+        pthread_mutex_lock(&cp->drive);
+        call->dropped = !call->done;
+        bool done = call->done;
+        pthread_mutex_unlock(&cp->drive);
+        if (!done) {
+            mu_lib_result_set(result, MU_CP_PENDING, "The answer needs time to pass");
+            return result->status;
         }
     }
     *result = call->result;
@@ -465,18 +490,23 @@ mu_cp_status mu_cp_call(mu_cp *cp, const mu_cp_caller *caller, const char *op, m
 void mu_cp_submit(mu_cp *cp, const mu_cp_caller *caller, const char *op, mu_cp_str json,
                   mu_cp_done_fn done, void *user)
 {
-    struct cp_call *call = call_new(cp);
-    if (!call) { /* not even room to say it later */
+    bool room = may_submit(cp);
+    struct cp_call *call = room ? call_new(cp) : NULL;
+    if (!call) { /* no room to say it later */
         mu_cp_result result = {0};
-        mu_lib_result_set(&result, MU_CP_UNAVAILABLE, "Out of memory");
+        mu_lib_result_set(&result, MU_CP_UNAVAILABLE,
+                          room ? "Out of memory" : "Too many operations wait");
+        if (room) {
+            pthread_mutex_lock(&cp->lock);
+            cp->submitted--;
+            pthread_mutex_unlock(&cp->lock);
+        }
         done(cp, &result, user);
         return;
     }
     call->fn = done;
     call->user = user;
-    if (prepare(call, caller, op, mu_cp_in(json)) == 0) {
-        mu_loop_post(cp->loop, &call->post);
-    } else {
+    if (!send(call, caller, op, mu_cp_in(json))) {
         settle(call);
     }
 }

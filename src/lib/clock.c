@@ -131,7 +131,7 @@ bool mu_lib_wait(struct mu_cp *cp, const bool *done)
 
 int64_t mu_cp_tick(mu_cp *cp, int64_t now_ms)
 {
-    if (!cp->conf.host_driven) {
+    if (!cp->conf.host_driven || !mu_lib_enter(cp)) {
         return INT64_MAX;
     }
     if (now_ms > atomic_load(&cp->now_ms)) {
@@ -143,5 +143,6 @@ int64_t mu_cp_tick(mu_cp *cp, int64_t now_ms)
     pthread_mutex_lock(&cp->drive);
     int64_t due = mu_loop_due_ms(cp->loop);
     pthread_mutex_unlock(&cp->drive);
+    mu_lib_leave(cp);
     return due;
 }

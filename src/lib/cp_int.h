@@ -22,7 +22,8 @@
 #include "muster/control_plane.h"
 
 enum {
-    MU_CP_QUEUE_BYTES = 64 << 20, /* events that wait for their callbacks */
+    MU_CP_QUEUE_BYTES = 64 << 20, /* of a lane: what waits for its callback */
+    MU_CP_CALLS = 4096,           /* of mu_cp_submit(): not answered, or not told */
     MU_CP_SAY_BYTES = 16 << 20,   /* of one execution: said and not stored */
     MU_CP_ID = 4 + MU_ID_LEN,     /* "ses_…" */
 };
@@ -104,12 +105,15 @@ struct mu_cp {
     pthread_mutex_t drive;      /* host-driven: who turns the loop */
     struct cp_lane told, asked; /* events; runners' callbacks and answers of mu_cp_submit() */
     bool lanes_stop, gap;
+    bool closed;                /* what the loop and the floors are is going, or gone */
+    unsigned inside, submitted; /* who needs them just now; answers that are owed */
     struct cp_sub *subs;
     unsigned next_sub;
     _Atomic unsigned masks; /* of all subscriptions */
 
     struct mu_list calls;   /* loop: operations without an answer */
     struct mu_list runners; /* under `lock` */
+    struct mu_list left;    /* runners that mu_cp_close() closed: callbacks may still name them */
 };
 
 void mu_lib_lanes_init(struct mu_cp *cp);
@@ -117,6 +121,8 @@ MU_MUST_USE int mu_lib_lanes_start(struct mu_cp *cp);
 void mu_lib_lanes_end(struct mu_cp *cp);  /* what waits is told, then the threads end */
 void mu_lib_lanes_drop(struct mu_cp *cp); /* frees what is left */
 void mu_lib_give(struct mu_cp *cp, struct cp_lane *lane, struct cp_item *it);
+/* Whether the lane holds all that it may: what can be left out or asked for again is not given. */
+bool mu_lib_full(struct mu_cp *cp, struct cp_lane *lane);
 /* Host-driven: tells what waits on the calling thread; whether there was something. */
 bool mu_lib_tell(struct mu_cp *cp, struct cp_lane *lane);
 /* No callback of that runner runs or will. */
@@ -136,6 +142,10 @@ bool mu_lib_wait(struct mu_cp *cp, const bool *done);
 /* --- open.c --- */
 /* The core loop has set a flag that somebody waits for. */
 void mu_lib_flag(struct mu_cp *cp, bool *flag);
+/* Until mu_lib_leave() nothing of the handle goes, and the loop takes posts; false: it is closed.
+ */
+MU_MUST_USE bool mu_lib_enter(struct mu_cp *cp);
+void mu_lib_leave(struct mu_cp *cp);
 
 /* --- call.c --- */
 mu_cp_status mu_lib_status_of(mu_bytes code);
@@ -155,6 +165,7 @@ MU_MUST_USE int mu_lib_result_bytes(mu_cp_result *result, mu_bytes body);
 MU_MUST_USE int mu_lib_result_type(mu_cp_result *result);
 
 /* --- runner.c --- */
-void mu_lib_runners_end(struct mu_cp *cp);
+void mu_lib_runners_end(struct mu_cp *cp);  /* closes them */
+void mu_lib_runners_drop(struct mu_cp *cp); /* frees those, after the last callback */
 
 #endif

@@ -51,6 +51,63 @@ void mu_lib_flag(struct mu_cp *cp, bool *flag)
     pthread_mutex_unlock(&cp->lock);
 }
 
+bool mu_lib_enter(struct mu_cp *cp)
+{
+    pthread_mutex_lock(&cp->lock);
+    bool open = !cp->closed;
+    cp->inside += open;
+    pthread_mutex_unlock(&cp->lock);
+    return open;
+}
+
+void mu_lib_leave(struct mu_cp *cp)
+{
+    pthread_mutex_lock(&cp->lock);
+    cp->inside--;
+    pthread_cond_broadcast(&cp->changed);
+    pthread_mutex_unlock(&cp->lock);
+}
+
+/* Callbacks that still come find it closed. */
+static void shut(struct mu_cp *cp)
+{
+    pthread_mutex_lock(&cp->lock);
+    cp->closed = true;
+    while (cp->inside) {
+        pthread_cond_wait(&cp->changed, &cp->lock);
+    }
+    pthread_mutex_unlock(&cp->lock);
+}
+
+/* --- what the host may set: the ranges of the server's settings --- */
+
+static int check_config(const mu_cp_config *c, struct mu_err *err)
+{
+    const struct {
+        const char *name;
+        int64_t value, least, most;
+    } ranges[] = {
+        {"max_sessions_per_org", c->max_sessions_per_org, 0, 1000000},
+        {"default_timeout_minutes", c->default_timeout_minutes, 1, 10080},
+        {"max_timeout_minutes", c->max_timeout_minutes, 1, 10080},
+        {"max_queue_minutes", c->max_queue_minutes, 1, 43200},
+        {"approval_timeout_minutes", c->approval_timeout_minutes, 1, 10080},
+        {"session_data_ttl_hours", c->session_data_ttl_hours, 1, 87600},
+        {"retention_hours", c->retention_hours, 0, 87600},
+        {"recent_events", c->recent_events, 0, 200},
+        {"max_attempts", c->max_attempts, 1, 10},
+        {"claim_timeout_ms", c->claim_timeout_ms, 1000, 600000},
+        {"orphan_grace_ms", c->orphan_grace_ms, 0, 86400000},
+    };
+    for (size_t i = 0; i < MU_ARRAY_LEN(ranges); i++) {
+        if (ranges[i].value < ranges[i].least || ranges[i].value > ranges[i].most) {
+            return mu_err_set(err, MU_E_INVALID, "%s must be %lld to %lld", ranges[i].name,
+                              (long long)ranges[i].least, (long long)ranges[i].most);
+        }
+    }
+    return 0;
+}
+
 /* --- where things are --- */
 
 static int make_folder(const char *path, struct mu_err *err)
@@ -471,6 +528,7 @@ static void end(struct mu_post *post)
 
 static void free_all(struct mu_cp *cp)
 {
+    shut(cp); /* what was posted before is still delivered */
     cp->writer = mu_writer_free(cp->writer);
     cp->readers = mu_readers_free(cp->readers);
     cp->work = mu_work_free(cp->work);
@@ -495,6 +553,7 @@ static void free_all(struct mu_cp *cp)
     mu_lib_calls_drop(cp); /* answers them, which the lanes tell */
     mu_lib_lanes_end(cp);
     mu_lib_lanes_drop(cp);
+    mu_lib_runners_drop(cp);
     mu_api_free(cp->api);
     mu_metrics_free(cp->metrics);
     if (cp->temporary) {
@@ -545,6 +604,7 @@ static struct mu_cp *cp_new(const mu_cp_config *config)
     pthread_cond_init(&cp->changed, NULL);
     mu_list_init(&cp->calls);
     mu_list_init(&cp->runners);
+    mu_list_init(&cp->left);
     mu_lib_lanes_init(cp);
     mu_lib_clock_init(cp);
     setup_log(cp);
@@ -559,6 +619,9 @@ mu_cp_status mu_cp_open(const mu_cp_config *config, const char *storage, mu_cp *
     int r = cp ? 0 : mu_err_set(&err, -ENOMEM, "out of memory");
     if (text && text_size) {
         text[0] = 0;
+    }
+    if (r == 0) {
+        r = check_config(&cp->conf, &err);
     }
     if (r == 0) {
         r = place(cp, storage, &err);

@@ -140,7 +140,7 @@ static void give_simple(struct cp_exec *x, enum cp_heard_kind kind, const struct
     if (h) {
         h->command = o->command;
         h->n = kind == CP_STOP ? o->at_once : o->kind == MU_ORDER_PAUSE;
-        mu_lib_heard_give(x, h);
+        (void)mu_lib_heard_give(x, h);
     }
 }
 
@@ -217,9 +217,13 @@ static void on_release(struct mu_peer *peer)
 static void admitted(struct mu_admission *op, int result)
 {
     struct mu_cp_runner *r = op->ctx;
+    if (result == 0 && r->closing) { /* who opened it did not wait so long */
+        mu_fleet_gone(&r->peer);
+        return;
+    }
     if (result < 0) {
         r->result = result;
-        mu_lib_flag(r->cp, &r->refused);
+        mu_lib_flag(r->cp, r->closing ? &r->released : &r->refused);
         return;
     }
     r->attached = true;
@@ -391,7 +395,7 @@ static void close_on_loop(struct mu_post *post)
         gone(r);
     } else if (r->refused) { /* the fleet never took it */
         mu_lib_flag(r->cp, &r->released);
-    } /* else its release is on its way, or was */
+    } /* else its release is on its way, or its admission */
 }
 
 static void fence_on_loop(struct mu_post *post)
@@ -400,11 +404,8 @@ static void fence_on_loop(struct mu_post *post)
     mu_lib_flag(r->cp, &r->fenced);
 }
 
-void mu_cp_runner_close(mu_cp_runner *r)
+static void close_it(struct mu_cp_runner *r)
 {
-    if (!r) {
-        return;
-    }
     struct mu_cp *cp = r->cp;
     r->close_post.fn = close_on_loop;
     mu_loop_post(cp->loop, &r->close_post);
@@ -419,7 +420,14 @@ void mu_cp_runner_close(mu_cp_runner *r)
     pthread_mutex_lock(&cp->lock);
     mu_list_remove(&r->link);
     pthread_mutex_unlock(&cp->lock);
-    runner_free(r);
+}
+
+void mu_cp_runner_close(mu_cp_runner *r)
+{
+    if (r) {
+        close_it(r);
+        runner_free(r);
+    }
 }
 
 void mu_lib_runners_end(struct mu_cp *cp)
@@ -431,6 +439,15 @@ void mu_lib_runners_end(struct mu_cp *cp)
         if (!l) {
             return;
         }
-        mu_cp_runner_close(MU_CONTAINER(l, struct mu_cp_runner, link));
+        close_it(MU_CONTAINER(l, struct mu_cp_runner, link));
+        mu_list_push(&cp->left, l);
+    }
+}
+
+void mu_lib_runners_drop(struct mu_cp *cp)
+{
+    struct mu_list *l;
+    while ((l = mu_list_pop(&cp->left)) != NULL) {
+        runner_free(MU_CONTAINER(l, struct mu_cp_runner, link));
     }
 }

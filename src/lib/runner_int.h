@@ -16,14 +16,16 @@ enum {
     MU_CP_ALIVE_MS = 10000,
     MU_CP_AGAIN_MS = 100,
     MU_CP_MESSAGE = 1 << 20,
+    MU_CP_NUMBER = 40, /* room for {"seq":…, */
 };
 
-/* A message that is not stored yet. */
+/* A message that is not stored yet: made where the host says it, so that nothing can fail later. */
 struct cp_said {
     struct mu_list link;
     int64_t seq;
-    size_t len, cost; /* cost: of it in x->kept */
-    char text[];      /* a JSON object */
+    size_t at, len;    /* of the JSON object in `text`, once it has its number */
+    size_t rest, cost; /* what is behind the number; of it in x->kept */
+    char text[];       /* MU_CP_NUMBER bytes, then the rest */
 };
 
 struct cp_terminal {
@@ -77,8 +79,10 @@ MU_MUST_USE int mu_lib_report_new(struct cp_exec *x, enum mu_report_kind kind,
 void mu_lib_exec_free(struct cp_exec *x);
 
 /* --- runner_talk.c: the protocol --- */
-/* A message of the host, without its number: "type":…} */
-void mu_lib_talk_say(struct cp_exec *x, mu_bytes rest);
+/* A message without its number: "type":…}; NULL: no memory. Any thread. */
+struct cp_said *mu_lib_said_new(mu_bytes rest);
+/* Takes it; its bytes are reserved. */
+void mu_lib_talk_say(struct cp_exec *x, struct cp_said *s);
 void mu_lib_talk_terminal(struct cp_exec *x, unsigned n, mu_bytes bytes);
 void mu_lib_talk_begin(struct cp_exec *x); /* hello, if it did not say it yet */
 void mu_lib_talk_hear(struct cp_exec *x, mu_bytes json);
@@ -106,10 +110,10 @@ struct cp_heard {
     mu_bytes a, b, c, d, e, f;
     int64_t n, m, k;
 };
-/* NULL: no memory. */
+/* NULL: no memory, or the host is too slow for what need not be heard now. */
 struct cp_heard *mu_lib_heard_new(struct cp_exec *x, enum cp_heard_kind kind);
-/* Its texts are copied. */
-void mu_lib_heard_give(struct cp_exec *x, struct cp_heard *h);
+/* Takes it, copies its texts; false: no memory, it is gone. */
+bool mu_lib_heard_give(struct cp_exec *x, struct cp_heard *h);
 /* Takes the order. */
 void mu_lib_heard_start(struct cp_exec *x, struct mu_order *o);
 

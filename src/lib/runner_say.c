@@ -2,10 +2,11 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/clip.h"
 #include "base/encode.h"
 #include "lib/runner_int.h"
 
-enum { WORDS_MAX = 128 << 10, OUTPUT_MAX = 8 << 20, TEXT_MAX = 64 << 10 };
+enum { WORDS_MAX = 128 << 10, TEXT_MAX = 64 << 10 };
 
 enum say_kind { SAY_ACCEPT, SAY_REJECT, SAY_STATE, SAY_MESSAGE, SAY_TERMINAL, SAY_ASK, SAY_ENDED };
 
@@ -17,10 +18,20 @@ struct say {
     int state;
     unsigned terminal;
     struct mu_id question;
-    mu_cp_end end;
-    size_t len, output_len; /* ENDED: the message, then the output */
+    struct cp_said *said;  /* MESSAGE, ASK */
+    struct mu_report *end; /* ENDED */
+    size_t len;            /* TERMINAL */
     char text[];
 };
+
+static void say_free(struct say *s)
+{
+    if (s) {
+        mu_free(s->said);
+        mu_report_free(s->end);
+        mu_free(s);
+    }
+}
 
 /* --- on the loop --- */
 
@@ -42,34 +53,38 @@ static void tell_state(struct cp_exec *x, int state)
     }
 }
 
-static void tell_end(struct cp_exec *x, const struct say *s)
+static void tell_end(struct cp_exec *x, struct say *s)
 {
-    struct mu_report *r;
+    struct mu_report *r = s->end;
     take_on(x);
     x->ended = true;
     x->end_seq = MU_ST_COMPLETED;
-    if (!x->r->attached || mu_lib_report_new(x, MU_REPORT_ENDED, &r) < 0) {
-        return;
+    if (x->r->attached) {
+        s->end = NULL;
+        r->session = x->of.session;
+        r->execution = x->of.execution;
+        r->epoch = x->of.epoch;
+        r->seq = x->end_seq;
+        mu_fleet_tell(x->r->cp->fleet, r);
     }
-    r->seq = x->end_seq;
-    r->failed = s->end.failed != 0;
-    r->has_exit_code = s->end.has_exit_code != 0;
-    r->exit_code = s->end.exit_code;
-    r->tokens_in = MU_MAX(s->end.tokens_in, 0);
-    r->tokens_out = MU_MAX(s->end.tokens_out, 0);
-    mu_bytes message = mu_bytes_of(s->text, s->len);
-    r->message = message.len ? mu_arena_dup(&r->arena, message) : MU_B_NONE;
-    if (s->end.output.ptr) {
-        mu_buf_add(&r->output, mu_bytes_of(s->text + s->len, s->output_len));
-        r->output_total = (int64_t)s->end.output.len;
-        r->has_output = !r->output.failed;
-    }
-    mu_fleet_tell(x->r->cp->fleet, r);
 }
 
+/* In the place of one that is decided; the server lets fewer wait than there are places. */
 static void note_open(struct cp_exec *x, const struct say *s)
 {
+    for (unsigned i = 0; i < MU_CP_OPEN; i++) {
+        if (!x->open[i].text[0]) {
+            x->open[i] = s->question;
+            return;
+        }
+    }
     x->open[x->n_open++ % MU_CP_OPEN] = s->question;
+}
+
+static void say_it(struct cp_exec *x, struct say *s)
+{
+    mu_lib_talk_say(x, s->said);
+    s->said = NULL;
 }
 
 static void on_loop(struct mu_post *post)
@@ -80,7 +95,7 @@ static void on_loop(struct mu_post *post)
         x = NULL; /* it is another attempt's by now */
     }
     if (!x) {
-        mu_free(s);
+        say_free(s);
         return;
     }
     switch (s->kind) {
@@ -96,13 +111,13 @@ static void on_loop(struct mu_post *post)
         break;
     case SAY_ASK:
         note_open(x, s);
-        mu_lib_talk_say(x, mu_bytes_of(s->text, s->len));
+        say_it(x, s);
         break;
     case SAY_MESSAGE:
         if (s->state) { /* what it says only one that was started can say */
             tell_state(x, s->state);
         }
-        mu_lib_talk_say(x, mu_bytes_of(s->text, s->len));
+        say_it(x, s);
         break;
     case SAY_TERMINAL:
         mu_lib_talk_terminal(x, s->terminal, mu_bytes_of(s->text, s->len));
@@ -111,7 +126,7 @@ static void on_loop(struct mu_post *post)
         tell_end(x, s);
         break;
     }
-    mu_free(s);
+    say_free(s);
 }
 
 /* --- on the host's threads --- */
@@ -134,9 +149,9 @@ static mu_cp_status reserve(struct mu_cp_runner *r, mu_cp_str session, size_t by
     return status;
 }
 
-static struct say *say_new(struct mu_cp_runner *r, enum say_kind kind, mu_bytes text, size_t room)
+static struct say *say_new(struct mu_cp_runner *r, enum say_kind kind, mu_bytes text)
 {
-    struct say *s = mu_alloc(sizeof *s + text.len + room);
+    struct say *s = mu_alloc(sizeof *s + text.len);
     if (s) {
         memset(s, 0, sizeof *s);
         s->post.fn = on_loop;
@@ -156,7 +171,7 @@ static mu_cp_status post(struct mu_cp_runner *r, mu_cp_str session, struct say *
     struct mu_execution of;
     mu_cp_status status = s ? reserve(r, session, bytes, &of) : MU_CP_UNAVAILABLE;
     if (status != MU_CP_OK) {
-        mu_free(s);
+        say_free(s);
         return status;
     }
     s->of = of;
@@ -167,7 +182,7 @@ static mu_cp_status post(struct mu_cp_runner *r, mu_cp_str session, struct say *
 static mu_cp_status post_state(struct mu_cp_runner *r, mu_cp_str session, enum say_kind kind,
                                int state)
 {
-    struct say *s = say_new(r, kind, MU_B_NONE, 0);
+    struct say *s = say_new(r, kind, MU_B_NONE);
     if (s) {
         s->state = state;
     }
@@ -192,6 +207,23 @@ mu_cp_status mu_cp_runner_preparing(mu_cp_runner *r, mu_cp_str session_id)
 mu_cp_status mu_cp_runner_starting(mu_cp_runner *r, mu_cp_str session_id)
 {
     return post_state(r, session_id, SAY_STATE, MU_ST_STARTING);
+}
+
+/* A message; `rest`: without its number. */
+static mu_cp_status post_said(struct mu_cp_runner *r, mu_cp_str session, mu_bytes rest,
+                              enum say_kind kind, int state, const struct mu_id *question)
+{
+    struct say *s = say_new(r, kind, MU_B_NONE);
+    if (s) {
+        s->state = state;
+        s->question = question ? *question : (struct mu_id){0};
+        s->said = mu_lib_said_new(rest);
+        if (!s->said) {
+            say_free(s);
+            s = NULL;
+        }
+    }
+    return post(r, session, s, rest.len);
 }
 
 /* --- messages: written here without their number and the brace before it --- */
@@ -236,12 +268,7 @@ static mu_cp_status finish(struct mu_cp_runner *r, mu_cp_str session, struct mes
     mu_bytes rest = mu_bytes_from(mu_buf_bytes(&m->buf), 1);
     mu_cp_status status = MU_CP_VALIDATION_ERROR;
     if (!m->buf.failed) {
-        struct say *s = say_new(r, kind, rest, 0);
-        if (s) {
-            s->state = state;
-            s->question = question ? *question : (struct mu_id){0};
-        }
-        status = post(r, session, s, rest.len);
+        status = post_said(r, session, rest, kind, state, question);
     } else if (m->buf.failed == -ENOMEM) {
         status = MU_CP_UNAVAILABLE;
     }
@@ -267,7 +294,7 @@ mu_cp_status mu_cp_runner_terminal(mu_cp_runner *r, mu_cp_str session_id, unsign
     if (terminal >= MU_CP_TERMINALS || bytes.len > MU_CP_MESSAGE) {
         return MU_CP_VALIDATION_ERROR;
     }
-    struct say *s = say_new(r, SAY_TERMINAL, mu_cp_in(bytes), 0);
+    struct say *s = say_new(r, SAY_TERMINAL, mu_cp_in(bytes));
     if (s) {
         s->terminal = terminal;
     }
@@ -365,24 +392,49 @@ mu_cp_status mu_cp_runner_say(mu_cp_runner *r, mu_cp_str session_id, mu_cp_str j
     if (!is_object(text, true)) {
         return MU_CP_VALIDATION_ERROR;
     }
-    mu_bytes rest = mu_bytes_from(text, 1);
-    return post(r, session_id, say_new(r, SAY_MESSAGE, rest, 0), rest.len);
+    return post_said(r, session_id, mu_bytes_from(text, 1), SAY_MESSAGE, 0, NULL);
+}
+
+static int fill_end(struct mu_cp_runner *r, const mu_cp_end *end, mu_bytes message,
+                    struct mu_report **ret)
+{
+    int x = mu_report_new(MU_REPORT_ENDED, ret);
+    if (x < 0) {
+        return x;
+    }
+    struct mu_report *e = *ret;
+    e->peer = &r->peer;
+    e->dialect = MU_DIALECT_NATIVE;
+    e->failed = end->failed != 0;
+    e->has_exit_code = end->has_exit_code != 0;
+    e->exit_code = end->exit_code;
+    e->tokens_in = MU_MAX(end->tokens_in, 0);
+    e->tokens_out = MU_MAX(end->tokens_out, 0);
+    if (message.len) {
+        e->message = mu_arena_dup(&e->arena, message);
+        x = e->message.ptr ? 0 : -ENOMEM;
+    }
+    if (end->output.ptr) {
+        mu_bytes first = mu_cp_in(end->output);
+        mu_bytes last = mu_clip_of(&first, MU_OUTPUT_MAX, MU_OUTPUT_HEAD);
+        mu_buf_add(&e->output, first);
+        mu_buf_add(&e->output, last);
+        e->output_total = (int64_t)end->output.len;
+        e->has_output = true;
+    }
+    return x < 0 ? x : e->output.failed;
 }
 
 mu_cp_status mu_cp_runner_ended(mu_cp_runner *r, mu_cp_str session_id, const mu_cp_end *end)
 {
     mu_bytes message = mu_utf8_cut(mu_cp_in(end->message), TEXT_MAX);
-    mu_bytes output = mu_bytes_head(mu_cp_in(end->output), OUTPUT_MAX);
     if (!mu_utf8_valid(message)) {
         return MU_CP_VALIDATION_ERROR;
     }
-    struct say *s = say_new(r, SAY_ENDED, message, output.len);
-    if (s) {
-        s->end = *end;
-        s->output_len = output.len;
-        if (output.len) {
-            memcpy(s->text + s->len, output.ptr, output.len);
-        }
+    struct say *s = say_new(r, SAY_ENDED, MU_B_NONE);
+    if (s && fill_end(r, end, message, &s->end) < 0) {
+        say_free(s);
+        s = NULL;
     }
     return post(r, session_id, s, 0);
 }

@@ -128,25 +128,35 @@ static void forget(struct cp_exec *x, struct cp_said *s)
     mu_free(s);
 }
 
-void mu_lib_talk_say(struct cp_exec *x, mu_bytes rest)
+struct cp_said *mu_lib_said_new(mu_bytes rest)
 {
-    char number[40];
-    int n = snprintf(number, sizeof number, "{\"seq\":%lld,", (long long)(x->seq + 1));
-    struct cp_said *s = mu_alloc(sizeof *s + (size_t)n + rest.len);
-    if (!s) { /* later messages would make a hole: the execution cannot go on as if */
-        mu_lib_report(x, MU_REPORT_REJECTED, 1, 0);
-        return;
+    struct cp_said *s = mu_alloc(sizeof *s + MU_CP_NUMBER + rest.len);
+    if (s) {
+        *s = (struct cp_said){.rest = rest.len, .cost = rest.len};
+        mu_list_init(&s->link);
+        memcpy(s->text + MU_CP_NUMBER, rest.ptr, rest.len);
     }
+    return s;
+}
+
+static bool send_said(struct cp_exec *x, const struct cp_said *s)
+{
+    return send(x, mu_bytes_of(s->text + s->at, s->len));
+}
+
+void mu_lib_talk_say(struct cp_exec *x, struct cp_said *s)
+{
+    char number[MU_CP_NUMBER];
+    int n = snprintf(number, sizeof number, "{\"seq\":%lld,", (long long)(x->seq + 1));
     x->seq++;
     s->seq = x->seq;
-    s->len = (size_t)n + rest.len;
-    s->cost = rest.len;
-    memcpy(s->text, number, (size_t)n);
-    memcpy(s->text + n, rest.ptr, rest.len);
+    s->at = MU_CP_NUMBER - (size_t)n;
+    s->len = (size_t)n + s->rest;
+    memcpy(s->text + s->at, number, (size_t)n);
     mu_list_push(&x->said, &s->link);
     mu_lib_talk_begin(x);
     if (x->talking) {
-        (void)send(x, mu_bytes_of(s->text, s->len));
+        (void)send_said(x, s);
     }
 }
 
@@ -229,7 +239,7 @@ static void greeted(struct cp_exec *x, yyjson_val *m)
     MU_LIST_EACH(it, tmp, &x->said)
     {
         struct cp_said *s = MU_CONTAINER(it, struct cp_said, link);
-        if (!send(x, mu_bytes_of(s->text, s->len))) {
+        if (!send_said(x, s)) {
             return;
         }
     }
@@ -248,30 +258,52 @@ static void greeted(struct cp_exec *x, yyjson_val *m)
     }
 }
 
-static bool known_turn(struct cp_exec *x, mu_bytes turn)
+static bool known_turn(const struct cp_exec *x, const struct mu_id *turn)
 {
-    struct mu_id id;
-    if (mu_id_parse(turn, NULL, &id) < 0) {
-        return true;
-    }
     for (unsigned i = 0; i < MU_ARRAY_LEN(x->turns); i++) {
-        if (strcmp(x->turns[i].text, id.text) == 0) {
+        if (strcmp(x->turns[i].text, turn->text) == 0) {
             return true;
         }
     }
-    x->turns[x->n_turns++ % MU_CP_KNOWN] = id;
     return false;
 }
 
 static void prompted(struct cp_exec *x, yyjson_val *m)
 {
     mu_bytes turn = mu_json_get_bytes(m, "turnId");
-    struct cp_heard *h = known_turn(x, turn) ? NULL : mu_lib_heard_new(x, CP_PROMPT);
+    struct mu_id id;
+    if (mu_id_parse(turn, NULL, &id) < 0 || known_turn(x, &id)) {
+        return;
+    }
+    struct cp_heard *h = mu_lib_heard_new(x, CP_PROMPT);
     if (h) {
         h->a = turn;
         h->b = mu_json_get_bytes(m, "content");
-        mu_lib_heard_give(x, h);
     }
+    if (h && mu_lib_heard_give(x, h)) {
+        x->turns[x->n_turns++ % MU_CP_KNOWN] = id;
+    } else { /* it comes again on the next connection */
+        lost(x);
+    }
+}
+
+/* It was not asked here. */
+static void unknown(struct cp_exec *x, mu_bytes id)
+{
+    char rest[128];
+    struct mu_id good;
+    if (mu_id_parse(id, NULL, &good) < 0) {
+        return;
+    }
+    int n = snprintf(rest, sizeof rest,
+                     "\"type\":\"answered\",\"questionId\":\"%s\",\"taken\":false}", good.text);
+    struct cp_said *s = mu_lib_said_new(mu_bytes_of(rest, (size_t)n));
+    if (!s) { /* asked again on the next connection */
+        lost(x);
+        return;
+    }
+    s->cost = 0; /* none of the host's */
+    mu_lib_talk_say(x, s);
 }
 
 /* Tells the server that it has the decision, once the host was told. */
@@ -283,13 +315,7 @@ static void decided(struct cp_exec *x, yyjson_val *m)
         open = mu_bytes_is(id, x->open[i].text) && id.len ? &x->open[i] : open;
     }
     if (!open) {
-        char rest[128];
-        int n = snprintf(rest, sizeof rest,
-                         "\"type\":\"answered\",\"questionId\":\"%.36s\",\"taken\":false}", id.ptr);
-        struct mu_id good;
-        if (mu_id_parse(id, NULL, &good) == 0) {
-            mu_lib_talk_say(x, mu_bytes_of(rest, (size_t)n));
-        }
+        unknown(x, id);
         return;
     }
     struct cp_heard *h = mu_lib_heard_new(x, CP_DECIDED);
@@ -298,14 +324,15 @@ static void decided(struct cp_exec *x, yyjson_val *m)
     yyjson_val *v = mu_json_get(m, "answer");
     mu_json_add(&answer, v);
     if (h) {
-        open->text[0] = 0;
         h->a = id;
         h->b = mu_json_get_bytes(m, "decision");
         h->c = mu_json_get_bytes(m, "scope");
         h->d = mu_json_get_bytes(m, "reason");
         h->e = mu_json_get_bytes(m, "by");
         h->f = v && !answer.failed ? mu_buf_bytes(&answer) : MU_B_NONE;
-        mu_lib_heard_give(x, h);
+    }
+    if (h && mu_lib_heard_give(x, h)) {
+        open->text[0] = 0;
     } else { /* it comes again on the next connection */
         lost(x);
     }
@@ -325,7 +352,7 @@ static void typed(struct cp_exec *x, yyjson_val *m)
         h->a = text;
         h->n = mu_json_get_i64(m, "terminal", 0);
         h->m = mu_bytes_is(mu_json_get_bytes(m, "mode"), "line");
-        mu_lib_heard_give(x, h);
+        (void)mu_lib_heard_give(x, h);
     }
     mu_buf_fini(&bytes);
 }
@@ -338,7 +365,7 @@ static void other(struct cp_exec *x, enum cp_heard_kind kind, yyjson_val *m, mu_
         h->n = mu_json_get_i64(m, "terminal", 0);
         h->m = mu_json_get_i64(m, "cols", 0);
         h->k = mu_json_get_i64(m, "rows", 0);
-        mu_lib_heard_give(x, h);
+        (void)mu_lib_heard_give(x, h);
     }
 }
 

@@ -65,14 +65,18 @@ static void run_started(struct mu_cp *cp MU_UNUSED, struct cp_item *it)
 
 void mu_lib_heard_start(struct cp_exec *x, struct mu_order *o)
 {
-    struct started *s = mu_calloc(1, sizeof *s);
+    bool full = mu_lib_full(x->r->cp, &x->r->cp->asked);
+    struct started *s = full ? NULL : mu_calloc(1, sizeof *s);
     if (!s) {
         mu_lib_exec_free(x);
         mu_fleet_unsent(o);
         return;
     }
     s->order = o;
-    s->item = (struct cp_item){.runner = x->r, .run = run_started, .drop = drop_started};
+    s->item = (struct cp_item){.bytes = sizeof *o + o->job.prompt.len + o->job.config.len,
+                               .runner = x->r,
+                               .run = run_started,
+                               .drop = drop_started};
     mu_lib_give(x->r->cp, &x->r->cp->asked, &s->item);
 }
 
@@ -192,7 +196,10 @@ static void run_heard(struct mu_cp *cp MU_UNUSED, struct cp_item *it)
 
 struct cp_heard *mu_lib_heard_new(struct cp_exec *x, enum cp_heard_kind kind)
 {
-    struct cp_heard *h = mu_calloc(1, sizeof *h);
+    /* a stop is never left out; a pause has somebody who waits for it */
+    bool must = kind == CP_STOP || kind == CP_PAUSE || kind == CP_END;
+    bool full = !must && mu_lib_full(x->r->cp, &x->r->cp->asked);
+    struct cp_heard *h = full ? NULL : mu_calloc(1, sizeof *h);
     if (h) {
         h->kind = kind;
         h->of = x->of;
@@ -202,13 +209,20 @@ struct cp_heard *mu_lib_heard_new(struct cp_exec *x, enum cp_heard_kind kind)
     return h;
 }
 
-void mu_lib_heard_give(struct cp_exec *x, struct cp_heard *h)
+bool mu_lib_heard_give(struct cp_exec *x, struct cp_heard *h)
 {
     mu_bytes *texts[] = {&h->a, &h->b, &h->c, &h->d, &h->e, &h->f};
     for (size_t i = 0; i < MU_ARRAY_LEN(texts); i++) {
         if (texts[i]->ptr) {
             *texts[i] = mu_arena_dup(&h->arena, *texts[i]);
+            h->item.bytes += texts[i]->len;
+            if (!texts[i]->ptr) {
+                drop_heard(&h->item);
+                return false;
+            }
         }
     }
+    h->item.bytes += sizeof *h;
     mu_lib_give(x->r->cp, &x->r->cp->asked, &h->item);
+    return true;
 }

@@ -30,6 +30,14 @@ void mu_lib_give(struct mu_cp *cp, struct cp_lane *lane, struct cp_item *it)
     pthread_mutex_unlock(&cp->lock);
 }
 
+bool mu_lib_full(struct mu_cp *cp, struct cp_lane *lane)
+{
+    pthread_mutex_lock(&cp->lock);
+    bool full = lane->bytes > MU_CP_QUEUE_BYTES;
+    pthread_mutex_unlock(&cp->lock);
+    return full;
+}
+
 /* Under the lock. */
 static struct cp_item *take(struct cp_lane *lane)
 {
@@ -113,6 +121,9 @@ void mu_lib_lanes_end(struct mu_cp *cp)
     pthread_mutex_unlock(&cp->lock);
     lane_end(&cp->told);
     lane_end(&cp->asked);
+    while (mu_lib_tell(cp, &cp->asked) || mu_lib_tell(cp, &cp->told)) {
+        /* what the last callback of one lane gave to the other */
+    }
 }
 
 static void lane_drop(struct cp_lane *lane)
@@ -213,12 +224,30 @@ static unsigned group_of(int type)
     }
 }
 
+/* Under the lock: frees those that went, unless somebody stands in their list just now. */
+static void sweep(struct mu_cp *cp)
+{
+    for (const struct cp_sub *s = cp->subs; s; s = s->next) {
+        if (s->busy) {
+            return;
+        }
+    }
+    for (struct cp_sub **at = &cp->subs; *at;) {
+        struct cp_sub *s = *at;
+        if (s->gone) {
+            *at = s->next;
+            mu_free(s);
+        } else {
+            at = &s->next;
+        }
+    }
+}
+
 /* Calls who wants it. The lock is not held. */
 static void tell_subs(struct mu_cp *cp, unsigned group, const mu_cp_event *e)
 {
     pthread_mutex_lock(&cp->lock);
-    for (struct cp_sub **at = &cp->subs; *at;) {
-        struct cp_sub *s = *at;
+    for (struct cp_sub *s = cp->subs; s; s = s->next) {
         if (!s->gone && s->mask & group) {
             s->busy++;
             pthread_mutex_unlock(&cp->lock);
@@ -227,17 +256,8 @@ static void tell_subs(struct mu_cp *cp, unsigned group, const mu_cp_event *e)
             s->busy--;
             pthread_cond_broadcast(&cp->changed);
         }
-        at = &s->next;
     }
-    for (struct cp_sub **at = &cp->subs; *at;) { /* those that went meanwhile */
-        struct cp_sub *s = *at;
-        if (s->gone && !s->busy) {
-            *at = s->next;
-            mu_free(s);
-        } else {
-            at = &s->next;
-        }
-    }
+    sweep(cp);
     pthread_mutex_unlock(&cp->lock);
 }
 
@@ -309,16 +329,15 @@ static void run_told(struct mu_cp *cp, struct cp_item *it)
 void mu_lib_tap(void *arg, mu_bytes stream_id, struct mu_event *e)
 {
     struct mu_cp *cp = arg;
-    if (!(group_of(e->type) & atomic_load(&cp->masks)) || stream_id.len >= sizeof(char[48])) {
+    if (!(group_of(e->type) & atomic_load(&cp->masks)) ||
+        stream_id.len > sizeof(((struct told *)0)->stream)) {
         return;
     }
-    struct told *t = mu_calloc(1, sizeof *t);
-    pthread_mutex_lock(&cp->lock);
-    bool full = !t || cp->told.bytes > MU_CP_QUEUE_BYTES;
-    cp->gap = cp->gap || full;
-    pthread_mutex_unlock(&cp->lock);
-    if (full) { /* whoever commits does not wait for callbacks */
-        mu_free(t);
+    struct told *t = mu_lib_full(cp, &cp->told) ? NULL : mu_calloc(1, sizeof *t);
+    if (!t) { /* whoever commits does not wait for callbacks */
+        pthread_mutex_lock(&cp->lock);
+        cp->gap = true;
+        pthread_mutex_unlock(&cp->lock);
         return;
     }
     t->item = (struct cp_item){
@@ -359,31 +378,29 @@ unsigned mu_cp_on(mu_cp *cp, unsigned mask, mu_cp_event_fn fn, void *user)
     return number;
 }
 
+static struct cp_sub *sub_of(struct mu_cp *cp, unsigned number)
+{
+    struct cp_sub *s = cp->subs;
+    while (s && s->number != number) {
+        s = s->next;
+    }
+    return s;
+}
+
 void mu_cp_off(mu_cp *cp, unsigned number)
 {
     pthread_mutex_lock(&cp->lock);
     const struct cp_lane *lane = &cp->told;
     pthread_t teller = cp->conf.host_driven ? lane->runner_thread : lane->thread;
     bool inside = (lane->has_thread || lane->running) && pthread_equal(teller, pthread_self());
-    struct cp_sub **at = &cp->subs;
-    while (*at && (*at)->number != number) {
-        at = &(*at)->next;
-    }
-    struct cp_sub *s = *at;
+    struct cp_sub *s = sub_of(cp, number);
     if (s) {
         s->gone = true;
         sum_masks(cp);
-        while (s->busy && !inside) {
+        while (!inside && (s = sub_of(cp, number)) != NULL && s->busy) {
             pthread_cond_wait(&cp->changed, &cp->lock);
-            at = &cp->subs; /* the teller may have freed it */
-            while (*at && (*at)->number != number) {
-                at = &(*at)->next;
-            }
-            if (!*at) {
-                break;
-            }
-            s = *at;
         }
+        sweep(cp);
     }
     pthread_mutex_unlock(&cp->lock);
 }

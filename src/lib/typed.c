@@ -102,7 +102,9 @@ static void put_options(struct args *a, const mu_cp_create *q)
         put_number(a, "timeoutMinutes", q->timeout_minutes);
         yyjson_obj_foreach(more, i, n, key, v)
         {
-            mu_jw_key(&a->w, yyjson_get_str(key));
+            a->w.comma ? mu_buf_add_char(&a->buf, ',') : (void)0;
+            mu_json_add(&a->buf, key);
+            mu_buf_add_char(&a->buf, ':');
             mu_json_add(&a->buf, v);
             a->w.comma = true;
         }

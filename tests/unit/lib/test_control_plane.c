@@ -378,6 +378,12 @@ static void refusals(void)
     assert_non_null(strstr(res.details.ptr, "\"path\":\"repo.url\""));
     assert_non_null(strstr(res.envelope.ptr, "\"success\":false"));
     mu_cp_result_free(&res);
+    const mu_cp_create sly = {.provider_id = str("codex"),
+                              .repo_url = str("https://e.org/a.git"),
+                              .options = str("{\"a\\\":1,\\\"model\":\"x\"}")};
+    assert_int_equal(mu_cp_create_session(w.cp, &anna, &sly, &res), MU_CP_VALIDATION_ERROR);
+    assert_non_null(strstr(res.envelope.ptr, "model"));
+    mu_cp_result_free(&res);
     const mu_cp_create odd = {.provider_id = str("cobol"), .repo_url = str("https://e.org/a.git")};
     assert_int_equal(mu_cp_create_session(w.cp, &anna, &odd, &res), MU_CP_INVALID_PROVIDER);
     mu_cp_result_free(&res);
@@ -733,6 +739,71 @@ static void what_was_stored_is_there_after_a_restart(void **state)
     }
 }
 
+static void on_slow(mu_cp *cp, const mu_cp_event *e, void *user)
+{
+    mu_cp_result res;
+    nanosleep(&(struct timespec){0, 10000000}, NULL);
+    mu_cp_status got = mu_cp_get_session(cp, &anna, e->subject_id, &res);
+    assert_true(got == MU_CP_OK || got == MU_CP_SHUTTING_DOWN);
+    assert_true(res.envelope.len > 0);
+    mu_cp_result_free(&res);
+    mu_cp_tick(cp, w.now_ms);
+    mu_cp_submit(cp, &anna, "getOwnOrg", str(NULL), on_done, NULL);
+    assert_int_equal(mu_cp_runner_accept(w.runner, str("ses_none")), MU_CP_SESSION_NOT_FOUND);
+    note("slow");
+}
+
+static void told_late(void)
+{
+    runner_open("r");
+    assert_true(mu_cp_on(w.cp, MU_CP_ON_SESSION, on_slow, NULL) > 0);
+    w.refuse = true;
+    for (int i = 0; i < 5; i++) {
+        create("a");
+    }
+    mu_cp_close(w.cp); /* while callbacks wait, and call the library when it is gone */
+    unsigned slow = 0, done = 0;
+    for (unsigned i = 0; i < w.n; i++) {
+        slow += strcmp(w.log[i], "slow") == 0;
+        done += strncmp(w.log[i], "done", 4) == 0;
+    }
+    assert_true(slow >= 5);
+    assert_int_equal(done, slow);
+    open_world(NULL);
+}
+
+static void callbacks_that_wait_are_told_when_it_is_closed(void **state)
+{
+    each(told_late);
+}
+
+static void what_waits_for_answers_has_a_maximum(void **state)
+{
+    world_begin(&kinds[1], NULL);
+    for (unsigned i = 0; i < 4096; i++) {
+        mu_cp_submit(w.cp, &anna, "getOwnOrg", str(NULL), on_done, NULL);
+    }
+    assert_false(heard("done UNAVAILABLE"));
+    mu_cp_submit(w.cp, &anna, "getOwnOrg", str(NULL), on_done, NULL);
+    assert_true(heard("done UNAVAILABLE"));
+    mu_cp_tick(w.cp, w.now_ms);
+    w.n = 0;
+    mu_cp_submit(w.cp, &anna, "getOwnOrg", str(NULL), on_done, NULL);
+    wait_for("done OK");
+    world_end();
+}
+
+static void settings_out_of_range_are_refused_in_words(void **state)
+{
+    mu_cp *cp;
+    mu_cp_config c;
+    char why[300] = "";
+    mu_cp_config_init(&c);
+    c.max_timeout_minutes = INT64_MAX;
+    assert_int_equal(mu_cp_open(&c, ":memory:", &cp, why, sizeof why), MU_CP_VALIDATION_ERROR);
+    assert_non_null(strstr(why, "max_timeout_minutes"));
+}
+
 static void a_storage_that_cannot_be_is_refused_in_words(void **state)
 {
     mu_cp *cp;
@@ -771,11 +842,14 @@ int main(void)
         cmocka_unit_test(answers_come_also_without_waiting),
         cmocka_unit_test(a_callback_may_call_the_library_and_take_itself_off),
         cmocka_unit_test(what_was_stored_is_there_after_a_restart),
+        cmocka_unit_test(callbacks_that_wait_are_told_when_it_is_closed),
     };
     const struct CMUnitTest once[] = {
         cmocka_unit_test(time_is_what_the_host_says),
         cmocka_unit_test(an_answer_that_needs_time_is_pending),
         cmocka_unit_test(every_operation_has_a_name_and_a_sentence),
+        cmocka_unit_test(what_waits_for_answers_has_a_maximum),
+        cmocka_unit_test(settings_out_of_range_are_refused_in_words),
         cmocka_unit_test(a_storage_that_cannot_be_is_refused_in_words),
         cmocka_unit_test(codes_have_their_names),
     };
