@@ -34,6 +34,7 @@ typedef struct mu_cp_str {
     size_t len;
 } mu_cp_str;
 
+/* Of a text with a NUL, or NULL. */
 static inline mu_cp_str mu_cp_text(const char *text)
 {
     mu_cp_str s;
@@ -102,23 +103,23 @@ typedef struct mu_cp_config {
     mu_cp_str key;         /* root of the encryption at rest, at least 32 bytes; NULL:
                               <folder>/encryption.key         is used, and made when it is not there */
 
-    /* Options of village-control-plane.md 4.1 and 6.1. */
-    int64_t max_sessions_per_org;     /* 10 */
-    int64_t default_timeout_minutes;  /* 60 */
-    int64_t max_timeout_minutes;      /* 120 */
-    int64_t max_queue_minutes;        /* 60 */
-    int64_t approval_timeout_minutes; /* 30 */
-    int64_t session_data_ttl_hours;   /* 24; of terminal recordings */
-    int64_t retention_hours;          /* 0: ended sessions are kept */
-    int64_t recent_events;            /* 50 */
-    int64_t max_attempts;             /* 3 */
-    int64_t claim_timeout_ms;         /* 30000 */
-    int64_t orphan_grace_ms;          /* 120000 */
+    /* What the server's settings of these names say (docs/library.md): default, range. */
+    int64_t max_sessions_per_org;     /* 10; 0 (no limit) to 1000000 */
+    int64_t default_timeout_minutes;  /* 60; 1 to 10080 */
+    int64_t max_timeout_minutes;      /* 120; 1 to 10080 */
+    int64_t max_queue_minutes;        /* 60; 1 to 43200 */
+    int64_t approval_timeout_minutes; /* 30; 1 to 10080 */
+    int64_t session_data_ttl_hours;   /* 24; 1 to 87600; of terminal recordings */
+    int64_t retention_hours;          /* 0 (ended sessions are kept) to 87600 */
+    int64_t recent_events;            /* 50; 0 to 200 */
+    int64_t max_attempts;             /* 3; 1 to 10 */
+    int64_t claim_timeout_ms;         /* 30000; 1000 to 600000 */
+    int64_t orphan_grace_ms;          /* 120000; 0 to 86400000 */
     int allow_local_repos;            /* 0 */
     int allow_skip_permissions;       /* 0 */
 } mu_cp_config;
 
-/* The defaults. */
+/* Sets `size` and the defaults. */
 MU_CP_API void mu_cp_config_init(mu_cp_config *config);
 
 /* Opens a control plane. `storage`: ":memory:" (a private folder in memory, gone with the handle),
@@ -128,9 +129,10 @@ MU_CP_API void mu_cp_config_init(mu_cp_config *config);
 MU_CP_API mu_cp_status mu_cp_open(const mu_cp_config *config, const char *storage, mu_cp **ret,
                                   char *err, size_t err_size);
 
-/* Ends everything, commits what was accepted, waits for callbacks that run, frees. Runners that are
- * still open are closed. Nobody else uses the handle any more; not from a callback. NULL is
- * harmless. */
+/* Ends everything, commits what was accepted, frees. Runners that are still open are closed first.
+ * Callbacks that wait are called before it returns; what they ask of the handle is refused with
+ * MU_CP_SHUTTING_DOWN, what they say of a runner with MU_CP_SESSION_NOT_FOUND. Nobody else uses the
+ * handle any more; not from a callback. NULL is harmless. */
 MU_CP_API void mu_cp_close(mu_cp *cp);
 
 /* --- who acts --- */
@@ -174,7 +176,7 @@ typedef struct mu_cp_session {
 typedef struct mu_cp_event {
     int64_t seq;          /* 1, 2, 3 … of its subject; 0: it is not in the log */
     mu_cp_str type;       /* "SESSION_STATE_CHANGED", "APPROVAL_REQUESTED", … */
-    mu_cp_str subject_id; /* "ses_…" */
+    mu_cp_str subject_id; /* "ses_…"; of MU_CP_ON_RUNNER "rnr_…" */
     int64_t timestamp_ms;
     mu_cp_str actor_type, actor_id; /* ptr NULL: unknown */
     mu_cp_str data;                 /* JSON object; of MU_CP_ON_TERMINAL: the bytes */
@@ -215,22 +217,25 @@ MU_CP_API void mu_cp_result_free(mu_cp_result *result);
  *
  * Waits for the answer, which comes after the commit. Host-driven, it turns the loop itself, and
  * when the answer needs time to pass (a runner that does not answer) returns MU_CP_PENDING: the
- * operation goes on and its answer is dropped; mu_cp_submit() hears it. Not from a callback of
- * mu_cp_submit() while the handle is being closed. Returns result->status. */
+ * operation goes on and its answer is dropped; mu_cp_submit() hears it. Returns result->status. */
 MU_CP_API mu_cp_status mu_cp_call(mu_cp *cp, const mu_cp_caller *caller, const char *op,
                                   mu_cp_str json, mu_cp_result *result);
 
-/* The same without waiting: `done` runs exactly once, on the dispatch thread (host-driven: inside a
- * library function), also when the handle is closed before. It frees the result. */
+/* Frees the result. */
 typedef void (*mu_cp_done_fn)(mu_cp *cp, mu_cp_result *result, void *user);
+/* The same without waiting: `done` runs exactly once, on a thread of the library (host-driven:
+ * inside a function of it), also when the handle is closed before. At most 4096 answers are owed at
+ * once: then, and without memory, `done` runs at once inside this call with MU_CP_UNAVAILABLE. */
 MU_CP_API void mu_cp_submit(mu_cp *cp, const mu_cp_caller *caller, const char *op, mu_cp_str json,
                             mu_cp_done_fn done, void *user);
 
 /* The i-th operation: its name; NULL behind the last. `summary` (may be NULL): one sentence. */
 MU_CP_API const char *mu_cp_operation(size_t i, const char **summary);
 
-/* --- operations in C. Unset members of a request (ptr NULL, 0) are left to the defaults. Each
- * returns result->status; the result is freed in any case. --- */
+/* --- operations in C: each is mu_cp_call() with the operation that its comment names first, and
+ * reads the data of the answer into the members of the result that it names then. Unset members of
+ * a request (ptr NULL, 0) are left to the defaults. Each returns result->status; the host frees the
+ * result in any case. --- */
 
 typedef struct mu_cp_create {
     mu_cp_str org_id;      /* NULL: the caller's own ("me") */
@@ -244,10 +249,10 @@ typedef struct mu_cp_create {
     mu_cp_str metadata; /* JSON object of texts */
     mu_cp_str idempotency_key;
 } mu_cp_create;
-/* sessions[0] */
+/* createSession: sessions[0] */
 MU_CP_API mu_cp_status mu_cp_create_session(mu_cp *cp, const mu_cp_caller *caller,
                                             const mu_cp_create *request, mu_cp_result *result);
-/* sessions[0] */
+/* getSession: sessions[0] with pending_approvals */
 MU_CP_API mu_cp_status mu_cp_get_session(mu_cp *cp, const mu_cp_caller *caller,
                                          mu_cp_str session_id, mu_cp_result *result);
 
@@ -260,37 +265,38 @@ typedef struct mu_cp_list {
     int64_t page, page_size;
     mu_cp_str cursor;
 } mu_cp_list;
-/* sessions[], total, has_more, next_cursor */
+/* listSessions: sessions[], total, has_more, next_cursor. `request` NULL: all of the caller's. */
 MU_CP_API mu_cp_status mu_cp_list_sessions(mu_cp *cp, const mu_cp_caller *caller,
                                            const mu_cp_list *request, mu_cp_result *result);
-/* sessions[0]: terminal, or STOPPING. */
+/* stopSession: sessions[0], which is terminal, or STOPPING. */
 MU_CP_API mu_cp_status mu_cp_stop_session(mu_cp *cp, const mu_cp_caller *caller,
                                           mu_cp_str session_id, mu_cp_str reason, int graceful,
                                           mu_cp_result *result);
-/* sessions[0] */
+/* pauseSession: its runner stands still. sessions[0] */
 MU_CP_API mu_cp_status mu_cp_pause_session(mu_cp *cp, const mu_cp_caller *caller,
                                            mu_cp_str session_id, mu_cp_result *result);
+/* resumeSession: it goes on. sessions[0] */
 MU_CP_API mu_cp_status mu_cp_resume_session(mu_cp *cp, const mu_cp_caller *caller,
                                             mu_cp_str session_id, mu_cp_result *result);
-/* An interactive session is done. sessions[0] */
+/* endSession: an interactive session is done. sessions[0] */
 MU_CP_API mu_cp_status mu_cp_end_session(mu_cp *cp, const mu_cp_caller *caller,
                                          mu_cp_str session_id, mu_cp_result *result);
-/* Types into a terminal; `line`: with a newline behind. */
+/* sendInput: types into a terminal; `line`: with a newline behind. */
 MU_CP_API mu_cp_status mu_cp_send_input(mu_cp *cp, const mu_cp_caller *caller, mu_cp_str session_id,
                                         unsigned terminal, mu_cp_str text, int line,
                                         mu_cp_result *result);
+/* resizeTerminal: its size in characters. */
 MU_CP_API mu_cp_status mu_cp_resize_terminal(mu_cp *cp, const mu_cp_caller *caller,
                                              mu_cp_str session_id, unsigned terminal, int cols,
                                              int rows, mu_cp_result *result);
-/* Queues a prompt of an interactive session. */
+/* addPrompt: queues a prompt of an interactive session. */
 MU_CP_API mu_cp_status mu_cp_add_prompt(mu_cp *cp, const mu_cp_caller *caller, mu_cp_str session_id,
                                         mu_cp_str prompt, mu_cp_result *result);
-/* The log after a number: events[], next_seq, first_seq, last_seq, has_more. limit 0: the default
- */
+/* getSessionEvents: the log after a number, at most `limit` (0: the default) of it: events[],
+ * next_seq, first_seq, last_seq, has_more. */
 MU_CP_API mu_cp_status mu_cp_get_events(mu_cp *cp, const mu_cp_caller *caller, mu_cp_str session_id,
                                         int64_t after_seq, int64_t limit, mu_cp_result *result);
 
-/* Asks for an approval in the name of a trusted integration. approvals[0] */
 typedef struct mu_cp_ask {
     mu_cp_str action;      /* merge deps_add secrets deploy shell network tool */
     mu_cp_str description; /* for the one who decides */
@@ -298,16 +304,18 @@ typedef struct mu_cp_ask {
     mu_cp_str context;     /* JSON object, at most 16 KiB */
     mu_cp_str request_key; /* runners: what is the same request; NULL: like no other */
 } mu_cp_ask;
+/* requestApproval: asks in the name of a trusted integration. approvals[0] */
 MU_CP_API mu_cp_status mu_cp_request_approval(mu_cp *cp, const mu_cp_caller *caller,
                                               mu_cp_str session_id, const mu_cp_ask *request,
                                               mu_cp_result *result);
-/* Exactly one resolution wins. `allow` 0: deny; `for_session`: the same request does not ask again.
- * sessions[0] */
+/* resolveApproval: exactly one resolution wins. `allow` 0: deny; `for_session`: the same request
+ * does not ask again. sessions[0] */
 MU_CP_API mu_cp_status mu_cp_resolve_approval(mu_cp *cp, const mu_cp_caller *caller,
                                               mu_cp_str session_id, mu_cp_str approval_id,
                                               int allow, mu_cp_str reason, int for_session,
                                               mu_cp_result *result);
-/* The inbox of an org, or of one session: approvals[], has_more, next_cursor */
+/* listApprovals, or with a session_id listSessionApprovals: approvals[], has_more, next_cursor.
+ * `request` NULL: the inbox of the caller's org. */
 MU_CP_API mu_cp_status mu_cp_list_approvals(mu_cp *cp, const mu_cp_caller *caller,
                                             const mu_cp_list *request, mu_cp_result *result);
 
@@ -322,14 +330,15 @@ enum {
     MU_CP_ON_TEXT = 32,     /* type "TEXT": the agent's words as they stream */
     MU_CP_ON_GAP = 64, /* type "GAP": callbacks were too slow, some events were not delivered; the
                           numbers show which, mu_cp_get_events() has them */
-    MU_CP_ON_ALL = 127
+    MU_CP_ON_RUNNER = 128, /* of runners: they come and go */
+    MU_CP_ON_ALL = 255
 };
 
+/* The event is valid inside the call. */
+typedef void (*mu_cp_event_fn)(mu_cp *cp, const mu_cp_event *event, void *user);
 /* `fn` runs after the commit, for each subject in the order of its log, on the dispatch thread
  * (host-driven: inside mu_cp_tick()). It may call the library, mu_cp_call() included, but not
- * mu_cp_close(). The event is valid inside the call. Returns a number for mu_cp_off(), 0 without
- * memory. */
-typedef void (*mu_cp_event_fn)(mu_cp *cp, const mu_cp_event *event, void *user);
+ * mu_cp_close(). Returns a number for mu_cp_off(), 0 without memory. */
 MU_CP_API unsigned mu_cp_on(mu_cp *cp, unsigned mask, mu_cp_event_fn fn, void *user);
 /* From its return on `fn` is not called any more (called from a callback: after that callback). */
 MU_CP_API void mu_cp_off(mu_cp *cp, unsigned number);
@@ -342,7 +351,9 @@ MU_CP_API void mu_cp_off(mu_cp *cp, unsigned number);
  * does nothing and returns INT64_MAX. */
 MU_CP_API int64_t mu_cp_tick(mu_cp *cp, int64_t now_ms);
 
-/* --- runners of the host: they execute sessions. The callbacks run like those of events. --- */
+/* --- runners of the host: they execute sessions. The callbacks of all of them run one after the
+ * other on a thread of their own (host-driven: inside a function of the library); they may call the
+ * library like those of events. --- */
 
 /* What a runner is to execute; valid inside the call. */
 typedef struct mu_cp_assignment {
@@ -375,10 +386,13 @@ typedef struct mu_cp_runner_ops {
                    void *user);
     /* What was asked with mu_cp_runner_ask() is decided. */
     void (*decided)(mu_cp_runner *r, mu_cp_str session_id, const mu_cp_decision *d, void *user);
+    /* Somebody typed into a terminal; `line`: with a newline behind. */
     void (*input)(mu_cp_runner *r, mu_cp_str session_id, unsigned terminal, mu_cp_str bytes,
                   int line, void *user);
+    /* The size of a terminal in characters. */
     void (*resize)(mu_cp_runner *r, mu_cp_str session_id, unsigned terminal, int cols, int rows,
                    void *user);
+    /* The agent shall leave that prompt and wait for the next. */
     void (*interrupt)(mu_cp_runner *r, mu_cp_str session_id, mu_cp_str turn_id, void *user);
     /* An interactive session is done: it ends like a task that is. */
     void (*end)(mu_cp_runner *r, mu_cp_str session_id, void *user);
@@ -409,14 +423,19 @@ MU_CP_API mu_cp_status mu_cp_runner_open(mu_cp *cp, const mu_cp_runner_config *c
  * callback. NULL is harmless. */
 MU_CP_API void mu_cp_runner_close(mu_cp_runner *r);
 
-/* What the runner says of an execution. What is said is kept until it is stored, and said again
- * when the storage had trouble. Of an execution that it does not hold (any more) nothing is said:
- * MU_CP_SESSION_NOT_FOUND. MU_CP_UNAVAILABLE: too much waits (16 MiB of one execution) or there is
- * no memory: try again later. */
+/* What the runner says of an execution: the functions from here on. What is said is kept until it
+ * is stored, and said again when the storage had trouble. Of an execution that it does not hold
+ * (any more) nothing is said: MU_CP_SESSION_NOT_FOUND. MU_CP_UNAVAILABLE: too much waits (16 MiB of
+ * one execution) or there is no memory: try again later. MU_CP_VALIDATION_ERROR: what is said is
+ * too long, or not of its form. */
+
+/* It executes what it was given. */
 MU_CP_API mu_cp_status mu_cp_runner_accept(mu_cp_runner *r, mu_cp_str session_id);
+/* It does not: the session goes to another runner, or waits. */
 MU_CP_API mu_cp_status mu_cp_runner_reject(mu_cp_runner *r, mu_cp_str session_id);
-/* The workspace is made, the agent is started: PREPARING_WORKSPACE, STARTING_PROVIDER. */
+/* The workspace is made: PREPARING_WORKSPACE. */
 MU_CP_API mu_cp_status mu_cp_runner_preparing(mu_cp_runner *r, mu_cp_str session_id);
+/* The agent is started: STARTING_PROVIDER. */
 MU_CP_API mu_cp_status mu_cp_runner_starting(mu_cp_runner *r, mu_cp_str session_id);
 /* The agent runs: RUNNING. `provider_id`, `workspace_path` may be NULL. */
 MU_CP_API mu_cp_status mu_cp_runner_running(mu_cp_runner *r, mu_cp_str session_id,
@@ -437,17 +456,17 @@ MU_CP_API mu_cp_status mu_cp_runner_ask(mu_cp_runner *r, mu_cp_str session_id, m
 /* The prompt was accepted ("thinking"), or is over ("done", "failed", "cancelled"). */
 MU_CP_API mu_cp_status mu_cp_runner_turn(mu_cp_runner *r, mu_cp_str session_id, mu_cp_str turn_id,
                                          const char *status, mu_cp_str error);
-/* Any other message of docs/runner-protocol.md: a JSON object with `type` and without `seq`. */
+/* Any other message of docs/runner-protocol.md but `hello` and `ping`: a JSON object with `type`
+ * and without `seq`. A `stream` is shown and kept by nobody. */
 MU_CP_API mu_cp_status mu_cp_runner_say(mu_cp_runner *r, mu_cp_str session_id, mu_cp_str json);
-/* The execution is over: the last word. `failed` with words in `message`; `output`: its text, at
- * most 8 MiB are kept. */
 typedef struct mu_cp_end {
-    int failed;
+    int failed; /* with words in `message`, of which 64 KiB are kept */
     int has_exit_code;
     int64_t exit_code;
-    mu_cp_str message, output;
+    mu_cp_str message, output; /* of the output the first MiB and the last 7 are kept */
     int64_t tokens_in, tokens_out;
 } mu_cp_end;
+/* The execution is over: the last word. */
 MU_CP_API mu_cp_status mu_cp_runner_ended(mu_cp_runner *r, mu_cp_str session_id,
                                           const mu_cp_end *end);
 

@@ -25,6 +25,7 @@ enum {
     MU_CP_QUEUE_BYTES = 64 << 20, /* of a lane: what waits for its callback */
     MU_CP_CALLS = 4096,           /* of mu_cp_submit(): not answered, or not told */
     MU_CP_SAY_BYTES = 16 << 20,   /* of one execution: said and not stored */
+    MU_CP_SAYS = 10000,           /* the same in messages */
     MU_CP_ID = 4 + MU_ID_LEN,     /* "ses_…" */
 };
 

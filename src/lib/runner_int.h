@@ -37,9 +37,9 @@ struct cp_exec {
     struct mu_list link; /* r->execs; under cp->lock */
     struct mu_cp_runner *r;
     struct mu_execution of;
-    size_t kept;   /* bytes that were said and not stored; under cp->lock */
-    bool accepted; /* of the host, and told to the fleet */
-    bool begun;    /* its runner has said hello */
+    size_t kept, says; /* bytes and messages that were said and not stored; under cp->lock */
+    bool accepted;     /* of the host, and told to the fleet */
+    bool begun;        /* its runner has said hello */
     bool talking, ended;
     int told; /* the state that the worker told last */
     int64_t end_seq;
@@ -83,6 +83,8 @@ void mu_lib_exec_free(struct cp_exec *x);
 struct cp_said *mu_lib_said_new(mu_bytes rest);
 /* Takes it; its bytes are reserved. */
 void mu_lib_talk_say(struct cp_exec *x, struct cp_said *s);
+/* Words that stream: nobody keeps them. */
+void mu_lib_talk_stream(struct cp_exec *x, mu_bytes json);
 void mu_lib_talk_terminal(struct cp_exec *x, unsigned n, mu_bytes bytes);
 void mu_lib_talk_begin(struct cp_exec *x); /* hello, if it did not say it yet */
 void mu_lib_talk_hear(struct cp_exec *x, mu_bytes json);

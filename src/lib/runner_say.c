@@ -8,7 +8,16 @@
 
 enum { WORDS_MAX = 128 << 10, TEXT_MAX = 64 << 10 };
 
-enum say_kind { SAY_ACCEPT, SAY_REJECT, SAY_STATE, SAY_MESSAGE, SAY_TERMINAL, SAY_ASK, SAY_ENDED };
+enum say_kind {
+    SAY_ACCEPT,
+    SAY_REJECT,
+    SAY_STATE,
+    SAY_MESSAGE,
+    SAY_STREAM,
+    SAY_TERMINAL,
+    SAY_ASK,
+    SAY_ENDED
+};
 
 struct say {
     struct mu_post post;
@@ -20,7 +29,7 @@ struct say {
     struct mu_id question;
     struct cp_said *said;  /* MESSAGE, ASK */
     struct mu_report *end; /* ENDED */
-    size_t len;            /* TERMINAL */
+    size_t len;            /* STREAM, TERMINAL */
     char text[];
 };
 
@@ -119,6 +128,9 @@ static void on_loop(struct mu_post *post)
         }
         say_it(x, s);
         break;
+    case SAY_STREAM:
+        mu_lib_talk_stream(x, mu_bytes_of(s->text, s->len));
+        break;
     case SAY_TERMINAL:
         mu_lib_talk_terminal(x, s->terminal, mu_bytes_of(s->text, s->len));
         break;
@@ -132,17 +144,21 @@ static void on_loop(struct mu_post *post)
 /* --- on the host's threads --- */
 
 /* Whether the runner holds it, and takes so much more; fills `of`. */
-static mu_cp_status reserve(struct mu_cp_runner *r, mu_cp_str session, size_t bytes,
-                            struct mu_execution *of)
+static mu_cp_status reserve(struct mu_cp_runner *r, mu_cp_str session, const struct say *s,
+                            size_t bytes, struct mu_execution *of)
 {
+    bool message = s->said || s->kind == SAY_STREAM;
     struct mu_cp *cp = r->cp;
     pthread_mutex_lock(&cp->lock);
     struct cp_exec *x = mu_lib_exec_find(r, mu_cp_in(session));
-    mu_cp_status status = !x                                  ? MU_CP_SESSION_NOT_FOUND
-                          : x->kept + bytes > MU_CP_SAY_BYTES ? MU_CP_UNAVAILABLE
-                                                              : MU_CP_OK;
+    mu_cp_status status = MU_CP_SESSION_NOT_FOUND;
+    if (x) {
+        bool full = bytes && (x->kept + bytes > MU_CP_SAY_BYTES || x->says + message > MU_CP_SAYS);
+        status = full ? MU_CP_UNAVAILABLE : MU_CP_OK;
+    }
     if (status == MU_CP_OK) {
         x->kept += bytes;
+        x->says += message;
         *of = x->of;
     }
     pthread_mutex_unlock(&cp->lock);
@@ -169,7 +185,7 @@ static struct say *say_new(struct mu_cp_runner *r, enum say_kind kind, mu_bytes 
 static mu_cp_status post(struct mu_cp_runner *r, mu_cp_str session, struct say *s, size_t bytes)
 {
     struct mu_execution of;
-    mu_cp_status status = s ? reserve(r, session, bytes, &of) : MU_CP_UNAVAILABLE;
+    mu_cp_status status = s ? reserve(r, session, s, bytes, &of) : MU_CP_UNAVAILABLE;
     if (status != MU_CP_OK) {
         say_free(s);
         return status;
@@ -231,10 +247,12 @@ static mu_cp_status post_said(struct mu_cp_runner *r, mu_cp_str session, mu_byte
 struct message {
     struct mu_buf buf;
     struct mu_json_w w;
+    bool bad; /* it holds what is no text */
 };
 
 static void begin(struct message *m, const char *type)
 {
+    m->bad = false;
     mu_buf_init(&m->buf, MU_CP_MESSAGE);
     m->w = mu_json_w(&m->buf);
     mu_jw_obj(&m->w);
@@ -244,19 +262,36 @@ static void begin(struct message *m, const char *type)
 static void put(struct message *m, const char *key, mu_cp_str text)
 {
     if (text.ptr) {
+        m->bad = m->bad || !mu_utf8_valid(mu_cp_in(text));
         mu_jw_kstr(&m->w, key, mu_cp_in(text));
     }
 }
 
-/* What the host gives as JSON must be an object. */
-static bool is_object(mu_bytes json, bool with_type)
+/* What the host gives as JSON must be an object, and may become a member of another one. */
+static const struct mu_json_limits object_limits = {.max_bytes = MU_CP_MESSAGE, .max_depth = 48};
+
+static bool is_object(mu_bytes json)
 {
-    static const struct mu_json_limits limits = {.max_bytes = MU_CP_MESSAGE, .max_depth = 64};
     struct mu_arena a;
     yyjson_val *v = NULL;
     mu_arena_init(&a, 16 << 20);
-    bool ok = mu_json_read(&a, json, &limits, &v, NULL) == 0 && yyjson_is_obj(v) &&
-              (!with_type || (mu_json_get_bytes(v, "type").len && !mu_json_get(v, "seq")));
+    bool ok = mu_json_read(&a, json, &object_limits, &v, NULL) == 0 && yyjson_is_obj(v);
+    mu_arena_fini(&a);
+    return ok;
+}
+
+/* Whose turn it is to number it: a message that the protocol keeps without a number must not get
+ * one, the next would be a hole. False: the host must not say that. */
+static bool kind_of(mu_bytes json, enum say_kind *ret)
+{
+    struct mu_arena a;
+    yyjson_val *v = NULL;
+    mu_arena_init(&a, 16 << 20);
+    bool ok = mu_json_read(&a, json, &object_limits, &v, NULL) == 0 && yyjson_is_obj(v);
+    mu_bytes type = ok ? mu_json_get_bytes(v, "type") : MU_B_NONE;
+    *ret = mu_bytes_is(type, "stream") ? SAY_STREAM : SAY_MESSAGE;
+    ok = type.len && !mu_json_get(v, "seq") && !mu_bytes_is(type, "hello") &&
+         !mu_bytes_is(type, "ping");
     mu_arena_fini(&a);
     return ok;
 }
@@ -267,7 +302,7 @@ static mu_cp_status finish(struct mu_cp_runner *r, mu_cp_str session, struct mes
     mu_jw_obj_end(&m->w);
     mu_bytes rest = mu_bytes_from(mu_buf_bytes(&m->buf), 1);
     mu_cp_status status = MU_CP_VALIDATION_ERROR;
-    if (!m->buf.failed) {
+    if (!m->buf.failed && !m->bad) {
         status = post_said(r, session, rest, kind, state, question);
     } else if (m->buf.failed == -ENOMEM) {
         status = MU_CP_UNAVAILABLE;
@@ -321,7 +356,7 @@ mu_cp_status mu_cp_runner_event(mu_cp_runner *r, mu_cp_str session_id, const cha
                                 mu_cp_str data)
 {
     struct message m;
-    if (mu_event_type_parse(mu_str(type)) < MU_EV_FACTS || !is_object(mu_cp_in(data), false)) {
+    if (mu_event_type_parse(mu_str(type)) < MU_EV_FACTS || !is_object(mu_cp_in(data))) {
         return MU_CP_VALIDATION_ERROR;
     }
     begin(&m, "events");
@@ -341,7 +376,7 @@ mu_cp_status mu_cp_runner_ask(mu_cp_runner *r, mu_cp_str session_id, mu_cp_str t
     struct message m;
     if (!mu_gate_action_parse(mu_cp_in(ask->action)) || !ask->description.len ||
         (ask->risk.ptr && !mu_gate_risk_parse(mu_cp_in(ask->risk))) ||
-        (ask->context.ptr && !is_object(mu_cp_in(ask->context), false))) {
+        (ask->context.ptr && !is_object(mu_cp_in(ask->context)))) {
         return MU_CP_VALIDATION_ERROR;
     }
     struct mu_id question = mu_id_random(&r->cp->env);
@@ -389,8 +424,12 @@ mu_cp_status mu_cp_runner_turn(mu_cp_runner *r, mu_cp_str session_id, mu_cp_str 
 mu_cp_status mu_cp_runner_say(mu_cp_runner *r, mu_cp_str session_id, mu_cp_str json)
 {
     mu_bytes text = mu_bytes_trim(mu_cp_in(json));
-    if (!is_object(text, true)) {
+    enum say_kind kind;
+    if (!kind_of(text, &kind)) {
         return MU_CP_VALIDATION_ERROR;
+    }
+    if (kind == SAY_STREAM) {
+        return post(r, session_id, say_new(r, kind, text), text.len);
     }
     return post_said(r, session_id, mu_bytes_from(text, 1), SAY_MESSAGE, 0, NULL);
 }

@@ -114,17 +114,18 @@ void mu_lib_talk_begin(struct cp_exec *x)
 }
 
 /* So many bytes of what the host said are off our hands. */
-static void release(struct cp_exec *x, size_t bytes)
+static void release(struct cp_exec *x, size_t bytes, bool message)
 {
     pthread_mutex_lock(&x->r->cp->lock);
     x->kept -= MU_MIN(x->kept, bytes);
+    x->says -= message && x->says;
     pthread_mutex_unlock(&x->r->cp->lock);
 }
 
 static void forget(struct cp_exec *x, struct cp_said *s)
 {
     mu_list_remove(&s->link);
-    release(x, s->cost);
+    release(x, s->cost, s->cost > 0);
     mu_free(s);
 }
 
@@ -157,6 +158,14 @@ void mu_lib_talk_say(struct cp_exec *x, struct cp_said *s)
     mu_lib_talk_begin(x);
     if (x->talking) {
         (void)send_said(x, s);
+    }
+}
+
+void mu_lib_talk_stream(struct cp_exec *x, mu_bytes json)
+{
+    release(x, json.len, true);
+    if (x->talking) {
+        (void)send(x, json);
     }
 }
 
@@ -197,7 +206,7 @@ static void taken(struct cp_exec *x, unsigned n, int64_t offset)
         mu_buf_consume(&t->bytes, (size_t)more);
         t->acked = offset;
         t->sent = MU_MAX(t->sent, offset);
-        release(x, (size_t)more);
+        release(x, (size_t)more, false);
     }
     pump(x, n);
 }
@@ -207,7 +216,7 @@ void mu_lib_talk_terminal(struct cp_exec *x, unsigned n, mu_bytes bytes)
     struct cp_terminal *t = &x->terminals[n];
     mu_buf_add(&t->bytes, bytes);
     if (t->bytes.failed) { /* the oldest go: the next offset is the gap */
-        release(x, t->bytes.len + bytes.len);
+        release(x, t->bytes.len + bytes.len, false);
         int64_t end = t->acked + (int64_t)t->bytes.len + (int64_t)bytes.len;
         mu_buf_fini(&t->bytes);
         mu_buf_init(&t->bytes, TERMINAL_KEEP + MU_CP_MESSAGE);

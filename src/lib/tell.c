@@ -152,6 +152,12 @@ bool mu_lib_tell(struct mu_cp *cp, struct cp_lane *lane)
     pthread_mutex_lock(&cp->lock);
     /* Two threads of the host keep the order too: the second finds it running. */
     bool nested = lane->running && pthread_equal(lane->runner_thread, pthread_self());
+    if (lane->running && !nested && lane == &cp->asked) { /* what is waited for may come of it */
+        while (lane->running) {
+            pthread_cond_wait(&cp->changed, &cp->lock);
+        }
+        any = true;
+    }
     if (!lane->running || (nested && lane == &cp->asked)) {
         bool before = lane->running;
         lane->running = true;
@@ -161,6 +167,7 @@ bool mu_lib_tell(struct mu_cp *cp, struct cp_lane *lane)
             any = true;
         }
         lane->running = before;
+        pthread_cond_broadcast(&cp->changed);
     }
     pthread_mutex_unlock(&cp->lock);
     return any;
@@ -215,6 +222,14 @@ static unsigned group_of(int type)
     case MU_EV_TURN_ENDED:
     case MU_EV_TURN_CHANGED:
         return MU_CP_ON_TURN;
+    case MU_EV_RUNNER_REGISTERED:
+    case MU_EV_RUNNER_ONLINE:
+    case MU_EV_RUNNER_OFFLINE:
+    case MU_EV_RUNNER_DRAINING:
+    case MU_EV_RUNNER_DRAINED:
+    case MU_EV_RUNNER_UNDRAINED:
+    case MU_EV_RUNNER_DEREGISTERED:
+        return MU_CP_ON_RUNNER;
     case MU_EV_TERMINAL:
         return MU_CP_ON_TERMINAL;
     case MU_EV_TEXT:
@@ -297,9 +312,11 @@ static void run_told(struct mu_cp *cp, struct cp_item *it)
     struct told *t = MU_CONTAINER(it, struct told, item);
     struct mu_event *e = t->event;
     mu_bytes stream = mu_bytes_of(t->stream, t->stream_len);
-    bool session = stream.len == MU_ID_LEN;
+    mu_bytes worker = MU_B("worker:");
+    bool session = !mu_bytes_starts(stream, worker);
     char subject[64];
-    int n = snprintf(subject, sizeof subject, "%s%.*s", session ? "ses_" : "", MU_ARGS(stream));
+    int n = snprintf(subject, sizeof subject, "%s%.*s", session ? "ses_" : "rnr_",
+                     MU_ARGS(session ? stream : mu_bytes_from(stream, worker.len)));
     mu_cp_event out = {.seq = e->seq,
                        .subject_id = {subject, (size_t)n},
                        .timestamp_ms = e->at_ms,

@@ -73,6 +73,19 @@ static bool heard(const char *text)
     return found;
 }
 
+/* Whether a line ends so. */
+static bool heard_end(const char *text)
+{
+    bool found = false;
+    pthread_mutex_lock(&w.lock);
+    for (unsigned i = 0; i < w.n; i++) {
+        size_t n = strlen(w.log[i]), m = strlen(text);
+        found = found || (n >= m && strcmp(w.log[i] + n - m, text) == 0);
+    }
+    pthread_mutex_unlock(&w.lock);
+    return found;
+}
+
 static void step(void)
 {
     if (w.kind->driven) {
@@ -525,6 +538,50 @@ static void people_steer_what_the_host_runs(void **state)
     each(steering);
 }
 
+/* What the protocol does not number, and what is none of it, makes no hole for what follows. */
+static void said_by_the_agent(void)
+{
+    static const char *const never[] = {"",
+                                        "[]",
+                                        "{}",
+                                        "{\"type\":\"hello\"}",
+                                        "{\"type\":\"ping\"}",
+                                        "{\"type\":\"error\",\"seq\":1}",
+                                        "{\"type\":\"error\"} {}"};
+    char deep[400] = "", stream[200];
+    const mu_cp_ask ask = {.action = str("shell"), .description = str("\xff")};
+    char id[37];
+    for (size_t i = 0; i < sizeof never / sizeof never[0]; i++) {
+        assert_int_equal(mu_cp_runner_say(w.runner, str(w.session), str(never[i])),
+                         MU_CP_VALIDATION_ERROR);
+    }
+    for (size_t i = 0; i < 50; i++) { /* the server reads 64, and it is a member of a member */
+        memcpy(deep + 5 * i, "{\"a\":", 5);
+        deep[252 + i] = '}';
+    }
+    memcpy(deep + 250, "{}", 2);
+    assert_int_equal(mu_cp_runner_event(w.runner, str(w.session), "USAGE_TICK", str(deep)),
+                     MU_CP_VALIDATION_ERROR);
+    assert_int_equal(
+        mu_cp_runner_words(w.runner, str(w.session), str(w.turn), (mu_cp_str){"\xc3(", 2}),
+        MU_CP_VALIDATION_ERROR);
+    assert_int_equal(mu_cp_runner_ask(w.runner, str(w.session), str(w.turn), &ask, id),
+                     MU_CP_VALIDATION_ERROR);
+    snprintf(stream, sizeof stream,
+             "{\"type\":\"stream\",\"turnId\":\"%s\",\"kind\":\"text\",\"offset\":0,"
+             "\"content\":\"he\"}",
+             w.turn);
+    assert_int_equal(mu_cp_runner_say(w.runner, str(w.session), str(stream)), MU_CP_OK);
+    wait_for("0 TEXT");
+    assert_int_equal(
+        mu_cp_runner_event(w.runner, str(w.session), "GIT_COMMIT", str("{\"commit\":\"c\"}")),
+        MU_CP_OK);
+    for (int i = 0; i < 5000 && !heard_end("GIT_COMMIT"); i++) {
+        step();
+    }
+    assert_true(heard_end("GIT_COMMIT"));
+}
+
 static void turns(void)
 {
     mu_cp_result res;
@@ -554,6 +611,7 @@ static void turns(void)
     assert_int_equal(mu_cp_add_prompt(w.cp, &anna, str(w.session), str("second"), &res), MU_CP_OK);
     mu_cp_result_free(&res);
     wait_for("prompt second");
+    said_by_the_agent();
     const mu_cp_end end = {.failed = 1, .has_exit_code = 1, .exit_code = 3, .message = str("oh")};
     assert_int_equal(mu_cp_runner_ended(w.runner, str(w.session), &end), MU_CP_OK);
     wait_for("ended");
@@ -586,6 +644,7 @@ static void two_runners(void)
     wait_for("prompt late");
     state_comes("RUNNING");
     mu_cp_runner_close(second);
+    assert_true(heard("1 runner_online"));
     runner_open("r");
 }
 
@@ -753,6 +812,59 @@ static void on_slow(mu_cp *cp, const mu_cp_event *e, void *user)
     note("slow");
 }
 
+enum { TOGETHER = 4, EACH = 6 };
+
+/* One of several callers at once, each with its own org. */
+static void *busy(void *arg)
+{
+    char org[16];
+    snprintf(org, sizeof org, "org-%d", (int)(intptr_t)arg);
+    const mu_cp_caller who = {str(org), str("u"), MU_CP_OPERATOR};
+    for (int i = 0; i < EACH; i++) {
+        mu_cp_result made, res;
+        mu_cp_status got = create_as(&who, "t", &made);
+        if (got == MU_CP_OK) {
+            unsigned number = mu_cp_on(w.cp, MU_CP_ON_ALL, on_event, NULL);
+            got = mu_cp_stop_session(w.cp, &who, made.sessions[0].session_id, str(NULL), 1, &res);
+            mu_cp_result_free(&res);
+            mu_cp_off(w.cp, number);
+        }
+        mu_cp_result_free(&made);
+        if (got != MU_CP_OK) {
+            note("refused %s", mu_cp_status_name(got));
+            return arg;
+        }
+    }
+    return NULL;
+}
+
+static void together(void)
+{
+    pthread_t threads[TOGETHER];
+    void *refused, *any = NULL;
+    runner_open("r");
+    for (intptr_t i = 0; i < TOGETHER; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, busy, (void *)(i + 1)), 0);
+    }
+    for (size_t i = 0; i < TOGETHER; i++) {
+        pthread_join(threads[i], &refused);
+        any = refused ? refused : any;
+    }
+    for (unsigned i = 0; any && i < w.n; i++) {
+        print_message("heard: %s\n", w.log[i]);
+    }
+    assert_null(any);
+    mu_cp_result res;
+    assert_int_equal(mu_cp_list_sessions(w.cp, NULL, NULL, &res), MU_CP_OK);
+    assert_int_equal(res.total, TOGETHER * EACH);
+    mu_cp_result_free(&res);
+}
+
+static void many_threads_may_call_at_once(void **state)
+{
+    each(together);
+}
+
 static void told_late(void)
 {
     runner_open("r");
@@ -843,6 +955,7 @@ int main(void)
         cmocka_unit_test(a_callback_may_call_the_library_and_take_itself_off),
         cmocka_unit_test(what_was_stored_is_there_after_a_restart),
         cmocka_unit_test(callbacks_that_wait_are_told_when_it_is_closed),
+        cmocka_unit_test(many_threads_may_call_at_once),
     };
     const struct CMUnitTest once[] = {
         cmocka_unit_test(time_is_what_the_host_says),
