@@ -1,7 +1,6 @@
 /* Opening and closing: the floors below as main/server.c builds them, without faces of the network
  * and without the provider route. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -9,16 +8,15 @@
 #include "base/log.h"
 #include "db/migrate.h"
 #include "io/folder.h"
+#include "io/key_file.h"
 #include "lib/cp_int.h"
 
 enum {
     QUEUE = 4096,
     MAX_TENANTS = 100000,
     RUNNER_ANSWER_MS = 5000,
-    RECORDING_MAX = 256 << 20,
+    RECORDING_MAX = 64 << 20,
     RETENTION_SWEEP_MS = 3600000,
-    KEY_LEAST = 32,
-    KEY_FILE_MAX = 4096,
     LEAST_GRACE_MS = 1000,
 };
 
@@ -166,62 +164,32 @@ static int place(struct mu_cp *cp, const char *storage, struct mu_err *err)
 
 /* --- the key --- */
 
-static int read_key(const char *path, struct mu_buf *key)
-{
-    MU_AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0) {
-        return -errno;
-    }
-    char *room = mu_buf_room(key, KEY_FILE_MAX);
-    ssize_t n = room ? read(fd, room, KEY_FILE_MAX) : -1;
-    if (n < 0) {
-        return room ? -errno : -ENOMEM;
-    }
-    key->len += (size_t)n;
-    return 0;
-}
-
-static int write_key(const char *path, mu_bytes key)
-{
-    MU_AUTO_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        return -errno;
-    }
-    ssize_t n = write(fd, key.ptr, key.len);
-    return n != (ssize_t)key.len || fsync(fd) < 0 ? MU_E_IO : 0;
-}
-
 static int find_key(struct mu_cp *cp, struct mu_buf *key, struct mu_err *err)
 {
     char path[1100];
-    unsigned char raw[32];
-    char hex[65];
     if (cp->conf.key.ptr) {
         mu_buf_add(key, mu_cp_in(cp->conf.key));
         return key->failed;
     }
     snprintf(path, sizeof path, "%s/encryption.key", cp->root);
-    int r = read_key(path, key);
-    if (r == -ENOENT) {
-        mu_env_real.random(&mu_env_real, raw, sizeof raw);
-        mu_hex(raw, sizeof raw, hex);
-        mu_buf_add_str(key, hex);
-        r = key->failed ? key->failed : write_key(path, mu_buf_bytes(key));
-        explicit_bzero(raw, sizeof raw);
-        explicit_bzero(hex, sizeof hex);
+    int r = mu_key_file_read(path, key, err);
+    if (r != MU_E_NOT_FOUND) {
+        return r;
     }
-    return r < 0 ? mu_err_set(err, r, "key file '%s': %s", path, mu_err_text(r)) : 0;
+    r = mu_key_file_make(&mu_env_real, cp->root, "encryption.key", "");
+    return r < 0 && r != -EEXIST ? mu_err_set(err, r, "cannot create %s: %s", path, mu_err_text(r))
+                                 : mu_key_file_read(path, key, err);
 }
 
 static int build_vault(struct mu_cp *cp, struct mu_err *err)
 {
     struct mu_buf key;
-    mu_buf_init(&key, KEY_FILE_MAX + 1);
+    mu_buf_init(&key, MU_KEY_FILE_MAX);
     int r = find_key(cp, &key, err);
     if (r == 0) {
         mu_bytes root = mu_bytes_trim(mu_buf_bytes(&key));
-        r = root.len < KEY_LEAST ? MU_E_INVALID
-                                 : mu_vault_new(&cp->env, root, MU_B_NONE, &cp->vault);
+        r = root.len < MU_KEY_LEAST ? MU_E_INVALID
+                                    : mu_vault_new(&cp->env, root, MU_B_NONE, &cp->vault);
         if (r < 0) {
             mu_err_set(err, r, "the key is not usable: %s", mu_err_text(r));
         }

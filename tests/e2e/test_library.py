@@ -82,9 +82,11 @@ def test_the_example_compiles_against_what_is_installed_and_runs(prefix, lib, en
 
 
 def test_the_header_is_c_and_c_plus_plus(prefix, tmp_path):
-    header = next(prefix.rglob("control_plane.h"))
+    folder = next(prefix.rglob("control_plane.h")).parents[1]
+    source = tmp_path / "host"
+    source.write_text("#include <muster/control_plane.h>\nint main(void) { return (int)mu_cp_text(\"\").len; }\n")
     for language, words in (("c", ["-std=c11", "-x", "c"]), ("c++", ["-std=c++11", "-x", "c++"])):
-        run(*compiler(language), "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", *words, header)
+        run(*compiler(language), "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", "-I", folder, *words, source)
 
 
 def test_nothing_but_its_own_names_can_be_seen(lib):
