@@ -64,6 +64,11 @@ struct mu_feed *mu_feed_free(struct mu_feed *f);
 MU_MUST_USE int mu_feed_watch(struct mu_feed *f, struct mu_watch *w);
 /* On the watch's loop; no callback comes afterwards. Harmless when not active. */
 void mu_feed_unwatch(struct mu_feed *f, struct mu_watch *w);
+/* Somebody who wants all of every stream: `tap` runs on the publisher's thread, before anybody else
+ * hears of it, in the order of the commits; it only takes a reference and hands it on. Before
+ * anything publishes. */
+void mu_feed_tap(struct mu_feed *f, void (*tap)(void *arg, mu_bytes stream_id, struct mu_event *e),
+                 void *arg);
 /* Any thread: whether anybody watches the stream (so that nobody encodes for nothing). */
 bool mu_feed_watched(struct mu_feed *f, mu_bytes stream_id);
 /* Any thread; the caller keeps its own reference. Delivered to each loop that has watchers, in

@@ -51,6 +51,7 @@ static bool deliver(struct mu_loop *loop)
     bool any = p != NULL;
     while (p) {
         struct mu_post *next = p->next; /* fn may free it or post it again */
+        loop->handled++;
         p->fn(p);
         p = next;
     }
@@ -211,6 +212,19 @@ void mu_loop_run(struct mu_loop *loop)
     if (!loop->has_thread) {
         atomic_store(&loop->owner, 0);
     }
+}
+
+size_t mu_loop_turn(struct mu_loop *loop, bool wait)
+{
+    MU_CHECK(!loop->has_thread);
+    size_t before = loop->handled;
+    atomic_store(&loop->owner, (uintptr_t)pthread_self());
+    uv_update_time(&loop->uv);
+    deliver(loop);
+    mu_loop_timers_fire_(loop);
+    uv_run(&loop->uv, wait && loop->handled == before ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+    atomic_store(&loop->owner, 0);
+    return loop->handled - before;
 }
 
 static void *thread_main(void *arg)

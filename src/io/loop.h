@@ -25,6 +25,13 @@ MU_MUST_USE int mu_loop_new(const struct mu_env *env, const char *name, struct m
 MU_MUST_USE int mu_loop_start(struct mu_loop *loop);
 /* Runs on the calling thread instead (tests, command line). Returns after mu_loop_stop(). */
 void mu_loop_run(struct mu_loop *loop);
+/* One turn on the calling thread, for a host that drives the loop itself: what is posted, what is
+ * due, what came; `wait`: when there is nothing, until something comes. Nobody else runs it just
+ * then. Returns how many posts were delivered and timers fired. */
+size_t mu_loop_turn(struct mu_loop *loop, bool wait);
+/* When the first timer is due, on the clock of mu_loop_now_ms(); INT64_MAX: none is set. Loop
+ * thread, or between the turns. */
+int64_t mu_loop_due_ms(const struct mu_loop *loop);
 /* Any thread: the loop ends after the turn in which it sees this; posts that are queued by then are
  * still delivered. */
 void mu_loop_stop(struct mu_loop *loop);

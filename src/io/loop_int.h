@@ -32,6 +32,7 @@ struct mu_loop {
     int64_t alarm_due_ms; /* INT64_MAX = not armed */
     bool timers_overdue;  /* fire from the next wake-up */
     uint64_t timer_order;
+    size_t handled; /* posts delivered and timers fired */
 
     struct mu_list signals;
 

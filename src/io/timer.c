@@ -42,6 +42,7 @@ void mu_loop_timers_fire_(struct mu_loop *loop)
             break;
         }
         mu_heap_remove(&loop->timers, n);
+        loop->handled++;
         t->fn(t);
     }
     loop->timers_overdue = false;
@@ -78,6 +79,12 @@ void mu_loop_timers_fini_(struct mu_loop *loop)
     while (mu_heap_pop(&loop->timers)) {
     }
     mu_heap_fini(&loop->timers);
+}
+
+int64_t mu_loop_due_ms(const struct mu_loop *loop)
+{
+    const struct mu_heap_node *n = mu_heap_top(&((struct mu_loop *)loop)->timers);
+    return n ? timer_of(n)->due_ms : INT64_MAX;
 }
 
 void mu_timer_init(struct mu_timer *t, struct mu_loop *loop, void (*fn)(struct mu_timer *t))

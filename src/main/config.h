@@ -121,10 +121,6 @@ struct mu_config *mu_config_free(struct mu_config *c);
  * *ret_new_admin_key: this start made it. */
 MU_MUST_USE int mu_config_first_start(struct mu_config *c, const struct mu_env *env,
                                       bool *ret_new_admin_key, struct mu_err *err);
-/* Writes a key file (0600) whole and synced, under a temporary name first. Without `replace` one
- * that is there already stays (-EEXIST). -errno. Blocking. */
-MU_MUST_USE int mu_config_write_key(const char *dir, const char *file, mu_bytes content,
-                                    bool replace);
 /* What a first look finds when no provider is configured: keys in the environment, a local
  * OpenAI-compatible server, agents on `path`. Fills provider_list with entries marked `discovered`
  * and makes the default provider resolve to the first. Does nothing when a provider was configured.

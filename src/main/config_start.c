@@ -1,10 +1,9 @@
 /* The first start: the data folder, and the secrets that nobody set. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
-#include "base/encode.h"
+#include "io/key_file.h"
 #include "main/config_int.h"
 
 static int make_folders(const char *path, struct mu_err *err)
@@ -37,72 +36,18 @@ static int make_folders(const char *path, struct mu_err *err)
     return 0;
 }
 
-static int sync_folder(const char *dir)
-{
-    MU_AUTO_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return fd < 0 || fsync(fd) < 0 ? -errno : 0;
-}
-
-static int write_all(int fd, mu_bytes data)
-{
-    while (data.len) {
-        ssize_t n = write(fd, data.ptr, data.len);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n < 0) {
-            return -errno;
-        }
-        data = mu_bytes_from(data, (size_t)n);
-    }
-    return fsync(fd) < 0 ? -errno : 0;
-}
-
-int mu_config_write_key(const char *dir, const char *file, mu_bytes content, bool replace)
-{
-    char path[4160], temp[4200];
-    if (snprintf(path, sizeof path, "%s/%s", dir, file) >= (int)sizeof path ||
-        snprintf(temp, sizeof temp, "%s.new-%d", path, (int)getpid()) >= (int)sizeof temp) {
-        return -ENAMETOOLONG;
-    }
-    unlink(temp); /* of a process of the same number that was killed here */
-    MU_AUTO_CLOSE int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) {
-        return -errno;
-    }
-    int r = write_all(fd, content);
-    if (r == 0 && (replace ? rename(temp, path) : link(temp, path)) < 0) {
-        r = -errno;
-    }
-    if (r < 0 || !replace) {
-        unlink(temp);
-    }
-    return r == 0 ? sync_folder(dir) : r;
-}
-
 static int read_key(struct mu_config *c, const char *path, const char **ret, struct mu_err *err)
 {
-    struct stat st;
-    mu_bytes text;
-    if (stat(path, &st) < 0) {
-        return errno == ENOENT ? MU_E_NOT_FOUND : -errno;
+    struct mu_buf key;
+    mu_buf_init(&key, MU_KEY_FILE_MAX);
+    int r = mu_key_file_read(path, &key, err);
+    if (r == 0) {
+        *ret = mu_arena_dup(&c->arena, mu_buf_bytes(&key)).ptr;
+        r = *ret ? 0 : mu_err_set(err, -ENOMEM, "%s", mu_err_text(-ENOMEM));
     }
-    if (st.st_mode & 077) {
-        return mu_err_set(err, MU_E_INVALID, "%s can be read by others: chmod 600 it", path);
-    }
-    int r = mu_config_read_value(&c->arena, path, &text, err);
-    if (r < 0) {
-        return r;
-    }
-    if (text.len < 32) {
-        return mu_err_set(err, MU_E_INVALID, "%s holds no key (shorter than 32 characters)", path);
-    }
-    text = mu_arena_dup(&c->arena, text);
-    if (!text.ptr) {
-        return mu_err_set(err, -ENOMEM, "%s", mu_err_text(-ENOMEM));
-    }
-    *ret = text.ptr;
-    return 0;
+    mu_buf_wipe(&key);
+    mu_buf_fini(&key);
+    return r;
 }
 
 struct secret {
@@ -114,8 +59,7 @@ struct secret {
 static int one_secret(struct mu_config *c, const struct mu_env *env, const struct secret *s,
                       struct mu_err *err)
 {
-    char path[4160], text[16 + 64 + 2];
-    unsigned char random[32];
+    char path[4160];
     if (snprintf(path, sizeof path, "%s/%s", c->data_dir, s->file) >= (int)sizeof path) {
         return mu_err_set(err, MU_E_INVALID, "OZ_DATA_DIR: the path is too long");
     }
@@ -123,14 +67,7 @@ static int one_secret(struct mu_config *c, const struct mu_env *env, const struc
     if (r != MU_E_NOT_FOUND) {
         return r;
     }
-    env->random(env, random, sizeof random);
-    int n = snprintf(text, sizeof text, "%s", s->prefix);
-    mu_hex(random, sizeof random, text + n);
-    size_t len = strlen(text);
-    text[len] = '\n';
-    r = mu_config_write_key(c->data_dir, s->file, mu_bytes_of(text, len + 1), false);
-    explicit_bzero(random, sizeof random);
-    explicit_bzero(text, sizeof text);
+    r = mu_key_file_make(env, c->data_dir, s->file, s->prefix);
     if (r < 0 && r != -EEXIST) {
         return mu_err_set(err, r, "cannot create %s: %s", path, mu_err_text(r));
     }

@@ -4,6 +4,7 @@
 
 #include "base/encode.h"
 #include "base/log.h"
+#include "io/key_file.h"
 #include "main/server.h"
 
 struct rotating {
@@ -18,8 +19,8 @@ static void run(struct mu_job *job)
     struct rotating *r = MU_CONTAINER(job, struct rotating, job);
     struct mu_server *s = MU_CONTAINER(mu_call_app(r->c), struct mu_server, oz);
     r->key[sizeof r->key - 2] = '\n';
-    r->result = mu_config_write_key(s->first_conf->data_dir, "admin.key",
-                                    mu_bytes_of(r->key, sizeof r->key - 1), true);
+    r->result = mu_key_file_write(s->first_conf->data_dir, "admin.key",
+                                  mu_bytes_of(r->key, sizeof r->key - 1), true);
     r->key[sizeof r->key - 2] = 0;
     if (r->result == 0) {
         mu_identity_set_admin_key(s->identity, r->key);

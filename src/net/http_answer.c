@@ -98,8 +98,12 @@ static void respond(struct mu_http_req *req, int status, const struct mu_http_pa
                     size_t n, mu_bytes body, bool close)
 {
     struct mu_http_conn *c = req->conn;
-    MU_CHECK(mu_loop_here(req->seat->loop) && !req->answered && status >= 200);
+    MU_CHECK(mu_loop_here(mu_http_req_loop(req)) && !req->answered && status >= 200);
     req->answered = true;
+    if (req->local) {
+        mu_http_local_answer(req, status, headers, n, body);
+        return;
+    }
     if (!c) {
         mu_http_req_free(req);
         return;
@@ -146,8 +150,12 @@ struct mu_http_stream *mu_http_stream(struct mu_http_req *req, int status,
                                       const struct mu_http_stream_ops *ops, void *arg)
 {
     struct mu_http_conn *c = req->conn;
-    MU_CHECK(mu_loop_here(req->seat->loop) && !req->answered && status >= 200);
+    MU_CHECK(mu_loop_here(mu_http_req_loop(req)) && !req->answered && status >= 200);
     req->answered = true;
+    if (req->local) { /* there is nothing that a stream could go along */
+        mu_http_local_answer(req, 0, NULL, 0, MU_B_NONE);
+        return NULL;
+    }
     if (!c || c->cut || (c->eof && length < 0)) {
         if (c) {
             c->req = NULL;

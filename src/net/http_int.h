@@ -13,6 +13,7 @@
 #include <uv.h>
 
 #include "net/http.h"
+#include "net/http_local.h"
 #include "net/tls.h"
 
 enum {
@@ -110,6 +111,8 @@ struct mu_http_req {
     struct mu_buf body;
     bool has_head, answered, gone_told, malformed;
     int64_t started_us;
+    struct mu_http_local
+        *local; /* it came over no connection: no seat, no listener (http_local.h) */
     void *ctx;
     void (*gone)(struct mu_http_req *req);
     char peer[46];
@@ -203,6 +206,10 @@ struct mu_http_req *mu_http_req_new(struct mu_http_conn *c);
 void mu_http_req_free(struct mu_http_req *req);
 void mu_http_req_destroy(struct mu_http_req *req);
 void mu_http_req_gone(struct mu_http_req *req);
+
+/* http_local.c: gives the answer and frees the request. */
+void mu_http_local_answer(struct mu_http_req *req, int status, const struct mu_http_pair *headers,
+                          size_t n, mu_bytes body);
 
 /* http_write.c */
 size_t mu_http_waiting(const struct mu_http_conn *c); /* bytes the kernel has not taken yet */

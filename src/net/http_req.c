@@ -105,7 +105,7 @@ struct mu_arena *mu_http_req_arena(struct mu_http_req *req)
 
 struct mu_loop *mu_http_req_loop(struct mu_http_req *req)
 {
-    return req->seat->loop;
+    return req->local ? req->local->loop : req->seat->loop;
 }
 
 mu_bytes mu_http_req_peer(const struct mu_http_req *req)
@@ -115,7 +115,7 @@ mu_bytes mu_http_req_peer(const struct mu_http_req *req)
 
 void *mu_http_listener_arg(const struct mu_http_req *req)
 {
-    return req->listener->arg;
+    return req->listener ? req->listener->arg : NULL;
 }
 
 void mu_http_req_set_ctx(struct mu_http_req *req, void *ctx)
@@ -136,6 +136,9 @@ int64_t mu_http_req_started_us(const struct mu_http_req *req)
 void mu_http_req_on_gone(struct mu_http_req *req, void (*fn)(struct mu_http_req *req))
 {
     req->gone = fn;
+    if (req->local) { /* who asked is this process: it does not go away */
+        return;
+    }
     if (!req->conn || req->conn->eof || req->conn->cut) {
         mu_http_req_gone(req);
     }

@@ -298,6 +298,18 @@ static bool too_large(struct mu_call *c, size_t limit)
     return false;
 }
 
+/* What comes once it is known who calls what. */
+static bool admitted(struct mu_call *c, const struct mu_http_head *h, const struct mu_node *node)
+{
+    if (!routed(c, h, node) || !served_now(c)) {
+        return false;
+    }
+    if (h->content_length >= 0 && (uint64_t)h->content_length > body_limit(c)) {
+        return too_large(c, body_limit(c));
+    }
+    return true;
+}
+
 static bool gates(struct mu_call *c, const struct mu_http_head *h)
 {
     const struct mu_api_listener *listener = mu_http_listener_arg(c->req);
@@ -322,13 +334,7 @@ static bool gates(struct mu_call *c, const struct mu_http_head *h)
     if (guarded && !probes_only && !authenticate(c)) {
         return false;
     }
-    if (!routed(c, h, node) || !served_now(c)) {
-        return false;
-    }
-    if (h->content_length >= 0 && (uint64_t)h->content_length > body_limit(c)) {
-        return too_large(c, body_limit(c));
-    }
-    return true;
+    return admitted(c, h, node);
 }
 
 static struct mu_call *call_new(struct mu_api *api, struct mu_http_req *req)
@@ -455,6 +461,26 @@ static void on_request(void *arg, struct mu_http_req *req)
     bool taken = c->face == MU_FACE_SESSIONS ? mu_envelope_take(c) : take_query(c) && take_body(c);
     if (taken) {
         c->route->handler(c);
+    }
+}
+
+void mu_api_local(struct mu_api *api, struct mu_http_req *req, const struct mu_principal *who)
+{
+    const struct mu_http_head *h = mu_http_req_head(req);
+    struct mu_call *c = call_new(api, req);
+    if (!c) {
+        mu_answer_bare(req, mu_face_of(h->path));
+        return;
+    }
+    c->face = mu_face_of(h->path);
+    take_request_id(c, h);
+    c->trace_id = trace_id(mu_http_header(h, "traceparent"));
+    c->principal = *who;
+    c->authenticated = true;
+    const struct mu_node *node = mu_router_find(&api->router, h->path, c->params);
+    c->route = node ? mu_node_route(node, h->method) : NULL;
+    if (permitted(c) && admitted(c, h, node)) {
+        on_request(api, req);
     }
 }
 

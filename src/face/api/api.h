@@ -163,6 +163,10 @@ MU_MUST_USE int mu_api_new(const struct mu_api_opts *opts, struct mu_api **ret, 
 struct mu_api *mu_api_free(struct mu_api *api);
 /* The ops for mu_http_server_new(). */
 struct mu_http_ops mu_api_http_ops(struct mu_api *api);
+/* A request of this process (net/http_local.h) by somebody whom the process knows: no key is looked
+ * at, and no Host or Origin; the rest of the way is that of every request. Loop thread of the
+ * request, whose body is there. */
+void mu_api_local(struct mu_api *api, struct mu_http_req *req, const struct mu_principal *who);
 /* From the moment a stop signal arrives: 503 shutting_down with Retry-After: 1 on everything but
  * MU_ROUTE_NO_DRAIN. */
 void mu_api_set_stopping(struct mu_api *api);

@@ -112,6 +112,40 @@ static void watchers_get_their_streams_events_in_order(void **state)
     world_end(&w);
 }
 
+static struct tapped {
+    char streams[8][8];
+    int64_t seqs[8];
+    int n;
+} tapped;
+
+static void on_tap(void *arg, mu_bytes stream_id, struct mu_event *e)
+{
+    struct tapped *t = arg;
+    snprintf(t->streams[t->n], sizeof t->streams[0], "%.*s", MU_ARGS(stream_id));
+    t->seqs[t->n++] = e->seq;
+}
+
+static void a_tap_gets_every_stream_at_once(void **state)
+{
+    struct world w = world_new();
+    struct sub a = {0};
+    mu_feed_tap(w.feed, on_tap, &tapped);
+    assert_true(mu_feed_watched(w.feed, MU_B("s2")));
+    assert_int_equal(mu_feed_watches(w.feed), 0);
+    subscribe(w.feed, w.loop, &a, "s1");
+    publish(w.feed, "s1", 1);
+    publish(w.feed, "s2", 7);
+    publish(w.feed, "s1", 2);
+    assert_int_equal(tapped.n, 3);
+    assert_string_equal(tapped.streams[1], "s2");
+    assert_int_equal(tapped.seqs[1], 7);
+    assert_int_equal(tapped.seqs[2], 2);
+    turn(w.loop);
+    assert_int_equal(a.n, 2);
+    mu_feed_unwatch(w.feed, &a.watch);
+    world_end(&w);
+}
+
 static void nothing_comes_after_unwatch_even_when_it_was_published_before(void **state)
 {
     struct world w = world_new();
@@ -411,6 +445,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(watchers_get_their_streams_events_in_order),
+        cmocka_unit_test(a_tap_gets_every_stream_at_once),
         cmocka_unit_test(nothing_comes_after_unwatch_even_when_it_was_published_before),
         cmocka_unit_test(a_callback_may_unwatch_anybody),
         cmocka_unit_test(a_callback_that_watches_again_gets_an_event_once),

@@ -223,6 +223,48 @@ static void unknown_callers_learn_nothing_below_the_api(void **state)
     drop(&f);
 }
 
+/* A request of this process: no bearer, no Host that is known, and all the rest. */
+static void expect_local(struct fixture *f, const char *method, const char *path, const char *token,
+                         enum mu_role role, int status, const char *text)
+{
+    struct mu_http_req r;
+    struct mu_principal who;
+    assert_int_equal(mu_identity_resolve(f->identity, mu_str(token), &who), 0);
+    who.role = who.admin ? who.role : role;
+    begin(&r, method, path);
+    r.head.host = MU_B("unheard.example");
+    header(&r, "Authorization", "Bearer sk_not_looked_at");
+    if (strcmp(method, "POST") == 0) {
+        r.body = MU_B("{\"prompt\":\"hi\"}");
+        r.head.content_length = (int64_t)r.body.len;
+    }
+    mu_api_local(f->api, &r, &who);
+    assert_int_equal(r.answers, 1);
+    if (r.status != status) {
+        fail_msg("%s %s: %d %s", method, path, r.status, r.out.ptr);
+    }
+    out_has(&r, text);
+    end(&r);
+}
+
+static void whom_the_process_knows_needs_no_key_but_the_right_role(void **state)
+{
+    (void)state;
+    struct fixture f = make();
+    const enum mu_role viewer = MU_ROLE_VIEWER, operator= MU_ROLE_OPERATOR;
+    expect_local(&f, "GET", "/api/v1/things", "t", viewer, 200, "{}");
+    expect_local(&f, "POST", "/api/v1/things/1", "t", operator, 200, "\"prompt\":\"hi\"");
+    expect_local(&f, "POST", "/api/v1/things/1", "t", viewer, 403, "\"code\":\"forbidden\"");
+    expect_local(&f, "GET", "/api/v1/admin", "t", operator, 403, "\"code\":\"forbidden\"");
+    expect_local(&f, "GET", "/api/v1/admin", "boss", 0, 200, "{}");
+    expect_local(&f, "GET", "/api/v1/nothing", "t", viewer, 404, "\"code\":\"not_found\"");
+    expect_local(&f, "PATCH", "/api/v1/things", "t", operator, 405, "method_not_allowed");
+    expect_local(&f, "GET", "/api/v1/socket", "boss", 0, 426, "\"code\":\"upgrade_required\"");
+    mu_api_set_stopping(f.api);
+    expect_local(&f, "GET", "/api/v1/things", "t", viewer, 503, "\"code\":\"shutting_down\"");
+    drop(&f);
+}
+
 static void bearers_are_read_leniently_and_other_schemes_refused(void **state)
 {
     (void)state;
@@ -666,6 +708,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_good_request_reaches_its_handler),
         cmocka_unit_test(unknown_callers_learn_nothing_below_the_api),
+        cmocka_unit_test(whom_the_process_knows_needs_no_key_but_the_right_role),
         cmocka_unit_test(bearers_are_read_leniently_and_other_schemes_refused),
         cmocka_unit_test(bad_input_is_refused_by_name),
         cmocka_unit_test(large_bodies_are_refused_before_they_come),

@@ -453,6 +453,69 @@ static void a_watchdog_refuses_too_many_loops(void **state MU_UNUSED)
     assert_null(mu_loop_free(NULL));
 }
 
+/* --- a loop that its host turns --- */
+
+static int64_t hand_ns;
+
+static int64_t hand_mono(const struct mu_env *env MU_UNUSED)
+{
+    return hand_ns;
+}
+
+static int fired;
+
+static void on_fired(struct mu_timer *t MU_UNUSED)
+{
+    fired++;
+}
+
+static void on_posted(struct mu_post *post MU_UNUSED)
+{
+    fired++;
+}
+
+static void *post_later(void *arg)
+{
+    static struct mu_post late = {.fn = on_posted};
+    sleep_ms(20);
+    mu_loop_post(arg, &late);
+    return NULL;
+}
+
+static void a_host_turns_the_loop_by_its_own_clock(void **state MU_UNUSED)
+{
+    const struct mu_env env = {mu_env_real.wall_ms, hand_mono, mu_env_real.random, NULL};
+    struct mu_loop *loop;
+    struct mu_timer a, b;
+    struct mu_post post = {.fn = on_posted};
+    hand_ns = INT64_C(5000000000);
+    fired = 0;
+    assert_int_equal(mu_loop_new(&env, "hand", &loop), 0);
+    assert_int_equal(mu_loop_due_ms(loop), INT64_MAX);
+    mu_timer_init(&a, loop, on_fired);
+    mu_timer_init(&b, loop, on_fired);
+    assert_int_equal(mu_timer_set(&a, 86400000), 0);
+    assert_int_equal(mu_timer_set(&b, 3600000), 0);
+    assert_int_equal(mu_loop_due_ms(loop), 5000 + 3600000);
+    assert_int_equal(mu_loop_turn(loop, false), 0);
+    mu_loop_post(loop, &post);
+    assert_int_equal(mu_loop_turn(loop, true), 1);
+    hand_ns += INT64_C(3600) * 1000000000;
+    assert_int_equal(mu_loop_turn(loop, true), 1);
+    assert_int_equal(mu_loop_due_ms(loop), 5000 + 86400000);
+    hand_ns += INT64_C(86400) * 1000000000;
+    assert_int_equal(mu_loop_turn(loop, false), 1);
+    assert_int_equal(mu_loop_due_ms(loop), INT64_MAX);
+    assert_int_equal(fired, 3);
+    pthread_t other;
+    assert_int_equal(pthread_create(&other, NULL, post_later, loop), 0);
+    while (mu_loop_turn(loop, true) == 0) { /* a wake-up of before may end the wait */
+    }
+    assert_int_equal(fired, 4);
+    pthread_join(other, NULL);
+    mu_loop_free(loop);
+}
+
 /* --- memory --- */
 
 static int whole_life(void *arg MU_UNUSED)
@@ -501,6 +564,7 @@ int main(void)
         cmocka_unit_test(a_turn_that_does_not_end_is_reported_meanwhile_and_only_once),
         cmocka_unit_test(an_idle_loop_is_not_reported),
         cmocka_unit_test(a_watchdog_refuses_too_many_loops),
+        cmocka_unit_test(a_host_turns_the_loop_by_its_own_clock),
         cmocka_unit_test(no_failing_allocation_leaks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -397,32 +397,6 @@ static void a_first_start_makes_folder_and_keys_once(void **state)
     folder_fini(&f);
 }
 
-static void a_key_file_is_replaced_only_when_that_is_meant(void **state)
-{
-    (void)state;
-    struct folder f;
-    struct mu_arena a;
-    struct mu_err err;
-    struct stat st;
-    mu_bytes got;
-    char path[160];
-    folder_init(&f);
-    mu_arena_init(&a, 1 << 20);
-    snprintf(path, sizeof path, "%s/k", f.path);
-    assert_int_equal(mu_config_write_key(f.path, "k", MU_B("one\n"), true), 0);
-    assert_int_equal(mu_config_write_key(f.path, "k", MU_B("two\n"), false), -EEXIST);
-    assert_int_equal(mu_config_read_value(&a, path, &got, &err), 0);
-    assert_true(mu_bytes_is(got, "one"));
-    assert_int_equal(mu_config_write_key(f.path, "k", MU_B("three\n"), true), 0);
-    assert_int_equal(mu_config_read_value(&a, path, &got, &err), 0);
-    assert_true(mu_bytes_is(got, "three"));
-    assert_int_equal(stat(path, &st), 0);
-    assert_int_equal(st.st_mode & 0777, 0600);
-    assert_int_equal(mu_config_write_key("/nonexistent", "k", MU_B("x"), true), -ENOENT);
-    mu_arena_fini(&a);
-    folder_fini(&f);
-}
-
 static void production_makes_up_no_secrets(void **state)
 {
     (void)state;
@@ -512,7 +486,6 @@ int main(void)
         cmocka_unit_test(secrets_are_masked_in_every_style),
         cmocka_unit_test(every_row_has_words_and_a_unit),
         cmocka_unit_test(a_first_start_makes_folder_and_keys_once),
-        cmocka_unit_test(a_key_file_is_replaced_only_when_that_is_meant),
         cmocka_unit_test(production_makes_up_no_secrets),
         cmocka_unit_test(near_words_are_suggested_and_far_ones_not),
         cmocka_unit_test(loading_survives_any_failing_allocation),
