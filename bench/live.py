@@ -219,16 +219,39 @@ class Source:
 
     def __init__(self, server):
         sys.path.insert(0, str(ROOT / "tests/tools"))
-        import live_peers
-        self.worker = live_peers.LiveWorker(Address(server), capacity=10).__enter__()
+        import worker_peers
+        self.worker = worker_peers.Native(Address(server), capacity=10, features=["live"], harnesses=["codex"]).__enter__()
         self.session = create(server, providerId="codex", repo={"url": "https://example.org/repo", "branch": "main"}, task="x")
-        self.runner = self.worker.start(self.session)
-        self.sent = 0
+        self.task = self.worker.assigned("run_" + self.session.removeprefix("ses_"))
+        self.worker.claim(self.task)
+        self.seq, self.looked, self.acked = 0, 0, 0
+        self.say({"type": "hello", "runnerVersion": "bench", "sessionId": self.session, "epoch": self.task["epoch"], "lastSeq": 0,
+                  "phase": "preparing", "terminals": []})
+        self.worker.wait(lambda: any(f["type"] == "init" for m in self.worker.messages if m["type"] == "runner"
+                                     for f in m["data"]["frames"]), 30, "init")
+        self.report("boot", step="running", providerId="codex", providerVersion="1", workspacePath="/workspace", resumed=False)
+        self.stored()
+
+    def say(self, frame):
+        self.worker.send("runner", {**self.worker.ids(self.task, seq=False), "frames": [frame]})
+
+    def report(self, what, **fields):
+        self.seq += 1
+        self.say({"type": what, "seq": self.seq, **fields})
+
+    def stored(self, behind=0):
+        """All but so many of what it reported is."""
+        def there():
+            for m in self.worker.messages[self.looked:]:
+                self.looked += 1
+                for f in m["data"]["frames"] if m["type"] == "runner" else ():
+                    self.acked = max(self.acked, f["seq"]) if f["type"] == "ack" else self.acked
+            return self.acked >= self.seq - behind
+        self.worker.wait(there, 30, "an ack")
 
     def events(self, n):
         path = f"@{time.monotonic_ns()}@".ljust(256 - 32, "x")
-        self.sent += n
-        self.runner.events(*[("FILE_TOUCHED", {"path": path, "reason": "write"})] * n)
+        self.report("events", events=[{"type": "FILE_TOUCHED", "data": {"path": path, "reason": "write"}}] * n)
 
     def run(self, seconds, rate, batch):
         """Events a second in messages of `batch`; rate 0: as fast as they are stored, with little on its way."""
@@ -239,8 +262,8 @@ class Source:
                 continue
             self.events(batch)
             k += 1
-            if not rate and k % 4 == 0:
-                self.runner.stored()
+            if not rate:
+                self.stored(behind=4)
 
     def close(self):
         self.worker.__exit__(None, None, None)
@@ -336,7 +359,7 @@ def approvals(bench):
         raise SystemExit("the client that decides failed")
     took = []
     for _ in range(2 if bench.o.quick else 4):
-        server.call("POST", f"/api/v1/sessions/{session}/prompt", {"prompt": str(n)})
+        server.call("POST", f"/api/v1/sessions/{session}/prompts", {"prompt": str(n)})
 
         def said():
             events = server.call("GET", f"/api/v1/sessions/{session}/events?types=AGENT_MESSAGE&limit=500")["data"]["events"]
