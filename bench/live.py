@@ -351,7 +351,7 @@ def approvals(bench):
         "install -D -m 755 /workspace/agent.py /home/agent/.local/bin/claude-agent-acp"]})
     with repository(**{"agent.py": (ROOT / "bench/agent.py").read_text()}) as url:
         session = create(server, providerId="claude_code", repo={"url": url}, options={
-            "mode": "interactive", "environmentId": made.get("environment_id") or made["id"], "policy": {"shellDefault": "ask"}})
+            "mode": "interactive", "environmentId": made.get("environment_id") or made["id"], "policy": {"shellAllowlist": ["ls"]}})
         running(server, session)
     allow = bench.spawn([BUILD / "live", "allow", str(server.port), TOKEN, session], stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE, text=True)
@@ -363,7 +363,7 @@ def approvals(bench):
 
         def said():
             events = server.call("GET", f"/api/v1/sessions/{session}/events?types=AGENT_MESSAGE&limit=500")["data"]["events"]
-            found = [e["data"]["content"] for e in events if "<took" in e["data"].get("content", "")]
+            found = [e["data"]["text"] for e in events if "<took" in e["data"].get("text", "")]
             return found[len(took):]
         took.append(json.loads(until(said, "the agent's words", 120)[0].partition("<took ")[2].partition(">")[0]))
     allow.stdin.close()
