@@ -1,7 +1,8 @@
 /* The WebSocket clients of script/bench: one thread, epoll, of our server (docs/socket.md) or of the peer.
  *
- *   live flood PORT TOKEN SESSION COMMAND SAME   types COMMAND into terminal 0 and reads it up to the words END-OF-FLOOD; keys
- *                                                are typed into terminal 1 (SAME 1: into terminal 0) and their echo timed
+ *   live flood PORT TOKEN SESSION COMMAND HOW    types COMMAND into terminal 0 and reads it up to the words END-OF-FLOOD; keys
+ *                                                are typed into terminal 1 and their echo timed (HOW "same": into terminal 0;
+ *                                                "text": terminal 0 comes as text frames)
  *   live fan   PORT TOKEN SESSION N STALLED SECONDS   N followers, the first STALLED of them never read; "ready", a line on stdin, result
  *   live idle  PORT TOKEN N                      prints "ready", answers pings, holds until stdin ends
  *   live allow PORT TOKEN SESSION                allows every approval until stdin ends
@@ -314,7 +315,7 @@ static bool stdin_ended(void)
 
 /* --- flood --- */
 
-static bool same, ended;
+static bool same, text_frames, ended;
 static int64_t key_at; /* when the key was typed whose echo is awaited */
 static int64_t echo_end; /* up to where its terminal is then */
 static uint64_t delivered, lost_keys;
@@ -364,13 +365,50 @@ static void look(const char *p, size_t n)
     }
 }
 
+static void other_text(const char *p, size_t n)
+{
+    n_ready += has(p, n, "\"subscribed\"");
+    if (has(p, n, "\"type\":\"error\"")) {
+        fprintf(stderr, "live: %.*s\n", (int)(n < 300 ? n : 300), p);
+        wrong++;
+    }
+}
+
+/* Bytes that a JSON string stands for; our floods are ASCII. */
+static size_t unescaped(const char *p, const char *end)
+{
+    size_t n = 0;
+    for (; p < end && *p != '"'; n++) {
+        p += *p != '\\' ? 1 : p[1] == 'u' ? 6 : 2;
+    }
+    return n;
+}
+
+/* {"type":"terminal", …, "action":"output","terminal":0,"offset":N,["gap":…,]"data":"…"} */
+static void terminal_text(struct conn *c, const char *p, size_t n)
+{
+    const char *offset = memmem(p, n < 200 ? n : 200, "\"offset\":", 9), *data = memmem(p, n < 400 ? n : 400, "\"data\":\"", 8);
+    if (!offset || !data || has(p, n < 400 ? n : 400, "\"encoding\"")) {
+        other_text(p, n);
+        return;
+    }
+    int64_t at = strtoll(offset + 9, NULL, 10);
+    size_t len = unescaped(data + 8, p + n);
+    wrong += c->offset > at;
+    c->offset = at + (int64_t)len;
+    if (counting) {
+        delivered += len;
+        look(data, n - (size_t)(data - p));
+    }
+}
+
 static void flood_message(struct conn *c, int op, const char *p, size_t n)
 {
     if (op == TEXT) {
-        n_ready += has(p, n, "\"subscribed\"");
-        wrong += has(p, n, "\"type\":\"error\"");
-        if (has(p, n, "\"type\":\"error\"")) {
-            fprintf(stderr, "live: %.*s\n", (int)(n < 300 ? n : 300), p);
+        if (c == flooded && text_frames) {
+            terminal_text(c, p, n);
+        } else {
+            other_text(p, n);
         }
         return;
     }
@@ -407,7 +445,7 @@ static void follow(struct conn *c, int terminal)
         return;
     }
     snprintf(text, sizeof text, "{\"type\":\"subscribe_session\",\"messageId\":\"s\",\"sessionId\":\"%s\","
-             "\"terminal\":%d,\"binary\":true}", session, terminal);
+             "\"terminal\":%d,\"binary\":%s}", session, terminal, terminal == 0 && text_frames ? "false" : "true");
     say(c, text);
 }
 
@@ -633,7 +671,8 @@ int main(int argc, char **argv)
         die("memory");
     }
     if (!strcmp(argv[1], "flood") && argc == 7) {
-        same = atoi(argv[6]) != 0;
+        same = !strcmp(argv[6], "same");
+        text_frames = !strcmp(argv[6], "text");
         return flood(argv[5]);
     }
     if (!strcmp(argv[1], "fan") && argc == 8) {

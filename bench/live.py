@@ -152,13 +152,13 @@ def make_file(mib):
     return f"yes '{TEXT}' | head -c {mib}M >flood.txt; {MARK}"
 
 
-def floods(port, token, session, times, rounds):
-    """Results of (keys into another terminal, keys into the same one)."""
-    live("flood", port, TOKEN, session, make_file(64), 0)
+def floods(port, token, session, times, rounds, *hows):
+    """The median by rate for each way of reading and typing (bench/live.c)."""
+    live("flood", port, token, session, make_file(64), "other")
     command = "cat" + " flood.txt" * times + f"; {MARK}"
     done = []
-    for same in (0, 1):
-        results = [json.loads(live("flood", port, token, session, command, same)) for _ in range(rounds)]
+    for how in hows:
+        results = [json.loads(live("flood", port, token, session, command, how)) for _ in range(rounds)]
         for r in results:
             if not r["ended"] or r["wrong"]:
                 raise SystemExit(f"the flood: {r}")
@@ -187,10 +187,9 @@ def terminals(bench):
     with repository(README="read me\n") as url:
         session = running(server, create(server, providerId="shell", repo={"url": url}, options={"mode": "interactive"}))
     server.call("POST", f"/api/v1/sessions/{session}/terminals", {"cols": 120, "rows": 40})
-    live("flood", server.port, TOKEN, session, make_file(64), 0)
-    pids = processes(server.pid)
-    with Watch(bench, pids) as watch:
-        ours = floods(server.port, TOKEN, session, times, rounds)
+    with Watch(bench, processes(server.pid)) as watch:
+        ours = floods(server.port, TOKEN, session, times, rounds, "other", "same")
+    text, = floods(server.port, TOKEN, session, times, rounds, "text")
     server.call("POST", f"/api/v1/sessions/{session}/stop?wait=30")
     server.stop()
     with tempfile.TemporaryDirectory(dir=bench.tmp) as folder:
@@ -198,13 +197,14 @@ def terminals(bench):
                            env={**os.environ, "NODE_ENV": "production", "HOME": folder})
         port = int(peer.stdout.readline())
         with Watch(bench, {"node": [peer.pid]}) as theirs_watch:
-            theirs = floods(port, "-", "-", times, rounds)
+            theirs = floods(port, "-", "-", times, rounds, "other", "same")
         peer.kill()
         peer.wait()
         limit = pty_limit(folder, times)
     total = 2 * rounds * bytes_mb + 67
     bench.value(f"cat of {times * 64 / 1024:g} GiB into a watched terminal", f"{ours[0]['rate']:.0f} MB/s, {100 * ours[0]['lost']:.0f} % as gaps",
                 "≥ 100 MB/s", f"node-pty + ws {theirs[0]['rate']:.0f} MB/s", f"a pty alone {limit:.0f} MB/s")
+    bench.value("the same as text frames (JSON)", f"{text['rate']:.0f} MB/s, {100 * text['lost']:.0f} % as gaps", "")
     bench.value("its CPU, ms a MB", watch.time(1000 * total), "", theirs_watch.time(1000 * total))
     bench.value("its memory, before and most", watch.memory(), "bounded", theirs_watch.memory())
     bench.value("echo of a key in another terminal meanwhile", echo(ours[0]), "p50 ≤ 2 ms, p99 ≤ 20 ms", echo(theirs[0]))
