@@ -5,6 +5,7 @@
  *   limit get DB SECONDS | limit list DB SECONDS      the statement of the server, every column read, one thread
  *   limit sync FILE SECONDS            append 8 KiB and fdatasync, one after the other
  *   limit sse SECONDS                  prints a port, takes streams; after a line on stdin writes one event to each in turn
+ *   limit pty COMMAND                  what a shell writes into a pseudo-terminal, read and thrown away
  *
  * Prints one line of JSON. */
 #define _GNU_SOURCE
@@ -14,6 +15,7 @@
 #include <libpq-fe.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <pty.h>
 #include <sqlite3.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -365,6 +367,27 @@ static void sse(double seconds)
     report(n, start, cpu);
 }
 
+static void pty(const char *command)
+{
+    struct winsize size = {.ws_row = 40, .ws_col = 120};
+    static char block[64 << 10];
+    int fd;
+    struct timespec begin, end;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    pid_t pid = forkpty(&fd, NULL, NULL, &size);
+    if (pid == 0) {
+        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+        _exit(127);
+    }
+    double bytes = 0;
+    for (ssize_t n; pid > 0 && (n = read(fd, block, sizeof block)) > 0;) {
+        bytes += (double)n;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    double seconds = (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9;
+    printf("{\"rate\":%.0f}\n", bytes / seconds);
+}
+
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "";
@@ -380,6 +403,8 @@ int main(int argc, char **argv)
         sync_file(argv[2], seconds);
     } else if (strcmp(what, "sse") == 0 && argc == 3) {
         sse(seconds);
+    } else if (strcmp(what, "pty") == 0 && argc == 3) {
+        pty(argv[2]);
     } else {
         fprintf(stderr, "usage: see the head of bench/limit.c\n");
         return 2;

@@ -20,6 +20,7 @@ import tempfile
 import time
 import urllib.request
 
+import live
 import workers
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -498,7 +499,8 @@ def main():
     parser.add_argument("--long", action="store_true", help="also with 1,000,000 stored runs")
     parser.add_argument("--engine", choices=("sqlite", "postgres"), help="only this engine (default: both; --quick: sqlite)")
     parser.add_argument("--only", help="only this group of cases",
-                        choices=("sqlite", "streams", "small", "stored", "idle", "fleet", "sandbox"))
+                        choices=("sqlite", "streams", "small", "stored", "idle", "fleet", "sandbox", "live"))
+    parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "build/muster", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.binary = options.binary.resolve()
@@ -508,13 +510,15 @@ def main():
     try:
         if options.only:
             {"sqlite": bench.sqlite, "streams": bench.streams, "small": lambda: bench.small(None), "stored": bench.stored,
-             "idle": bench.idle_streams, "fleet": bench.fleet, "sandbox": lambda: workers.sandboxes(bench)}[options.only]()
+             "idle": bench.idle_streams, "fleet": bench.fleet, "sandbox": lambda: workers.sandboxes(bench),
+             "live": lambda: live.group(bench, options.case)}[options.only]()
         else:
             if options.engine != "postgres":
                 bench.sqlite()
                 bench.stored()
                 bench.fleet()
                 workers.sandboxes(bench)
+                live.group(bench)
             if options.engine == "postgres" or (not options.engine and not options.quick):
                 bench.postgres()
         print(f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, load average before the end "

@@ -3,6 +3,17 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+/* Not a uv_async_t: who is woken by that spins until who woke it has left write(), and on a busy
+ * core it is write() that gave the core away. */
+void mu_loop_wake_(struct mu_loop *loop)
+{
+    uint64_t one = 1;
+    while (write(loop->wake_fd, &one, sizeof one) < 0 && errno == EINTR) {
+    } /* EAGAIN: it was woken quite often already */
+}
 
 /* --- the post queue: producers push on a stack, the loop takes all of it and reverses it --- */
 
@@ -28,7 +39,7 @@ static void push(struct mu_loop *loop, struct mu_post *top, struct mu_post *bott
                                                     memory_order_relaxed));
     /* Whoever found it empty wakes; the others know that a wake-up is under way. */
     if (!old) {
-        uv_async_send(&loop->wake);
+        mu_loop_wake_(loop);
     }
 }
 
@@ -58,9 +69,11 @@ static bool deliver(struct mu_loop *loop)
     return any;
 }
 
-static void on_wake(uv_async_t *wake)
+static void on_wake(uv_poll_t *wake, int status MU_UNUSED, int events MU_UNUSED)
 {
     struct mu_loop *loop = wake->data;
+    uint64_t times;
+    (void)!read(loop->wake_fd, &times, sizeof times); /* before: what comes later wakes again */
     deliver(loop);
     if (loop->timers_overdue) {
         mu_loop_timers_fire_(loop);
@@ -117,7 +130,14 @@ static void on_check(uv_check_t *check)
 static int open_handles(struct mu_loop *loop)
 {
     loop->wake.data = loop->prepare.data = loop->check.data = loop;
-    int r = uv_async_init(&loop->uv, &loop->wake, on_wake);
+    loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (loop->wake_fd < 0) {
+        return -errno;
+    }
+    int r = uv_poll_init(&loop->uv, &loop->wake, loop->wake_fd);
+    if (r == 0) {
+        r = uv_poll_start(&loop->wake, UV_READABLE, on_wake);
+    }
     if (r == 0) {
         r = mu_loop_timers_init_(loop);
     }
@@ -159,6 +179,9 @@ static void close_uv(struct mu_loop *loop)
         uv_walk(&loop->uv, close_handle, NULL);
         uv_run(&loop->uv, UV_RUN_DEFAULT);
     } while (uv_loop_close(&loop->uv) == UV_EBUSY);
+    if (loop->wake_fd >= 0) {
+        close(loop->wake_fd);
+    }
 }
 
 int mu_loop_new(const struct mu_env *env, const char *name, struct mu_loop **ret)
@@ -252,7 +275,7 @@ int mu_loop_start(struct mu_loop *loop)
 void mu_loop_stop(struct mu_loop *loop)
 {
     atomic_store(&loop->stopping, true);
-    uv_async_send(&loop->wake);
+    mu_loop_wake_(loop);
 }
 
 void mu_loop_join(struct mu_loop *loop)

@@ -13,7 +13,8 @@ struct mu_loop {
     const struct mu_env *env;
     char name[16];
     uv_loop_t uv;
-    uv_async_t wake;
+    uv_poll_t wake;
+    int wake_fd; /* an eventfd */
     uv_prepare_t prepare;
     uv_check_t check;
 
@@ -42,6 +43,9 @@ struct mu_loop {
     atomic_int_fast64_t limit_ms;     /* turns longer than this are noted; 0 = nobody watches */
     atomic_int_fast64_t long_turn_ms; /* the longest noted turn the watchdog has not seen yet */
 };
+
+/* loop.c: another turn, whoever calls. */
+void mu_loop_wake_(struct mu_loop *loop);
 
 /* timer.c */
 MU_MUST_USE int mu_loop_timers_init_(struct mu_loop *loop);

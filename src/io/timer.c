@@ -57,7 +57,7 @@ void mu_loop_timers_fire_(struct mu_loop *loop)
          * before any I/O: the next turn is asked for in another way. */
         loop->timers_overdue = true;
         loop->alarm_due_ms = INT64_MIN;
-        uv_async_send(&loop->wake);
+        mu_loop_wake_(loop);
     }
 }
 

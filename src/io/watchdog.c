@@ -53,7 +53,7 @@ static void look(struct mu_watchdog *w, struct watched *l)
         } else {
             l->woken = true;
             l->since_ms = now;
-            uv_async_send(&l->loop->wake);
+            mu_loop_wake_(l->loop);
         }
     }
 }

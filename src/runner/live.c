@@ -105,6 +105,7 @@ static size_t want(void *arg, struct pollfd *fds, int64_t *wait_ms)
         const struct mu_term *t = &v->terms[i];
         short events = (short)((mu_term_may_read(v, i) ? POLLIN : 0) | (t->in.len ? POLLOUT : 0));
         n = add(v, fds, n, t->fd, events, (int)i);
+        sooner(wait_ms, t->hold_until);
         if (t->ended) {
             *wait_ms = MU_MIN(*wait_ms, (int64_t)20);
         }
@@ -112,6 +113,7 @@ static size_t want(void *arg, struct pollfd *fds, int64_t *wait_ms)
     if (a->ended) {
         *wait_ms = MU_MIN(*wait_ms, (int64_t)20);
     }
+    sooner(wait_ms, v->output_at);
     sooner(wait_ms, v->turn.kill_at);
     sooner(wait_ms, v->term_at);
     sooner(wait_ms, v->agent.kill_at);
@@ -343,6 +345,7 @@ int mu_live_open(struct mu_runner *r, struct mu_live **ret)
         mu_term_init(&v->terms[i]);
     }
     mu_agent_init(&v->agent);
+    mu_buf_init(&v->output, MU_TERM_OUTPUT);
     mu_buf_init(&v->turn.prompt, MU_LIVE_PROMPT + 1);
     mu_buf_init(&v->next.prompt, MU_LIVE_PROMPT + 1);
     mu_buf_init(&v->turn.segment, MU_LIVE_SEGMENT);
@@ -371,7 +374,7 @@ struct mu_live *mu_live_close(struct mu_live *v)
             mu_term_fini(&v->terms[i]);
         }
         struct mu_buf *bufs[] = {&v->turn.prompt, &v->next.prompt, &v->turn.segment,
-                                 &v->turn.stream};
+                                 &v->turn.stream, &v->output};
         for (size_t i = 0; i < MU_ARRAY_LEN(bufs); i++) {
             mu_buf_fini(bufs[i]);
         }
@@ -523,6 +526,7 @@ int mu_live_run(struct mu_live *v)
 void mu_live_say_end(struct mu_live *v, int status, const char *message)
 {
     struct mu_procs *p = &v->r->procs;
+    mu_term_output_flush(v);
     if (!v->link.notes) {
         return;
     }
@@ -542,4 +546,5 @@ void mu_live_say_end(struct mu_live *v, int status, const char *message)
         mu_procs_turn(p, 50);
         now = mu_mono_ms();
     }
+    mu_term_output_flush(v);
 }

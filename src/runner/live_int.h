@@ -17,6 +17,7 @@ enum {
     MU_TERM_KEEP = 4 << 20,
     MU_TERM_WINDOW = 512 << 10,
     MU_TERM_INPUT = 256 << 10,
+    MU_TERM_OUTPUT = 64 << 10, /* for the file with the output: written together */
     MU_LIVE_ID = 64, /* of turns, questions, requests */
     MU_LIVE_QUESTIONS = MU_ACP_ASKS,
     MU_LIVE_REMEMBER = 64, /* turns that are over, questions that were answered */
@@ -38,6 +39,7 @@ struct mu_term {
     unsigned cols, rows;
     struct mu_ring ring;
     int64_t sent, acked;
+    int64_t sent_at, hold_until; /* 0: nothing is held back */
     struct mu_buf in;
 };
 
@@ -88,6 +90,8 @@ struct mu_live {
     struct mu_watch watch;
     struct mu_link link;
     struct mu_term terms[MU_TERMS];
+    struct mu_buf output; /* not in the file yet */
+    int64_t output_at;    /* when it is written at the latest; 0: there is none */
     struct mu_agent agent;
     struct mu_turn turn, next; /* next: its id and prompt only */
     struct mu_question questions[MU_LIVE_QUESTIONS];
@@ -180,6 +184,8 @@ bool mu_term_may_read(const struct mu_live *v, unsigned n);
 void mu_term_read(struct mu_live *v, unsigned n);
 void mu_term_write(struct mu_live *v, unsigned n);
 void mu_term_pump(struct mu_live *v);
+void mu_term_output(struct mu_live *v, mu_bytes b); /* into the file, soon */
+void mu_term_output_flush(struct mu_live *v);
 
 /* live_view.c: what terminal 0 shows of an agent without a screen. */
 void mu_view_prompt(struct mu_live *v, mu_bytes text);

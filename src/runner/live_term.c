@@ -7,7 +7,14 @@
 #include "runner/live_int.h"
 #include "runner/procs_int.h"
 
-enum { READ_BLOCK = 16 << 10, FRAME = 16 << 10, DRAIN_MS = 300 };
+enum {
+    READ_BLOCK = 64 << 10,
+    FRAME = 64 << 10,
+    DRAIN_MS = 300,
+    HOLD_MS = 2, /* a terminal that runs says no more often something small */
+    HOLD_BYTES = 64 << 10,
+    OUTPUT_MS = 50,
+};
 extern char **environ;
 
 void mu_term_init(struct mu_term *t)
@@ -133,20 +140,54 @@ bool mu_term_may_read(const struct mu_live *v, unsigned n)
     return t->fd >= 0 && (!v->link.up || t->ring.end - t->acked < MU_TERM_WINDOW);
 }
 
+/* Each read gives at most the 4 KiB of the line discipline: what comes after one another goes on
+ * together. */
 void mu_term_read(struct mu_live *v, unsigned n)
 {
     struct mu_term *t = &v->terms[n];
     char block[READ_BLOCK];
-    ssize_t k = read(t->fd, block, sizeof block);
-    if (k > 0) {
-        mu_term_put(v, n, mu_bytes_of(block, (size_t)k));
-        if (n == 0) {
-            mu_output_add(&v->r->output, mu_bytes_of(block, (size_t)k));
+    size_t have = 0;
+    while (have < sizeof block && t->fd >= 0) {
+        ssize_t k = read(t->fd, block + have, sizeof block - have);
+        if (k > 0) {
+            have += (size_t)k;
+            continue;
         }
-    } else if (k == 0 ||
-               (errno != EAGAIN && errno != EINTR)) { /* EIO: nobody is on the other side */
-        close(t->fd);
-        t->fd = -1;
+        if (k == 0 || (errno != EAGAIN && errno != EINTR)) { /* EIO: nobody is on the other side */
+            close(t->fd);
+            t->fd = -1;
+        }
+        break;
+    }
+    if (have) {
+        mu_term_put(v, n, mu_bytes_of(block, have));
+        if (n == 0) {
+            mu_term_output(v, mu_bytes_of(block, have));
+        }
+    }
+}
+
+/* --- the file with the output --- */
+
+void mu_term_output_flush(struct mu_live *v)
+{
+    mu_output_add(&v->r->output, mu_buf_bytes(&v->output));
+    mu_buf_clear(&v->output);
+    v->output_at = 0;
+}
+
+void mu_term_output(struct mu_live *v, mu_bytes b)
+{
+    if (v->output.len + b.len > MU_TERM_OUTPUT) {
+        mu_term_output_flush(v);
+    }
+    mu_buf_add(&v->output, b);
+    if (v->output.failed) { /* too long, or no memory: it does not wait */
+        v->output.failed = 0;
+        mu_term_output_flush(v);
+        mu_output_add(&v->r->output, b);
+    } else if (!v->output_at) {
+        v->output_at = mu_mono_ms() + OUTPUT_MS;
     }
 }
 
@@ -162,6 +203,8 @@ void mu_term_close(struct mu_live *v, unsigned n)
         (void)kill(-t->pid, SIGKILL);
     }
 }
+
+static void pump(struct mu_live *v, unsigned n);
 
 /* The program has ended and what it wrote is read. */
 void mu_term_gone(struct mu_live *v, unsigned n)
@@ -186,6 +229,7 @@ void mu_term_gone(struct mu_live *v, unsigned n)
     t->pid = 0;
     t->ended = t->open = false;
     t->drain_until = 0;
+    pump(v, n); /* what was held back comes before */
     int k = snprintf(data, sizeof data, "{\"terminal\":%u,\"exitCode\":%d}", n,
                      mu_procs_status(t->wstatus));
     mu_live_event(v, "TERMINAL_CLOSED", mu_bytes_of(data, (size_t)k));
@@ -193,12 +237,27 @@ void mu_term_gone(struct mu_live *v, unsigned n)
 
 /* --- to the server --- */
 
+/* Every frame wakes three processes: what a running terminal shows within a moment leaves as one,
+ * while what comes after a silence, like the echo of a key, leaves at once. */
+static bool held(struct mu_term *t)
+{
+    int64_t now = mu_mono_ms();
+    bool hold = t->fd >= 0 && t->ring.end - t->sent < HOLD_BYTES && now < t->sent_at + HOLD_MS;
+    t->hold_until = hold ? t->sent_at + HOLD_MS : 0;
+    t->sent_at = hold ? t->sent_at : now;
+    return hold;
+}
+
 static void pump(struct mu_live *v, unsigned n)
 {
     struct mu_term *t = &v->terms[n];
     if (t->sent < mu_ring_from(&t->ring)) { /* what is gone is a gap */
         t->sent = mu_ring_from(&t->ring);
         t->acked = MU_MAX(t->acked, t->sent);
+    }
+    t->hold_until = 0;
+    if (!v->link.up || t->sent == t->ring.end || held(t)) {
+        return;
     }
     while (mu_link_room(&v->link) && t->sent < t->ring.end) {
         int64_t window = t->acked + MU_TERM_WINDOW - t->sent;
@@ -218,5 +277,8 @@ void mu_term_pump(struct mu_live *v)
 {
     for (unsigned n = 0; n < MU_TERMS; n++) {
         pump(v, n);
+    }
+    if (v->output_at && mu_mono_ms() >= v->output_at) {
+        mu_term_output_flush(v);
     }
 }

@@ -15,7 +15,7 @@ enum { TEXT_MAX = 512 << 10, RESULT_LINES = 20, RESULT_BYTES = 2000 };
 static void show(struct mu_live *v, const struct mu_buf *b)
 {
     mu_term_put(v, 0, mu_buf_bytes(b));
-    mu_output_add(&v->r->output, mu_buf_bytes(b));
+    mu_term_output(v, mu_buf_bytes(b));
 }
 
 /* Lines end with CR LF; other control characters (C0, DEL, and C1 in UTF-8) are left out. */

@@ -11,9 +11,6 @@ static int send_row(void *arg, const struct mu_gate_row *row)
 {
     struct mu_live_session *s = arg; /* a reader thread: the rows are kept for the core loop */
     struct mu_gate_row *copy = mu_arena_calloc(&s->arena, sizeof *copy);
-    if (row->status == MU_GATE_PENDING || row->delivered_ms || row->epoch != s->of.epoch) {
-        return 0;
-    }
     if (!copy) {
         return -ENOMEM;
     }
@@ -54,6 +51,8 @@ bool mu_live_send_answers(struct mu_live_session *s)
     *op = (struct mu_gate_list){.read = {.loop = s->l->opts.core},
                                 .admin = true,
                                 .session = s->id,
+                                .untaken = true,
+                                .epoch = s->of.epoch,
                                 .status = -1,
                                 .limit = MU_LIVE_BATCH,
                                 .each = send_row,

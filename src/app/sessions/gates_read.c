@@ -15,6 +15,12 @@ enum { PAGE = 200, BUDGET_MS = 50 };
 
 static const struct mu_stmt q_session = {"gates_of_session", "tti", LIST("g.session_id = $1"),
                                          NULL};
+static const struct mu_stmt q_one = {
+    "gate_of_session", "tti",
+    "SELECT " COLUMNS " FROM gates g WHERE g.session_id = $1 AND g.id = $2 LIMIT $3", NULL};
+static const struct mu_stmt q_untaken = {
+    "gates_untaken", "tti", LIST("g.session_id = $1 AND g.status <> 0 AND g.delivered_ms IS NULL"),
+    NULL};
 static const struct mu_stmt q_org = {"gates_of_org", "tti", LIST("g.org_id = $1"), NULL};
 static const struct mu_stmt q_inbox = {"gates_inbox", "tti", LIST("g.org_id = $1 AND g.status = 0"),
                                        NULL};
@@ -79,7 +85,7 @@ static int take_org(void *arg, struct mu_row *row)
 
 static bool matches(const struct mu_gate_list *op, const struct mu_gate_row *g)
 {
-    return (op->status < 0 || op->status == g->status) &&
+    return (op->status < 0 || op->status == g->status) && (!op->untaken || op->epoch == g->epoch) &&
            (!op->action || op->action == g->action) && (!op->risk || op->risk == g->risk);
 }
 
@@ -116,7 +122,7 @@ static const struct mu_stmt *choose(const struct mu_gate_list *op, mu_bytes *ret
 {
     if (op->session.text[0]) {
         *ret_key = mu_id_bytes(&op->session);
-        return &q_session;
+        return op->gate.text[0] ? &q_one : op->untaken ? &q_untaken : &q_session;
     }
     bool all = op->admin && !op->org_id.ptr;
     *ret_key = all ? MU_B("") : op->org_id;
@@ -144,7 +150,8 @@ static int run_list(struct mu_read *read, struct mu_db *db)
         }
     }
     char before[MU_ID_LEN + 1];
-    snprintf(before, sizeof before, "%.*s", MU_ARGS(op->before.ptr ? op->before : MU_B("~")));
+    mu_bytes first = op->gate.text[0] ? mu_id_bytes(&op->gate) : op->before;
+    snprintf(before, sizeof before, "%.*s", MU_ARGS(first.ptr ? first : MU_B("~")));
     for (;;) {
         l.rows = 0;
         int r = MU_DB_RUN(db, stmt, take_gate, &l, MU_VT(key), MU_VT(mu_str(before)), MU_VI(PAGE));
@@ -243,6 +250,7 @@ int mu_gates_each_open(struct mu_db *db, int (*each)(void *arg, const struct mu_
 
 const struct mu_planned mu_gates_read_planned[] = {
     {&q_session, "gates_session"},
+    {&q_untaken, "gates_undelivered"},
     {&q_org, "gates_org"},
     {&q_inbox, "gates_inbox"},
     {&q_all, ""},

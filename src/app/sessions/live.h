@@ -341,6 +341,9 @@ struct mu_gate_list {
     bool admin;
     mu_bytes org_id;
     struct mu_id session;
+    struct mu_id gate;                                     /* only this one of the session */
+    bool untaken;                                          /* of the session: those decided … */
+    int64_t epoch;                                         /* … whose runner has not taken it */
     int status;                                            /* -1 = any */
     int action, risk;                                      /* 0 = any */
     mu_bytes before;                                       /* id, or ptr NULL */

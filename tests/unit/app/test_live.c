@@ -274,6 +274,26 @@ static void a_gate_waits_for_people_and_its_decision_reaches_the_runner(struct w
     live_end();
 }
 
+/* Ids of gates are in no order. */
+static void a_decision_reaches_the_runner_however_many_there_were_before(struct world *w)
+{
+    live_begin(w);
+    runs(TASK, MU_MODE_TASK);
+    (void)told("prompt");
+    for (int i = 0; i < 2 * MU_LIVE_BATCH; i++) {
+        says("\"type\":\"question\",\"questionId\":\"%08x-1111-4111-8111-111111111111\","
+             "\"requestKey\":\"k%d\",\"approval\":{\"action\":\"shell\",\"description\":\"d\"}",
+             0xf0000000 + (unsigned)i, i);
+        acked(seq);
+        put_sql(W, "UPDATE gates SET status = 1, resolved_ms = 1, delivered_ms = 1");
+    }
+    says(ASKS);
+    acked(seq);
+    assert_int_equal(resolve_by(GATE, true, ""), 0);
+    has(told("answer"), GATE);
+    live_end();
+}
+
 static void a_decision_that_was_made_meanwhile_is_told_on_the_next_connection(struct world *w)
 {
     live_begin(w);
@@ -689,6 +709,7 @@ static void live_end(void)
 IN_WORLD(a_task_is_told_its_prompt_and_what_it_says_becomes_facts)
 IN_WORLD(what_comes_twice_is_stored_once_and_a_hole_ends_the_connection)
 IN_WORLD(a_gate_waits_for_people_and_its_decision_reaches_the_runner)
+IN_WORLD(a_decision_reaches_the_runner_however_many_there_were_before)
 IN_WORLD(a_decision_that_was_made_meanwhile_is_told_on_the_next_connection)
 IN_WORLD(a_gate_that_nobody_answers_is_denied)
 IN_WORLD(input_reaches_the_runner_in_its_order)
@@ -705,6 +726,7 @@ int main(void)
         ON_BOTH(a_task_is_told_its_prompt_and_what_it_says_becomes_facts),
         ON(what_comes_twice_is_stored_once_and_a_hole_ends_the_connection, 0),
         ON(a_gate_waits_for_people_and_its_decision_reaches_the_runner, 0),
+        ON(a_decision_reaches_the_runner_however_many_there_were_before, 0),
         ON(a_decision_that_was_made_meanwhile_is_told_on_the_next_connection, 0),
         ON(a_gate_that_nobody_answers_is_denied, 0),
         ON(input_reaches_the_runner_in_its_order, 0),
