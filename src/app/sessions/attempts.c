@@ -4,8 +4,9 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "app/sessions/sessions_int.h"
-#include "app/sessions/statements_int.h"
+#include "app/sessions/checkpoints_int.h"
+
+enum { PART_NAMES = 2 << 20 };
 
 static const struct mu_stmt q_offer = {
     "offer", "ttiii",
@@ -62,7 +63,7 @@ static const struct mu_stmt q_note_text = {
 static const struct mu_stmt q_job = {
     "job", "t",
     "SELECT p.prompt_head, p.prompt_rest, s.title, s.harness, s.model, s.skill, p.spec, "
-    "s.environment_id, p.env_snapshot, s.created_ms FROM session_specs p JOIN sessions s ON s.id = "
+    "s.environment_id, p.env_snapshot, s.created_ms, s.restore_id FROM session_specs p JOIN sessions s ON s.id = "
     "p.session_id WHERE p.session_id = $1",
     NULL};
 static const struct mu_stmt q_stored = {
@@ -174,8 +175,11 @@ static int run_requeue(struct mu_unit *u, struct mu_tx *tx)
     if (r >= 0) {
         r = mu_session_open_read(tx, id, &open);
     }
+    if (r >= 0 && op->lost) {
+        r = mu_session_go_on(op, tx);
+    }
     if (r >= 0) {
-        r = MU_TX_SEND(tx, op->ran ? &q_requeue_ran : &q_requeue, 1, MU_VT(id), MU_VI(op->epoch),
+        r = MU_TX_SEND(tx, op->ran || op->lost ? &q_requeue_ran : &q_requeue, 1, MU_VT(id), MU_VI(op->epoch),
                        MU_VI(op->now_ms), MU_VI(op->deadline_ms), MU_VI(op->counts));
     }
     if (r >= 0) {
@@ -196,6 +200,7 @@ static void requeued(struct mu_unit *u, int result)
     struct mu_session_requeue *op = MU_CONTAINER(u, struct mu_session_requeue, unit);
     if (result >= 0) {
         op->epoch++;
+        mu_metric_add(op->sessions->restored, op->lost);
     }
     mu_sessions_note_stale(op->sessions, result);
     op->done(op, result);
@@ -259,13 +264,42 @@ static int take_job(void *arg, struct mu_row *row)
         }
     }
     op->created_ms = mu_row_i64(row, 9);
-    return 0;
+    mu_bytes restore = mu_row_bytes(row, 10);
+    op->restore_id = restore.ptr ? mu_arena_dup(&op->arena, restore) : MU_B_NONE;
+    op->restore_parts = MU_B_NONE;
+    return restore.ptr && !op->restore_id.ptr ? -ENOMEM : 0;
+}
+
+/* One that is gone is named all the same: its worker finds out, and says so. */
+static int read_parts(struct mu_session_job *op, struct mu_db *db)
+{
+    mu_bytes id = mu_id_bytes(&op->id);
+    struct mu_chain chain;
+    struct mu_buf names;
+    mu_buf_init(&names, PART_NAMES);
+    int r = mu_chain_read(db, id, op->restore_id, &chain);
+    if (r >= 0) {
+        r = mu_chain_names(db, id, &chain, &names);
+    } else if (r == MU_E_NOT_FOUND || r == MU_E_CORRUPT) {
+        mu_buf_add_str(&names, "[]");
+        r = names.failed;
+    }
+    if (r >= 0) {
+        op->restore_parts = mu_arena_dup(&op->arena, mu_buf_bytes(&names));
+        r = op->restore_parts.ptr ? 0 : -ENOMEM;
+    }
+    mu_buf_fini(&names);
+    return r;
 }
 
 static int run_job(struct mu_read *read, struct mu_db *db)
 {
     struct mu_session_job *op = MU_CONTAINER(read, struct mu_session_job, read);
     int r = MU_DB_RUN(db, &q_job, take_job, op, MU_VT(mu_id_bytes(&op->id)));
+    if (r > 0 && op->restore_id.ptr) {
+        r = read_parts(op, db);
+        return MU_MIN(r, 0);
+    }
     return r < 0 ? r : r == 0 ? MU_E_NOT_FOUND : 0;
 }
 

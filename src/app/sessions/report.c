@@ -28,6 +28,9 @@ static const struct mu_stmt q_turn_state = {
 static const struct mu_stmt q_turn_set = {
     "turn_set", "ttii",
     "UPDATE turns SET state = $3, ended_ms = $4 WHERE id = $1 AND session_id = $2", NULL};
+/* What was done is behind it: only what it loses from here on counts. */
+static const struct mu_stmt q_no_losses = {
+    "no_losses", "t", "UPDATE sessions SET losses = 0 WHERE id = $1 AND losses > 0", NULL};
 static const struct mu_stmt q_usage = {
     "usage", "tiiiii",
     "UPDATE sessions SET tokens_in = CASE WHEN $2 > tokens_in THEN CAST($2 AS BIGINT) ELSE "
@@ -110,6 +113,9 @@ static int move_turn(struct mu_session_report *op, struct mu_tx *tx, const struc
 {
     int r = MU_TX_SEND(tx, &q_turn_set, 1, MU_VT(mu_id_bytes(&op->turn)), MU_VT(t->id),
                        MU_VI(op->turn_state), t->turn_ends ? MU_VI(op->now_ms) : MU_VNULL);
+    if (r >= 0 && op->turn_state == MU_TURN_DONE) {
+        r = MU_TX_SEND(tx, &q_no_losses, -1, MU_VT(t->id));
+    }
     if (r < 0 || !t->turn_ends) {
         return r;
     }
