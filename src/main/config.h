@@ -36,7 +36,8 @@ struct mu_config {
     int64_t max_sessions_per_org, default_timeout_minutes, max_timeout_minutes, max_queue_minutes,
         recent_events_limit;
     bool allow_local_repos, allow_skip_permissions;
-    int64_t approval_timeout_minutes, hibernated_max_days, recording_max_mb, session_data_ttl_hours;
+    int64_t approval_timeout_minutes, hibernated_max_days, recording_max_mb, session_data_ttl_hours,
+        checkpoint_max_mb;
     int64_t tenant_requests_per_minute, tenant_max_queued, tenant_max_running;
     /* log */
     const char *log_level, *log_format;

@@ -68,6 +68,7 @@ struct mu_server {
     struct mu_environments *environments;
     struct mu_schedules *schedules;
     struct mu_sweeper *sweeper;
+    struct mu_keeper *keeper; /* of checkpoints */
 
     struct mu_oz oz;               /* the Oz face */
     struct mu_worker_face workers; /* the worker link */

@@ -31,6 +31,18 @@ static enum mu_end_reason reason_of(mu_bytes word)
     return mu_bytes_is(word, "graceful_shutdown") ? MU_END_RUNNER_LOST : MU_END_PROVIDER_ERROR;
 }
 
+bool mu_report_is_loss(const struct mu_report *r)
+{
+    static const char *const words[] = {"graceful_shutdown", "container_oom", "unknown",
+                                        "runner_lost", "restore_failed"};
+    for (size_t i = 0; r->failed && !r->cancelled && i < MU_ARRAY_LEN(words); i++) {
+        if (mu_bytes_is(r->failure_reason, words[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static struct verdict by_report(const struct mu_report *r, struct mu_arena *a)
 {
     if (r->cancelled) {
@@ -59,7 +71,7 @@ static struct verdict by_want(const struct mu_work_item *k)
                             MU_B("Cancelled")};
 }
 
-static void acknowledge(const struct mu_task *t)
+void mu_work_end_ack(const struct mu_task *t)
 {
     const struct mu_work_item *k = t->work;
     if (k->end && k->w->native) {
@@ -86,7 +98,7 @@ static void ended(struct mu_session_end *op, int result)
                MU_KI("outcome", op->got_outcome),
                MU_KS("err_message", op->error_code ? op->error_message : MU_B("")));
     }
-    acknowledge(t); /* of a stale one too: the worker need not keep it any longer */
+    mu_work_end_ack(t); /* of a stale one too: the worker need not keep it any longer */
     mu_task_drop(t);
 }
 
@@ -138,6 +150,12 @@ void mu_work_end(struct mu_task *t)
     }
     mu_arena_fini(&k->end_arena);
     struct verdict v = k->end ? by_report(k->end, &k->end_arena) : by_want(k);
+    if (k->too_often) {
+        v.reason = MU_END_RUNNER_LOST;
+        v.code = "session_lost";
+        v.text = MU_B("SESSION_LOST: the session lost its runner three times, and no turn was done "
+                      "in between");
+    }
     *op = (struct mu_session_end){.unit = {.loop = f->opts.core},
                                   .id = t->id,
                                   .epoch = t->epoch,

@@ -240,6 +240,7 @@ int mu_fleet_load_queued(struct mu_fleet *f, const struct mu_live_row *row)
     int r = add_task(f, row->id, row->org_id, row->pin_worker_id, &t);
     if (r == 0) {
         t->queued_ms = row->queued_ms;
+        t->until_ms = row->deadline_ms;
         t->epoch = row->epoch;
         t->tries = row->tries;
         t->needs = row->needs;
@@ -276,6 +277,7 @@ static int load_attempt(void *arg, const struct mu_attempt_row *row)
     k->offered = k->sent = true;
     k->confirmed = row->state > MU_ST_CLAIMED && row->acked_ms;
     k->deadline_ms = row->deadline_ms;
+    t->until_ms = row->state == MU_ST_CLAIMED ? row->deadline_ms : 0;
     k->persisted = k->total = k->log_at[0] = row->output_bytes;
     r = mu_id_parse(row->execution_id, NULL, &k->execution);
     snprintf(k->token_hash.text, sizeof k->token_hash.text, "%.*s", MU_ARGS(row->token_hash));

@@ -379,7 +379,7 @@ static bool take(struct batch *b, yyjson_val *m)
 
 /* --- storing --- */
 
-static void drop_taken(struct mu_live_session *s)
+void mu_live_stored(struct mu_live_session *s)
 {
     for (; s->taken; s->taken--) {
         struct mu_live_in *in = MU_CONTAINER(mu_list_pop(&s->in), struct mu_live_in, link);
@@ -401,8 +401,7 @@ static bool lost(int result)
     return result == MU_E_STALE || result == MU_E_NOT_FOUND;
 }
 
-/* What was not stored: when the attempt is over nobody needs it, else its runner says it again. */
-static void not_stored(struct mu_live_session *s, int result)
+void mu_live_not_stored(struct mu_live_session *s, int result)
 {
     s->taken = 0;
     if (!s->over) {
@@ -414,11 +413,11 @@ static void reported(struct mu_session_report *op, int result)
 {
     struct mu_live_session *s = op->ctx;
     if (result < 0) {
-        not_stored(s, result);
+        mu_live_not_stored(s, result);
         mu_live_next(s);
         return;
     }
-    drop_taken(s);
+    mu_live_stored(s);
     if (!s->over) {
         mu_live_ack(s, s->stored_seq);
         if (op->running) {
@@ -434,6 +433,13 @@ static void reported(struct mu_session_report *op, int result)
     mu_live_next(s);
 }
 
+/* Whether it has a unit of its own. */
+static bool is_alone(mu_bytes type)
+{
+    return mu_bytes_is(type, "question") || mu_bytes_is(type, "answered") ||
+           mu_bytes_is(type, "checkpoint");
+}
+
 /* Messages from the head on, until one must wait for the next unit. */
 static size_t gather(struct batch *b, int64_t *ret_seq)
 {
@@ -447,7 +453,7 @@ static size_t gather(struct batch *b, int64_t *ret_seq)
         bool alone = false, taking = false;
         if (mu_json_read(&a, mu_bytes_of(in->text, in->len), &limits, &m, NULL) == 0) {
             mu_bytes type = mu_json_get_bytes(m, "type");
-            alone = mu_bytes_is(type, "question") || mu_bytes_is(type, "answered");
+            alone = is_alone(type);
             taking = !alone && taken < MU_LIVE_BATCH && take(b, m);
         }
         mu_arena_fini(&a);
@@ -478,7 +484,7 @@ static bool store_facts(struct mu_live_session *s)
     s->task = MU_LIVE_REPORTING;
     if (b.failed || mu_session_report(s->l->opts.sessions, op) < 0) {
         s->task = MU_LIVE_IDLE;
-        not_stored(s, MU_E_UNAVAILABLE);
+        mu_live_not_stored(s, MU_E_UNAVAILABLE);
     }
     return true;
 }
@@ -489,11 +495,11 @@ static void asked(struct mu_gate_ask *op, int result)
 {
     struct mu_live_session *s = op->ctx;
     if (result < 0) {
-        not_stored(s, result);
+        mu_live_not_stored(s, result);
         mu_live_next(s);
         return;
     }
-    drop_taken(s);
+    mu_live_stored(s);
     if (op->status == MU_GATE_PENDING) {
         mu_live_gate_opened(s->l, &op->id, &s->id, op->expires_ms, s->expiry_stops);
         s->state = s->state == MU_ST_RUNNING ? MU_ST_WAITING : s->state;
@@ -559,7 +565,7 @@ static bool ask(struct mu_live_session *s, yyjson_val *m, int64_t seq)
     s->task = MU_LIVE_ASKING;
     if (!ok || mu_gate_ask(s->l->opts.sessions, op) < 0) {
         s->task = MU_LIVE_IDLE;
-        not_stored(s, MU_E_UNAVAILABLE);
+        mu_live_not_stored(s, MU_E_UNAVAILABLE);
     }
     return true;
 }
@@ -569,7 +575,7 @@ static void delivered(struct mu_gate_delivered *op, int result)
 {
     struct mu_live_session *s = op->ctx;
     if (result < 0 && !lost(result)) {
-        not_stored(s, result);
+        mu_live_not_stored(s, result);
         mu_live_next(s);
         return;
     }
@@ -584,7 +590,7 @@ static void delivered(struct mu_gate_delivered *op, int result)
                                        .ctx = s};
     s->task = MU_LIVE_REPORTING;
     if (mu_session_report(s->l->opts.sessions, next) < 0) {
-        not_stored(s, MU_E_UNAVAILABLE);
+        mu_live_not_stored(s, MU_E_UNAVAILABLE);
         mu_live_next(s);
     }
 }
@@ -606,7 +612,7 @@ static bool deliver(struct mu_live_session *s, yyjson_val *m)
     s->task = MU_LIVE_DELIVERING;
     if (mu_gate_delivered(s->l->opts.sessions, op) < 0) {
         s->task = MU_LIVE_IDLE;
-        not_stored(s, MU_E_UNAVAILABLE);
+        mu_live_not_stored(s, MU_E_UNAVAILABLE);
     }
     return true;
 }
@@ -628,6 +634,8 @@ bool mu_live_store(struct mu_live_session *s)
         mu_live_drop(s, "out of memory");
     } else if (mu_bytes_is(mu_json_get_bytes(m, "type"), "question")) {
         begun = ask(s, m, in->seq);
+    } else if (mu_bytes_is(mu_json_get_bytes(m, "type"), "checkpoint")) {
+        begun = mu_live_checkpoint(s, m, in->seq);
     } else {
         begun = deliver(s, m);
     }

@@ -19,14 +19,15 @@ static const struct mu_stmt q_attempt = {
     "INSERT INTO attempts (session_id, epoch, execution_id, kind, worker_id, conn, server_slot, "
     "state, lease_ms, offered_ms, token_hash) VALUES ($1, $2, $3, 2, $4, $5, 1, 10, $6, $7, $8)",
     NULL};
-/* From its first preparation on. */
+/* From its first preparation on; its clock stood still while it waited to go on (wait_ms). */
 #define OWN_DEADLINE                                                                               \
-    "coalesce(run_deadline_ms, CASE WHEN limit_ms > 0 THEN CAST($5 AS BIGINT) + limit_ms END)"
+    "coalesce(run_deadline_ms + CASE WHEN wait_ms IS NULL THEN 0 ELSE CAST($5 AS BIGINT) - "       \
+    "wait_ms END, CASE WHEN limit_ms > 0 THEN CAST($5 AS BIGINT) + limit_ms END)"
 static const struct mu_stmt q_step = {
     "step", "tiiii",
     "UPDATE sessions SET state = $3, deadline_ms = CASE WHEN " OWN_DEADLINE
     " < $4 THEN " OWN_DEADLINE " ELSE CAST($4 AS BIGINT) END, run_deadline_ms = " OWN_DEADLINE
-    ", updated_ms = $5, running_ms "
+    ", wait_ms = NULL, updated_ms = $5, running_ms "
     "= CASE WHEN $3 = 60 THEN coalesce(running_ms, $5) ELSE running_ms END, rev = rev + 1 WHERE id "
     "= $1 AND epoch = $2 AND state BETWEEN 30 AND 59 AND state < $3",
     NULL};
@@ -35,15 +36,18 @@ static const struct mu_stmt q_ack = {
     "UPDATE attempts SET state = $3, acked_ms = coalesce(acked_ms, $4), lease_ms = $5 WHERE "
     "session_id = $1 AND epoch = $2 AND ended_ms IS NULL",
     NULL};
-/* What it waited for people does not count as time that it ran. */
-#define REQUEUE(states)                                                                            \
+#define REQUEUE(clock, states)                                                                     \
     "UPDATE sessions SET state = 22, worker_id = NULL, epoch = epoch + 1, tries = tries + $5, "    \
-    "deadline_ms = $4, updated_ms = $3, rev = rev + 1, run_deadline_ms = CASE WHEN wait_ms IS "    \
-    "NULL THEN run_deadline_ms ELSE run_deadline_ms + ($3 - wait_ms) END, wait_ms = NULL, "        \
-    "paused_ms = NULL WHERE id = $1 AND epoch = $2 AND state BETWEEN " states " AND stop_ms IS "   \
-    "NULL"
-static const struct mu_stmt q_requeue = {"requeue", "tiiii", REQUEUE("30 AND 50"), NULL};
-static const struct mu_stmt q_requeue_ran = {"requeue_ran", "tiiii", REQUEUE("30 AND 70"), NULL};
+    "deadline_ms = $4, updated_ms = $3, rev = rev + 1" clock " WHERE id = $1 AND epoch = $2 AND "  \
+    "state BETWEEN " states " AND stop_ms IS NULL"
+static const struct mu_stmt q_requeue = {"requeue", "tiiii", REQUEUE("", "30 AND 50"), NULL};
+/* What it waited for people does not count as time that it ran. */
+static const struct mu_stmt q_requeue_ran = {
+    "requeue_ran", "tiiii",
+    REQUEUE(", run_deadline_ms = CASE WHEN wait_ms IS NULL THEN run_deadline_ms ELSE "
+            "run_deadline_ms + ($3 - wait_ms) END, wait_ms = NULL, paused_ms = NULL",
+            "30 AND 70"),
+    NULL};
 static const struct mu_stmt q_attempt_void = {
     "attempt_void", "tiiit",
     "UPDATE attempts SET state = 90, outcome = $3, ended_ms = $4, reason = $5 WHERE session_id = "
@@ -181,6 +185,9 @@ static int run_requeue(struct mu_unit *u, struct mu_tx *tx)
     if (r >= 0) {
         r = MU_TX_SEND(tx, op->ran || op->lost ? &q_requeue_ran : &q_requeue, 1, MU_VT(id), MU_VI(op->epoch),
                        MU_VI(op->now_ms), MU_VI(op->deadline_ms), MU_VI(op->counts));
+    }
+    if (r >= 0 && op->lost) {
+        r = mu_session_went_on(op, tx);
     }
     if (r >= 0) {
         r = MU_TX_SEND(tx, &q_attempt_void, -1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->outcome),

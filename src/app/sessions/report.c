@@ -12,7 +12,7 @@ static const struct mu_stmt q_seq_set = {
     "UPDATE attempts SET runner_seq = $3 WHERE session_id = $1 AND epoch = $2", NULL};
 static const struct mu_stmt q_running = {
     "report_running", "tiiii",
-    "UPDATE sessions SET state = 60, running_ms = coalesce(running_ms, $3), run_deadline_ms = $4, "
+    "UPDATE sessions SET state = 60, wait_ms = NULL, running_ms = coalesce(running_ms, $3), run_deadline_ms = $4, "
     "deadline_ms = $5, updated_ms = $3, rev = rev + 1 WHERE id = $1 AND epoch = $2 AND state "
     "BETWEEN 30 AND 59",
     NULL};
@@ -93,7 +93,8 @@ static int start(struct mu_session_report *op, struct mu_tx *tx, struct todo *t)
     struct mu_clocks *l = &t->l;
     const struct mu_state_change c = {
         .from = l->state, .to = MU_ST_RUNNING, .outcome = -1, .by = MU_B("runner")};
-    int64_t own = l->run_deadline_ms ? l->run_deadline_ms
+    int64_t stood = l->wait_ms ? op->now_ms - l->wait_ms : 0;
+    int64_t own = l->run_deadline_ms ? l->run_deadline_ms + stood
                   : l->limit_ms      ? op->now_ms + l->limit_ms
                                      : op->run_deadline_ms;
     int64_t deadline = own ? own : l->deadline_ms;

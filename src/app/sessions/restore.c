@@ -37,8 +37,9 @@ static const struct mu_stmt q_lost = {
     "WHERE s.id = $1",
     NULL};
 static const struct mu_stmt q_lost_set = {
-    "lost_set", "ttt",
-    "UPDATE sessions SET losses = losses + 1, restore_id = $2, conversation = $3 WHERE id = $1",
+    "lost_set", "ttti",
+    "UPDATE sessions SET losses = losses + 1, restore_id = $2, conversation = $3, wait_ms = CASE "
+    "WHEN run_deadline_ms IS NULL THEN NULL ELSE CAST($4 AS BIGINT) END WHERE id = $1",
     NULL};
 _Static_assert(sizeof((struct mu_fork *)0)->conversation > MU_CONVERSATION_MAX, "it fits");
 _Static_assert(sizeof((struct mu_session_requeue *)0)->conversation > MU_CONVERSATION_MAX, "too");
@@ -175,9 +176,15 @@ int mu_session_go_on(struct mu_session_requeue *op, struct mu_tx *tx)
         op->restore_number = found.seq;
     }
     word_event(op);
+    return 0;
+}
+
+int mu_session_went_on(struct mu_session_requeue *op, struct mu_tx *tx)
+{
+    mu_bytes id = mu_id_bytes(&op->id);
     mu_bytes restore = mu_id_bytes(&op->restore), conversation = mu_str(op->conversation);
     return MU_TX_SEND(tx, &q_lost_set, 1, MU_VT(id), restore.len ? MU_VT(restore) : MU_VNULL,
-                      conversation.len ? MU_VT(conversation) : MU_VNULL);
+                      conversation.len ? MU_VT(conversation) : MU_VNULL, MU_VI(op->now_ms));
 }
 
 const struct mu_planned mu_restore_planned[] = {

@@ -63,6 +63,8 @@ MU_MUST_USE int mu_fork_copy(struct mu_session_create *op, struct mu_tx *tx);
  * MU_E_CONFLICT: it may not (op->too_often says why). Writer thread. */
 struct mu_session_requeue;
 MU_MUST_USE int mu_session_go_on(struct mu_session_requeue *op, struct mu_tx *tx);
+/* After it was put back. */
+MU_MUST_USE int mu_session_went_on(struct mu_session_requeue *op, struct mu_tx *tx);
 
 /* --- events that several units write --- */
 struct mu_state_change {
