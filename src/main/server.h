@@ -7,6 +7,7 @@
 #include "app/live/live.h"
 #include "face/api/meta.h"
 #include "face/oz/oz.h"
+#include "app/sessions/checkpoints.h"
 #include "face/sessions/sessions.h"
 #include "face/worker/worker.h"
 #include "main/config.h"
