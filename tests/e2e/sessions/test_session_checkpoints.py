@@ -22,7 +22,7 @@ def shared(postgres):
 
 @contextlib.contextmanager
 def worker_of(server, **more):
-    w = Worker(server, f"w-{secrets.token_hex(4)}", capacity=10, **more)
+    w = Worker(server, f"w-{secrets.token_hex(4)}", capacity=50, **more)
     try:
         yield w
     finally:
@@ -148,10 +148,10 @@ def test_a_lost_session_goes_on_from_its_newest_checkpoint(village, shared):
         waiting = until(village, session, "QUEUED")
         assert waiting["attempt"] >= 2
         assert [p["state"] for p in data(village("GET", f"/sessions/{session}/prompts"))["items"]] == ["done", "done", "queued"]
-        with worker_of(shared, worker_id=None) as other:
+        with worker_of(shared) as other:
             assert other.worker_id != w.worker_id
             other.nothing("task_assignment", 0.5)  # it is for the first one
-        w.dial()
+        w.reconnect()
         task = w.assigned(session.replace("ses_", "run_"))
         newest = checkpoints(village, session)[0]
         assert task["checkpoint"] == {"id": newest["id"], "parts": [runner.name(0, 1), runner.name(0, 2)]}
@@ -179,7 +179,7 @@ def test_without_a_checkpoint_it_ends_as_lost(village, shared):
         lose(w)
         lost = until(village, session, "FAILED")
         assert lost["endReason"] == "runner_lost"
-        w.dial()
+        w.reconnect()
 
 
 def test_lost_three_times_it_fails(village, shared):
@@ -192,11 +192,11 @@ def test_lost_three_times_it_fails(village, shared):
             if attempt == 3:
                 break
             until(village, session, "QUEUED")
-            w.dial()
+            w.reconnect()
             runner = w.begin(session)
         lost = until(village, session, "FAILED")
         assert lost["endReason"] == "runner_lost" and "SESSION_LOST" in lost["errorMessage"]
-        w.dial()
+        w.reconnect()
 
 
 def test_a_turn_that_was_done_forgives_losses(village, shared):
@@ -207,7 +207,7 @@ def test_a_turn_that_was_done_forgives_losses(village, shared):
         for _ in range(4):
             lose(w)
             until(village, session, "QUEUED")
-            w.dial()
+            w.reconnect()
             runner = w.begin(session)
             prompt(village, session, "on")
             runner.take_turn()
@@ -234,7 +234,7 @@ def test_a_worker_that_forgot_it(village, shared):
         assert runner.checkpoint(b"x")["ok"]
         w.running.clear()
         w.abort()
-        w.dial()  # at once: its hello says that it runs nothing
+        w.reconnect()  # at once: its hello says that it runs nothing
         assert w.begin(session).restored()[0][1] == [b"x"]
         village.stop(session)
 
@@ -248,14 +248,14 @@ def test_a_task_begins_again_only_if_it_asked_for_it(village, shared):
         lose(w)
         assert until(village, plain, "FAILED")["endReason"] == "runner_lost"
         until(village, again, "QUEUED")
-        w.dial()
+        w.reconnect()
         runner = w.begin(again)
         assert runner.restored() is None and "checkpoint" not in runner.task
         assert "conversationId" not in runner.init and runner.told("prompt")["content"] == "work"
         assert runner.checkpoint(b"half")["ok"]
         lose(w)
         until(village, again, "QUEUED")
-        w.dial()
+        w.reconnect()
         assert w.begin(again).restored()[0][1] == [b"half"]
         village.stop(again)
 
@@ -267,7 +267,7 @@ def test_what_an_attempt_that_is_over_says_is_dropped(village, shared):
         assert old.checkpoint(b"x")["ok"]
         lose(w)
         until(village, session, "QUEUED")
-        w.dial()
+        w.reconnect()
         new = w.begin(session)
         assert old.put("ckpt-1-2-0.pack", b"late").status_code == 401
         old.frame(type="checkpoint", seq=old.seq + 1, number=2, roots=[], parts=[], bytes=0)
@@ -309,7 +309,7 @@ def test_a_fork_begins_where_its_source_was(village, worker, stranger, boss):
     refused(fork(village, session, checkpoint=str(uuid.uuid4())), 404, "CHECKPOINT_NOT_FOUND")
     refused(fork(village, no_session()), 404, "SESSION_NOT_FOUND")
     assert issues(fork(village, session, checkpoint=0)) == {"checkpoint": "invalid_format"}
-    assert issues(fork(village, session, checkpoint="x", other=1)) == {"checkpoint": "invalid_format", "other": "unrecognized_keys"}
+    assert issues(fork(village, session, checkpoint="x", other=1)) == {"checkpoint": "invalid_format", "other": "unrecognized_key"}
     assert issues(fork(village, session, mode="task")) == {"prompt": "required"}
     response = fork(village, session, checkpoint=2, title="another way", prompt="try it")
     made = data(response, 201)
