@@ -245,18 +245,37 @@ static int exit_of(int status)
     }
 }
 
+/* What the sessions API found wrong, one line each. */
+static void print_issues(yyjson_val *issues)
+{
+    size_t i, max;
+    yyjson_val *issue;
+    yyjson_arr_foreach(issues, i, max, issue)
+    {
+        struct mu_buf b;
+        mu_buf_init(&b, 4096);
+        mu_ui_clean(&b, mu_bytes_head(mu_json_get_bytes(issue, "message"), 1000), false);
+        fprintf(stderr, "  %.*s\n", MU_ARGS(mu_buf_bytes(&b)));
+        mu_buf_fini(&b);
+    }
+}
+
 int mu_client_refused(struct mu_client *c, const struct mu_reply *r)
 {
     struct mu_buf b;
+    yyjson_val *error = mu_json_get(r->root, "error"); /* an object in the sessions API */
     mu_bytes words = mu_json_get_bytes(r->root, "message");
     mu_bytes id = mu_json_get_bytes(r->root, "request_id");
-    words = words.len ? words : mu_json_get_bytes(r->root, "error");
+    words = words.len ? words : mu_json_get_bytes(error, "message");
+    words = words.len ? words : mu_json_bytes(error);
+    id = id.len ? id : mu_json_get_bytes(mu_json_get(r->root, "meta"), "requestId");
     mu_buf_init(&b, 4096);
     mu_ui_clean(&b, mu_bytes_head(words.len ? words : MU_B("no explanation"), 1000), false);
     mu_buf_add_char(&b, 0);
     fprintf(stderr, "muster: %s (%d%s%.*s)\n", b.failed ? "refused" : b.ptr, r->status,
             id.len ? ", " : "", MU_ARGS(id));
     mu_buf_fini(&b);
+    print_issues(mu_json_get(mu_json_get(error, "details"), "issues"));
     if (r->status == 401) {
         fprintf(stderr, "The key is not known to %s: set OZ_API_KEY.\n", c->base);
     }

@@ -1,63 +1,9 @@
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 
-#include "base/encode.h"
 #include "base/id.h"
 #include "main/client.h"
+#include "main/prompt.h"
 #include "main/ui.h"
-
-enum { MAX_PROMPT = 1000000 };
-
-static int read_prompt(const struct mu_cli *cli, const char *file, struct mu_buf *dst)
-{
-    bool standard = !strcmp(file, "-");
-    MU_AUTO_CLOSE int fd = standard ? dup(0) : open(file, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return mu_usage(cli->cmd, "cannot open %s: %s", file, mu_err_text(-errno));
-    }
-    for (;;) {
-        char *room = mu_buf_room(dst, 65536);
-        ssize_t n = room ? read(fd, room, 65536) : -1;
-        if (n == 0) {
-            return 0;
-        }
-        if (n < 0 && room && errno == EINTR) {
-            continue;
-        }
-        if (n < 0) {
-            return mu_usage(cli->cmd, "cannot read %s: %s", file,
-                            mu_err_text(room ? -errno : dst->failed));
-        }
-        dst->len += (size_t)n;
-    }
-}
-
-/* The words of the command line and the file, in this order. */
-static int make_prompt(const struct mu_cli *cli, struct mu_buf *dst)
-{
-    const char *file = mu_cli_value(cli, "file");
-    for (size_t i = 0; i < cli->n_args; i++) {
-        mu_buf_printf(dst, "%s%s", i ? " " : "", cli->args[i]);
-    }
-    if (file) {
-        mu_buf_add_str(dst, dst->len ? "\n\n" : "");
-        int r = read_prompt(cli, file, dst);
-        if (r) {
-            return r;
-        }
-    }
-    if (dst->failed || dst->len > MAX_PROMPT) {
-        return mu_usage(cli->cmd, "the prompt is longer than %d bytes", MAX_PROMPT);
-    }
-    if (mu_bytes_trim(mu_buf_bytes(dst)).len == 0) {
-        return mu_usage(cli->cmd, "the prompt is missing: muster run \"fix the tests\"");
-    }
-    if (!mu_utf8_valid(mu_buf_bytes(dst)) || mu_bytes_find_char(mu_buf_bytes(dst), 0) >= 0) {
-        return mu_usage(cli->cmd, "the prompt is not UTF-8 text");
-    }
-    return 0;
-}
 
 static void opt(struct mu_json_w *w, const struct mu_cli *cli, const char *flag, const char *key)
 {
@@ -148,9 +94,9 @@ int mu_cmd_run(struct mu_cli *cli)
     if (r) {
         return r;
     }
-    mu_buf_init(&prompt, MAX_PROMPT + 2 * 65536);
-    mu_buf_init(&body, 8 * MAX_PROMPT);
-    r = make_prompt(cli, &prompt);
+    mu_buf_init(&prompt, MU_PROMPT_BUF);
+    mu_buf_init(&body, 8 * MU_PROMPT_MAX);
+    r = mu_prompt_of(cli, 0, mu_cli_value(cli, "file"), &prompt);
     if (r == 0) {
         r = mu_client_open(cli, &c);
     }

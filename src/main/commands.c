@@ -139,6 +139,36 @@ static const struct mu_flag schedule_flags[] = {
 static const struct mu_flag key_flags[] = {VALUE("tenant", "T", "whose key (default: its name)"),
                                            VALUE("expires", "DAYS", "valid for so many days"), END};
 
+static const struct mu_flag sessions_flags[] = {
+    {.name = "all", .letter = 'a', .help = "ended ones too"},
+    MANY("state", "STATE", "only in this state; also active, terminal"),
+    {.name = "limit", .letter = 'n', .value = "N", .help = "at most so many (1..100, default 50)"},
+    END};
+static const struct mu_flag session_new_flags[] = {
+    VALUE("repo", "URL", "repository to work on"),
+    VALUE("branch", "NAME", "its branch (default: the remote's)"),
+    {.name = "provider",
+     .letter = 'p',
+     .value = "P",
+     .help = "claude_code (default), codex, gemini_cli, opencode, shell or custom"},
+    {.name = "interactive", .letter = 'i', .help = "stays for further prompts"},
+    VALUE("policy", "FILE", "what the agent may do: a JSON object; - is standard input"),
+    {.name = "model", .letter = 'm', .value = "MODEL", .help = "model for the agent"},
+    {.name = "env", .letter = 'e', .value = "ID", .help = "environment"},
+    VALUE("worker", "NAME", "the worker that must take it"),
+    END};
+static const struct mu_flag session_stop_flags[] = {SWITCH("force", "without time to wind up"),
+                                                    END};
+static const struct mu_flag attach_flags[] = {
+    VALUE("terminal", "N", "0 (default) is the agent's; 1 to 7 were opened besides"),
+    SWITCH("read-only", "watch: nothing that is typed is sent"),
+    VALUE("detach-key", "KEY", "ctrl-] (default), ctrl- and another, or none (else OZ_DETACH_KEY)"),
+    END};
+static const struct mu_flag approve_flags[] = {
+    SWITCH("session", "the same request does not ask again in this session"), END};
+static const struct mu_flag deny_flags[] = {VALUE("reason", "TEXT", "told to the agent"), END};
+static const struct mu_flag diff_flags[] = {SWITCH("patch", "the text of the patch"), END};
+
 const struct mu_cmd mu_commands[] = {
     {"serve", NULL, "", "Run the server.", config_flags, 0, 0, false, NULL, mu_cmd_serve},
     {"worker", NULL, "", "Hold sandboxes for a server.", worker_flags, 0, 0, false, mu_cmd_worker,
@@ -152,6 +182,31 @@ const struct mu_cmd mu_commands[] = {
      NULL},
     {"rerun", NULL, "ID", "Send the same task again.", NULL, 1, 1, true, mu_cmd_rerun, NULL},
     {"rm", NULL, "ID...", "Delete ended runs.", NULL, 1, 200, true, mu_cmd_rm, NULL},
+    {"sessions", "new", "[PROMPT...|-]", "Start a live session.", session_new_flags, 0, 200, true,
+     mu_cmd_session_new, NULL},
+    {"sessions", "show", "ID", "Show a session.", NULL, 1, 1, true, mu_cmd_session_show, NULL},
+    {"sessions", "stop", "ID", "Stop a session.", session_stop_flags, 1, 1, true,
+     mu_cmd_session_stop, NULL},
+    {"sessions", "end", "ID", "An interactive session is done.", NULL, 1, 1, true,
+     mu_cmd_session_end, NULL},
+    {"sessions", "prompt", "ID PROMPT...|-", "Queue a prompt.", NULL, 2, 200, true,
+     mu_cmd_session_prompt, NULL},
+    {"sessions", "interrupt", "ID", "Abort the prompt that is worked on.", NULL, 1, 1, true,
+     mu_cmd_session_interrupt, NULL},
+    /* behind those of the group: completions take the first that fits */
+    {"sessions", NULL, "", "List live sessions.", sessions_flags, 0, 0, true, mu_cmd_sessions,
+     NULL},
+    {"attach", NULL, "ID",
+     "Sit at a session's terminal; exit codes: 0 finished, 1 failed, 4 stopped, 6 timed out.",
+     attach_flags, 1, 1, true, mu_cmd_attach, NULL},
+    {"approvals", NULL, "", "List what waits for a decision.", NULL, 0, 0, true, mu_cmd_approvals,
+     NULL},
+    {"approve", NULL, "ID", "Allow it.", approve_flags, 1, 1, true, mu_cmd_approve, NULL},
+    {"deny", NULL, "ID", "Deny it.", deny_flags, 1, 1, true, mu_cmd_deny, NULL},
+    {"pause", NULL, "ID", "Freeze a running session.", NULL, 1, 1, true, mu_cmd_pause, NULL},
+    {"resume", NULL, "ID", "Let it go on.", NULL, 1, 1, true, mu_cmd_resume, NULL},
+    {"diff", NULL, "ID", "What a session has changed.", diff_flags, 1, 1, true, mu_cmd_diff, NULL},
+    {"workers", NULL, "", "List workers (administrator).", NULL, 0, 0, true, mu_cmd_workers, NULL},
     {"env", "create", "[NAME]", "Create an environment.", env_flags, 0, 1, true, mu_cmd_env_create,
      NULL},
     {"env", "list", "", "List environments.", NULL, 0, 0, true, mu_cmd_env_list, NULL},

@@ -33,6 +33,11 @@ struct mu_config {
     const char *environment, *admin_key, *tenant_tokens_file, *encryption_key,
         *encryption_key_previous;
     bool allow_no_admin_key;
+    /* the WebSocket of clients */
+    int64_t ws_heartbeat_ms, ws_timeout_ms, ws_auth_ms, ws_max_message, ws_max_per_user,
+        ws_max_connections, ws_max_subscriptions, ws_soft_bytes, ws_hard_bytes,
+        ws_messages_per_second;
+    /* sessions */
     int64_t max_sessions_per_org, default_timeout_minutes, max_timeout_minutes, max_queue_minutes,
         recent_events_limit;
     bool allow_local_repos, allow_skip_permissions;
@@ -51,7 +56,9 @@ struct mu_config {
     const char *worker_keys, *worker_sidecar_image, *worker_dialect, *sandbox_server_url;
     bool require_worker_sidecar;
     int64_t worker_claim_timeout_ms, claim_timeout_ms, worker_grace_ms, worker_default_capacity,
-        runner_heartbeat_ms;
+        runner_heartbeat_ms, heartbeat_timeout_ms, health_check_ms, max_runners_per_org,
+        max_runners, drain_timeout_minutes;
+    double load_factor;
     /* providers that are not per key */
     struct mu_providers_settings providers;
     const char *model, *provider_model, *provider_base_url, *provider_api_key;

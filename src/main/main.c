@@ -42,6 +42,11 @@ static int unknown_command(const char *name, const char *sub)
 
 static void print_group(FILE *to, const char *name)
 {
+    const struct mu_cmd *alone = mu_cmd_find(name, NULL);
+    if (alone && to == stdout) {
+        mu_print_cmd_help(alone);
+        putchar('\n');
+    }
     fprintf(to, "Usage: muster %s COMMAND [flags]\n\nCommands:\n", name);
     for (const struct mu_cmd *c = mu_commands; c->name; c++) {
         if (c->sub && !strcmp(c->name, name)) {
@@ -54,8 +59,9 @@ static int dispatch(int argc, char **argv)
 {
     static struct mu_cli cli;
     const char *name = argv[0], *sub = NULL;
-    if (is_group(name)) {
-        bool help = argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"));
+    bool help = argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"));
+    bool alone = mu_cmd_find(name, NULL) && (argc < 2 || (argv[1][0] == '-' && !help));
+    if (is_group(name) && !alone) {
         if (argc < 2 || help) {
             print_group(help ? stdout : stderr, name);
             return help ? MU_EXIT_OK : MU_EXIT_USAGE;
@@ -91,7 +97,7 @@ int main(int argc, char **argv)
     if (is(argv[1], "help", "--help", "-h")) {
         const struct mu_cmd *cmd =
             argc > 2 ? mu_cmd_find(argv[2], argc > 3 ? argv[3] : NULL) : NULL;
-        if (cmd) {
+        if (cmd && (cmd->sub || !is_group(cmd->name))) {
             mu_print_cmd_help(cmd);
         } else if (argc > 2 && is_group(argv[2])) {
             print_group(stdout, argv[2]);

@@ -156,6 +156,13 @@ static int build_fleet(struct mu_server *s, struct mu_err *err)
                                      .pending_max_ms = c->pending_max_seconds * 1000,
                                      .max_tries = c->run_max_attempts,
                                      .tenant_max_running = c->tenant_max_running,
+                                     .heartbeat_timeout_ms = c->heartbeat_timeout_ms,
+                                     .check_ms = c->health_check_ms,
+                                     .max_org_workers = c->max_runners_per_org,
+                                     .max_workers = c->max_runners,
+                                     .load_percent =
+                                         MU_MAX((int64_t)(c->load_factor * 100.0 + 0.5), 1),
+                                     .drain_timeout_ms = c->drain_timeout_minutes * 60000,
                                      .dialect = dialect_of(c->worker_dialect),
                                      .go_workers = sidecar};
     if (r == 0) {
@@ -282,6 +289,46 @@ static const struct mu_meta *meta_of(void *app)
     return &MU_CONTAINER(app, struct mu_server, oz)->meta;
 }
 
+static void fill_sockets(struct mu_server *s)
+{
+    const struct mu_config *c = s->conf;
+    const struct mu_sock_face_opts opts = {
+        .env = s->env,
+        .identity = s->identity,
+        .sessions = s->sessions,
+        .fleet = s->fleet,
+        .live = s->live,
+        .metrics = s->metrics,
+        .recent_events = (unsigned)c->recent_events_limit,
+        .limits = {.ping_ms = c->ws_heartbeat_ms,
+                   .silence_ms = c->ws_timeout_ms,
+                   .auth_ms = c->ws_auth_ms,
+                   .max_message = c->ws_max_message,
+                   .soft_bytes = MU_MIN(c->ws_soft_bytes, c->ws_hard_bytes / 2),
+                   .hard_bytes = c->ws_hard_bytes,
+                   .max_per_user = c->ws_max_per_user,
+                   .max_total = c->ws_max_connections,
+                   .max_subscriptions = c->ws_max_subscriptions,
+                   .per_second = c->ws_messages_per_second}};
+    mu_sock_face_init(&s->sockets, &opts);
+}
+
+static void fill_sessions(struct mu_server *s)
+{
+    const struct mu_config *c = s->conf;
+    s->sess = (struct mu_sess_face){.vault = s->vault,
+                                    .live = s->live,
+                                    .max_sessions_per_org = c->max_sessions_per_org,
+                                    .default_timeout_min =
+                                        MU_MIN(c->default_timeout_minutes, c->max_timeout_minutes),
+                                    .max_timeout_min = c->max_timeout_minutes,
+                                    .max_queue_min = c->max_queue_minutes,
+                                    .approval_timeout_min = c->approval_timeout_minutes,
+                                    .recent_events = c->recent_events_limit,
+                                    .allow_local_repos = c->allow_local_repos,
+                                    .allow_skip_permissions = c->allow_skip_permissions};
+}
+
 static void fill_faces(struct mu_server *s)
 {
     const struct mu_config *c = s->conf;
@@ -312,17 +359,9 @@ static void fill_faces(struct mu_server *s)
     atomic_store(&s->oz.settings, &c->providers);
     s->oz.workers = &s->workers;
     s->oz.sess = &s->sess;
-    s->sess = (struct mu_sess_face){.vault = s->vault,
-                                    .live = s->live,
-                                    .max_sessions_per_org = c->max_sessions_per_org,
-                                    .default_timeout_min =
-                                        MU_MIN(c->default_timeout_minutes, c->max_timeout_minutes),
-                                    .max_timeout_min = c->max_timeout_minutes,
-                                    .max_queue_min = c->max_queue_minutes,
-                                    .approval_timeout_min = c->approval_timeout_minutes,
-                                    .recent_events = c->recent_events_limit,
-                                    .allow_local_repos = c->allow_local_repos,
-                                    .allow_skip_permissions = c->allow_skip_permissions};
+    s->oz.sockets = &s->sockets;
+    fill_sockets(s);
+    fill_sessions(s);
     s->workers.opts = (struct mu_worker_face_opts){
         .env = s->env,
         .fleet = s->fleet,
@@ -352,8 +391,10 @@ static int build_faces(struct mu_server *s, struct mu_err *err)
         mu_server_routes,         mu_worker_routes,        mu_oz_attempt_routes,
         mu_sess_routes,           mu_sess_control_routes,  mu_sess_event_routes,
         mu_sess_result_routes,    mu_sess_approval_routes, mu_sess_turn_routes,
-        mu_sess_org_routes,       mu_sess_fork_routes,     mu_oz_checkpoint_routes};
-    static const char *const *const components[] = {mu_oz_components, mu_sess_components, NULL};
+        mu_sess_org_routes,       mu_sock_routes,          mu_fleet_routes,
+        mu_fleet_change_routes,   mu_sess_fork_routes,     mu_oz_checkpoint_routes};
+    static const char *const *const components[] = {mu_oz_components, mu_sess_components,
+                                                    mu_sock_components, mu_fleet_components, NULL};
     fill_faces(s);
     const struct mu_api_opts ao = {.env = s->env,
                                    .identity = s->identity,
@@ -448,6 +489,7 @@ void mu_server_free(struct mu_server *s)
     }
     mu_live_free(s->live);
     mu_fleet_free(s->fleet);
+    mu_sock_face_fini(&s->sockets);
     mu_feed_free(s->feed);
     mu_metrics_free(s->metrics);
     if (s->conf != s->first_conf) {

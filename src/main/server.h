@@ -6,6 +6,8 @@
 
 #include "app/live/live.h"
 #include "face/api/meta.h"
+#include "face/fleet/fleet.h"
+#include "face/live/live_face.h"
 #include "face/oz/oz.h"
 #include "app/sessions/checkpoints.h"
 #include "face/sessions/sessions.h"
@@ -73,6 +75,7 @@ struct mu_server {
 
     struct mu_oz oz;               /* the Oz face */
     struct mu_worker_face workers; /* the worker link */
+    struct mu_sock_face sockets;   /* the WebSocket of clients */
     struct mu_sess_face sess;      /* the sessions API */
     char own_url[80];              /* as this machine reaches the main listener; once it listens */
     struct mu_meta meta;           /* health, metrics, openapi, keys */

@@ -116,13 +116,14 @@ const char *mu_ui_state_colour(FILE *f, mu_bytes state)
     if (!mu_ui_colour(f)) {
         return "";
     }
-    if (mu_bytes_is(state, "SUCCEEDED")) {
+    if (mu_bytes_is(state, "SUCCEEDED") || mu_bytes_is(state, "COMPLETED")) {
         return "\033[32m";
     }
-    if (mu_bytes_is(state, "FAILED")) {
+    if (mu_bytes_is(state, "FAILED") || mu_bytes_is(state, "TIMED_OUT")) {
         return "\033[31m";
     }
-    if (mu_bytes_is(state, "INPROGRESS") || mu_bytes_is(state, "CLAIMED")) {
+    if (mu_bytes_is(state, "INPROGRESS") || mu_bytes_is(state, "CLAIMED") ||
+        mu_bytes_is(state, "RUNNING")) {
         return "\033[36m";
     }
     return mu_bytes_is(state, "CANCELLED") ? "\033[2m" : "\033[33m";

@@ -161,6 +161,11 @@ static struct mu_wire_node *frame(struct mu_ws *ws, enum mu_ws_opcode op, mu_byt
     return n;
 }
 
+static size_t soft_limit(const struct mu_ws *ws)
+{
+    return ws->limits.write_soft ? ws->limits.write_soft : ws->limits.write_hard / 2;
+}
+
 /* What the queue costs: small messages must not cost more than they count. */
 static size_t cost(const struct mu_ws *ws)
 {
@@ -181,7 +186,7 @@ static void send_frame(struct mu_ws *ws, enum mu_ws_opcode op, mu_bytes a, mu_by
     struct mu_wire_node *n = frame(ws, op, a, b);
     if (n) {
         mu_wire_push(&ws->wire, n);
-        ws->was_full = ws->was_full || used + n->len > hard / 2;
+        ws->was_full = ws->was_full || used + n->len > soft_limit(ws);
     }
 }
 
@@ -353,7 +358,7 @@ static void linger(struct mu_ws *ws)
 
 static void tell_writable(struct mu_ws *ws)
 {
-    if (ws->was_full && cost(ws) < ws->limits.write_hard / 4) {
+    if (ws->was_full && cost(ws) < soft_limit(ws) / 2) {
         ws->was_full = false;
         if (ws->ops->writable) {
             ws->ops->writable(ws->arg);
@@ -422,6 +427,13 @@ void mu_ws_ended(struct mu_ws *ws)
     mu_wire_drop(&ws->wire);
 }
 
+void mu_ws_flush(struct mu_ws *ws)
+{
+    if (!ws->cut) {
+        mu_wire_flush(&ws->wire);
+    }
+}
+
 size_t mu_ws_unsent(const struct mu_ws *ws)
 {
     return mu_wire_waiting(&ws->wire);
@@ -430,6 +442,11 @@ size_t mu_ws_unsent(const struct mu_ws *ws)
 int64_t mu_ws_last_in_ms(const struct mu_ws *ws)
 {
     return ws->last_in_ms;
+}
+
+void mu_ws_on_drain(struct mu_ws *ws, void (*fn)(void *arg))
+{
+    ws->on_drain = fn;
 }
 
 struct mu_loop *mu_ws_loop(const struct mu_ws *ws)

@@ -11,6 +11,7 @@ struct mu_ws;
 struct mu_ws_limits {
     size_t max_message;     /* payload bytes of one message, all fragments; more: close 1009 */
     size_t write_hard;      /* unsent bytes; above it the connection is cut (code 4409) */
+    size_t write_soft;      /* above it writable() follows; 0 = half of write_hard */
     int64_t write_stall_ms; /* the peer accepts no byte for so long while some wait: cut */
     int64_t ping_ms; /* a ping (8-byte counter) after so long without sending anything; 0 = never */
     int64_t silence_ms; /* without any inbound byte: a probe ping; 0 = never */
@@ -25,8 +26,7 @@ struct mu_ws_ops {
      * piece may be empty then. The bytes are valid inside the call; everything may be called from
      * it. Not called any more after mu_ws_close() or mu_ws_abort(). */
     void (*data)(void *arg, bool text, mu_bytes piece, bool last);
-    /* Unsent bytes fell below a quarter of write_hard after they had been above half; may be NULL.
-     */
+    /* Unsent bytes fell below half of write_soft after they had been above it; may be NULL. */
     void (*writable)(void *arg);
     /* Exactly once, never from inside a call of ours: the code and reason that the peer sent (1005:
      * it sent none), or why it was cut: 1006 the stream just ended or the peer does not answer,
@@ -49,6 +49,13 @@ int mu_ws_check(const struct mu_http_head *head, const char **ret_why);
  * "Server shutting down" by mu_http_server_drain(). Takes at most 2 KiB while idle (plain). */
 MU_MUST_USE int mu_ws_accept(struct mu_http_req *req, const struct mu_ws_limits *limits,
                              const struct mu_ws_ops *ops, void *arg, struct mu_ws **ret);
+/* The same; the answer names the sub-protocol (a literal) that the client had offered; NULL = none.
+ */
+MU_MUST_USE int mu_ws_accept_as(struct mu_http_req *req, const char *protocol,
+                                const struct mu_ws_limits *limits, const struct mu_ws_ops *ops,
+                                void *arg, struct mu_ws **ret);
+/* Called once just before mu_http_server_drain() closes the connection: last words. */
+void mu_ws_on_drain(struct mu_ws *ws, void (*fn)(void *arg));
 
 /* --- client --- */
 struct mu_ws_connect {
@@ -88,6 +95,8 @@ void mu_ws_close(struct mu_ws *ws, int code, const char *reason);
 void mu_ws_abort(struct mu_ws *ws);
 /* A ping now (probe); any inbound byte afterwards is its answer: see mu_ws_last_in_ms(). */
 void mu_ws_ping(struct mu_ws *ws);
+/* Gives the kernel now what it takes, instead of when the loop turn ends. */
+void mu_ws_flush(struct mu_ws *ws);
 size_t mu_ws_unsent(const struct mu_ws *ws);
 /* Loop time of the last inbound byte. */
 int64_t mu_ws_last_in_ms(const struct mu_ws *ws);

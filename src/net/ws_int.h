@@ -37,6 +37,7 @@ struct mu_ws {
     void *owner; /* the host's object */
     struct mu_loop *loop;
     const struct mu_ws_ops *ops;
+    void (*on_drain)(void *arg); /* or NULL */
     void *arg;
     struct mu_ws_limits limits;
     struct mu_ws_parser parser;

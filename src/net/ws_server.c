@@ -21,6 +21,15 @@ static void host_close(struct mu_ws *ws)
 
 static const struct mu_ws_host host = {host_dirty, host_close, false};
 
+static void on_drain(void *arg)
+{
+    struct mu_ws *ws = arg;
+    if (ws->on_drain && ws->state == MU_WS_OPEN) {
+        ws->on_drain(ws->arg);
+    }
+    mu_ws_close(ws, MU_WS_GOING_AWAY, "Server shutting down");
+}
+
 /* The first turn: HTTP has written all it had. */
 static void begin(struct mu_ws *ws)
 {
@@ -36,7 +45,7 @@ static void begin(struct mu_ws *ws)
     mu_wire_start(&ws->wire, &c->tcp, tls);
     mu_wire_flush(&ws->wire); /* the answer goes ahead of any pong */
     if (atomic_load(&c->seat->server->draining)) {
-        mu_ws_close(ws, MU_WS_GOING_AWAY, "Server shutting down");
+        on_drain(ws);
     }
     if (kept_len > 0) {
         mu_ws_input(ws, kept, kept_len);
@@ -56,11 +65,6 @@ static void on_turn(void *arg)
     mu_ws_turn(ws);
 }
 
-static void on_drain(void *arg)
-{
-    mu_ws_close(arg, MU_WS_GOING_AWAY, "Server shutting down");
-}
-
 static void on_lost(void *arg)
 {
     mu_ws_ended(arg);
@@ -76,27 +80,31 @@ static void on_freed(void *arg)
 
 static const struct mu_http_taker taker = {on_turn, on_drain, on_lost, on_freed};
 
-/* Exactly these headers: some clients compare the values as a whole (oz-worker.md 2.1). */
-static int push_answer(struct mu_ws *ws, const struct mu_http_head *h)
+/* Without a sub-protocol exactly these headers: some clients compare the values as a whole
+ * (oz-worker.md 2.1). */
+static int push_answer(struct mu_ws *ws, const struct mu_http_head *h, const char *protocol)
 {
-    static const char head[] = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
-                               "Connection: Upgrade\r\nSec-WebSocket-Accept: ";
     char accept[MU_WS_ACCEPT_LEN + 1];
+    struct mu_buf b;
+    mu_buf_init(&b, 1024);
     int r = mu_ws_answer(mu_http_header(h, "Sec-WebSocket-Key"), accept);
-    struct mu_wire_node *n = mu_wire_node(sizeof head - 1 + MU_WS_ACCEPT_LEN + 4);
-    if (r < 0 || !n) {
-        mu_free(n);
-        return r < 0 ? r : -ENOMEM;
+    mu_buf_printf(&b,
+                  "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+                  "Connection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n%s%s%s\r\n",
+                  r < 0 ? "" : accept, protocol ? "Sec-WebSocket-Protocol: " : "",
+                  protocol ? protocol : "", protocol ? "\r\n" : "");
+    struct mu_wire_node *n = r < 0 || b.failed ? NULL : mu_wire_node(b.len);
+    if (n) {
+        memcpy(n->data, b.ptr, b.len);
+        mu_wire_push(&ws->wire, n);
     }
-    memcpy(n->data, head, sizeof head - 1);
-    memcpy(n->data + sizeof head - 1, accept, MU_WS_ACCEPT_LEN);
-    memcpy(n->data + sizeof head - 1 + MU_WS_ACCEPT_LEN, "\r\n\r\n", 4);
-    mu_wire_push(&ws->wire, n);
-    return 0;
+    mu_buf_fini(&b);
+    return n ? 0 : r < 0 ? r : -ENOMEM;
 }
 
-int mu_ws_accept(struct mu_http_req *req, const struct mu_ws_limits *limits,
-                 const struct mu_ws_ops *ops, void *arg, struct mu_ws **ret)
+int mu_ws_accept_as(struct mu_http_req *req, const char *protocol,
+                    const struct mu_ws_limits *limits, const struct mu_ws_ops *ops, void *arg,
+                    struct mu_ws **ret)
 {
     struct mu_http_conn *c = req->conn;
     struct mu_ws *ws = mu_calloc(1, sizeof *ws);
@@ -109,7 +117,7 @@ int mu_ws_accept(struct mu_http_req *req, const struct mu_ws_limits *limits,
     mu_ws_init(ws, req->seat->loop, limits, ops, arg);
     int r = c ? mu_ws_open(ws) : 0;
     if (r == 0 && c) {
-        r = push_answer(ws, mu_http_req_head(req));
+        r = push_answer(ws, mu_http_req_head(req), protocol);
     }
     if (r == 0) {
         r = mu_http_conn_take(req, &taker, ws);
@@ -120,4 +128,10 @@ int mu_ws_accept(struct mu_http_req *req, const struct mu_ws_limits *limits,
     }
     *ret = ws;
     return 0;
+}
+
+int mu_ws_accept(struct mu_http_req *req, const struct mu_ws_limits *limits,
+                 const struct mu_ws_ops *ops, void *arg, struct mu_ws **ret)
+{
+    return mu_ws_accept_as(req, NULL, limits, ops, arg, ret);
 }

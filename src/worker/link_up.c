@@ -285,6 +285,7 @@ static void on_welcome(struct mu_worker *w, yyjson_val *data)
     mu_bytes uid = mu_json_get_bytes(data, "worker_uid");
     snprintf(l->runner_id, sizeof l->runner_id, "%.*s", MU_ARGS(uid));
     keep_credential(w, mu_json_get_bytes(data, "credential"));
+    w->server_drains = mu_json_get_bool(data, "drain", w->server_drains);
     l->state = MU_UPLINK_NATIVE; /* also from plain: a late welcome still switches */
     yyjson_val *acked = mu_json_get(data, "acked");
     if (yyjson_is_arr(acked)) {

@@ -249,7 +249,27 @@ SESSIONS = [
     Row("no such method of sessions", get(b"/api/v1/sessions", method=b"PUT"), 405, close=False),
 ]
 
-HTTP = SESSIONS + FRAMING + START_LINE + TARGET + HOSTS + SIZES + SANDBOXES + ODD_BUT_FINE
+RUNNERS = [
+    Row("runner of no form", get(b"/api/v1/runners/x"), 404, close=False),
+    Row("runner with another prefix", get(b"/api/v1/runners/ses_" + SESSION), 404, close=False),
+    Row("runner with an encoded NUL", get(b"/api/v1/runners/rnr_%00"), 400),
+    Row("events of a runner of no form", get(b"/api/v1/runners/'/events"), 404, close=False),
+    Row("status of no kind", get(b"/api/v1/runners?status=busy"), 400, close=False),
+    Row("label with a quote", get(b"/api/v1/runners?label='"), 400, close=False),
+    Row("runners of another org", get(b"/api/v1/runners?orgId=org-123"), 403, close=False),
+    Row("cursor of runners of 500 letters", get(b"/api/v1/runners?cursor=" + b"A" * 500), 400, close=False),
+    Row("register with a tenant's token", post(b"Content-Length: 2\r\n", b"{}", b"POST /api/v1/runners HTTP/1.1\r\n"), 403,
+        close=False),
+    Row("enrolment by an operator", post(b"Content-Length: 2\r\n", b"{}", b"POST /api/v1/runner-enrolments HTTP/1.1\r\n"), 403,
+        close=False),
+    Row("unknown enrolment token", get(b"/api/v1/runners", headers=HOST + b"Authorization: Bearer en_" + b"0" * 64 + b"\r\n"), 401,
+        close=False),
+    Row("unknown credential of a worker", get(b"/api/v1/runners", headers=HOST + b"Authorization: Bearer wk_" + b"0" * 64 + b"\r\n"),
+        401, close=False),
+    Row("link of a runner without an upgrade", get(b"/api/v1/runners/rnr_" + SESSION + b"/link"), 403, close=False),
+]
+
+HTTP = RUNNERS + SESSIONS + FRAMING + START_LINE + TARGET + HOSTS + SIZES + SANDBOXES + ODD_BUT_FINE
 
 
 class Json(NamedTuple):

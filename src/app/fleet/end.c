@@ -71,15 +71,6 @@ static struct verdict by_want(const struct mu_work_item *k)
                             MU_B("Cancelled")};
 }
 
-void mu_work_end_ack(const struct mu_task *t)
-{
-    const struct mu_work_item *k = t->work;
-    if (k->end && k->w->native) {
-        const struct mu_execution of = {t->id, k->execution, t->epoch, k->end->seq};
-        mu_worker_ack(k->w, &of);
-    }
-}
-
 static void ended(struct mu_session_end *op, int result)
 {
     struct mu_task *t = op->ctx;
@@ -98,7 +89,6 @@ static void ended(struct mu_session_end *op, int result)
                MU_KI("outcome", op->got_outcome),
                MU_KS("err_message", op->error_code ? op->error_message : MU_B("")));
     }
-    mu_work_end_ack(t); /* of a stale one too: the worker need not keep it any longer */
     mu_task_drop(t);
 }
 
@@ -147,6 +137,9 @@ void mu_work_end(struct mu_task *t)
     struct mu_session_end *op = &k->ended;
     if (!(told(k) && told(k)->has_output) && mu_work_flush(k)) {
         return; /* comes back when the last of it is stored */
+    }
+    if (k->end && mu_runner_unstored(t)) {
+        return; /* comes back with mu_fleet_said() */
     }
     mu_arena_fini(&k->end_arena);
     struct verdict v = k->end ? by_report(k->end, &k->end_arena) : by_want(k);

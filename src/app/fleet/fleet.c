@@ -6,6 +6,14 @@
 
 #include "app/fleet/fleet_int.h"
 
+enum {
+    HEARTBEAT_TIMEOUT_MS = 30000,
+    CHECK_MS = 5000,
+    ORG_WORKERS = 10,
+    WORKERS = 1000,
+    LOAD_PERCENT = 80
+};
+
 const char *mu_dialect_name(enum mu_dialect d)
 {
     static const char *const names[] = {"unknown", "vendored", "warp", "native"};
@@ -73,6 +81,8 @@ static void tick(struct mu_timer *timer)
     if (f->n_parked && f->unpark_ms && now >= f->unpark_ms) {
         mu_fleet_unpark(f);
     }
+    mu_fleet_status_tick(f, now);
+    mu_fleet_purge_tick(f, now);
     mu_store_tick(f);
     mu_skills_tick(f, now);
     mu_leases_tick(f);
@@ -121,11 +131,18 @@ int mu_fleet_new(const struct mu_fleet_opts *opts, struct mu_fleet **ret)
         return -ENOMEM;
     }
     f->opts = *opts;
+    f->opts.heartbeat_timeout_ms =
+        opts->heartbeat_timeout_ms ? opts->heartbeat_timeout_ms : HEARTBEAT_TIMEOUT_MS;
+    f->opts.check_ms = opts->check_ms ? opts->check_ms : CHECK_MS;
+    f->opts.max_org_workers = opts->max_org_workers ? opts->max_org_workers : ORG_WORKERS;
+    f->opts.max_workers = opts->max_workers ? opts->max_workers : WORKERS;
+    f->opts.load_percent = opts->load_percent ? opts->load_percent : LOAD_PERCENT;
     mu_map_init(&f->tasks);
     mu_map_init(&f->workers);
     mu_fair_init(&f->queue, mu_task_older);
-    struct mu_list *const lists[] = {&f->parked,        &f->timed, &f->free,     &f->pin_check,
-                                     &f->timed_workers, &f->dirty, &f->pin_busy, &f->here};
+    struct mu_list *const lists[] = {&f->parked,    &f->timed,         &f->free,
+                                     &f->pin_check, &f->timed_workers, &f->dirty,
+                                     &f->pin_busy,  &f->here,          &f->known};
     for (size_t i = 0; i < MU_ARRAY_LEN(lists); i++) {
         mu_list_init(lists[i]);
     }
@@ -329,7 +346,9 @@ void mu_fleet_hurry(struct mu_fleet *f, mu_bytes session_id)
 void mu_fleet_cancelled(struct mu_fleet *f, mu_bytes session_id)
 {
     struct mu_task *t = mu_map_get(&f->tasks, session_id);
-    if (!t) {
+    if (!t) { /* the result of its creation may still be on the way */
+        (void)!mu_id_parse(session_id, NULL,
+                           &f->early_stops[f->n_early_stops++ % MU_FLEET_EARLY_STOPS]);
         return;
     }
     t->cancel = true;
@@ -361,34 +380,4 @@ void mu_fleet_expired(struct mu_fleet *f, mu_bytes session_id)
     } else {
         mu_task_drop(t);
     }
-}
-
-/* --- looking --- */
-
-int mu_fleet_each(struct mu_fleet *f, int (*each)(void *arg, const struct mu_worker_view *v),
-                  void *arg)
-{
-    size_t at = 0;
-    struct mu_worker *w;
-    int r = 0;
-    while (r == 0 && (w = mu_map_next(&f->workers, &at))) {
-        const struct mu_worker_view v = {.id = mu_id_bytes(&w->uid),
-                                         .name = mu_str(w->name),
-                                         .version = mu_str(w->version),
-                                         .instance = mu_str(w->instance),
-                                         .caps = mu_str(w->caps),
-                                         .dialect = w->dialect,
-                                         .connected = w->attached,
-                                         .draining = w->draining,
-                                         .saturated = w->saturated_until != 0,
-                                         .since_ms = w->attached ? w->since_ms : 0,
-                                         .seen_ms = w->seen_ms,
-                                         .capacity = w->capacity,
-                                         .in_flight = w->in_flight,
-                                         .conflicts = w->conflicts};
-        if (w->attached || w->seen_ms) { /* not those that only a pin named */
-            r = each(arg, &v);
-        }
-    }
-    return r;
 }

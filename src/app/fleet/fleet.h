@@ -31,9 +31,14 @@ struct mu_fleet_opts {
     int64_t grace_ms;                                  /* a lost worker may return */
     int64_t default_capacity; /* of a worker that announces none; 0 = no limit */
     int64_t run_max_ms, pending_max_ms;
-    int64_t max_tries;          /* executions of one session */
-    int64_t tenant_max_running; /* 0 = no limit */
-    enum mu_dialect dialect;    /* of workers that are not native; UNKNOWN: found out */
+    int64_t max_tries;            /* executions of one session */
+    int64_t tenant_max_running;   /* 0 = no limit */
+    int64_t heartbeat_timeout_ms; /* a worker that is silent for so long is offline; 0 = 30 s */
+    int64_t check_ms;             /* how often that is looked at; 0 = 5 s */
+    int64_t max_org_workers, max_workers; /* that enrolled, of one org, in all; 0 = 10, 1000 */
+    int64_t load_percent;                 /* a worker beyond that is chosen after others; 0 = 80 */
+    int64_t drain_timeout_ms;             /* of a drain that says none; 0 = for ever */
+    enum mu_dialect dialect;              /* of workers that are not native; UNKNOWN: found out */
     bool go_workers; /* workers that are not native can run something: a sidecar is set */
 };
 MU_MUST_USE int mu_fleet_new(const struct mu_fleet_opts *opts, struct mu_fleet **ret);
@@ -109,14 +114,15 @@ struct mu_fleet_look {
     void *ctx;
 };
 void mu_fleet_look(struct mu_fleet *f, struct mu_fleet_look *op);
-/* A worker by its name or by "rnr_" and its id. Any loop; done() on op->loop. */
+/* A worker by "rnr_" and its id, or by the name that the org has for one of its own, or by the name
+ * of a shared one; another org's is not found. Any loop; done() on op->loop. */
 struct mu_fleet_find {
     struct mu_post post;
     struct mu_fleet *fleet;
     struct mu_loop *loop;
-    mu_bytes given;
+    mu_bytes given, org_id;            /* org_id empty: of any org, by id */
     bool found;                        /* out; then: */
-    char name[MU_WORKER_NAME_MAX + 1]; /* out */
+    char name[MU_WORKER_NAME_MAX + 1]; /* out: what sessions know it by */
     void (*done)(struct mu_fleet_find *op);
     void *ctx;
 };
@@ -132,6 +138,8 @@ enum mu_order_kind {
     MU_ORDER_RUNNER, /* a message for the session's runner */
     MU_ORDER_PAUSE,  /* MU_REPORT_DID follows */
     MU_ORDER_RESUME,
+    MU_ORDER_DRAIN, /* it takes nothing new; MU_REPORT_ANSWER follows */
+    MU_ORDER_UNDRAIN,
 };
 
 struct mu_job_var {
@@ -171,12 +179,14 @@ struct mu_order {
     bool at_once;             /* CANCEL: another attempt may begin, there is no time for an end */
     /* WELCOME; the arrays live in the arena */
     const char *worker_uid;
+    bool drain; /* it is to take nothing new */
     struct mu_id *keep, *stop;
     struct mu_execution *acked;
     size_t n_keep, n_stop, n_acked;
-    struct mu_id command; /* SKILLS, PAUSE, RESUME */
-    /* SKILLS */
-    mu_bytes repo, credential; /* a token, or ptr NULL */
+    struct mu_id command; /* SKILLS, PAUSE, RESUME, DRAIN, UNDRAIN */
+    /* SKILLS: a token for the repository, or ptr NULL; WELCOME: the worker's own from now on, or
+     * ptr NULL */
+    mu_bytes repo, credential;
     /* RUNNER */
     mu_bytes message; /* a JSON object */
     struct mu_arena arena;
@@ -199,6 +209,7 @@ struct mu_peer {
     struct mu_worker *worker; /* core loop */
     int64_t conn;
     struct mu_post attach_post, gone_post, alive_post, probe_post, close_post, release_post;
+    char credential[MU_PASS_LEN + 1]; /* what its enrolment gave, said once; before the admission */
     bool alive, closing;
     int close_code;
     const char *close_reason;
@@ -208,13 +219,15 @@ struct mu_peer {
 };
 
 /* Whether a worker may connect: 0, MU_E_BUSY (its id is connected and alive: 429), MU_E_LIMIT
- * (503), MU_E_SHUTDOWN, -ENOMEM. Any loop; may take 5 s. After 0 exactly one of mu_fleet_attach()
- * and mu_fleet_gone() follows. */
+ * (503), MU_E_SHUTDOWN, -ENOMEM; MU_E_NOT_FOUND: there is no such worker; MU_E_FORBIDDEN: the
+ * credential is another worker's; MU_E_CANCELLED: this installation was deregistered. Any loop; may
+ * take 5 s. After 0 exactly one of mu_fleet_attach() and mu_fleet_gone() follows. */
 struct mu_admission {
     struct mu_post post;
     struct mu_fleet *fleet;
     struct mu_peer *peer;
     mu_bytes name;                                     /* worker id */
+    struct mu_id runner;                               /* the record that it must be, or empty */
     mu_bytes instance;                                 /* of native workers, ptr NULL = none */
     bool anonymous;                                    /* the name was made up */
     bool native;                                       /* it will say hello */
@@ -283,6 +296,11 @@ struct mu_report {
     unsigned stream; /* 0 or 1 */
     int64_t offset;  /* at most MU_LOG_OFFSET_MAX; -1 = not said */
     mu_bytes chunk;
+    /* ALIVE */
+    bool beat;                 /* it is a heartbeat with figures */
+    int64_t cpu, memory, disk; /* percent; -1 = not said */
+    int64_t sequence, sent_ms; /* 0 = not said */
+    mu_bytes runtimes;         /* JSON object, or ptr NULL */
     /* HELLO */
     mu_bytes instance, version, caps; /* caps: JSON object, stored as it is */
     int64_t capacity;                 /* -1 = not said */
@@ -327,6 +345,8 @@ struct mu_runner_ops {
     void (*stopping)(void *arg, const struct mu_id *session);
     /* Nothing reaches that runner any more: its worker's connection ended, or the attempt did. */
     void (*gone)(void *arg, const struct mu_id *session, int64_t epoch);
+    /* Whether something that it said is not stored yet: its end waits for mu_fleet_said(). */
+    bool (*unstored)(void *arg, const struct mu_id *session, int64_t epoch);
 };
 /* Before work is given out. */
 void mu_fleet_on_runners(struct mu_fleet *f, const struct mu_runner_ops *ops, void *arg);
@@ -338,19 +358,106 @@ MU_MUST_USE int mu_fleet_to_runner(struct mu_fleet *f, const struct mu_execution
  * comes first. */
 MU_MUST_USE int mu_fleet_pause(struct mu_fleet *f, const struct mu_execution *of, bool pause,
                                const struct mu_id *command);
+/* Everything that it said is stored, or will not be. */
+void mu_fleet_said(struct mu_fleet *f, const struct mu_execution *of);
 /* The state that the session was brought to by what its runner said. */
 void mu_fleet_moved(struct mu_fleet *f, const struct mu_execution *of, int state);
 
+/* --- enrolment --- */
+/* A worker registers: with an enrolment token as a new one, or again under its host's name, which
+ * gives it a new credential; or with its credential, as what it is. Any loop; done() on `loop`:
+ * 0; MU_E_UNAUTHORIZED: the token is used up; MU_E_LIMIT, MU_E_SATURATED: the org, or the
+ * installation, has all it may have; MU_E_CONFLICT: the host is another worker's;
+ * MU_E_NOT_FOUND, MU_E_SHUTDOWN, -ENOMEM, a writer code. Texts live until done(). */
+struct mu_fleet_register {
+    struct mu_post post;
+    struct mu_unit unit;
+    struct mu_fleet *fleet;
+    struct mu_loop *loop;
+    struct mu_id enrolment, runner; /* one of them */
+    char org_id[MU_ORG_LEN + 1];    /* of the enrolment; "" = shared */
+    mu_bytes host;                  /* ptr NULL with a credential: as it is */
+    mu_bytes caps, version, meta;   /* JSON, text, JSON; ptr NULL = as they are */
+    int64_t capacity;               /* -1 = as it is */
+    struct mu_worker *worker;       /* the fleet's */
+    struct mu_pass pass;            /* out: its token, with an enrolment */
+    struct mu_id uid;               /* out */
+    bool created;                   /* out */
+    int64_t now_ms, uses_left;
+    int result;
+    char stream[8 + MU_ID_LEN], event[512];
+    void (*done)(struct mu_fleet_register *op, int result);
+    void *ctx;
+};
+void mu_fleet_register(struct mu_fleet *f, struct mu_fleet_register *op);
+
+/* --- what administrators do to a worker, and its heartbeat without a link --- */
+enum mu_fleet_act { MU_ACT_DRAIN, MU_ACT_UNDRAIN, MU_ACT_REMOVE, MU_ACT_BEAT };
+enum { MU_FLEET_SESSIONS = 256 };
+/* Any loop; done() on `loop`: 0; MU_E_NOT_FOUND (also another org's); MU_E_CONFLICT: UNDRAIN of one
+ * that does not drain, REMOVE of one with live sessions (named in `sessions`); MU_E_SHUTDOWN, a
+ * writer code. Texts live until done(). */
+struct mu_fleet_change {
+    struct mu_post post;
+    struct mu_unit unit;
+    struct mu_fleet *fleet;
+    struct mu_loop *loop;
+    enum mu_fleet_act act;
+    struct mu_id uid;
+    bool admin; /* of every org, and of shared workers */
+    char org_id[MU_ORG_LEN + 1];
+    bool force;             /* REMOVE */
+    int64_t timeout_ms;     /* DRAIN: what runs then is stopped; -1 = as configured, 0 = never */
+    mu_bytes reason, by;    /* by: who, for the log */
+    struct mu_report *beat; /* BEAT: taken */
+    bool draining;          /* out */
+    struct mu_id sessions[MU_FLEET_SESSIONS];
+    size_t n_sessions;
+    char name[MU_WORKER_NAME_MAX + 1], worker_org[MU_ORG_LEN + 1];
+    int64_t now_ms, until_ms;
+    int result;
+    char stream[8 + MU_ID_LEN], event[512];
+    void (*done)(struct mu_fleet_change *op, int result);
+    void *ctx;
+};
+void mu_fleet_change(struct mu_fleet *f, struct mu_fleet_change *op);
+
 /* --- looking --- */
+enum mu_worker_status { MU_WORKER_ONLINE, MU_WORKER_OFFLINE, MU_WORKER_DRAINING };
+const char *mu_worker_status_name(enum mu_worker_status s);
 struct mu_worker_view {
     mu_bytes id, name, version, instance, caps;
+    mu_bytes host, org_id, meta, runtimes; /* org_id "" = shared */
     enum mu_dialect dialect;
-    bool connected, draining, saturated;
+    enum mu_worker_status status;
+    bool connected, draining, saturated, drained;
     int64_t since_ms, seen_ms, capacity, in_flight, conflicts;
+    int64_t created_ms, drain_ms, reserved, cpu, memory, disk /* percent; -1 = not said */, skew_ms;
+    const struct mu_worker *worker; /* for the next two, inside the call */
 };
-/* Every known worker, in no order. */
+/* The sessions that it holds; how many. */
+size_t mu_fleet_sessions_of(const struct mu_worker *w, struct mu_id *dst, size_t max);
+/* Every known worker, in no order. Core loop. */
 int mu_fleet_each(struct mu_fleet *f, int (*each)(void *arg, const struct mu_worker_view *v),
                   void *arg);
+/* One; false: there is none, or it is another org's. */
+bool mu_fleet_get(struct mu_fleet *f, const struct mu_id *uid, bool admin, mu_bytes org_id,
+                  struct mu_worker_view *ret);
+/* Its events (nobody's rights are looked at): those after `after`, at most `limit`. Any loop;
+ * done() on read.loop. MU_E_BUSY, -ENOMEM. */
+struct mu_fleet_events {
+    struct mu_read read;
+    struct mu_id uid;
+    int64_t after;
+    unsigned limit;
+    int (*each)(void *arg, int64_t seq, int type, int64_t at_ms, mu_bytes actor, mu_bytes data);
+    void *arg;
+    int64_t first_seq, last_seq; /* out */
+    void (*done)(struct mu_fleet_events *op, int result);
+    void *ctx;
+    char stream[8 + MU_ID_LEN];
+};
+MU_MUST_USE int mu_fleet_events(struct mu_fleet *f, struct mu_fleet_events *op);
 /* For counters of the face. */
 struct mu_metric *mu_fleet_protocol_errors(struct mu_fleet *f);
 

@@ -14,6 +14,7 @@ enum {
     MU_FLEET_RETRY_MS = 500,    /* the database or memory was not there */
     MU_FLEET_OWED_MAX = 1024,
     MU_FLEET_BAD_CONNS = 4,
+    MU_FLEET_EARLY_STOPS = 64,
     MU_FLEET_WORKERS_MAX = 100000,
     MU_FLEET_PINS_MAX = 50000, /* as many leave no room for names that only runs know */
 };
@@ -55,13 +56,14 @@ struct mu_task {
     int64_t needs;             /* of its worker (needs.h) */
     struct mu_task_note *note; /* under way (unfit.c) */
     enum { MU_UNFIT_NO, MU_UNFIT_SAID, MU_UNFIT_PERHAPS /* by an earlier process */ } said;
-    bool ahead;  /* memory ran ahead of the create's commit */
-    bool unborn; /* its result is not known yet */
-    bool born;   /* it was made */
-    bool mapped; /* in f->tasks */
-    bool doomed; /* it was not: the offer's answer is awaited */
-    bool dead;   /* gone, but for the create's result */
-    bool cancel; /* a stop was accepted */
+    bool stubborn; /* parked for the database or for memory: room at a worker does not help it */
+    bool ahead;    /* memory ran ahead of the create's commit */
+    bool unborn;   /* its result is not known yet */
+    bool born;     /* it was made */
+    bool mapped;   /* in f->tasks */
+    bool doomed;   /* it was not: the offer's answer is awaited */
+    bool dead;     /* gone, but for the create's result */
+    bool cancel;   /* a stop was accepted */
     struct mu_work_item *work;
     char pin_name[];
 };
@@ -101,6 +103,7 @@ struct mu_work_item {
     int64_t deadline_ms, report_ms /* the runner's last sign of life */;
     int64_t seq;      /* the last one that was reported */
     int64_t step_seq; /* what the step under way makes durable */
+    int64_t late_seq; /* of an end that came while another one, or its requeue, was being stored */
     struct mu_report *end;
     struct mu_report *side; /* what its runner said about its end */
     struct mu_session_offer offer;
@@ -155,6 +158,19 @@ struct mu_worker {
     int64_t saturated_until, backoff_ms, due_ms /* of the probe's end, … */;
     int64_t since_ms, seen_ms, conflicts, created_ms;
     size_t n_owed;
+    struct mu_list known;                         /* in f->known: it has been here, or is stored */
+    char org_id[MU_ORG_LEN + 1];                  /* whose sessions it takes; "" = everybody's */
+    char *host;                                   /* as its org calls it; NULL: the key is that */
+    char *meta, *runtimes;                        /* JSON; may be NULL */
+    int64_t drain_ms, drain_until_ms, drained_ms; /* by order, stored */
+    int64_t beat_ms, sequence; /* loop time and number of the last heartbeat on this connection */
+    int64_t left_ms;           /* loop time */
+    int64_t cpu, memory, disk, skew_ms;
+    struct mu_id drain_command;
+    unsigned changing; /* units about it that are under way */
+    bool online;       /* as it was told */
+    bool leaving;      /* it is being deregistered */
+    bool told_skew;
     struct mu_id uid;
     char instance[40];
     char *caps, *version; /* of the present connection; may be NULL */
@@ -169,6 +185,14 @@ struct mu_fleet {
     struct mu_list parked, timed, free, pin_check, timed_workers, dirty;
     struct mu_list pin_busy; /* workers whose own tasks are of tenants that may not run more */
     struct mu_list here;     /* attached workers */
+    struct mu_list known;    /* workers that are more than a name that runs gave */
+    size_t n_owned;          /* workers of orgs */
+    struct mu_gone {         /* installations that were deregistered a while ago */
+        char name[MU_WORKER_NAME_MAX + 1], instance[40];
+        int64_t at_ms;
+    } gone[64];
+    unsigned n_gone;
+    int64_t check_ms /* next look at all workers */, purge_ms;
     struct mu_timer tick;
     struct mu_post pump_post;
     void (*freed)(void *arg);
@@ -180,6 +204,9 @@ struct mu_fleet {
     int64_t next_conn;
     size_t cached_bytes, n_connected, n_parked;
     int64_t unpark_ms;
+    /* stops of sessions that memory did not know: the last ones, in a ring */
+    struct mu_id early_stops[MU_FLEET_EARLY_STOPS];
+    unsigned n_early_stops;
     struct mu_store *store;   /* store.c */
     struct mu_leases *leases; /* lease.c */
     struct mu_skills {
@@ -267,8 +294,6 @@ void mu_work_job(struct mu_task *t);
 void mu_work_send(struct mu_task *t);
 /* end.c: by the report k->end, or as k->want says */
 void mu_work_end(struct mu_task *t);
-/* The report k->end is stored, or not wanted: the worker need not keep it. */
-void mu_work_end_ack(const struct mu_task *t);
 /* Whether the report tells of a loss rather than of an end of the agent's own. */
 bool mu_report_is_loss(const struct mu_report *r);
 /* output.c */
@@ -284,6 +309,8 @@ void mu_fleet_worker_free(struct mu_worker *w);
 bool mu_worker_owes(const struct mu_worker *w, const struct mu_id *session);
 /* The worker may be running that; it is told to stop. `slot`: it goes on counting until settled. */
 void mu_worker_owe(struct mu_worker *w, const struct mu_execution *of, bool slot);
+/* It is not there any more. */
+void mu_worker_owes_nothing(struct mu_worker *w);
 /* It reported the end of it, or does not know it. */
 bool mu_fleet_worker_settle(struct mu_worker *w, const struct mu_id *session,
                             const struct mu_id *execution);
@@ -302,6 +329,8 @@ void mu_worker_hello(struct mu_worker *w, struct mu_report *r);
 /* runners.c */
 /* A report of kind RUNNER, TERMINAL or DID; false: nobody holds that attempt. */
 bool mu_runner_report(struct mu_worker *w, struct mu_task *t, const struct mu_report *r);
+/* Its end is stored after everything that its runner said. */
+bool mu_runner_unstored(const struct mu_task *t);
 void mu_runner_gone(struct mu_task *t);
 
 /* skills.c */
@@ -315,7 +344,44 @@ void mu_skills_left(struct mu_worker *w);
 /* Takes r->skills; false: nobody had asked. */
 bool mu_skills_answered(struct mu_worker *w, struct mu_report *r);
 
+/* status.c: who is there, told as events */
+bool mu_worker_serves(const struct mu_worker *w, const char *org_id);
+enum mu_worker_status mu_worker_status(const struct mu_worker *w);
+/* Something of it may be different: online, offline, drained. */
+void mu_worker_status_look(struct mu_worker *w);
+void mu_worker_beat(struct mu_worker *w, const struct mu_report *r);
+void mu_fleet_status_tick(struct mu_fleet *f, int64_t now);
+void mu_worker_know(struct mu_worker *w);
+const char *mu_worker_host(const struct mu_worker *w);
+struct mu_worker *mu_fleet_by_uid(struct mu_fleet *f, const struct mu_id *uid);
+struct mu_worker *mu_fleet_by_host(struct mu_fleet *f, const char *org_id, mu_bytes host);
+void mu_worker_view(const struct mu_worker *w, struct mu_worker_view *v);
+/* The stored JSON of an event about it. */
+void mu_worker_event_text(const struct mu_worker *w, enum mu_worker_status status, bool forced,
+                          mu_bytes reason, char *dst, size_t size);
+/* record.c: the worker's own stream. Inside a unit: its next event; the texts live until the unit's
+ * end. */
+MU_MUST_USE int mu_worker_event(struct mu_tx *tx, const char *stream, const char *org_id, int type,
+                                int64_t at_ms, mu_bytes actor, mu_bytes data);
+/* Writes one by itself. */
+void mu_worker_record(struct mu_worker *w, int type);
+/* purge.c */
+void mu_fleet_purge_tick(struct mu_fleet *f, int64_t now);
+/* change.c */
+void mu_worker_told_drain(struct mu_worker *w);
+/* It is shut out, and what it holds goes on elsewhere, or ends. */
+void mu_worker_removed(struct mu_worker *w);
+bool mu_fleet_is_gone(const struct mu_fleet *f, mu_bytes name, mu_bytes instance);
+/* Everything that it holds and nobody confirmed goes back. */
+void mu_worker_take_back(struct mu_worker *w);
+void mu_worker_stop_rest(struct mu_worker *w);
+/* workers.c: its connection ends, by us. */
+void mu_worker_evict(struct mu_worker *w, int code, const char *reason);
+
 /* store.c: rows of workers, written a few at a time */
+/* In a unit: the row is there, if only as a beginning. */
+MU_MUST_USE int mu_store_seed(struct mu_tx *tx, const struct mu_id *uid, mu_bytes name,
+                              int64_t now_ms);
 void mu_store_tick(struct mu_fleet *f);
 MU_MUST_USE int mu_store_load(struct mu_fleet *f, struct mu_db *db);
 MU_MUST_USE int mu_fleet_store_new(struct mu_fleet *f);

@@ -284,7 +284,9 @@ void mu_work_send(struct mu_task *t)
         return;
     }
     memcpy(o->job.token, k->token, sizeof o->job.token);
-    o->job.lease_ms = MU_MIN(f->opts.grace_ms, f->opts.native_claim_timeout_ms);
+    /* less than what is waited before another one may get it (mu_work_left()) */
+    o->job.lease_ms = MU_MIN(MU_MIN(f->opts.grace_ms, f->opts.native_claim_timeout_ms),
+                             f->opts.heartbeat_timeout_ms);
     int64_t may =
         o->job.timeout_ms ? MU_MIN(o->job.timeout_ms, f->opts.run_max_ms) : f->opts.run_max_ms;
     o->job.deadline_ms = mu_fleet_now(f) + may;

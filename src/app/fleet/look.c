@@ -6,7 +6,7 @@
 
 static enum mu_waits why_waiting(const struct mu_task *t)
 {
-    if (t->pin && !t->pin->ready) {
+    if (t->pin && (!t->pin->ready || !mu_worker_serves(t->pin, t->org_id))) {
         return MU_WAITS_PINNED;
     }
     int64_t lacks = mu_task_lacks(t);
@@ -54,29 +54,22 @@ static void found(struct mu_post *post)
     op->done(op);
 }
 
-static const struct mu_worker *by_uid(const struct mu_fleet *f, const struct mu_id *uid)
-{
-    size_t at = 0;
-    struct mu_worker *w;
-    while ((w = mu_map_next(&f->workers, &at))) {
-        if (strcmp(w->uid.text, uid->text) == 0) {
-            return w;
-        }
-    }
-    return NULL;
-}
-
 static void find(struct mu_post *post)
 {
     struct mu_fleet_find *op = MU_CONTAINER(post, struct mu_fleet_find, post);
+    struct mu_fleet *f = op->fleet;
     struct mu_id uid;
-    const struct mu_worker *w = mu_map_get(&op->fleet->workers, op->given);
-    if (!w && mu_bytes_starts(op->given, MU_B("rnr_")) &&
-        mu_id_parse(op->given, "rnr_", &uid) == 0) {
-        w = by_uid(op->fleet, &uid);
+    char org[MU_ORG_LEN + 1];
+    snprintf(org, sizeof org, "%.*s", MU_ARGS(op->org_id));
+    const struct mu_worker *w = NULL;
+    if (mu_id_parse(op->given, "rnr_", &uid) == 0) {
+        w = mu_fleet_by_uid(f, &uid);
+    } else {
+        w = org[0] ? mu_fleet_by_host(f, org, op->given) : NULL;
+        w = w ? w : mu_fleet_by_host(f, "", op->given);
     }
-    op->found = w;
-    if (w) {
+    op->found = w && (!org[0] || mu_worker_serves(w, org));
+    if (op->found) {
         snprintf(op->name, sizeof op->name, "%s", w->name);
     }
     op->post.fn = found;

@@ -2,14 +2,22 @@
  * becomes free, a worker that connects. */
 #include "app/fleet/fleet_int.h"
 
-enum { LOOK_WORKERS = 64, PARK_MS = 1000, LOOK_PARKED = 256, LOOK_NEEDS = 16, UNPARK_MAX = 4096 };
+enum {
+    LOOK_WORKERS = 64,
+    PARK_MS = 1000,
+    LOOK_PARKED = 256,
+    LOOK_NEEDS = 16,
+    UNPARK_MAX = 4096,
+    DISK_FULL_PERCENT = 95
+};
 
 /* --- workers with room --- */
 
 static bool has_room(const struct mu_worker *w)
 {
     const struct mu_fleet *f = w->f;
-    return w->attached && w->ready && !w->draining && (w->native || f->opts.go_workers) &&
+    return w->attached && w->ready && !w->draining && !w->drain_ms && !w->leaving &&
+           w->disk < DISK_FULL_PERCENT && (w->native || f->opts.go_workers) &&
            (w->capacity == 0 || w->in_flight < w->capacity) &&
            w->saturated_until <= mu_loop_now_ms(f->opts.core);
 }
@@ -40,7 +48,8 @@ static bool may_take(const struct mu_worker *w, const struct mu_task *t)
             return false;
         }
     }
-    return mu_worker_can(w, t->needs) && !mu_worker_owes(w, &t->id);
+    return mu_worker_serves(w, t->org_id) && mu_worker_can(w, t->needs) &&
+           !mu_worker_owes(w, &t->id);
 }
 
 /* --- tasks that wait --- */
@@ -69,6 +78,7 @@ void mu_task_park(struct mu_task *t, int64_t retry_ms)
 {
     struct mu_fleet *f = t->f;
     t->phase = MU_TASK_PARKED;
+    t->stubborn = retry_ms == MU_FLEET_RETRY_MS;
     mu_list_push(&f->parked, &t->link);
     f->n_parked++;
     int64_t at = mu_loop_now_ms(f->opts.core) + retry_ms;
@@ -169,26 +179,39 @@ static void give_pinned(struct mu_fleet *f, bool by_turns)
     }
 }
 
+/* village-control-plane.md 6.6: under the soft limit before over it, the org's own before shared,
+ * then whoever has the least to do; among equals who was chosen longest ago. */
+static int64_t burden(const struct mu_worker *w)
+{
+    int64_t percent = w->capacity ? 100 * w->in_flight / w->capacity : 0;
+    bool over =
+        w->capacity && (w->in_flight + 1) * 100 > w->capacity * w->f->opts.load_percent + 99;
+    return (over ? 1000000 : 0) + (w->org_id[0] ? 0 : 100000) + percent * 101 + MU_MAX(w->cpu, 0);
+}
+
 /* Those that cannot do what it needs are passed by: the one that can may be the last. */
 static struct mu_worker *taker(struct mu_fleet *f, const struct mu_task *t, bool *ret_any)
 {
     unsigned looked = 0;
+    struct mu_worker *best = NULL;
+    int64_t least = INT64_MAX;
     *ret_any = false;
     MU_LIST_EACH(it, tmp, &f->free)
     {
         struct mu_worker *w = MU_CONTAINER(it, struct mu_worker, free_link);
-        if (!mu_worker_can(w, t->needs)) {
+        if (!mu_worker_can(w, t->needs) || !mu_worker_serves(w, t->org_id)) {
             continue;
         }
         *ret_any = true;
-        if (may_take(w, t)) {
-            return w;
+        if (may_take(w, t) && burden(w) < least) {
+            best = w;
+            least = burden(w);
         }
         if (++looked == LOOK_WORKERS) {
             break;
         }
     }
-    return NULL;
+    return best;
 }
 
 static bool somebody_has_room(struct mu_fleet *f, const struct mu_task *t)
@@ -209,7 +232,7 @@ static void refit(struct mu_fleet *f)
         if (++looked > LOOK_PARKED) {
             break;
         }
-        if (t->needs && somebody_has_room(f, t)) {
+        if ((t->needs || f->n_owned) && !t->stubborn && somebody_has_room(f, t)) {
             mu_task_unqueue(t);
             mu_task_enqueue(t);
         }
@@ -218,14 +241,17 @@ static void refit(struct mu_fleet *f)
 
 /* What nobody with room can do, found out once in a pass. */
 struct hopeless {
-    int64_t needs[LOOK_NEEDS];
+    struct {
+        int64_t needs;
+        const struct mu_tenant *of; /* NULL: everybody */
+    } of[LOOK_NEEDS];
     unsigned n;
 };
 
-static bool is_hopeless(const struct hopeless *h, int64_t needs)
+static bool is_hopeless(const struct hopeless *h, const struct mu_task *t)
 {
     for (unsigned i = 0; i < h->n; i++) {
-        if ((h->needs[i] & ~needs) == 0) {
+        if ((h->of[i].needs & ~t->needs) == 0 && (!h->of[i].of || h->of[i].of == t->tenant)) {
             return true;
         }
     }
@@ -241,14 +267,15 @@ static void give_any(struct mu_fleet *f)
         if (!t) {
             break;
         }
-        struct mu_worker *w = is_hopeless(&h, t->needs) ? NULL : taker(f, t, &any);
+        struct mu_worker *w = is_hopeless(&h, t) ? NULL : taker(f, t, &any);
         if (w) {
             w->took_pinned = false;
             give(t, w, &f->queue);
             continue;
         }
         if (!any && h.n < LOOK_NEEDS) {
-            h.needs[h.n++] = t->needs;
+            h.of[h.n].needs = t->needs;
+            h.of[h.n++].of = f->n_owned ? t->tenant : NULL;
         }
         mu_task_unqueue(t);
         mu_task_park(t, PARK_MS);

@@ -95,11 +95,13 @@ static void rejected(struct mu_worker *w, struct mu_task *t, const struct mu_rep
 static bool ended(struct mu_worker *w, struct mu_task *t, struct mu_report *r)
 {
     struct mu_work_item *k = t ? t->work : NULL;
-    bool known = mu_fleet_worker_settle(w, &r->session, &r->execution);
-    if (!k || k->end || (k->busy && k->want != MU_WANT_NOTHING)) {
-        if (!known || !k) {
-            ignore(w, r);
-        }
+    mu_fleet_worker_settle(w, &r->session, &r->execution);
+    if (k && (k->end || (k->busy && k->want != MU_WANT_NOTHING))) {
+        k->late_seq = MU_MAX(k->late_seq, r->seq); /* the worker keeps it until that is stored */
+        return false;
+    }
+    if (!k) {
+        ignore(w, r);
         return false;
     }
     k->want = MU_WANT_NOTHING; /* it came in time after all */
@@ -116,6 +118,15 @@ static void learn_dialect(struct mu_worker *w, enum mu_dialect d)
     if (d != MU_DIALECT_UNKNOWN && w->dialect == MU_DIALECT_UNKNOWN) {
         w->dialect = d;
         mu_worker_dirty(w);
+    }
+}
+
+static void answered(struct mu_worker *w, struct mu_report *r)
+{
+    if (strcmp(r->command.text, w->drain_command.text) == 0) {
+        w->drain_command.text[0] = 0;
+    } else if (!mu_skills_answered(w, r)) {
+        mu_metric_add(w->f->ignored, 1);
     }
 }
 
@@ -164,9 +175,7 @@ static void by_worker(struct mu_worker *w, struct mu_report *r)
         mu_worker_update(w);
         break;
     case MU_REPORT_ANSWER:
-        if (!mu_skills_answered(w, r)) {
-            mu_metric_add(w->f->ignored, 1);
-        }
+        answered(w, r);
         break;
     case MU_REPORT_DID:
     case MU_REPORT_RUNNER:
@@ -176,6 +185,7 @@ static void by_worker(struct mu_worker *w, struct mu_report *r)
         }
         break;
     case MU_REPORT_ALIVE:
+        mu_worker_beat(w, r);
         break;
     }
     mu_report_free(r);
@@ -383,6 +393,11 @@ void mu_worker_hello(struct mu_worker *w, struct mu_report *r)
     }
     mu_arena_init(&o->arena, 8 << 20);
     o->worker_uid = mu_arena_dup(&o->arena, mu_id_bytes(&w->uid)).ptr;
+    o->drain = w->drain_ms != 0;
+    if (w->peer->credential[0]) {
+        o->credential = mu_arena_dup(&o->arena, mu_str(w->peer->credential));
+        explicit_bzero(w->peer->credential, sizeof w->peer->credential);
+    }
     settle_by(w, r);
     reconcile_theirs(w, r, o);
     mu_worker_post(w, o);

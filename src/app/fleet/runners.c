@@ -41,6 +41,20 @@ void mu_runner_gone(struct mu_task *t)
     }
 }
 
+bool mu_runner_unstored(const struct mu_task *t)
+{
+    struct mu_fleet *f = t->f;
+    return f->runners && f->runners->unstored(f->runners_arg, &t->id, t->epoch);
+}
+
+void mu_fleet_said(struct mu_fleet *f, const struct mu_execution *of)
+{
+    struct mu_task *t = mu_map_get(&f->tasks, mu_id_bytes(&of->session));
+    if (t && t->work && t->work->end && t->epoch == of->epoch) {
+        mu_work_next(t);
+    }
+}
+
 /* The task of that attempt, if its worker can be told something. */
 static struct mu_task *reachable(struct mu_fleet *f, const struct mu_execution *of)
 {

@@ -38,6 +38,16 @@ bool mu_task_older(const struct mu_heap_node *x, const struct mu_heap_node *y)
                                         : strcmp(a->id.text, b->id.text) < 0;
 }
 
+/* By its id, or as the org calls its own; else it is the name of a shared one. */
+static struct mu_worker *named(struct mu_fleet *f, const struct mu_task *t)
+{
+    struct mu_id uid;
+    if (mu_id_parse(mu_str(t->pin_name), "rnr_", &uid) == 0) {
+        return mu_fleet_by_uid(f, &uid);
+    }
+    return f->n_owned ? mu_fleet_by_host(f, t->org_id, mu_str(t->pin_name)) : NULL;
+}
+
 static int pin_it(struct mu_task *t)
 {
     struct mu_fleet *f = t->f;
@@ -46,9 +56,13 @@ static int pin_it(struct mu_task *t)
         return 0;
     }
     /* anybody may name a worker that is not there: those that come must still find room */
-    int r = f->workers.count >= MU_FLEET_PINS_MAX && !mu_map_get(&f->workers, mu_str(t->pin_name))
+    int r = 0;
+    w = named(f, t);
+    if (!w) {
+        r = f->workers.count >= MU_FLEET_PINS_MAX && !mu_map_get(&f->workers, mu_str(t->pin_name))
                 ? MU_E_LIMIT
                 : mu_worker_get(f, mu_str(t->pin_name), &w);
+    }
     if (r == 0 && !w->pinned) {
         w->pinned = mu_alloc(sizeof *w->pinned);
         if (w->pinned) {
@@ -152,6 +166,16 @@ static void keep_texts(struct mu_task *t, const struct mu_session_create *op)
     t->texts = x;
 }
 
+static bool was_stopped(const struct mu_task *t)
+{
+    for (size_t i = 0; i < MU_FLEET_EARLY_STOPS; i++) {
+        if (strcmp(t->f->early_stops[i].text, t->id.text) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void born_here(struct mu_post *post)
 {
     struct mu_task *t = MU_CONTAINER(post, struct mu_task, post);
@@ -169,6 +193,10 @@ static void born_here(struct mu_post *post)
         if (!t->work || !t->work->busy) { /* else its offer finds no session, and drops it */
             mu_task_drop(t);
         }
+        return;
+    }
+    if (!t->ahead && was_stopped(t)) {
+        mu_task_drop(t);
         return;
     }
     if (t->phase == MU_TASK_NEW && !t->work) {

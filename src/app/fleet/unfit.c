@@ -20,13 +20,15 @@ int64_t mu_task_lacks(const struct mu_task *t)
     struct mu_fleet *f = t->f;
     int64_t least = -1;
     if (t->pin) {
-        return t->pin->ready ? t->needs & ~t->pin->offers : -1;
+        return t->pin->ready && mu_worker_serves(t->pin, t->org_id) ? t->needs & ~t->pin->offers
+                                                                    : -1;
     }
     MU_LIST_EACH(it, tmp, &f->here)
     {
         const struct mu_worker *w = MU_CONTAINER(it, struct mu_worker, here);
         int64_t lacks = t->needs & ~w->offers;
-        bool takes = w->ready && (w->native || f->opts.go_workers);
+        bool takes =
+            w->ready && (w->native || f->opts.go_workers) && mu_worker_serves(w, t->org_id);
         if (takes && (least < 0 || __builtin_popcountll((uint64_t)lacks) <
                                        __builtin_popcountll((uint64_t)least))) {
             least = lacks;

@@ -59,6 +59,18 @@ void mu_work_free_slot(struct mu_work_item *k)
     }
 }
 
+/* What became of the attempt is stored, by its end or without it: the worker need not keep it any
+ * longer. */
+static void acknowledge_end(const struct mu_task *t)
+{
+    const struct mu_work_item *k = t->work;
+    int64_t seq = MU_MAX(k->late_seq, k->end ? k->end->seq : 0);
+    if (k->w->native && (k->end || seq)) {
+        const struct mu_execution of = {t->id, k->execution, t->epoch, seq};
+        mu_worker_ack(k->w, &of);
+    }
+}
+
 void mu_work_release(struct mu_task *t)
 {
     struct mu_work_item *k = t->work;
@@ -77,6 +89,7 @@ void mu_work_release(struct mu_task *t)
             f->freed(f->freed_arg);
         }
     }
+    acknowledge_end(t);
     mu_list_remove(&t->link);
     t->work = NULL;
     t->phase = MU_TASK_NEW;
@@ -87,6 +100,7 @@ void mu_work_release(struct mu_task *t)
     if (!k->chunk_busy && !k->reading) {
         mu_work_fini(k);
     }
+    mu_worker_status_look(w); /* it may be empty now */
     mu_worker_forget(w);
     mu_fleet_tenant_freed(f);
 }
@@ -265,7 +279,6 @@ static void requeued(struct mu_session_requeue *op, int result)
            MU_KC("worker_id", k->w->name), MU_KC("reason", op->reason));
     bool dropped = k->want == MU_WANT_DROP;
     t->until_ms = op->deadline_ms;
-    mu_work_end_ack(t);
     if (op->lost) {
         mu_task_forget_texts(t); /* they do not say where it goes on */
     }
@@ -388,6 +401,15 @@ void mu_work_lost(struct mu_task *t)
 
 /* --- the worker's connection --- */
 
+/* Until somebody else may have it: what did not run yet need not wait for longer than it takes to
+ * be sure that its worker has let go of it. */
+static int64_t patience(const struct mu_task *t)
+{
+    const struct mu_fleet_opts *o = &t->f->opts;
+    int64_t offline = o->heartbeat_timeout_ms + o->check_ms;
+    return t->state <= MU_ST_STARTING && !t->cancel ? MU_MIN(o->grace_ms, offline) : o->grace_ms;
+}
+
 void mu_work_left(struct mu_task *t, bool unsent)
 {
     struct mu_work_item *k = t->work;
@@ -396,7 +418,7 @@ void mu_work_left(struct mu_task *t, bool unsent)
     k->cancel_sent = false;
     k->sent = k->sent && !unsent;
     if (k->sent && !k->retry) {
-        mu_task_due(t, t->f->opts.grace_ms);
+        mu_task_due(t, patience(t));
     }
     mu_work_next(t); /* what was not sent goes back */
 }
@@ -449,7 +471,7 @@ static void tick_retry(struct mu_task *t)
     struct mu_work_item *k = t->work;
     k->retry = false;
     if (k->sent && !k->conn) {
-        mu_task_due(t, t->f->opts.grace_ms); /* what it waited for besides */
+        mu_task_due(t, patience(t)); /* what it waited for besides */
     }
     if (t->cancel) {
         mu_work_cancel_frame(t);
@@ -507,8 +529,10 @@ void mu_work_next(struct mu_task *t)
     if (k->want == MU_WANT_DROP) {
         mu_task_drop(t);
     } else if (k->end && mu_report_is_loss(k->end) && may_go_on(t)) {
-        go_on(k, "The runner was lost");
-        requeue(t);
+        if (!mu_runner_unstored(t)) { /* else it comes back with mu_fleet_said() */
+            go_on(k, "The runner was lost");
+            requeue(t);
+        }
     } else if (k->end) {
         mu_work_end(t);
     } else if (t->cancel && !k->sent) {

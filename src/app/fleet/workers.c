@@ -25,6 +25,8 @@ int mu_worker_get(struct mu_fleet *f, mu_bytes name, struct mu_worker **ret)
     }
     memcpy(w->name, name.ptr, name.len);
     w->f = f;
+    w->cpu = w->memory = w->disk = -1;
+    mu_list_init(&w->known);
     mu_list_init(&w->free_link);
     mu_list_init(&w->here);
     mu_list_init(&w->pin_link);
@@ -59,17 +61,22 @@ void mu_fleet_worker_free(struct mu_worker *w)
         mu_fair_fini(w->pinned);
         mu_free(w->pinned);
     }
+    mu_list_remove(&w->known);
     mu_free(w->caps);
     mu_free(w->version);
+    mu_free(w->host);
+    mu_free(w->meta);
+    mu_free(w->runtimes);
     mu_free(w);
 }
 
 void mu_worker_forget(struct mu_worker *w)
 {
-    bool needed =
-        w->peer || w->waiting || w->n_pins || !mu_list_empty(&w->tasks) || !mu_list_empty(&w->owed);
+    bool needed = w->peer || w->waiting || w->n_pins || w->changing || !mu_list_empty(&w->tasks) ||
+                  !mu_list_empty(&w->owed);
     bool remembered = !w->anonymous && (w->stored || !mu_list_empty(&w->dirty));
     if (!needed && !remembered) {
+        w->f->n_owned -= w->org_id[0] != 0;
         mu_map_remove(&w->f->workers, mu_str(w->name));
         mu_fleet_worker_free(w);
     }
@@ -166,6 +173,13 @@ static void owed_drop(struct mu_worker *w, struct mu_owed *o)
     mu_worker_update(w);
     if (f->n_parked) {
         f->unpark_ms = mu_loop_now_ms(f->opts.core); /* somebody may wait for just this */
+    }
+}
+
+void mu_worker_owes_nothing(struct mu_worker *w)
+{
+    while (!mu_list_empty(&w->owed)) {
+        owed_drop(w, MU_CONTAINER(w->owed.next, struct mu_owed, link));
     }
 }
 
@@ -276,6 +290,7 @@ static void detach(struct mu_worker *w)
     if (w->attached) {
         mu_metric_set(f->connected, (int64_t)--f->n_connected);
         w->seen_ms = mu_fleet_now(f);
+        w->left_ms = mu_loop_now_ms(f->opts.core);
         mu_worker_dirty(w);
         mu_log(MU_LOG_INFO, "worker.disconnected", MU_KC("worker_id", w->name),
                MU_KI("in_flight", w->in_flight));
@@ -303,7 +318,7 @@ static void close_there(struct mu_post *post)
     p->close(p, p->close_code, p->close_reason);
 }
 
-static void evict(struct mu_worker *w, int code, const char *reason)
+void mu_worker_evict(struct mu_worker *w, int code, const char *reason)
 {
     struct mu_peer *p = w->peer;
     p->worker = NULL;
@@ -337,7 +352,7 @@ static void contend(struct mu_worker *w, struct mu_admission *op)
             w->waiting = NULL;
             refuse_newcomer(w, other);
         }
-        evict(w, CODE_REPLACED, "Replaced by a newer connection of the same worker");
+        mu_worker_evict(w, CODE_REPLACED, "Replaced by a newer connection of the same worker");
         take(w, op);
     } else if (w->waiting) {
         refuse_newcomer(w, op);
@@ -350,6 +365,20 @@ static void contend(struct mu_worker *w, struct mu_admission *op)
     }
 }
 
+/* The record that it comes as. */
+static int find(struct mu_fleet *f, const struct mu_admission *op, struct mu_worker **ret)
+{
+    if (!op->runner.text[0]) {
+        return mu_fleet_is_gone(f, op->name, op->instance) ? MU_E_CANCELLED
+                                                           : mu_worker_get(f, op->name, ret);
+    }
+    *ret = mu_fleet_by_uid(f, &op->runner);
+    if (!*ret || (*ret)->leaving) {
+        return MU_E_NOT_FOUND;
+    }
+    return op->name.len && !mu_bytes_is(op->name, mu_worker_host(*ret)) ? MU_E_FORBIDDEN : 0;
+}
+
 static void admit_here(struct mu_post *post)
 {
     struct mu_admission *op = MU_CONTAINER(post, struct mu_admission, post);
@@ -359,7 +388,7 @@ static void admit_here(struct mu_post *post)
         answer(op, MU_E_SHUTDOWN);
         return;
     }
-    int r = mu_worker_get(f, op->name, &w);
+    int r = find(f, op, &w);
     if (r < 0) {
         answer(op, r);
     } else if (w->peer) {
@@ -386,7 +415,8 @@ static void verdict(struct mu_worker *w, bool alive)
         return;
     }
     if (w->peer) {
-        evict(w, CODE_GOING_AWAY, "This connection did not answer, another one took over");
+        mu_worker_evict(w, CODE_GOING_AWAY,
+                        "This connection did not answer, another one took over");
     }
     take(w, op);
 }
@@ -419,6 +449,8 @@ static void attach_here(struct mu_post *post)
     mu_list_push(&f->here, &w->here);
     w->ready = !w->native;
     w->since_ms = w->seen_ms = mu_fleet_now(f);
+    w->beat_ms = w->sequence = 0;
+    mu_worker_know(w);
     w->backoff_ms = w->saturated_until = 0;
     if (w->native) {
         w->dialect = MU_DIALECT_NATIVE;
@@ -439,6 +471,7 @@ static void attach_here(struct mu_post *post)
                              "set"));
     }
     mu_worker_dirty(w);
+    mu_worker_status_look(w);
     if (!w->native) { /* else when it has said hello */
         mu_worker_adopt_all(w);
     }

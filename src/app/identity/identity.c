@@ -38,10 +38,13 @@ int mu_identity_new(const struct mu_identity_opts *opts, struct mu_db *db, struc
     pthread_rwlock_init(&id->lock, NULL);
     pthread_rwlock_init(&id->tenants_lock, NULL);
     pthread_rwlock_init(&id->runs_lock, NULL);
+    pthread_rwlock_init(&id->passes_lock, NULL);
     mu_map_init(&id->keys);
     mu_map_init(&id->workers);
     mu_map_init(&id->runs);
+    mu_map_init(&id->passes);
     mu_map_init(&id->tenants);
+    mu_tickets_init(id);
     set_admin(id, opts->admin_key);
     int r = id->tokens_file ? mu_tokens_read(id->tokens_file, &id->tokens, &id->n_tokens, err) : 0;
     if (r == 0 && opts->worker_keys) {
@@ -49,6 +52,7 @@ int mu_identity_new(const struct mu_identity_opts *opts, struct mu_db *db, struc
     }
     if (r == 0 && db) {
         r = mu_keys_load(id, db);
+        r = r == 0 ? mu_passes_load(id, db) : r;
         if (r < 0) {
             mu_err_set(err, r, "loading the API keys: %s", mu_err_text(r));
         }
@@ -77,6 +81,9 @@ struct mu_identity *mu_identity_free(struct mu_identity *id)
         free_values(&id->tenants);
         free_values(&id->workers);
         free_values(&id->runs);
+        free_values(&id->passes);
+        pthread_rwlock_destroy(&id->passes_lock);
+        mu_tickets_fini(id);
         pthread_rwlock_destroy(&id->runs_lock);
         mu_free(id->tokens);
         pthread_rwlock_destroy(&id->lock);
@@ -219,24 +226,52 @@ static bool is_admin(struct mu_identity *id, const struct mu_digest *d, bool *re
     return admin;
 }
 
-int mu_identity_resolve(struct mu_identity *id, mu_bytes token, struct mu_principal *ret)
+/* Whose prefix decides how it is looked up. */
+enum { KIND_OTHER, KIND_KEY, KIND_RUN, KIND_PASS, KIND_ADMIN };
+
+static int kind_of(mu_bytes token)
+{
+    static const struct {
+        const char *prefix;
+        int kind;
+    } kinds[] = {{"sk_", KIND_KEY},
+                 {MU_RUN_TOKEN_PREFIX, KIND_RUN},
+                 {"en_", KIND_PASS},
+                 {"wk_", KIND_PASS},
+                 {"adm_", KIND_ADMIN}};
+    for (size_t i = 0; i < MU_ARRAY_LEN(kinds); i++) {
+        if (mu_bytes_starts(token, mu_str(kinds[i].prefix))) {
+            return kinds[i].kind;
+        }
+    }
+    return KIND_OTHER;
+}
+
+struct mu_credential mu_credential_of(mu_bytes token)
+{
+    return (struct mu_credential){.digest = mu_sha256(token), .kind = kind_of(token)};
+}
+
+int mu_identity_resolve_credential(struct mu_identity *id, const struct mu_credential *c,
+                                   struct mu_principal *ret)
 {
     struct mu_principal p = {0};
-    struct mu_digest d = mu_sha256(token);
     bool listed = false;
-    mu_hex(d.bytes, sizeof d.bytes, p.token_hash);
-    p.admin = is_admin(id, &d, &listed);
+    mu_hex(c->digest.bytes, sizeof c->digest.bytes, p.token_hash);
+    p.admin = is_admin(id, &c->digest, &listed);
     int r;
-    if (!p.admin && mu_bytes_starts(token, MU_B("sk_"))) {
+    if (!p.admin && c->kind == KIND_KEY) {
         char hash[65];
         memcpy(hash, p.token_hash, sizeof hash);
         p.token_hash[0] = 0;
         r = resolve_key(id, hash, &p);
-    } else if (!p.admin && mu_bytes_starts(token, MU_B(MU_RUN_TOKEN_PREFIX))) {
+    } else if (!p.admin && c->kind == KIND_RUN) {
         r = mu_grant_run(id, &p);
+    } else if (!p.admin && c->kind == KIND_PASS) {
+        r = mu_grant_pass(id, &p);
     } else if (!p.admin && mu_grant_worker(id, &p)) {
         r = 0;
-    } else if (!p.admin && (!listed || mu_bytes_starts(token, MU_B("adm_")))) {
+    } else if (!p.admin && (!listed || c->kind == KIND_ADMIN)) {
         r = MU_E_UNAUTHORIZED; /* an admin key that was replaced is nobody's */
     } else {
         p.role = p.admin ? MU_ROLE_ADMIN : MU_ROLE_OPERATOR;
@@ -249,6 +284,12 @@ int mu_identity_resolve(struct mu_identity *id, mu_bytes token, struct mu_princi
         *ret = p;
     }
     return r;
+}
+
+int mu_identity_resolve(struct mu_identity *id, mu_bytes token, struct mu_principal *ret)
+{
+    struct mu_credential c = mu_credential_of(token);
+    return mu_identity_resolve_credential(id, &c, ret);
 }
 
 /* GCRA: one number per tenant says when its budget would be full again. */

@@ -46,8 +46,11 @@ struct mu_principal {
     struct mu_id key;         /* of an issued key; else empty */
     struct mu_tenant *tenant; /* NULL for a worker's key */
     const char *worker;       /* a worker's key: the one worker id that it may use, else NULL */
-    struct mu_id run;         /* a session token: the one session that it may touch, else empty */
-    int64_t run_epoch;        /* of its attempt: a move of the session voids the token */
+    struct mu_id enrolment;   /* an enrolment token: the right to register a worker, else empty */
+    struct mu_id runner;      /* a worker's own credential: that worker, else empty */
+    bool removed;      /* of a worker that was deregistered: it is told so, and nothing else */
+    struct mu_id run;  /* a session token: the one session that it may touch, else empty */
+    int64_t run_epoch; /* of its attempt: a move of the session voids the token */
 };
 
 struct mu_identity_opts {
@@ -87,6 +90,16 @@ void mu_identity_set_admin_key(struct mu_identity *id, const char *admin_key);
  * are in memory. */
 MU_MUST_USE int mu_identity_resolve(struct mu_identity *id, mu_bytes token,
                                     struct mu_principal *ret);
+/* What a token is without being it: kept to look at it again later. */
+struct mu_credential {
+    struct mu_digest digest;
+    int kind; /* own */
+};
+struct mu_credential mu_credential_of(mu_bytes token);
+/* The same as mu_identity_resolve() of its token. */
+MU_MUST_USE int mu_identity_resolve_credential(struct mu_identity *id,
+                                               const struct mu_credential *credential,
+                                               struct mu_principal *ret);
 /* Takes one request from the tenant's budget. 0, or MU_E_LIMIT with the wait in *ret_retry_ms. Any
  * thread. Admin is free. */
 MU_MUST_USE int mu_identity_charge(struct mu_identity *id, const struct mu_principal *p,
@@ -107,6 +120,71 @@ MU_MUST_USE int mu_identity_run_token_add(struct mu_identity *id, const char *ha
                                           const struct mu_id *session, const char *org_id,
                                           int64_t epoch);
 void mu_identity_run_token_remove(struct mu_identity *id, const char *hash);
+
+/* --- passes: enrolment tokens ("en_" and 64 hex) and workers' own credentials ("wk_"). Memory
+ * knows whose they are, the database whether one may still be used. --- */
+enum {
+    MU_PASS_ENROLMENT = 3, /* credentials.kind */
+    MU_PASS_WORKER = 4,
+    MU_PASS_LEN = 3 + 64,
+    MU_PASS_TOMBSTONE_MS =
+        86400000, /* a removed worker's credential is known as that for so long */
+};
+struct mu_pass {
+    int kind;
+    struct mu_id id, subject;    /* subject: of a worker's */
+    char org_id[MU_ORG_LEN + 1]; /* "" = shared workers */
+    char token[MU_PASS_LEN + 1];
+    char hash[65];
+    int64_t expires_ms; /* 0 = never */
+};
+/* Draws a token; only its hash is kept anywhere. Its place in memory is taken so that nothing can
+ * fail after the commit: mu_identity_pass_settle() must follow. -ENOMEM; MU_E_LIMIT (100,000).
+ * Any thread, like the next two. */
+MU_MUST_USE int mu_identity_pass_new(struct mu_identity *id, struct mu_pass *p);
+/* Its row is committed, or will not be. A worker's replaces those that the worker had. */
+void mu_identity_pass_settle(struct mu_identity *id, const struct mu_pass *p, bool stored);
+/* An enrolment token that is used up; a worker that was removed. */
+void mu_identity_enrolment_used(struct mu_identity *id, const struct mu_id *enrolment);
+void mu_identity_worker_removed(struct mu_identity *id, const struct mu_id *worker);
+/* Inside a unit. `name` is for people; uses: of an enrolment. A worker's revokes those before. */
+MU_MUST_USE int mu_pass_store(struct mu_tx *tx, const struct mu_pass *p, mu_bytes name,
+                              int64_t uses, int64_t now_ms);
+/* One use of an enrolment token. MU_E_UNAUTHORIZED: it has none left, was revoked or is expired. */
+MU_MUST_USE int mu_enrolment_take(struct mu_tx *tx, const struct mu_id *enrolment, int64_t now_ms,
+                                  int64_t *ret_left);
+MU_MUST_USE int mu_worker_passes_revoke(struct mu_tx *tx, const struct mu_id *worker,
+                                        int64_t now_ms);
+
+/* An enrolment token for workers of org_id (empty: shared ones). The caller fills unit.loop, what
+ * is marked in, done, ctx. */
+struct mu_enrolment_op {
+    struct mu_unit unit;
+    struct mu_identity *identity;
+    mu_bytes name;       /* in */
+    int64_t uses;        /* in */
+    struct mu_pass pass; /* in: org_id, expires_ms; out: id, token */
+    int64_t now_ms;
+    void (*done)(struct mu_enrolment_op *op, int result);
+    void *ctx;
+};
+MU_MUST_USE int mu_enrolment_create(struct mu_identity *id, struct mu_enrolment_op *op);
+
+/* --- tickets: one use within MU_TICKET_MS stands for a credential where no header can be sent ---
+ */
+enum {
+    MU_TICKET_LEN = 4 + 64,
+    MU_TICKET_MS = 60000,
+    MU_TICKETS_MAX = 10000,
+    MU_TICKETS_EACH = 100
+};
+#define MU_TICKET_PREFIX "wst_"
+/* Any thread. MU_E_LIMIT: too many of this credential, or of all, were not used yet; -ENOMEM. */
+MU_MUST_USE int mu_ticket_make(struct mu_identity *id, const struct mu_credential *of,
+                               char dst[MU_TICKET_LEN + 1]);
+/* Any thread. MU_E_UNAUTHORIZED: unknown, used or too old. It is used up, whatever its credential
+ * is worth by now. */
+MU_MUST_USE int mu_ticket_take(struct mu_identity *id, mu_bytes ticket, struct mu_credential *ret);
 /* 1 to 200 bytes of UTF-8 without control characters. */
 bool mu_worker_name_ok(mu_bytes name);
 

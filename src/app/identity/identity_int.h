@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include "app/identity/identity.h"
+#include "base/list.h"
 #include "base/map.h"
 
 enum { MU_KEYS_MAX = 10000, MU_CRED_KEY = 2, MU_ORG_ISSUED = 1, MU_ORG_TOKEN = 2 };
@@ -36,11 +37,17 @@ struct mu_identity {
     struct mu_map keys; /* hash -> struct mu_key_entry */
 
     struct mu_map workers; /* hash -> key of one worker; unchanged once made */
+    pthread_rwlock_t passes_lock;
+    struct mu_map passes; /* hash -> enrolment token or worker's credential */
     pthread_rwlock_t runs_lock;
     struct mu_map runs; /* hash -> session token */
 
     pthread_rwlock_t tenants_lock;
     struct mu_map tenants; /* org_id -> struct mu_tenant */
+
+    pthread_mutex_t tickets_lock;
+    struct mu_map tickets;         /* hash -> struct ticket */
+    struct mu_list tickets_by_age; /* the oldest first */
 };
 
 /* --- keys.c --- */
@@ -54,6 +61,15 @@ MU_MUST_USE int mu_identity_worker_keys(struct mu_identity *id, const char *list
 /* p->token_hash is set. */
 bool mu_grant_worker(struct mu_identity *id, struct mu_principal *p);
 MU_MUST_USE int mu_grant_run(struct mu_identity *id, struct mu_principal *p);
+
+/* --- passes.c --- */
+MU_MUST_USE int mu_passes_load(struct mu_identity *id, struct mu_db *db);
+/* p->token_hash is set. */
+MU_MUST_USE int mu_grant_pass(struct mu_identity *id, struct mu_principal *p);
+
+/* --- tickets.c --- */
+void mu_tickets_init(struct mu_identity *id);
+void mu_tickets_fini(struct mu_identity *id);
 
 /* --- tokens.c --- */
 MU_MUST_USE int mu_tokens_read(const char *path, struct mu_digest **ret, size_t *ret_n,

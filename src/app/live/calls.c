@@ -204,7 +204,7 @@ static void resumed(struct mu_session_resume *op, int result)
         return;
     }
     a->state = s->state = op->to;
-    mu_live_gates_of(a->l, &s->id);
+    mu_live_gates_of(a->l, &s->id, MU_LIVE_GATE_RETRY_MS);
     s->want_turn = true;
     if (s->task == MU_LIVE_IDLE) {
         mu_live_next(s);

@@ -3,7 +3,7 @@
 
 #include "app/live/live_int.h"
 
-enum { RETRY_MS = 1000, LATE_MS = 60000 };
+enum { RETRY_MS = MU_LIVE_GATE_RETRY_MS, LATE_MS = 60000 };
 
 static bool sooner(const struct mu_heap_node *a, const struct mu_heap_node *b)
 {
@@ -47,7 +47,7 @@ static void expired(struct mu_gate_expire *op, int result)
     }
     forget(g);
     if (result == MU_E_STALE) {
-        mu_live_gates_of(l, &session); /* a pause may have moved it */
+        mu_live_gates_of(l, &session, LATE_MS); /* it is paused, or was and its time has moved */
     } else if (result >= 0) {
         if (stopped) {
             mu_fleet_cancelled(l->opts.fleet, mu_id_bytes(&session));
@@ -134,6 +134,7 @@ struct look {
     struct mu_gate_list op;
     struct mu_live *l;
     struct mu_id session;
+    int64_t retry_ms;
     struct {
         struct mu_id id;
         int64_t expires_ms;
@@ -154,15 +155,17 @@ static int take(void *arg, const struct mu_gate_row *row)
 static void looked(struct mu_gate_list *op, int result)
 {
     struct look *k = op->ctx;
+    int64_t now = mu_live_now(k->l);
     for (size_t i = 0; result >= 0 && !k->l->stopping && i < k->n; i++) {
         const struct mu_live_session *s = mu_live_find(k->l, &k->session);
-        mu_live_gate_opened(k->l, &k->found[i].id, &k->session, k->found[i].expires_ms,
+        int64_t at = k->found[i].expires_ms;
+        mu_live_gate_opened(k->l, &k->found[i].id, &k->session, at <= now ? now + k->retry_ms : at,
                             s && s->expiry_stops);
     }
     mu_free(k);
 }
 
-void mu_live_gates_of(struct mu_live *l, const struct mu_id *session)
+void mu_live_gates_of(struct mu_live *l, const struct mu_id *session, int64_t retry_ms)
 {
     struct look *k = l->stopping ? NULL : mu_calloc(1, sizeof *k);
     if (!k) {
@@ -170,6 +173,7 @@ void mu_live_gates_of(struct mu_live *l, const struct mu_id *session)
     }
     k->l = l;
     k->session = *session;
+    k->retry_ms = retry_ms;
     k->op = (struct mu_gate_list){.read = {.loop = l->opts.core},
                                   .admin = true,
                                   .session = k->session,

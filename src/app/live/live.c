@@ -15,9 +15,15 @@ int64_t mu_live_now(const struct mu_live *l)
     return mu_env_wall_ms(l->opts.env);
 }
 
-struct mu_live_session *mu_live_find(struct mu_live *l, const struct mu_id *id)
+static struct mu_live_session *any_of(struct mu_live *l, const struct mu_id *id)
 {
     return mu_map_get(&l->sessions, mu_id_bytes(id));
+}
+
+struct mu_live_session *mu_live_find(struct mu_live *l, const struct mu_id *id)
+{
+    struct mu_live_session *s = any_of(l, id);
+    return s && !s->leaving ? s : NULL;
 }
 
 /* --- one session --- */
@@ -56,16 +62,24 @@ void mu_live_session_free(struct mu_live_session *s)
     mu_free(s);
 }
 
+static void hang_up(struct mu_live_session *s)
+{
+    if (!s->leaving) {
+        s->leaving = true;
+        mu_metric_add(s->l->attached, -1);
+        mu_live_calls_end(s, MU_E_UNAVAILABLE);
+    }
+}
+
 static void detach(struct mu_live_session *s)
 {
     struct mu_live *l = s->l;
     if (s->over) {
         return;
     }
+    hang_up(s);
     s->over = true;
     (void)mu_map_remove(&l->sessions, mu_id_bytes(&s->id));
-    mu_metric_add(l->attached, -1);
-    mu_live_calls_end(s, MU_E_UNAVAILABLE);
     mu_live_terminals_free(s);
     if (s->task == MU_LIVE_IDLE) {
         mu_live_session_free(s);
@@ -84,7 +98,22 @@ void mu_live_drop(struct mu_live_session *s, const char *why)
     mu_jw_obj_end(&w);
     (void)mu_live_send(s, &b);
     mu_buf_fini(&b);
+    struct mu_live *l = s->l;
+    struct mu_execution of = s->of;
     detach(s);
+    mu_fleet_said(l->opts.fleet, &of);
+}
+
+/* Nothing reaches its runner any more; what came in its order before that is stored all the same.
+ */
+static void leave(struct mu_live_session *s)
+{
+    bool stores = s->phase == MU_LIVE_TALKING && !mu_list_empty(&s->in) && !s->l->stopping;
+    if (stores) {
+        hang_up(s);
+    } else {
+        detach(s);
+    }
 }
 
 void mu_live_next(struct mu_live_session *s)
@@ -98,10 +127,17 @@ void mu_live_next(struct mu_live_session *s)
     if (s->phase != MU_LIVE_TALKING || s->l->stopping) {
         return;
     }
-    if (mu_live_send_answers(s) || mu_live_store(s)) {
+    if ((!s->leaving && mu_live_send_answers(s)) || mu_live_store(s)) {
         return;
     }
-    (void)mu_live_send_turn(s);
+    struct mu_live *l = s->l;
+    struct mu_execution of = s->of;
+    if (s->leaving) {
+        detach(s);
+    } else if (mu_live_send_turn(s)) {
+        return;
+    }
+    mu_fleet_said(l->opts.fleet, &of);
 }
 
 /* --- what the fleet says --- */
@@ -164,7 +200,7 @@ static void greet(struct mu_live_session *s, yyjson_val *hello)
 }
 static void on_hello(struct mu_live *l, const struct mu_execution *of, yyjson_val *hello)
 {
-    struct mu_live_session *s = mu_live_find(l, &of->session);
+    struct mu_live_session *s = any_of(l, &of->session);
     if (s) {
         detach(s); /* its runner came anew */
     }
@@ -187,7 +223,7 @@ static void on_message(void *arg, const struct mu_execution *of, mu_bytes json)
     mu_arena_init(&a, 4 * MU_LIVE_MESSAGE);
     if (mu_json_read(&a, json, &limits, &root, NULL) == 0) {
         mu_bytes type = mu_json_get_bytes(root, "type");
-        struct mu_live_session *s = mu_live_find(l, &of->session);
+        struct mu_live_session *s = any_of(l, &of->session);
         if (s && s->of.epoch != of->epoch) {
             detach(s);
             s = NULL;
@@ -195,8 +231,8 @@ static void on_message(void *arg, const struct mu_execution *of, mu_bytes json)
         if (mu_bytes_is(type, "hello")) {
             on_hello(l, of, root);
         } else if (s && mu_bytes_is(type, "gone")) {
-            detach(s);
-        } else if (s) {
+            leave(s);
+        } else if (s && !s->leaving) {
             mu_live_message(s, json);
         }
     }
@@ -223,10 +259,16 @@ static void on_did(void *arg, const struct mu_execution *of, const struct mu_id 
 
 static void on_gone(void *arg, const struct mu_id *session, int64_t epoch)
 {
-    struct mu_live_session *s = mu_live_find(arg, session);
+    struct mu_live_session *s = any_of(arg, session);
     if (s && s->of.epoch <= epoch) {
-        detach(s);
+        leave(s);
     }
+}
+
+static bool on_unstored(void *arg, const struct mu_id *session, int64_t epoch)
+{
+    const struct mu_live_session *s = any_of(arg, session);
+    return s && s->of.epoch == epoch && !mu_list_empty(&s->in);
 }
 
 static void on_stopping(void *arg, const struct mu_id *session)
@@ -237,8 +279,8 @@ static void on_stopping(void *arg, const struct mu_id *session)
     }
 }
 
-static const struct mu_runner_ops runner_ops = {on_message, on_terminal, on_did, on_stopping,
-                                                on_gone};
+static const struct mu_runner_ops runner_ops = {on_message,  on_terminal, on_did,
+                                                on_stopping, on_gone,     on_unstored};
 
 /* --- life --- */
 

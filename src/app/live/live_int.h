@@ -16,6 +16,7 @@ enum {
     MU_LIVE_MESSAGE = 2 << 20,
     MU_LIVE_CALLS = 256, /* of one session that wait for an answer */
     MU_LIVE_BATCH = 64,  /* messages in one unit */
+    MU_LIVE_GATE_RETRY_MS = 1000,
     MU_TERMINALS = 8,
     MU_TERMINAL_RING = 1 << 20,
     MU_TERMINAL_ACK = 128 << 10, /* bytes between two acknowledgements */
@@ -62,7 +63,8 @@ struct mu_live_session {
     struct mu_execution of;
     enum mu_live_phase phase;
     enum mu_live_task task;
-    bool over; /* gone: freed when nothing is under way */
+    bool leaving; /* its runner cannot be told anything any more: what it said is still stored */
+    bool over;    /* freed when nothing is under way */
     bool want_turn, want_answers, prompted /* the task's own prompt is with the runner */;
     int state, mode;
     int64_t stored_seq, queued_seq;
@@ -121,6 +123,7 @@ struct mu_live {
 };
 
 int64_t mu_live_now(const struct mu_live *l); /* wall */
+/* The one whose runner can be told something. */
 struct mu_live_session *mu_live_find(struct mu_live *l, const struct mu_id *id);
 /* Nothing is under way any more: what is to be done next? */
 void mu_live_next(struct mu_live_session *s);
@@ -161,8 +164,9 @@ void mu_live_gates_fini(struct mu_live *l);
 void mu_live_gate_opened(struct mu_live *l, const struct mu_id *id, const struct mu_id *session,
                          int64_t expires_ms, bool stops);
 void mu_live_gate_closed(struct mu_live *l, const struct mu_id *id);
-/* The session's gates are looked at again: a pause has moved their time. */
-void mu_live_gates_of(struct mu_live *l, const struct mu_id *session);
+/* The session's gates are looked at again: a pause has moved their time. One whose time is over
+ * already is tried again after `retry_ms`. */
+void mu_live_gates_of(struct mu_live *l, const struct mu_id *session, int64_t retry_ms);
 
 /* calls.c */
 void mu_live_call_end(struct mu_live_session *s, struct mu_live_call *call, int result);

@@ -97,7 +97,10 @@ static int start(struct mu_session_report *op, struct mu_tx *tx, struct todo *t)
     int64_t own = l->run_deadline_ms ? l->run_deadline_ms + stood
                   : l->limit_ms      ? op->now_ms + l->limit_ms
                                      : op->run_deadline_ms;
-    int64_t deadline = own ? own : l->deadline_ms;
+    /* until its first step is stored, the deadline is still that of the offer */
+    int64_t held =
+        l->state == MU_ST_CLAIMED ? op->now_ms + op->sessions->opts.run_max_ms : l->deadline_ms;
+    int64_t deadline = own ? own : held;
     int r = MU_TX_SEND(tx, &q_running, 1, MU_VT(t->id), MU_VI(op->epoch), MU_VI(op->now_ms),
                        MU_VIOPT(own), MU_VI(deadline));
     if (r >= 0) {

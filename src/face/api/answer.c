@@ -205,6 +205,12 @@ void mu_call_error(struct mu_call *c, int status, const char *code, const char *
     mu_answer_error(c, status, code, field, text, mu_str(text), &no_retry, status == 409);
 }
 
+void mu_call_unauthorized(struct mu_call *c, const char *why)
+{
+    const struct mu_http_pair pair = {"WWW-Authenticate", MU_B("Bearer")};
+    mu_answer_error(c, 401, "unauthorized", NULL, "Unauthorized", mu_str(why), &pair, 1);
+}
+
 void mu_call_retry(struct mu_call *c, int status, const char *code, int64_t retry_ms,
                    const char *text)
 {

@@ -105,19 +105,9 @@ static bool reachable(struct mu_call *c, const struct mu_http_head *h)
     return true;
 }
 
-static mu_bytes bearer(const struct mu_http_head *h)
-{
-    mu_bytes v = mu_bytes_trim(mu_http_header(h, "Authorization"));
-    if (v.len < 8 || !mu_bytes_eq_nocase(mu_bytes_head(v, 6), MU_B("bearer")) || v.ptr[6] != ' ') {
-        return MU_B_NONE;
-    }
-    return mu_bytes_trim(mu_bytes_from(v, 7));
-}
-
 static bool unauthorized(struct mu_call *c, const char *why)
 {
-    const struct mu_http_pair pair = {"WWW-Authenticate", MU_B("Bearer")};
-    mu_answer_error(c, 401, "unauthorized", NULL, "Unauthorized", mu_str(why), &pair, 1);
+    mu_call_unauthorized(c, why);
     return false;
 }
 
@@ -140,15 +130,22 @@ static bool permitted(struct mu_call *c)
 {
     const struct mu_principal *p = &c->principal;
     const char *why = NULL;
-    if (p->worker && (!c->route || c->route->auth != MU_AUTH_WORKER)) {
+    bool pass = p->enrolment.text[0] || p->runner.text[0];
+    enum mu_api_auth auth = c->route ? c->route->auth : MU_AUTH_NONE;
+    if (pass && auth != MU_AUTH_WORKER && auth != MU_AUTH_RUNNER) {
+        why = "An enrolment token or a worker's credential registers and opens workers only";
+    } else if (auth == MU_AUTH_RUNNER && !pass) {
+        why = "This needs an enrolment token or a worker's credential";
+    } else if (p->worker && (!c->route || c->route->auth != MU_AUTH_WORKER)) {
         why = "A worker's key opens the worker link only";
     } else if (p->run.text[0] && (!c->route || c->route->auth != MU_AUTH_RUN)) {
         why = "A session token is for its own run's prompt, report and files only";
     } else if (c->route && c->route->auth == MU_AUTH_ADMIN && !p->admin) {
         why = "This needs the admin key";
-    } else if (c->route && c->route->auth == MU_AUTH_WORKER && !p->admin && !p->worker) {
+    } else if (c->route && c->route->auth == MU_AUTH_WORKER && !p->admin && !p->worker && !pass) {
         why = "This needs the admin key or a worker's key";
-    } else if (c->route && !p->worker && !p->run.text[0] && p->role < role_needed(c->route)) {
+    } else if (c->route && !pass && !p->worker && !p->run.text[0] &&
+               p->role < role_needed(c->route)) {
         why = role_words[role_needed(c->route)];
     }
     if (why) {
@@ -157,9 +154,9 @@ static bool permitted(struct mu_call *c)
     return !why;
 }
 
-static bool authenticate(struct mu_call *c, const struct mu_http_head *h)
+static bool authenticate(struct mu_call *c)
 {
-    mu_bytes token = bearer(h);
+    mu_bytes token = mu_call_bearer(c);
     if (token.len == 0) {
         return unauthorized(c, "Unauthorized: send Authorization: Bearer <token>");
     }
@@ -174,6 +171,9 @@ static bool authenticate(struct mu_call *c, const struct mu_http_head *h)
     if (r < 0) {
         mu_call_fail(c, r);
         return false;
+    }
+    if (c->principal.removed && !(c->route && c->route->flags & MU_ROUTE_WEBSOCKET)) {
+        return unauthorized(c, "Unauthorized: this worker was deregistered");
     }
     c->authenticated = true;
     return permitted(c);
@@ -315,7 +315,7 @@ static bool gates(struct mu_call *c, const struct mu_http_head *h)
     c->route = node ? mu_node_route(node, h->method) : NULL;
     /* without a bearer nobody learns which paths below /api/v1 exist, nor uploads a byte */
     bool guarded = c->route ? c->route->auth != MU_AUTH_NONE : mu_path_is_api(h->path);
-    if (guarded && !probes_only && !authenticate(c, h)) {
+    if (guarded && !probes_only && !authenticate(c)) {
         return false;
     }
     if (!routed(c, h, node) || !served_now(c)) {

@@ -77,7 +77,8 @@ enum mu_api_auth {
     MU_AUTH_NONE,
     MU_AUTH_TENANT, /* any bearer */
     MU_AUTH_ADMIN,
-    MU_AUTH_WORKER, /* the admin key, or the key of one worker */
+    MU_AUTH_WORKER, /* the admin key, the key of one worker, an enrolment token */
+    MU_AUTH_RUNNER, /* an enrolment token or a worker's own credential: the handler looks which */
     MU_AUTH_RUN,    /* any bearer, or a session token: the handler checks principal->run */
 };
 /* Whose error body and conventions. It follows from the path (specification README 3): a route that
@@ -191,6 +192,7 @@ yyjson_val *mu_call_body(
     const struct mu_call *c); /* checked against the schema; NULL when the route has none */
 mu_bytes mu_call_raw_body(const struct mu_call *c);
 mu_bytes mu_call_header(const struct mu_call *c, const char *name);
+mu_bytes mu_call_bearer(const struct mu_call *c); /* of the header Authorization; empty = none */
 /* A field of the access line ("run_id"). */
 void mu_call_note(struct mu_call *c, const char *key, mu_bytes value);
 
@@ -214,6 +216,8 @@ void mu_call_send_headers(struct mu_call *c, int status, const struct mu_http_pa
  * NULL. */
 void mu_call_error(struct mu_call *c, int status, const char *code, const char *field,
                    const char *fmt, ...) MU_PRINTF(5, 6);
+/* 401 with WWW-Authenticate. */
+void mu_call_unauthorized(struct mu_call *c, const char *why);
 /* 429 or 503 with Retry-After (whole seconds, rounded up). */
 void mu_call_retry(struct mu_call *c, int status, const char *code, int64_t retry_ms,
                    const char *text);

@@ -78,6 +78,15 @@ mu_bytes mu_call_header(const struct mu_call *c, const char *name)
     return mu_http_header(mu_http_req_head(c->req), name);
 }
 
+mu_bytes mu_call_bearer(const struct mu_call *c)
+{
+    mu_bytes v = mu_bytes_trim(mu_call_header(c, "Authorization"));
+    if (v.len < 8 || !mu_bytes_eq_nocase(mu_bytes_head(v, 6), MU_B("bearer")) || v.ptr[6] != ' ') {
+        return MU_B_NONE;
+    }
+    return mu_bytes_trim(mu_bytes_from(v, 7));
+}
+
 void mu_call_note(struct mu_call *c, const char *key, mu_bytes value)
 {
     mu_bytes copy = mu_arena_dup(mu_call_arena(c), value);

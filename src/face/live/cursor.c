@@ -123,6 +123,15 @@ static void read_page(struct mu_cursor *cur)
     }
 }
 
+static void fall_behind(struct mu_cursor *cur)
+{
+    if (cur->ops->behind) {
+        cur->ops->behind(cur);
+    } else if (!cur->ops->full(cur)) {
+        read_page(cur);
+    }
+}
+
 static void on_event(struct mu_watch *watch, struct mu_event *e)
 {
     struct mu_cursor *cur = MU_CONTAINER(watch, struct mu_cursor, watch);
@@ -142,7 +151,7 @@ static void on_event(struct mu_watch *watch, struct mu_event *e)
     }
     if (e->seq != cur->seq + 1 || cur->ops->full(cur)) {
         cur->live = false;
-        read_page(cur);
+        fall_behind(cur);
         return;
     }
     cur->seq = e->seq;
@@ -164,7 +173,7 @@ int mu_cursor_open(struct mu_cursor *cur, struct mu_loop *loop)
 
 void mu_cursor_read(struct mu_cursor *cur)
 {
-    if (!cur->finished && !cur->closing && !cur->live && !cur->page) {
+    if (mu_cursor_waits(cur)) {
         read_page(cur);
     }
 }

@@ -24,7 +24,9 @@ struct mu_cursor_ops {
     void (*present)(struct mu_cursor *cur);          /* all that is stored was delivered */
     void (*over)(struct mu_cursor *cur);             /* ENDED was, or nothing follows it */
     void (*failed)(struct mu_cursor *cur, int code); /* it cannot go on: the sink shall be cut */
-    bool (*full)(const struct mu_cursor *cur);
+    bool (*full)(const struct mu_cursor *cur);       /* then it waits for mu_cursor_read() */
+    void (*behind)(struct mu_cursor *cur);           /* it is not live any more, and waits for
+                                                        mu_cursor_read(); NULL: it reads when not full */
     void (*closed)(struct mu_cursor *cur); /* after mu_cursor_close(): its memory is its owner's */
 };
 
@@ -44,6 +46,11 @@ struct mu_cursor {
 MU_MUST_USE int mu_cursor_open(struct mu_cursor *cur, struct mu_loop *loop);
 /* Begins, and goes on when the sink has room again. */
 void mu_cursor_read(struct mu_cursor *cur);
+/* Whether mu_cursor_read() would do something: it is not live, and no page is under way. */
+static inline bool mu_cursor_waits(const struct mu_cursor *cur)
+{
+    return !cur->finished && !cur->closing && !cur->live && !cur->page;
+}
 /* Nothing is delivered any more; closed() follows, at once or when a page under way is back. */
 void mu_cursor_close(struct mu_cursor *cur);
 

@@ -35,6 +35,7 @@ struct mu_oz {
     int run_source_default;      /* enum mu_source */
     struct mu_metric *sse_clients;
     struct mu_worker_face *workers; /* face/worker */
+    struct mu_sock_face *sockets;   /* face/live */
     struct mu_sess_face *sess;      /* face/sessions */
 };
 

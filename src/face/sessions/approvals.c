@@ -409,18 +409,26 @@ static void check_resolve(struct mu_call *c)
     }
 }
 
-static int read_policy(void *arg, const struct mu_session_view *v)
+int mu_sess_deny_stops(const struct mu_session_view *v, bool *ret)
 {
-    struct resolving *x = arg;
     static const struct mu_json_limits limits = {.max_bytes = 4 << 20, .max_depth = 80};
     struct mu_arena a;
     yyjson_val *spec = NULL;
     mu_arena_init(&a, 16 << 20);
     int r = v->spec.len > 2 ? mu_json_read(&a, v->spec, &limits, &spec, NULL) : 0;
     yyjson_val *policy = mu_json_get(mu_json_get(spec, "live"), "policy");
-    x->op.stop = !x->op.allow && mu_bytes_is(mu_json_get_bytes(policy, "onDeny"), "stop");
+    *ret = mu_bytes_is(mu_json_get_bytes(policy, "onDeny"), "stop");
     mu_arena_fini(&a);
     return r == -ENOMEM ? r : 0;
+}
+
+static int read_policy(void *arg, const struct mu_session_view *v)
+{
+    struct resolving *x = arg;
+    bool stops = false;
+    int r = mu_sess_deny_stops(v, &stops);
+    x->op.stop = !x->op.allow && stops;
+    return r;
 }
 
 static void policy_read(struct mu_session_get *get, int result)

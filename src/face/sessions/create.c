@@ -458,8 +458,11 @@ static void with_runner(struct creating *cr)
         with_environment(cr);
         return;
     }
-    cr->find = (struct mu_fleet_find){
-        .loop = mu_call_loop(cr->c), .given = given, .done = runner_found, .ctx = cr};
+    cr->find = (struct mu_fleet_find){.loop = mu_call_loop(cr->c),
+                                      .given = given,
+                                      .org_id = mu_str(cr->who.org_id),
+                                      .done = runner_found,
+                                      .ctx = cr};
     mu_fleet_find(mu_sess_oz(cr->c)->fleet, &cr->find);
 }
 

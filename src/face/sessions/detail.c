@@ -5,35 +5,17 @@
 
 enum { HEADERS_MAX = 4, PARTS_MAX = 8 << 20 };
 
-struct mu_sess_reading {
-    struct mu_call *c;
-    struct mu_session_get get;
-    struct mu_session_events events;
-    struct mu_gate_list gates;
-    struct mu_fleet_look look;
-    struct mu_json_w w;
-    struct mu_buf *recent; /* one text an event, oldest first */
-    size_t n_recent, max_recent;
-    struct mu_json_w pending;
-    struct mu_buf pending_text;
-    const char *state_word;
-    int state, status, route;
-    int64_t last_seq;
-    struct mu_http_pair headers[HEADERS_MAX];
-    size_t n_headers;
-};
-
 static void finish(struct mu_sess_reading *rd, int result)
 {
-    for (size_t i = 0; i < rd->max_recent; i++) {
+    for (size_t i = 0; rd->recent && i < rd->max_recent; i++) {
         mu_buf_fini(&rd->recent[i]);
     }
+    mu_free(rd->recent);
+    rd->recent = NULL;
+    mu_free(rd->worker);
+    rd->worker = NULL;
     mu_buf_fini(&rd->pending_text);
-    if (result < 0) {
-        mu_sess_fail(rd->c, result);
-    } else {
-        mu_call_data_send(rd->c, rd->status, rd->headers, rd->n_headers);
-    }
+    rd->done(rd, result);
 }
 
 static void add_look(struct mu_json_w *w, const struct mu_sess_reading *rd)
@@ -92,23 +74,25 @@ static void looked(struct mu_fleet_look *op)
 /* Why it waits, and whether its worker is there, only the fleet knows. */
 static void look(struct mu_sess_reading *rd)
 {
-    struct mu_oz *oz = mu_sess_oz(rd->c);
     bool waits = rd->state <= MU_ST_CLAIMED;
     if (rd->route != MU_ROUTE_WORKER || rd->state_word || !(waits || rd->look.worker.len)) {
         assemble(rd);
         return;
     }
-    rd->look.loop = mu_call_loop(rd->c);
-    rd->look.id = rd->get.id;
+    rd->look.loop = rd->loop;
+    rd->look.id = rd->id;
     rd->look.done = looked;
     rd->look.ctx = rd;
-    mu_fleet_look(oz->fleet, &rd->look);
+    mu_fleet_look(rd->fleet, &rd->look);
 }
 
 static int take_gate(void *arg, const struct mu_gate_row *row)
 {
     struct mu_sess_reading *rd = arg;
     mu_sess_gate(&rd->pending, row);
+    if (rd->gate) {
+        rd->gate(rd, row);
+    }
     return rd->pending_text.failed;
 }
 
@@ -124,22 +108,21 @@ static void gates_read(struct mu_gate_list *op, int result)
 
 static void read_gates(struct mu_sess_reading *rd)
 {
-    struct mu_call *c = rd->c;
     if (rd->state != MU_ST_RUNNING && rd->state != MU_ST_WAITING && rd->state != MU_ST_PAUSED) {
         look(rd);
         return;
     }
-    rd->gates = (struct mu_gate_list){.read = {.loop = mu_call_loop(c)},
-                                      .admin = rd->get.admin,
-                                      .org_id = rd->get.org_id,
-                                      .session = rd->get.id,
+    rd->gates = (struct mu_gate_list){.read = {.loop = rd->loop},
+                                      .admin = rd->admin,
+                                      .org_id = rd->org_id,
+                                      .session = rd->id,
                                       .status = MU_GATE_PENDING,
                                       .limit = MU_GATES_PENDING_MAX,
                                       .each = take_gate,
                                       .arg = rd,
                                       .done = gates_read,
                                       .ctx = rd};
-    int r = mu_gate_list(mu_sess_oz(c)->sessions, &rd->gates);
+    int r = mu_gate_list(rd->sessions, &rd->gates);
     if (r < 0) {
         finish(rd, r);
     }
@@ -170,21 +153,25 @@ static void events_read(struct mu_session_events *op, int result)
 static int take_row(void *arg, const struct mu_session_view *v)
 {
     struct mu_sess_reading *rd = arg;
-    int64_t now_ms = mu_env_wall_ms(mu_sess_oz(rd->c)->env);
+    int64_t now_ms = mu_env_wall_ms(rd->env);
     bool taken = v->outcome != MU_OUT_LIVE || v->state >= MU_ST_CLAIMED;
     if (taken && v->worker_id.len) {
-        rd->look.worker = mu_arena_dup(mu_call_arena(rd->c), v->worker_id);
-        if (!rd->look.worker.ptr) {
+        mu_free(rd->worker);
+        rd->worker = mu_bytes_dup(v->worker_id);
+        rd->look.worker = mu_str(rd->worker);
+        if (!rd->worker) {
             return -ENOMEM;
         }
     }
     rd->state = v->state;
     rd->route = v->route;
     rd->last_seq = v->last_event_seq;
-    rd->w = mu_call_data(rd->c);
     mu_jw_obj(&rd->w);
     mu_sess_summary(&rd->w, v, now_ms, rd->state_word);
     mu_sess_detail(&rd->w, v, now_ms);
+    if (rd->row) {
+        rd->row(rd, v);
+    }
     return rd->w.buf->failed;
 }
 
@@ -196,15 +183,15 @@ static void row_read(struct mu_session_get *op, int result)
         return;
     }
     rd->events =
-        (struct mu_session_events){.read = {.loop = mu_call_loop(rd->c)},
+        (struct mu_session_events){.read = {.loop = rd->loop},
                                    .id = op->id,
                                    .after = MU_MAX(rd->last_seq - (int64_t)rd->max_recent, 0),
-                                   .limit = (unsigned)rd->max_recent,
+                                   .limit = rd->max_recent,
                                    .each = take_event,
                                    .arg = rd,
                                    .done = events_read,
                                    .ctx = rd};
-    int r = rd->max_recent ? mu_session_events(mu_sess_oz(rd->c)->sessions, &rd->events) : 0;
+    int r = rd->max_recent ? mu_session_events(rd->sessions, &rd->events) : 0;
     if (r < 0) {
         finish(rd, r);
     } else if (rd->max_recent == 0) {
@@ -212,44 +199,83 @@ static void row_read(struct mu_session_get *op, int result)
     }
 }
 
-void mu_sess_answer_detail(struct mu_call *c, const struct mu_id *id, int status, const char *state,
-                           const struct mu_http_pair *headers, size_t n_headers)
+int mu_sess_detail_read(struct mu_sess_reading *rd)
 {
-    const struct mu_principal *p = mu_call_principal(c);
-    size_t max = (size_t)mu_sess_face(c)->recent_events;
-    struct mu_sess_reading *rd = mu_call_new(c, sizeof *rd);
-    if (!rd) {
-        return;
-    }
-    MU_CHECK(n_headers <= HEADERS_MAX);
-    rd->recent = mu_arena_calloc(mu_call_arena(c), (max + 1) * sizeof *rd->recent);
+    rd->recent = mu_calloc(rd->max_recent + 1, sizeof *rd->recent);
     if (!rd->recent) {
-        mu_call_fail(c, -ENOMEM);
-        return;
+        return -ENOMEM;
     }
-    for (size_t i = 0; i < max; i++) {
+    for (size_t i = 0; i < rd->max_recent; i++) {
         mu_buf_init(&rd->recent[i], 64 << 10);
     }
-    for (size_t i = 0; i < n_headers; i++) {
-        rd->headers[i] = headers[i];
-    }
-    rd->c = c;
-    rd->status = status;
-    rd->state_word = state;
-    rd->n_headers = n_headers;
-    rd->max_recent = max;
     mu_buf_init(&rd->pending_text, PARTS_MAX);
     rd->pending = mu_json_w(&rd->pending_text);
-    rd->get = (struct mu_session_get){.read = {.loop = mu_call_loop(c)},
-                                      .admin = p->admin,
-                                      .org_id = mu_str(p->org_id),
-                                      .id = *id,
+    rd->get = (struct mu_session_get){.read = {.loop = rd->loop},
+                                      .admin = rd->admin,
+                                      .org_id = rd->org_id,
+                                      .id = rd->id,
                                       .each = take_row,
                                       .arg = rd,
                                       .done = row_read,
                                       .ctx = rd};
-    int r = mu_session_get(mu_sess_oz(c)->sessions, &rd->get);
+    int r = mu_session_get(rd->sessions, &rd->get);
     if (r < 0) {
-        finish(rd, r);
+        mu_free(rd->recent);
+        rd->recent = NULL;
+    }
+    return r;
+}
+
+/* --- the answer --- */
+
+struct answering {
+    struct mu_sess_reading rd;
+    struct mu_call *c;
+    int status;
+    struct mu_http_pair headers[HEADERS_MAX];
+    size_t n_headers;
+};
+
+static void answer(struct mu_sess_reading *rd, int result)
+{
+    struct answering *x = rd->ctx;
+    if (result < 0) {
+        mu_sess_fail(x->c, result);
+    } else {
+        mu_call_data_send(x->c, x->status, x->headers, x->n_headers);
+    }
+}
+
+void mu_sess_answer_detail(struct mu_call *c, const struct mu_id *id, int status, const char *state,
+                           const struct mu_http_pair *headers, size_t n_headers)
+{
+    const struct mu_principal *p = mu_call_principal(c);
+    struct mu_oz *oz = mu_sess_oz(c);
+    struct answering *x = mu_call_new(c, sizeof *x);
+    if (!x) {
+        return;
+    }
+    MU_CHECK(n_headers <= HEADERS_MAX);
+    for (size_t i = 0; i < n_headers; i++) {
+        x->headers[i] = headers[i];
+    }
+    x->c = c;
+    x->status = status;
+    x->n_headers = n_headers;
+    x->rd = (struct mu_sess_reading){.env = oz->env,
+                                     .sessions = oz->sessions,
+                                     .fleet = oz->fleet,
+                                     .loop = mu_call_loop(c),
+                                     .admin = p->admin,
+                                     .org_id = mu_str(p->org_id),
+                                     .id = *id,
+                                     .max_recent = (unsigned)mu_sess_face(c)->recent_events,
+                                     .state_word = state,
+                                     .w = mu_call_data(c),
+                                     .done = answer,
+                                     .ctx = x};
+    int r = mu_sess_detail_read(&x->rd);
+    if (r < 0) {
+        mu_sess_fail(c, r);
     }
 }

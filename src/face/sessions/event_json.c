@@ -103,12 +103,11 @@ static void add_renamed(struct mu_json_w *w, const struct rename *list, yyjson_v
     }
 }
 
-/* The data of what the server itself says of a session. */
+/* The members of the data of what the server itself says of a session. */
 static void add_own(struct mu_json_w *w, mu_bytes session_id, const struct mu_session_event *e,
                     yyjson_val *d)
 {
     bool asks = e->type == MU_EV_APPROVAL_REQUESTED, decides = e->type == MU_EV_APPROVAL_RESOLVED;
-    mu_jw_obj(w);
     mu_sess_prefixed(w, "sessionId", "ses_", session_id);
     if (e->type == MU_EV_CREATED) {
         mu_jw_kcstr(w, "state", mu_sess_state((int)mu_json_get_i64(d, "to", MU_ST_QUEUED_WORKER)));
@@ -131,7 +130,6 @@ static void add_own(struct mu_json_w *w, mu_bytes session_id, const struct mu_se
     } else {
         add_renamed(w, of_turn, d);
     }
-    mu_jw_obj_end(w);
 }
 
 static bool is_own(int type)
@@ -152,29 +150,41 @@ static bool is_own(int type)
     }
 }
 
-void mu_sess_event(struct mu_json_w *w, mu_bytes session_id, const struct mu_session_event *e)
+void mu_sess_event_members(struct mu_json_w *w, mu_bytes session_id,
+                           const struct mu_session_event *e)
 {
     struct mu_arena a;
     yyjson_val *d = NULL;
+    mu_arena_init(&a, 2 << 20);
+    if (e->data.len && mu_json_read(&a, e->data, &stored_limits, &d, NULL) == -ENOMEM) {
+        w->buf->failed = w->buf->failed ? w->buf->failed : -ENOMEM;
+    }
+    add_own(w, session_id, e, d);
+    mu_arena_fini(&a);
+}
+
+void mu_sess_event_data(struct mu_json_w *w, mu_bytes session_id, const struct mu_session_event *e)
+{
+    if (!is_own(e->type)) {
+        mu_jw_raw(w, e->data.len ? e->data : MU_B("{}"));
+        return;
+    }
+    mu_jw_obj(w);
+    mu_sess_event_members(w, session_id, e);
+    mu_jw_obj_end(w);
+}
+
+void mu_sess_event(struct mu_json_w *w, mu_bytes session_id, const struct mu_session_event *e)
+{
     const char *type = mu_event_type_name(e->type);
     mu_jw_obj(w);
     mu_jw_ki64(w, "seq", e->seq);
     mu_jw_kcstr(w, "type", type ? type : "PROVIDER_EVENT_FORWARDED");
     mu_jw_ktime(w, "timestamp", e->at_ms);
     mu_sess_actor(w, "actor", e->actor);
-    if (!is_own(e->type)) {
-        mu_jw_kraw(w, "data", e->data.len ? e->data : MU_B("{}"));
-        mu_jw_obj_end(w);
-        return;
-    }
-    mu_arena_init(&a, 2 << 20);
-    if (e->data.len && mu_json_read(&a, e->data, &stored_limits, &d, NULL) == -ENOMEM) {
-        w->buf->failed = w->buf->failed ? w->buf->failed : -ENOMEM;
-    }
     mu_jw_key(w, "data");
-    add_own(w, session_id, e, d);
+    mu_sess_event_data(w, session_id, e);
     mu_jw_obj_end(w);
-    mu_arena_fini(&a);
 }
 
 /* --- one line for people --- */

@@ -288,6 +288,14 @@ static void add_end(struct mu_json_w *w, const struct mu_session_view *v)
     }
 }
 
+void mu_sess_completed(struct mu_json_w *w, const struct mu_session_view *v)
+{
+    mu_jw_kcstr(w, "finalState", mu_sess_state(v->state));
+    add_end(w, v);
+    add_usage(w, v);
+    add_diff(w, v);
+}
+
 void mu_sess_detail(struct mu_json_w *w, const struct mu_session_view *v, int64_t now_ms)
 {
     struct spec spec;

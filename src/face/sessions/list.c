@@ -243,6 +243,7 @@ void mu_sess_list(struct mu_call *c)
     }
     l->find = (struct mu_fleet_find){.loop = mu_call_loop(c),
                                      .given = mu_call_query(c, "runnerId", 0),
+                                     .org_id = all ? MU_B_NONE : mu_str(l->org),
                                      .done = runner_found,
                                      .ctx = l};
     if (l->find.given.ptr) {

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "app/sessions/artifacts.h"
+#include "base/clock.h"
 #include "base/encode.h"
 #include "base/log.h"
 #include "face/worker/worker_int.h"
@@ -243,6 +244,60 @@ static bool has_word(yyjson_val *list, const char *word)
     return false;
 }
 
+/* --- heartbeat (village-control-plane.md 6.2) --- */
+
+static int64_t percent(yyjson_val *load, const char *key)
+{
+    yyjson_val *v = mu_json_get(load, key);
+    double n = yyjson_is_num(v) ? yyjson_get_num(v) : -1;
+    return n >= 0 && n <= 100 ? (int64_t)n : -1;
+}
+
+static bool is_word(mu_bytes b)
+{
+    for (size_t i = 0; i < b.len; i++) {
+        if ((unsigned char)b.ptr[i] < 0x20 || b.ptr[i] == 0x7f) {
+            return false;
+        }
+    }
+    return b.len >= 1 && b.len <= 64;
+}
+
+/* Only what is known of runtimes, as versions. */
+static mu_bytes runtimes(struct mu_report *r, yyjson_val *data)
+{
+    static const char *const names[] = {"codex", "claude_code", "gemini_cli", "omnara"};
+    yyjson_val *given = mu_json_get(data, "runtimeVersions");
+    struct mu_buf b;
+    mu_buf_init(&b, 1024);
+    struct mu_json_w w = mu_json_w(&b);
+    mu_jw_obj(&w);
+    for (size_t i = 0; i < MU_ARRAY_LEN(names); i++) {
+        mu_bytes v = mu_json_get_bytes(given, names[i]);
+        if (is_word(v)) {
+            mu_jw_kstr(&w, names[i], v);
+        }
+    }
+    mu_jw_obj_end(&w);
+    mu_bytes text = b.failed ? MU_B_NONE : mu_arena_dup(&r->arena, mu_buf_bytes(&b));
+    mu_buf_fini(&b);
+    return text;
+}
+
+void mu_report_take_beat(yyjson_val *data, struct mu_report *r)
+{
+    yyjson_val *load = mu_json_get(data, "load");
+    r->beat = yyjson_is_obj(data);
+    r->cpu = percent(load, "cpuPercent");
+    r->memory = percent(load, "memoryPercent");
+    r->disk = percent(load, "diskPercent");
+    r->sequence = MU_MAX(mu_json_get_i64(data, "sequence", 0), 0);
+    if (mu_time_parse(mu_json_get_bytes(data, "timestamp"), &r->sent_ms) < 0) {
+        r->sent_ms = 0;
+    }
+    r->runtimes = runtimes(r, data);
+}
+
 static int take_hello(struct mu_link *l, yyjson_val *data, struct mu_report *r)
 {
     l->said_hello = l->native = true;
@@ -358,6 +413,9 @@ static int fill(struct mu_link *l, const struct word *word, yyjson_val *data, st
         return r->offset > MU_LOG_OFFSET_MAX ? MU_E_INVALID : r->chunk.ptr ? 0 : -ENOMEM;
     case MU_REPORT_HELLO:
         return take_hello(l, data, r);
+    case MU_REPORT_ALIVE:
+        mu_report_take_beat(data, r);
+        return 0;
     case MU_REPORT_ANSWER:
         return take_answer(data, r);
     default:

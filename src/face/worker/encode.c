@@ -320,6 +320,10 @@ static void welcome(const struct mu_worker_face *face, const struct mu_order *o,
     mu_jw_ktime(&w, "server_time", mu_env_wall_ms(face->opts.env));
     mu_jw_kcstr(&w, "worker_uid", uid);
     mu_jw_ki64(&w, "heartbeat_interval_ms", face->opts.heartbeat_ms);
+    if (o->credential.ptr) {
+        mu_jw_kstr(&w, "credential", o->credential);
+    }
+    mu_jw_kbool(&w, "drain", o->drain);
     mu_jw_key(&w, "limits");
     mu_jw_obj(&w);
     mu_jw_ki64(&w, "message_bytes", 16 << 20);
@@ -383,6 +387,14 @@ static void command(const struct mu_order *o, const char *word, struct mu_buf *b
     end(&w);
 }
 
+static void drain(const struct mu_order *o, const char *word, struct mu_buf *b)
+{
+    struct mu_json_w w = begin(b, "command");
+    mu_jw_kstr(&w, "command_id", mu_id_bytes(&o->command));
+    mu_jw_kcstr(&w, "command", word);
+    end(&w);
+}
+
 void mu_link_encode(const struct mu_worker_face *face, const struct mu_order *o,
                     struct mu_buf *first, struct mu_buf *second)
 {
@@ -412,6 +424,12 @@ void mu_link_encode(const struct mu_worker_face *face, const struct mu_order *o,
         break;
     case MU_ORDER_RESUME:
         command(o, "resume", first);
+        break;
+    case MU_ORDER_DRAIN:
+        drain(o, "drain", first);
+        break;
+    case MU_ORDER_UNDRAIN:
+        drain(o, "undrain", first);
         break;
     case MU_ORDER_ACK: {
         struct mu_json_w w = begin(first, "ack");

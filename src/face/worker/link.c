@@ -12,6 +12,7 @@ enum {
     SURELY = 4096, /* control frames that may be queued besides */
     MESSAGE_GO = 104857600,
     MESSAGE_NATIVE = 16 << 20,
+    DEREGISTERED = 4411,
 };
 
 /* --- life --- */
@@ -33,6 +34,8 @@ static void link_free(struct mu_link *l)
     mu_timer_clear(&l->timer);
     mu_free(l->assigns);
     mu_free(l->name);
+    explicit_bzero(l->enrol.pass.token, sizeof l->enrol.pass.token);
+    explicit_bzero(l->peer.credential, sizeof l->peer.credential);
     mu_free(l);
 }
 
@@ -154,6 +157,11 @@ static void note_unsent(struct mu_link *l)
 static void on_closed(void *arg, int code, mu_bytes reason)
 {
     struct mu_link *l = arg;
+    if (l->removed) { /* the fleet never heard of it */
+        reading_free(l);
+        link_free(l);
+        return;
+    }
     mu_log(MU_LOG_DEBUG, "worker.closed", MU_KI("code", code), MU_KS("reason", reason));
     note_unsent(l);
     l->ws = NULL;
@@ -167,6 +175,13 @@ static void on_closed(void *arg, int code, mu_bytes reason)
 }
 
 static const struct mu_ws_ops ws_ops = {on_data, NULL, on_closed};
+
+static void on_nothing(void *arg, bool text, mu_bytes piece, bool last)
+{
+    (void)arg, (void)text, (void)piece, (void)last;
+}
+
+static const struct mu_ws_ops removed_ops = {on_nothing, NULL, on_closed};
 
 static void on_release(struct mu_peer *p)
 {
@@ -269,6 +284,23 @@ static void on_timer(struct mu_timer *t)
 
 /* --- opening --- */
 
+/* A status cannot say it: a client may try again after any. */
+static void tell_removed(struct mu_link *l)
+{
+    struct mu_call *c = l->call;
+    l->call = NULL;
+    l->removed = true;
+    int r = mu_ws_accept(mu_call_http(c), &mu_ws_default_limits, &removed_ops, l, &l->ws);
+    if (r < 0) {
+        if (r != MU_E_CLOSED) {
+            mu_call_fail(c, r);
+        }
+        link_free(l);
+        return;
+    }
+    mu_ws_close(l->ws, DEREGISTERED, "This worker was deregistered");
+}
+
 static void accept_link(struct mu_link *l)
 {
     struct mu_call *c = l->call;
@@ -301,7 +333,16 @@ static void admitted(struct mu_admission *op, int result)
         accept_link(l);
         return;
     }
-    if (result == MU_E_BUSY) {
+    if (result == MU_E_CANCELLED) {
+        tell_removed(l);
+        return;
+    }
+    if (result == MU_E_FORBIDDEN) {
+        mu_call_error(c, 403, "forbidden", "worker_id",
+                      "This credential belongs to another worker");
+    } else if (result == MU_E_NOT_FOUND) {
+        mu_call_error(c, 404, "not_found", NULL, "There is no such worker");
+    } else if (result == MU_E_BUSY) {
         mu_call_retry(c, 429, "worker_connected", 15000,
                       "A worker of this id is connected; each needs an id of its own");
     } else if (result == MU_E_LIMIT) {
@@ -325,6 +366,15 @@ static bool take_name(struct mu_call *c, mu_bytes *ret, bool *ret_anonymous)
     if (p->worker) {
         name = mu_str(p->worker);
     }
+    if (p->runner.text[0] && !name.len) { /* its record has one */
+        *ret = MU_B("");
+        return true;
+    }
+    if (p->enrolment.text[0] && !name.len) {
+        mu_call_error(c, 400, "missing_field", "worker_id",
+                      "worker_id is needed: a worker enrols by a name");
+        return false;
+    }
     if (!name.len) {
         struct mu_id id = mu_id_random(mu_worker_face_at(c)->opts.env);
         name = mu_arena_printf(mu_call_arena(c), "worker_%s", id.text);
@@ -339,13 +389,29 @@ static bool take_name(struct mu_call *c, mu_bytes *ret, bool *ret_anonymous)
     return true;
 }
 
-static void open_link(struct mu_call *c)
+static void enrolled(struct mu_fleet_register *op, int result)
 {
-    mu_bytes name;
-    bool anonymous;
-    if (!take_name(c, &name, &anonymous)) {
+    struct mu_link *l = op->ctx;
+    struct mu_call *c = l->call;
+    if (result == 0) {
+        snprintf(l->peer.credential, sizeof l->peer.credential, "%s", op->pass.token);
+        l->admission.runner = op->uid;
+        mu_fleet_admit(l->face->opts.fleet, &l->admission);
         return;
     }
+    if (result == MU_E_UNAUTHORIZED) {
+        mu_call_error(c, 401, "unauthorized", NULL, "The enrolment token is used up");
+    } else if (result == MU_E_LIMIT || result == MU_E_SATURATED) {
+        mu_call_retry(c, 429, "runner_limit_exceeded", 60000,
+                      "There are as many workers as may be");
+    } else {
+        mu_call_fail(c, result);
+    }
+    link_free(l);
+}
+
+static struct mu_link *link_new(struct mu_call *c, mu_bytes name)
+{
     struct mu_link *l = mu_calloc(1, sizeof *l);
     if (l) {
         l->name = mu_bytes_dup(name);
@@ -353,7 +419,7 @@ static void open_link(struct mu_call *c)
     if (!l || !l->name) {
         mu_free(l);
         mu_call_fail(c, -ENOMEM);
-        return;
+        return NULL;
     }
     l->face = mu_worker_face_at(c);
     l->call = c;
@@ -368,11 +434,63 @@ static void open_link(struct mu_call *c)
     l->admission = (struct mu_admission){.peer = &l->peer,
                                          .name = mu_str(l->name),
                                          .instance = mu_call_query(c, "instance", 0),
-                                         .anonymous = anonymous,
                                          .native = l->native,
                                          .done = admitted,
                                          .ctx = l};
-    mu_fleet_admit(l->face->opts.fleet, &l->admission);
+    return l;
+}
+
+static void open_as(struct mu_call *c, mu_bytes name, bool anonymous, const struct mu_id *record)
+{
+    const struct mu_principal *p = mu_call_principal(c);
+    struct mu_link *l = link_new(c, name);
+    if (!l) {
+        return;
+    }
+    l->admission.anonymous = anonymous;
+    l->admission.runner = p->runner;
+    if (record) {
+        l->admission.runner = *record;
+    }
+    if (p->removed) {
+        tell_removed(l);
+    } else if (p->enrolment.text[0]) {
+        l->enrol = (struct mu_fleet_register){.loop = mu_call_loop(c),
+                                              .enrolment = p->enrolment,
+                                              .host = mu_str(l->name),
+                                              .capacity = -1,
+                                              .done = enrolled,
+                                              .ctx = l};
+        memcpy(l->enrol.org_id, p->org_id, sizeof l->enrol.org_id);
+        mu_fleet_register(l->face->opts.fleet, &l->enrol);
+    } else {
+        mu_fleet_admit(l->face->opts.fleet, &l->admission);
+    }
+}
+
+static void open_link(struct mu_call *c)
+{
+    mu_bytes name;
+    bool anonymous;
+    if (take_name(c, &name, &anonymous)) {
+        open_as(c, name, anonymous, NULL);
+    }
+}
+
+/* The same under a record's id (village-control-plane.md 9.2): the name is the record's. */
+static void open_record(struct mu_call *c)
+{
+    const struct mu_principal *p = mu_call_principal(c);
+    struct mu_id id;
+    bool own = p->admin || p->runner.text[0];
+    if (mu_id_parse(mu_call_param(c, "runnerId"), "rnr_", &id) < 0 || !own ||
+        (p->runner.text[0] && strcmp(p->runner.text, id.text) != 0)) {
+        mu_call_error(c, own ? 404 : 403, own ? "RUNNER_NOT_FOUND" : "FORBIDDEN", NULL,
+                      own ? "There is no such runner"
+                          : "This link is opened by its own credential");
+        return;
+    }
+    open_as(c, MU_B(""), false, &id);
 }
 
 static const struct mu_schema link_query[] = {
@@ -400,6 +518,17 @@ const struct mu_route mu_worker_routes[] = {{.method = MU_HTTP_GET,
                                              .id = "workerLink",
                                              .summary = "The WebSocket of a worker.",
                                              .errors = "426 429 503"},
+                                            {.method = MU_HTTP_GET,
+                                             .path = "/api/v1/runners/{runnerId}/link",
+                                             .face = MU_FACE_SESSIONS,
+                                             .auth = MU_AUTH_WORKER,
+                                             .flags = MU_ROUTE_WEBSOCKET,
+                                             .query = link_query,
+                                             .handler = open_record,
+                                             .id = "runnerLink",
+                                             .summary = "The WebSocket of a worker, by its id.",
+                                             .success = "101",
+                                             .errors = "404 426 429 503"},
                                             {.method = MU_HTTP_GET,
                                              .path = "/api/v1/workers",
                                              .face = MU_FACE_OZ,

@@ -22,6 +22,9 @@ struct mu_worker_face {
 
 extern const struct mu_route mu_worker_routes[];
 
+/* The figures of a heartbeat; what is not understood of it is passed over. */
+void mu_report_take_beat(yyjson_val *data, struct mu_report *r);
+
 /* What ends an attempt: exit code, output, artifacts, link, message, usage. -ENOMEM,
  * MU_E_TOO_LARGE. */
 MU_MUST_USE int mu_report_take_end(const struct mu_env *env, yyjson_val *data, struct mu_report *r,

@@ -46,6 +46,8 @@ struct mu_link {
     struct mu_link_assign *assigns; /* the last ones, made with the first */
     unsigned n_assigns, probes;
     bool native, said_hello;
+    bool removed; /* it is opened only to be told that the worker was deregistered */
+    struct mu_fleet_register enrol;
     char *name;
 };
 

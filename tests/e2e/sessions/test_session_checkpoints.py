@@ -1,5 +1,5 @@
 """Checkpoints: what a runner leaves after a turn, what a lost session goes on from, and forks. Worker and runner are
-scripted (tests/tools/live_peer.py)."""
+scripted (tests/tools/checkpoint_peer.py)."""
 import contextlib
 import secrets
 import threading
@@ -8,7 +8,7 @@ import uuid
 
 import harness
 import pytest
-from live_peer import Runner, Worker
+from checkpoint_peer import Runner, Worker
 from village import Village, data, issues, no_session, refused
 
 SETTINGS = {"OZ_MAX_SESSIONS_PER_ORG": "500", "OZ_WORKER_RECONNECT_GRACE_MS": "1000", "OZ_CHECKPOINT_MAX_MB": "1"}

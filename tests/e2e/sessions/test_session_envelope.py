@@ -13,7 +13,7 @@ WITH_BODY = [("POST", "/input", {"data": "x"}), ("POST", "/resize", {"cols": 80,
 
 
 @pytest.mark.parametrize("path", ["/sessions", "/sessions/x", "/approvals", "/runners", "/runner-enrolments", "/builds/x",
-                                  "/rollouts", "/orgs/x/none", "/sweeps", "/updates/status", "/ws", "/ws-tickets",
+                                  "/rollouts", "/orgs/x/none", "/sweeps", "/updates/status", "/ws/x", "/ws-tickets",
                                   "/providers/codex/versions"])
 def test_without_a_bearer_every_path_of_the_face_is_unauthorized(oz, path):
     with oz.client(None) as nobody:

@@ -39,6 +39,8 @@ def build(folder):
             for place in ("/usr/include", f"/usr/include/{os.uname().machine}-linux-gnu"):
                 if os.path.exists(f"{place}/{name}") and not (kernel / name).exists():
                     (kernel / name).symlink_to(f"{place}/{name}")
+        (kernel / "jsmn.h").unlink(missing_ok=True)
+        (kernel / "jsmn.h").symlink_to("/usr/include/jsmn.h")
         libc = [f"-specs={specs}", "-isystem", str(kernel)]
     ccache = [p] if (p := shutil.which("ccache")) else []
     objects = folder / "obj"

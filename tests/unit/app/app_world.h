@@ -122,14 +122,16 @@ static int run_twice(struct mu_unit *u, struct mu_tx *tx)
     return second;
 }
 
-/* The writer takes nothing. */
+/* The writer takes nothing, and counts what it was asked. */
 static atomic_bool writer_busy;
+static atomic_long writer_refused;
 
 int __real_mu_writer_submit(struct mu_writer *w, struct mu_unit *u);
 int __wrap_mu_writer_submit(struct mu_writer *w, struct mu_unit *u);
 int __wrap_mu_writer_submit(struct mu_writer *w, struct mu_unit *u)
 {
     if (atomic_load(&writer_busy)) {
+        atomic_fetch_add(&writer_refused, 1);
         return MU_E_BUSY;
     }
     pthread_mutex_lock(&doubling.lock);

@@ -127,6 +127,128 @@ static void only_what_is_stored_is_acknowledged(struct world *w)
     finis();
 }
 
+static void end_it(struct peer *p, const struct order *o, int64_t seq)
+{
+    struct mu_report *r = report(p, MU_REPORT_ENDED, o);
+    r->execution = o->of.execution;
+    r->has_exit_code = true;
+    r->seq = seq;
+    mu_fleet_tell(fleet, r);
+    run_for(W, 5);
+}
+
+static void an_end_that_is_told_twice_is_acknowledged_when_it_is_stored(struct world *w)
+{
+    begin(w);
+    struct peer *p = native("n1");
+    struct mu_id id = create("x");
+    struct order o = *next(p, MU_ORDER_ASSIGN);
+    step_to(p, &o, 60, 1);
+    until_state(&id, 60);
+    assert_int_equal(next(p, MU_ORDER_ACK)->of.seq, 1);
+    shut(w);
+    end_it(p, &o, 2);
+    end_it(p, &o, 2);
+    nothing(p);
+    open_gate();
+    until_state(&id, 90);
+    assert_int_equal(next(p, MU_ORDER_ACK)->of.seq, 2);
+    finis();
+}
+
+static void an_end_that_comes_too_late_is_acknowledged_when_that_is_stored(struct world *w)
+{
+    begin(w);
+    struct peer *p = native("n1");
+    struct mu_id id = create("x");
+    struct order o = *next(p, MU_ORDER_ASSIGN);
+    until_state(&id, 30);
+    shut(w);
+    struct mu_report *r = report(p, MU_REPORT_REJECTED, &o);
+    r->execution = o.of.execution;
+    mu_fleet_tell(fleet, r); /* it is being put back */
+    run_for(w, 5);
+    end_it(p, &o, 2);
+    nothing(p);
+    open_gate();
+    until_state(&id, 22);
+    assert_int_equal(next(p, MU_ORDER_ACK)->of.seq, 2);
+    finis();
+}
+
+static void an_end_of_what_the_sweeper_ended_is_acknowledged(struct world *w)
+{
+    begin(w);
+    struct peer *p = native("n1");
+    struct mu_id id = create("x");
+    struct order o = *next(p, MU_ORDER_ASSIGN);
+    step_to(p, &o, 60, 1);
+    until_state(&id, 60);
+    assert_int_equal(next(p, MU_ORDER_ACK)->of.seq, 1);
+    shut(w);
+    struct mu_report *r = report(p, MU_REPORT_LOG, &o);
+    r->execution = o.of.execution;
+    r->offset = 0;
+    r->chunk = MU_B("its last words");
+    mu_fleet_tell(fleet, r);
+    struct mu_report *end =
+        report(p, MU_REPORT_ENDED, &o); /* waits for what was said to be stored */
+    end->execution = o.of.execution;
+    end->seq = 2;
+    mu_fleet_tell(fleet, end);
+    run_for(w, 5);
+    mu_fleet_expired(fleet, mu_id_bytes(&id));
+    assert_int_equal(next(p, MU_ORDER_CANCEL)->of.epoch, 1);
+    assert_int_equal(next(p, MU_ORDER_ACK)->of.seq, 2);
+    open_gate();
+    finis();
+}
+
+static void made_and_stopped(struct mu_session_create *op, int result)
+{
+    on_made(op, result);
+    mu_fleet_cancelled(fleet, mu_id_bytes(&op->id));
+}
+
+/* The stop of somebody who read of it first is heard before the result of its creation. */
+static void what_is_stopped_before_memory_knows_it_is_not_given_out(struct world *w)
+{
+    begin(w);
+    made = new_run(&w->alice);
+    made.route = MU_ROUTE_WORKER;
+    made.idem_key = MU_B("key");
+    made.unit.loop = w->loop;
+    made.done = made_and_stopped;
+    is_made = false;
+    assert_int_equal(mu_fleet_create(fleet, &made), 0);
+    until(was_made, NULL, "a session is made");
+    run_for(w, 20);
+    assert_int_equal(fleet->tasks.count, 0);
+    nothing(connected("w1"));
+    finis();
+}
+
+static void a_database_that_is_away_is_not_asked_in_circles(struct world *w)
+{
+    begin(w);
+    made = new_run(&w->alice);
+    made.route = MU_ROUTE_WORKER;
+    made.needs = MU_NEED_CLAUDE;
+    made.unit.loop = w->loop;
+    made.done = on_made;
+    is_made = false;
+    assert_int_equal(mu_fleet_create(fleet, &made), 0);
+    until(was_made, NULL, "a session is made");
+    atomic_store(&writer_busy, true);
+    atomic_store(&writer_refused, 0);
+    struct peer *p = connected("w1"); /* it may have any harness */
+    run_for(w, 300);
+    assert_in_range(atomic_load(&writer_refused), 1, 10);
+    atomic_store(&writer_busy, false);
+    assert_string_equal(next(p, MU_ORDER_ASSIGN)->of.session.text, made.id.text);
+    finis();
+}
+
 /* --- room --- */
 
 static void a_slot_is_free_again_without_memory_too(struct world *w)
@@ -203,6 +325,11 @@ IN_WORLD(names_that_only_runs_know_leave_room_for_workers)
 IN_WORLD(what_was_decided_while_the_database_was_away_is_done)
 IN_WORLD(what_became_running_meanwhile_is_never_given_out_again)
 IN_WORLD(only_what_is_stored_is_acknowledged)
+IN_WORLD(an_end_that_is_told_twice_is_acknowledged_when_it_is_stored)
+IN_WORLD(an_end_that_comes_too_late_is_acknowledged_when_that_is_stored)
+IN_WORLD(an_end_of_what_the_sweeper_ended_is_acknowledged)
+IN_WORLD(what_is_stopped_before_memory_knows_it_is_not_given_out)
+IN_WORLD(a_database_that_is_away_is_not_asked_in_circles)
 
 int main(void)
 {
@@ -210,6 +337,11 @@ int main(void)
         ON(what_was_decided_while_the_database_was_away_is_done, 0),
         ON_BOTH(what_became_running_meanwhile_is_never_given_out_again),
         ON_BOTH(only_what_is_stored_is_acknowledged),
+        ON_BOTH(an_end_that_is_told_twice_is_acknowledged_when_it_is_stored),
+        ON_BOTH(an_end_that_comes_too_late_is_acknowledged_when_that_is_stored),
+        ON(an_end_of_what_the_sweeper_ended_is_acknowledged, 0),
+        ON(what_is_stopped_before_memory_knows_it_is_not_given_out, 0),
+        ON(a_database_that_is_away_is_not_asked_in_circles, 0),
         ON(a_slot_is_free_again_without_memory_too, 0),
         ON(names_that_only_runs_know_leave_room_for_workers, 0),
     };

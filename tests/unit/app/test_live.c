@@ -385,17 +385,13 @@ static void input_reaches_the_runner_in_its_order(struct world *w)
     live_end();
 }
 
-static void a_pause_holds_everything_until_it_is_resumed(struct world *w)
+static void does(enum mu_order_kind kind)
 {
-    live_begin(w);
-    runs(TASK, MU_MODE_TASK);
-    (void)told("prompt");
-    wanted(MU_LIVE_PAUSE, "");
     struct order *o;
     do {
-        until(has_order, P, "a pause");
+        until(has_order, P, "a pause, or its end");
         o = &P->orders[P->taken++ % ORDERS];
-    } while (o->kind != MU_ORDER_PAUSE);
+    } while (o->kind != kind);
     struct mu_report *r = report(P, MU_REPORT_DID, o);
     r->epoch = O->of.epoch;
     r->command = o->command;
@@ -403,23 +399,43 @@ static void a_pause_holds_everything_until_it_is_resumed(struct world *w)
     mu_fleet_tell(fleet, r);
     assert_int_equal(result(), 0);
     fini_call();
+}
+
+static void a_pause_holds_everything_until_it_is_resumed(struct world *w)
+{
+    live_begin(w);
+    runs(TASK, MU_MODE_TASK);
+    (void)told("prompt");
+    wanted(MU_LIVE_PAUSE, "");
+    does(MU_ORDER_PAUSE);
     assert_int_equal(row_of(W, &ID).state, MU_ST_PAUSED);
     wanted(MU_LIVE_INPUT, "x");
     assert_int_equal(result(), MU_E_CONFLICT);
     fini_call();
     wanted(MU_LIVE_RESUME, "");
-    do {
-        until(has_order, P, "to go on");
-        o = &P->orders[P->taken++ % ORDERS];
-    } while (o->kind != MU_ORDER_RESUME);
-    r = report(P, MU_REPORT_DID, o);
-    r->epoch = O->of.epoch;
-    r->command = o->command;
-    r->did = true;
-    mu_fleet_tell(fleet, r);
-    assert_int_equal(result(), 0);
-    fini_call();
+    does(MU_ORDER_RESUME);
     assert_int_equal(row_of(W, &ID).state, MU_ST_RUNNING);
+    live_end();
+}
+
+/* Its time is over while nobody may answer: it waits for that as the session does. */
+static void a_gate_of_a_paused_session_is_not_tried_in_circles(struct world *w)
+{
+    char asks[400];
+    live_begin(w);
+    runs(TASK, MU_MODE_TASK);
+    (void)told("prompt");
+    snprintf(asks, sizeof asks, ASKS ",\"expiresAt\":%lld", (long long)now(W) + 100);
+    says("%s", asks);
+    until_state(&ID, MU_ST_WAITING);
+    acked(2);
+    wanted(MU_LIVE_PAUSE, "");
+    does(MU_ORDER_PAUSE);
+    advance(W, 200);
+    int64_t units = metric_of(W->metrics, "muster_db_units_total");
+    run_for(W, 400);
+    assert_in_range(metric_of(W->metrics, "muster_db_units_total"), units + 1, units + 20);
+    assert_int_equal(num(W, "SELECT count(*) FROM gates WHERE status = 0"), 1);
     live_end();
 }
 
@@ -677,6 +693,7 @@ IN_WORLD(a_decision_that_was_made_meanwhile_is_told_on_the_next_connection)
 IN_WORLD(a_gate_that_nobody_answers_is_denied)
 IN_WORLD(input_reaches_the_runner_in_its_order)
 IN_WORLD(a_pause_holds_everything_until_it_is_resumed)
+IN_WORLD(a_gate_of_a_paused_session_is_not_tried_in_circles)
 IN_WORLD(what_the_worker_cannot_do_moves_nothing)
 IN_WORLD(turns_go_to_the_runner_one_at_a_time)
 IN_WORLD(a_terminal_is_shown_kept_and_recorded)
@@ -692,6 +709,7 @@ int main(void)
         ON(a_gate_that_nobody_answers_is_denied, 0),
         ON(input_reaches_the_runner_in_its_order, 0),
         ON(a_pause_holds_everything_until_it_is_resumed, 0),
+        ON(a_gate_of_a_paused_session_is_not_tried_in_circles, 0),
         ON(what_the_worker_cannot_do_moves_nothing, 0),
         ON(turns_go_to_the_runner_one_at_a_time, 0),
         ON(a_terminal_is_shown_kept_and_recorded, 0),

@@ -221,6 +221,20 @@ static void its_end_of_time_may_come_with_its_start(struct world *w)
     assert_int_equal(events_of(w, &id), 5);
 }
 
+/* Its runner may be heard before the first step of its worker is stored. */
+static void what_runs_at_once_has_the_time_of_a_run(struct world *w)
+{
+    struct mu_session_create c = new_run(&w->alice);
+    c.route = MU_ROUTE_WORKER;
+    assert_int_equal(do_create(w, &c), 0);
+    assert_int_equal(offer(w, &c.id, 0, NULL), 0);
+    struct mu_session_report op = a_report(&c.id, 0, 1);
+    op.running = true;
+    assert_int_equal(do_report(w, &op), 0);
+    assert_int_equal(row_of(w, &c.id).state, MU_ST_RUNNING);
+    assert_int_equal(row_of(w, &c.id).deadline, now(w) + 3600000);
+}
+
 static void a_hello_is_answered_with_what_is_known(struct world *w)
 {
     struct mu_session_create c = new_run(&w->alice);
@@ -489,6 +503,7 @@ static void a_report_is_stored_whole_or_not(struct world *w)
     ALL(who_lost_the_lease_is_not_heard)                                                           \
     BOTH(what_is_too_much_is_refused)                                                              \
     ALL(its_end_of_time_may_come_with_its_start)                                                   \
+    ALL(what_runs_at_once_has_the_time_of_a_run)                                                   \
     BOTH(a_hello_is_answered_with_what_is_known)                                                   \
     BOTH(a_get_shows_what_the_village_asks_for)                                                    \
     BOTH(all_that_hangs_on_a_session_goes_with_it)                                                 \

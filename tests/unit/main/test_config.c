@@ -294,11 +294,11 @@ static void settings_of_later_versions_are_warned_about(void **state)
 {
     (void)state;
     struct loaded l;
-    LOAD(&l, "OZ_LOCAL_STREAMING=on", "SLACK_BOT_TOKEN=x", "OZ_WS_MAX_CONNECTIONS=1");
+    LOAD(&l, "OZ_LOCAL_STREAMING=on", "SLACK_BOT_TOKEN=x", "OZ_MAX_BUILDS=1");
     assert_int_equal(l.r, 0);
     assert_true(warned(&l, "OZ_LOCAL_STREAMING is not used by this version"));
     assert_true(warned(&l, "SLACK_BOT_TOKEN is not used"));
-    assert_true(warned(&l, "OZ_WS_MAX_CONNECTIONS is not used"));
+    assert_true(warned(&l, "OZ_MAX_BUILDS is not used"));
     loaded_fini(&l);
 }
 

@@ -536,6 +536,80 @@ static void drain_closes_with_1001(void **state)
     world_stop(&w);
 }
 
+static void say_goodbye(void *arg)
+{
+    struct end *e = arg;
+    mu_ws_send(e->ws, true, MU_B("bye"));
+}
+
+static void takes_leave(struct end *e)
+{
+    mu_ws_on_drain(e->ws, say_goodbye);
+}
+
+static void last_words_come_before_a_drain(void **state)
+{
+    (void)state;
+    struct world w;
+    struct end c;
+    world_start(&w);
+    w.on_accept = takes_leave;
+    dial(&w, &c, "/ws");
+    mu_http_server_drain(w.server, 300, on_drained, &w);
+    run_until(&w, is_closed, &c);
+    assert_int_equal(c.code, 1001);
+    assert_true(mu_bytes_is(mu_buf_bytes(&c.got), "bye|"));
+    run_until(&w, is_drained, &w);
+    mu_buf_fini(&c.got);
+    world_stop(&w);
+}
+
+static void a_sub_protocol_is_named_in_the_answer(void **state)
+{
+    (void)state;
+    struct world w;
+    world_start(&w);
+    w.protocol = "x.v1";
+    int fd = raw_dial(&w, 0);
+    put(fd, MU_B("GET /ws HTTP/1.1\r\n" UPGRADE "\r\n"));
+    expect(&w, fd,
+           MU_B("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+                "Sec-WebSocket-Protocol: x.v1\r\n\r\n"));
+    close(fd);
+    run_until(&w, is_closed, &w.ends[0]);
+    world_stop(&w);
+}
+
+static void a_soft_limit_of_its_own_says_when_to_go_on(void **state)
+{
+    (void)state;
+    struct world w;
+    world_start(&w);
+    w.limits.write_hard = 64 << 20;
+    w.limits.write_soft = 128 << 10;
+    w.on_accept = queue_much;
+    int fd = raw_dial(&w, 4096);
+    put(fd, MU_B("GET /ws HTTP/1.1\r\n" UPGRADE "\r\n"));
+    run_ms(&w, 20);
+    static char sink[1 << 16];
+    size_t sum = 0, all = strlen(ANSWER) + MUCH * (512 * 1024 + 10), left = 0;
+    for (int i = 0; i < GUARD_MS && sum < all; i++) {
+        ssize_t n = recv(fd, sink, sizeof sink, MSG_DONTWAIT);
+        sum += n > 0 ? (size_t)n : 0;
+        if (n <= 0) {
+            run_ms(&w, 1);
+        }
+        left = mu_ws_unsent(w.ends[0].ws);
+        assert_true(w.ends[0].writable == 0 || left < 64 << 10);
+    }
+    assert_int_equal(sum, all);
+    assert_int_equal(w.ends[0].writable, 1);
+    close(fd);
+    run_until(&w, is_closed, &w.ends[0]);
+    world_stop(&w);
+}
+
 static void a_server_that_is_freed_frees_its_connections(void **state)
 {
     (void)state;
@@ -644,6 +718,9 @@ int main(void)
         cmocka_unit_test(a_peer_that_never_answers_our_close_is_left),
         cmocka_unit_test(abort_drops_the_connection_from_within_a_message),
         cmocka_unit_test(drain_closes_with_1001),
+        cmocka_unit_test(last_words_come_before_a_drain),
+        cmocka_unit_test(a_sub_protocol_is_named_in_the_answer),
+        cmocka_unit_test(a_soft_limit_of_its_own_says_when_to_go_on),
         cmocka_unit_test(a_server_that_is_freed_frees_its_connections),
         cmocka_unit_test(pings_come_after_silence_and_carry_a_counter),
         cmocka_unit_test(a_silent_peer_is_probed_and_then_cut),

@@ -43,6 +43,7 @@ struct world {
     struct mu_ws_limits limits; /* of the server's ends */
     struct end ends[MAX_ENDS];  /* the server's, in the order of their requests */
     size_t n_ends;
+    const char *protocol; /* that the answers name */
     bool echo, drained;
     void (*on_accept)(struct end *e);
     struct mu_http_req *held;
@@ -118,7 +119,7 @@ static void accept_it(struct world *w, struct mu_http_req *req)
     struct end *e = &w->ends[w->n_ends];
     end_init(e, w);
     e->echo = w->echo;
-    int r = mu_ws_accept(req, &w->limits, &ops, e, &e->ws);
+    int r = mu_ws_accept_as(req, w->protocol, &w->limits, &ops, e, &e->ws);
     if (r == 0) {
         w->n_ends++;
         if (w->on_accept) {
