@@ -5,11 +5,11 @@
 #include <pthread.h>
 
 #include "app/live/live.h"
+#include "app/sessions/checkpoints.h"
 #include "face/api/meta.h"
 #include "face/fleet/fleet.h"
 #include "face/live/live_face.h"
 #include "face/oz/oz.h"
-#include "app/sessions/checkpoints.h"
 #include "face/sessions/sessions.h"
 #include "face/worker/worker.h"
 #include "main/config.h"

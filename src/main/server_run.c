@@ -198,6 +198,26 @@ static void file_gone(void *arg, mu_bytes file_id)
     mu_files_remove(s->files, file_id);
 }
 
+/* What time takes away: deadlines and retention, checkpoints. */
+static int make_sweepers(struct mu_server *s)
+{
+    const struct mu_sweeper_opts so = {.sessions = s->sessions,
+                                       .core = s->loops[0],
+                                       .retention_interval_ms = s->conf->retention_sweep_ms,
+                                       .work = s->work,
+                                       .expired = expired,
+                                       .file_gone = file_gone,
+                                       .arg = s};
+    const struct mu_keeper_opts ko = {.core = s->loops[0],
+                                      .sessions = s->sessions,
+                                      .work = s->work,
+                                      .keep_ms = s->conf->session_data_ttl_hours * 3600000,
+                                      .object_gone = file_gone,
+                                      .arg = s};
+    int r = mu_sweeper_new(&so, &s->sweeper);
+    return r < 0 ? r : mu_keeper_new(&ko, &s->keeper);
+}
+
 static int listen_all(struct mu_server *s, struct mu_err *err)
 {
     const struct mu_config *c = s->conf;
@@ -304,23 +324,7 @@ static void recovered(void *arg)
     if (s->signals) { /* told to stop before it was ready */
         return;
     }
-    const struct mu_sweeper_opts so = {.sessions = s->sessions,
-                                       .core = s->loops[0],
-                                       .retention_interval_ms = s->conf->retention_sweep_ms,
-                                       .work = s->work,
-                                       .expired = expired,
-                                       .file_gone = file_gone,
-                                       .arg = s};
-    const struct mu_keeper_opts ko = {.core = s->loops[0],
-                                      .sessions = s->sessions,
-                                      .work = s->work,
-                                      .keep_ms = s->conf->session_data_ttl_hours * 3600000,
-                                      .object_gone = file_gone,
-                                      .arg = s};
-    int r = mu_sweeper_new(&so, &s->sweeper);
-    if (r == 0) {
-        r = mu_keeper_new(&ko, &s->keeper);
-    }
+    int r = make_sweepers(s);
     if (r == 0) {
         r = listen_all(s, &err);
         r = r < 0 ? r : mu_schedules_start(s->schedules);

@@ -50,7 +50,7 @@ struct mu_task {
     struct mu_session_create *create;
     enum mu_task_phase phase;
     int64_t queued_ms, queued_us /* monotonic, for the latency */, epoch, due_ms;
-    int64_t until_ms; /* it may wait until then; 0 = as long as a new one */
+    int64_t until_ms;                      /* it may wait until then; 0 = as long as a new one */
     int64_t bad_conns[MU_FLEET_BAD_CONNS]; /* connections that did not confirm it */
     int tries, state;
     int64_t needs;             /* of its worker (needs.h) */

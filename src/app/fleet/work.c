@@ -158,19 +158,18 @@ void mu_work_offer(struct mu_task *t)
     int64_t lease =
         now + MU_MAX(f->opts.claim_timeout_ms, f->opts.native_claim_timeout_ms) + f->opts.grace_ms;
     int64_t net = lease + 600000;
-    k->offer =
-        (struct mu_session_offer){.unit = {.loop = f->opts.core},
-                                  .id = t->id,
-                                  .execution_id = k->execution,
-                                  .epoch = t->epoch,
-                                  .worker_id = mu_str(k->w->name),
-                                  .conn = k->conn,
-                                  .token = k->token_hash,
-                                  .deadline_ms = MU_MAX(wait_until(t), net),
-                                  .lease_ms = lease,
-                                  .noted = t->said != MU_UNFIT_NO || t->note,
-                                  .done = offered,
-                                  .ctx = t};
+    k->offer = (struct mu_session_offer){.unit = {.loop = f->opts.core},
+                                         .id = t->id,
+                                         .execution_id = k->execution,
+                                         .epoch = t->epoch,
+                                         .worker_id = mu_str(k->w->name),
+                                         .conn = k->conn,
+                                         .token = k->token_hash,
+                                         .deadline_ms = MU_MAX(wait_until(t), net),
+                                         .lease_ms = lease,
+                                         .noted = t->said != MU_UNFIT_NO || t->note,
+                                         .done = offered,
+                                         .ctx = t};
     k->busy = true;
     if (mu_session_offer(f->opts.sessions, &k->offer) < 0) {
         k->busy = false;
@@ -299,8 +298,7 @@ static void requeue(struct mu_task *t)
     struct mu_work_item *k = t->work;
     struct mu_fleet *f = t->f;
     int64_t now = mu_fleet_now(f);
-    int64_t deadline =
-        t->state == MU_ST_CLAIMED ? wait_until(t) : now + f->opts.pending_max_ms;
+    int64_t deadline = t->state == MU_ST_CLAIMED ? wait_until(t) : now + f->opts.pending_max_ms;
     k->requeue = (struct mu_session_requeue){.unit = {.loop = f->opts.core},
                                              .id = t->id,
                                              .epoch = t->epoch,

@@ -74,8 +74,8 @@ static int take_parts(struct mu_checkpoint_take *op, struct mu_arena *a, yyjson_
             op->bad = "a part has no sha256, or no bytes";
             return 0;
         }
-        parts[i] = (struct mu_checkpoint_part){
-            mu_arena_dup(a, mu_json_get_bytes(item, "name")), mu_arena_dup(a, sha256), bytes};
+        parts[i] = (struct mu_checkpoint_part){mu_arena_dup(a, mu_json_get_bytes(item, "name")),
+                                               mu_arena_dup(a, sha256), bytes};
         if (!parts[i].name.ptr || !parts[i].sha256.ptr) {
             return -ENOMEM;
         }

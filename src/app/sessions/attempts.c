@@ -67,7 +67,8 @@ static const struct mu_stmt q_note_text = {
 static const struct mu_stmt q_job = {
     "job", "t",
     "SELECT p.prompt_head, p.prompt_rest, s.title, s.harness, s.model, s.skill, p.spec, "
-    "s.environment_id, p.env_snapshot, s.created_ms, s.restore_id FROM session_specs p JOIN sessions s ON s.id = "
+    "s.environment_id, p.env_snapshot, s.created_ms, s.restore_id FROM session_specs p JOIN "
+    "sessions s ON s.id = "
     "p.session_id WHERE p.session_id = $1",
     NULL};
 static const struct mu_stmt q_stored = {
@@ -183,8 +184,9 @@ static int run_requeue(struct mu_unit *u, struct mu_tx *tx)
         r = mu_session_go_on(op, tx);
     }
     if (r >= 0) {
-        r = MU_TX_SEND(tx, op->ran || op->lost ? &q_requeue_ran : &q_requeue, 1, MU_VT(id), MU_VI(op->epoch),
-                       MU_VI(op->now_ms), MU_VI(op->deadline_ms), MU_VI(op->counts));
+        r = MU_TX_SEND(tx, op->ran || op->lost ? &q_requeue_ran : &q_requeue, 1, MU_VT(id),
+                       MU_VI(op->epoch), MU_VI(op->now_ms), MU_VI(op->deadline_ms),
+                       MU_VI(op->counts));
     }
     if (r >= 0 && op->lost) {
         r = mu_session_went_on(op, tx);

@@ -108,7 +108,7 @@ struct mu_session_job {
     struct mu_id id;
     struct mu_arena arena;
     mu_bytes prompt, title, harness, model, skill, spec, environment_id,
-        env_snapshot; /* the last two: ptr NULL = none */
+        env_snapshot;                   /* the last two: ptr NULL = none */
     mu_bytes restore_id, restore_parts; /* the checkpoint that it begins with and the names of the
                                            parts, a JSON array; ptr NULL = none */
     int64_t created_ms;

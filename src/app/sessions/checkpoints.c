@@ -260,9 +260,9 @@ static int judge(struct taking *t, struct mu_tx *tx)
         t->bad = "none are kept here";
         return 0;
     }
-    int r = op->prev ? MU_TX_RUN(tx, &q_prev, take_prev, t, MU_VT(id), MU_VI(op->epoch),
-                                 MU_VI(op->prev))
-                     : 1;
+    int r = op->prev
+                ? MU_TX_RUN(tx, &q_prev, take_prev, t, MU_VT(id), MU_VI(op->epoch), MU_VI(op->prev))
+                : 1;
     if (r <= 0) {
         t->bad = "the one before it is not there";
         return r;
@@ -287,9 +287,9 @@ static int refuse(struct taking *t, struct mu_tx *tx)
              "was not kept: %s\"}",
              (long long)op->number, t->bad);
     int r = mu_tx_stream(tx, mu_id_bytes(&op->id), 1);
-    return r < 0 ? r
-                 : mu_tx_event(tx, MU_EV_ALERT_RAISED, op->now_ms, MU_B("system"),
-                               mu_str(op->event));
+    return r < 0
+               ? r
+               : mu_tx_event(tx, MU_EV_ALERT_RAISED, op->now_ms, MU_B("system"), mu_str(op->event));
 }
 
 static int keep(struct taking *t, struct mu_tx *tx)

@@ -15,7 +15,7 @@ enum {
     MU_CHECKPOINT_ROOTS = 256,
     MU_CHECKPOINT_PART_BYTES = 16 << 20,
     MU_CHECKPOINT_MANIFEST = 256 << 10,
-    MU_CHECKPOINT_ROWS = 1000,     /* of one session: beyond that the oldest chains go … */
+    MU_CHECKPOINT_ROWS = 1000,      /* of one session: beyond that the oldest chains go … */
     MU_CHECKPOINT_PART_ROWS = 8192, /* … and beyond that no part is taken */
     MU_LOSSES_MAX = 3, /* without a turn that was done in between: then the session fails */
 };
@@ -53,9 +53,9 @@ struct mu_checkpoint_take {
     struct mu_sessions *sessions;
     struct mu_id id;
     int64_t epoch, runner_seq;
-    int64_t number, prev; /* prev: 0 = the first of a chain */
+    int64_t number, prev;           /* prev: 0 = the first of a chain */
     mu_bytes turn_id, conversation; /* ptr NULL = none, each */
-    mu_bytes manifest;    /* JSON object: roots, parts */
+    mu_bytes manifest;              /* JSON object: roots, parts */
     const struct mu_checkpoint_part *parts;
     size_t n_parts;
     const char *bad; /* the caller found that it cannot be one: why; else NULL */
@@ -76,8 +76,8 @@ MU_MUST_USE int mu_checkpoint_take(struct mu_sessions *s, struct mu_checkpoint_t
 struct mu_checkpoint_row {
     mu_bytes id, turn_id, conversation; /* ptr NULL = none, the last two */
     mu_bytes manifest;                  /* as in mu_checkpoint_take */
-    int64_t seq /* counts in the session, from 1 */, number, prev, epoch /* 0: of a fork's source */,
-        bytes, created_ms;
+    int64_t seq /* counts in the session, from 1 */, number, prev,
+        epoch /* 0: of a fork's source */, bytes, created_ms;
 };
 typedef int (*mu_checkpoint_fn)(void *arg, const struct mu_checkpoint_row *row);
 

@@ -24,8 +24,8 @@ static const struct mu_stmt q_restore = {
     "c.created_ms FROM checkpoints c LEFT JOIN checkpoints b ON b.id = c.base_id WHERE "
 static const struct mu_stmt q_one = {"ckpt_one", "t", COLUMNS "c.id = $1", NULL};
 static const struct mu_stmt q_page = {
-    "ckpt_page", "tii",
-    COLUMNS "c.session_id = $1 AND c.seq < $2 ORDER BY c.seq DESC LIMIT $3", NULL};
+    "ckpt_page", "tii", COLUMNS "c.session_id = $1 AND c.seq < $2 ORDER BY c.seq DESC LIMIT $3",
+    NULL};
 static const struct mu_stmt q_object = {
     "ckpt_object", "tiit",
     "SELECT object_id, bytes FROM checkpoint_parts WHERE session_id = $1 AND epoch = $2 AND number "
@@ -94,9 +94,7 @@ static int read_restore(struct mu_db *db, mu_bytes session, int64_t epoch, struc
 {
     struct mu_id id;
     int r = MU_DB_RUN(db, &q_restore, take_id, &id, MU_VT(session), MU_VI(epoch));
-    return r < 0    ? r
-           : r == 0 ? MU_E_NOT_FOUND
-                    : mu_chain_read(db, session, mu_id_bytes(&id), ret);
+    return r < 0 ? r : r == 0 ? MU_E_NOT_FOUND : mu_chain_read(db, session, mu_id_bytes(&id), ret);
 }
 
 struct giving {
@@ -227,9 +225,5 @@ int mu_checkpoint_list(struct mu_sessions *s, struct mu_checkpoint_list *op)
 }
 
 const struct mu_planned mu_checkpoints_read_planned[] = {
-    {&q_chain, ""},
-    {&q_names, ""},
-    {&q_page, "checkpoints_seq"},
-    {&q_object, ""},
-    {NULL, NULL},
+    {&q_chain, ""}, {&q_names, ""}, {&q_page, "checkpoints_seq"}, {&q_object, ""}, {NULL, NULL},
 };

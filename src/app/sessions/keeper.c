@@ -1,7 +1,7 @@
-/* What nobody needs any more of checkpoints. Rows of sessions that ended long ago are dropped, which
- * makes their parts dead; of parts that are dead the object is removed unless a living row names it
- * too (nothing can make a dead one live again), and then the row: whoever is killed in between
- * finds it dead again. */
+/* What nobody needs any more of checkpoints. Rows of sessions that ended long ago are dropped,
+ * which makes their parts dead; of parts that are dead the object is removed unless a living row
+ * names it too (nothing can make a dead one live again), and then the row: whoever is killed in
+ * between finds it dead again. */
 #include <errno.h>
 
 #include "app/sessions/checkpoints_int.h"
@@ -140,8 +140,7 @@ static int run_dead(struct mu_read *read, struct mu_db *db)
 static void dead_read(struct mu_read *read, int result)
 {
     struct mu_keeper *k = MU_CONTAINER(read, struct mu_keeper, read);
-    k->job =
-        (struct mu_job){.run = remove_objects, .done = objects_removed, .loop = k->opts.core};
+    k->job = (struct mu_job){.run = remove_objects, .done = objects_removed, .loop = k->opts.core};
     if (result < 0 || k->n_dead == 0 || k->stopping) {
         rest(k, result >= 0 && k->more);
     } else if (mu_work_submit(k->opts.work, &k->job) < 0) {
@@ -177,8 +176,8 @@ static int run_due(struct mu_unit *u, struct mu_tx *tx)
     for (size_t i = 0; r >= 0 && i < k->n_due; i++) {
         const struct due *d = &k->due[i];
         mu_bytes id = mu_id_bytes(&d->session);
-        int64_t until = d->ended_ms && !d->held ? d->ended_ms + k->opts.keep_ms
-                                                : k->now_ms + k->opts.keep_ms;
+        int64_t until =
+            d->ended_ms && !d->held ? d->ended_ms + k->opts.keep_ms : k->now_ms + k->opts.keep_ms;
         if (d->same) {
             continue;
         }

@@ -12,7 +12,8 @@ static const struct mu_stmt q_seq_set = {
     "UPDATE attempts SET runner_seq = $3 WHERE session_id = $1 AND epoch = $2", NULL};
 static const struct mu_stmt q_running = {
     "report_running", "tiiii",
-    "UPDATE sessions SET state = 60, wait_ms = NULL, running_ms = coalesce(running_ms, $3), run_deadline_ms = $4, "
+    "UPDATE sessions SET state = 60, wait_ms = NULL, running_ms = coalesce(running_ms, $3), "
+    "run_deadline_ms = $4, "
     "deadline_ms = $5, updated_ms = $3, rev = rev + 1 WHERE id = $1 AND epoch = $2 AND state "
     "BETWEEN 30 AND 59",
     NULL};

@@ -108,8 +108,8 @@ int mu_fork_copy(struct mu_session_create *op, struct mu_tx *tx)
                       MU_VT(mu_id_bytes(&l->id)), MU_VTOPT(base), MU_VT(mu_id_bytes(&f->ids[0])),
                       MU_VI((int64_t)i + 1), MU_VI(op->now_ms + KEPT_MS));
         if (r >= 0) {
-            r = MU_TX_RUN(tx, &q_copy_parts, NULL, NULL, MU_VT(source), MU_VT(id),
-                          MU_VI(l->epoch), MU_VI(l->number));
+            r = MU_TX_RUN(tx, &q_copy_parts, NULL, NULL, MU_VT(source), MU_VT(id), MU_VI(l->epoch),
+                          MU_VI(l->number));
         }
         op->restore_id = mu_id_bytes(&f->ids[i]);
     }
@@ -165,8 +165,8 @@ int mu_session_go_on(struct mu_session_requeue *op, struct mu_tx *tx)
     if (r < 0) {
         return r;
     }
-    bool again = r > 0 ? l.mode == MU_MODE_INTERACTIVE || l.retry
-                       : l.retry && l.mode == MU_MODE_TASK;
+    bool again =
+        r > 0 ? l.mode == MU_MODE_INTERACTIVE || l.retry : l.retry && l.mode == MU_MODE_TASK;
     op->too_often = again && l.losses + 1 >= MU_LOSSES_MAX;
     if (!again || op->too_often) {
         return MU_E_CONFLICT;

@@ -21,7 +21,7 @@ struct mu_sessions_opts {
     struct mu_metrics *metrics;
     struct mu_identity *identity;
     int64_t pending_max_ms, run_max_ms, retention_ms /* <= 0: keep */;
-    int64_t max_queued; /* live sessions of a tenant; 0 = no limit */
+    int64_t max_queued;     /* live sessions of a tenant; 0 = no limit */
     int64_t checkpoint_max; /* bytes of checkpoints that a session keeps; 0 = none are taken */
 };
 MU_MUST_USE int mu_sessions_new(const struct mu_sessions_opts *opts, struct mu_sessions **ret);

@@ -366,6 +366,7 @@ const struct mu_route mu_oz_attempt_routes[] = {
      .max_body = FILE_MAX,
      .handler = put_file,
      .id = "putRunFile",
-     .summary = "Leaves a file of the run, at most 32 MiB, or a part of a checkpoint, from its runner (session token).",
+     .summary = "Leaves a file of the run, at most 32 MiB, or a part of a checkpoint, from its "
+                "runner (session token).",
      .errors = "400 404 409 413 503"},
     {.path = NULL}};

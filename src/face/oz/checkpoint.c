@@ -205,8 +205,7 @@ static void get_checkpoint(struct mu_call *c)
 static void read_object(struct mu_job *job)
 {
     struct reading *x = MU_CONTAINER(job, struct reading, job);
-    x->result =
-        mu_files_get(mu_oz(x->c)->files, mu_id_bytes(&x->find.object), mu_call_buf(x->c));
+    x->result = mu_files_get(mu_oz(x->c)->files, mu_id_bytes(&x->find.object), mu_call_buf(x->c));
 }
 
 static void object_read(struct mu_job *job)

@@ -168,8 +168,8 @@ static int build_spec(struct forking *x)
     if (r == 0) {
         r = mu_needs_of(x->op.harness, x->op.env_snapshot, &x->op.needs);
     }
-    x->op.needs |= MU_NEED_LIVE |
-                   mu_sess_feature_needs(mu_json_get(mu_json_get(spec, "live"), "features"));
+    x->op.needs |=
+        MU_NEED_LIVE | mu_sess_feature_needs(mu_json_get(mu_json_get(spec, "live"), "features"));
     return r;
 }
 
@@ -342,8 +342,8 @@ static void check_fork(struct mu_call *c)
     yyjson_val *b = mu_call_body(c), *checkpoint = mu_json_get(b, "checkpoint");
     struct mu_id id;
     bool number = yyjson_is_int(checkpoint) && yyjson_get_sint(checkpoint) >= 1;
-    bool named = yyjson_is_str(checkpoint) &&
-                 mu_id_parse(mu_json_bytes(checkpoint), NULL, &id) == 0;
+    bool named =
+        yyjson_is_str(checkpoint) && mu_id_parse(mu_json_bytes(checkpoint), NULL, &id) == 0;
     if (checkpoint && !number && !named) {
         mu_call_issue(c, "invalid_format", "checkpoint",
                       "checkpoint must be the number of a checkpoint, from 1 on, or its id");

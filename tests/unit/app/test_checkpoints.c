@@ -111,12 +111,23 @@ static void a_part_is_known_by_its_name(void **state)
     assert_true(mu_checkpoint_name(MU_B("ckpt-3-17-0.pack"), &epoch, &number));
     assert_int_equal(epoch, 3);
     assert_int_equal(number, 17);
-    static const char *const none[] = {
-        "ckpt-3-17-0.pac",    "ckpt-3-17-0.packs", "ckpt-3-17-.pack",     "ckpt-03-17-0.pack",
-        "ckpt-0-17-0.pack",   "ckpt-3-0-0.pack",   "ckpt--3-17-0.pack",   "ckpt-3-17-1000.pack",
-        "ckpt-3-17-0.pack\n", "kpt-3-17-0.pack",   "ckpt-3-17",           "",
-        "ckpt-3-+7-0.pack",   "ckpt-3-17-0",       "ckpt-3-1 7-0.pack",   "ckpt-",
-        "ckpt-9999999999999999999-1-0.pack"};
+    static const char *const none[] = {"ckpt-3-17-0.pac",
+                                       "ckpt-3-17-0.packs",
+                                       "ckpt-3-17-.pack",
+                                       "ckpt-03-17-0.pack",
+                                       "ckpt-0-17-0.pack",
+                                       "ckpt-3-0-0.pack",
+                                       "ckpt--3-17-0.pack",
+                                       "ckpt-3-17-1000.pack",
+                                       "ckpt-3-17-0.pack\n",
+                                       "kpt-3-17-0.pack",
+                                       "ckpt-3-17",
+                                       "",
+                                       "ckpt-3-+7-0.pack",
+                                       "ckpt-3-17-0",
+                                       "ckpt-3-1 7-0.pack",
+                                       "ckpt-",
+                                       "ckpt-9999999999999999999-1-0.pack"};
     for (size_t i = 0; i < MU_ARRAY_LEN(none); i++) {
         if (mu_checkpoint_name(mu_str(none[i]), &epoch, &number)) {
             fail_msg("%s is one", none[i]);
@@ -152,8 +163,9 @@ static void a_checkpoint_is_stored_with_the_runners_number(struct world *w)
     taken(w, &id, 1, 2, 1, 20);
     taken(w, &id, 1, 5, 0, 30);
     assert_string_equal(listed(w, &id), "5<0/3 30;2<1/2 20;1<0/1 10;");
-    assert_int_equal(num(w, "SELECT count(*) FROM checkpoints WHERE session_id = '%s' AND root_id "
-                            "= '%s'",
+    assert_int_equal(num(w,
+                         "SELECT count(*) FROM checkpoints WHERE session_id = '%s' AND root_id "
+                         "= '%s'",
                          id.text, first.text),
                      2);
     assert_string_equal(txt(w, "SELECT conversation FROM sessions WHERE id = '%s'", id.text),
@@ -206,8 +218,8 @@ static void what_is_none_is_refused_and_its_number_is_taken(struct world *w)
     assert_int_equal(num(w, "SELECT count(*) FROM events WHERE stream_id = '%s' AND type = %d",
                          id.text, MU_EV_ALERT_RAISED),
                      seq);
-    assert_int_equal(
-        num(w, "SELECT runner_seq FROM attempts WHERE session_id = '%s'", id.text), seq);
+    assert_int_equal(num(w, "SELECT runner_seq FROM attempts WHERE session_id = '%s'", id.text),
+                     seq);
 }
 
 static void the_oldest_chains_go_and_the_newest_stays(struct world *w)
@@ -237,7 +249,8 @@ static const char *chain_of(struct world *w, const struct mu_id *id, int64_t epo
 {
     static char text[256];
     text[0] = 0;
-    struct mu_checkpoint_chain op = {.session = *id, .epoch = epoch, .each = count_row, .arg = text};
+    struct mu_checkpoint_chain op = {
+        .session = *id, .epoch = epoch, .each = count_row, .arg = text};
     int r = do_chain(w, &op);
     return r == MU_E_NOT_FOUND ? "nothing" : r < 0 ? "failed" : text;
 }
@@ -269,8 +282,7 @@ static void a_lost_session_goes_on_from_the_newest(struct world *w)
     mu_arena_init(&job.arena, 1 << 20);
     assert_int_equal(do_job(w, &job), 0);
     assert_int_equal(job.restore_id.len, 36);
-    assert_true(
-        mu_bytes_is(job.restore_parts, "[\"ckpt-1-1-0.pack\",\"ckpt-1-2-0.pack\"]"));
+    assert_true(mu_bytes_is(job.restore_parts, "[\"ckpt-1-1-0.pack\",\"ckpt-1-2-0.pack\"]"));
     mu_arena_fini(&job.arena);
     assert_int_equal(step(w, &id, epoch, 30, 60), 0);
     taken(w, &id, epoch, 1, 0, 30);
@@ -296,8 +308,12 @@ static void a_turn_that_was_done_forgives_losses(struct world *w)
     mu_arena_init(&next.arena, 1 << 20);
     assert_int_equal(do_turn_next(w, &next), 0);
     mu_arena_fini(&next.arena);
-    struct mu_session_report done = {
-        .id = id, .epoch = 1, .seq_before = 1, .seq = 2, .turn = next.id, .turn_state = MU_TURN_DONE};
+    struct mu_session_report done = {.id = id,
+                                     .epoch = 1,
+                                     .seq_before = 1,
+                                     .seq = 2,
+                                     .turn = next.id,
+                                     .turn_state = MU_TURN_DONE};
     assert_int_equal(do_report(w, &done), 0);
     assert_int_equal(num(w, "SELECT losses FROM sessions WHERE id = '%s'", id.text), 0);
     assert_int_equal(lose(w, &id, 1, NULL), 0);
@@ -310,8 +326,9 @@ static void a_task_begins_again_if_it_asked_for_it(struct world *w)
     struct mu_id id = working_as(w, &c);
     put_sql(w, "UPDATE sessions SET conversation = 'old' WHERE id = '%s'", id.text);
     assert_int_equal(lose(w, &id, 1, NULL), 0);
-    assert_int_equal(num(w, "SELECT count(*) FROM sessions WHERE id = '%s' AND restore_id IS NULL "
-                            "AND conversation IS NULL AND state = 22",
+    assert_int_equal(num(w,
+                         "SELECT count(*) FROM sessions WHERE id = '%s' AND restore_id IS NULL "
+                         "AND conversation IS NULL AND state = 22",
                          id.text),
                      1);
     struct mu_session_create plain = new_run(&w->alice);
@@ -370,9 +387,10 @@ static void a_fork_has_copies_and_shares_the_bytes(struct world *w)
     assert_string_equal(listed(w, &c.id), "2<1/2 20;1<0/1 10;");
     assert_int_equal(offer(w, &c.id, 0, &epoch), 0);
     assert_string_equal(chain_of(w, &c.id, epoch), "1<0/1 10;2<1/2 20;");
-    assert_int_equal(num(w, "SELECT count(*) FROM checkpoint_parts a JOIN checkpoint_parts b ON "
-                            "a.object_id = b.object_id WHERE a.session_id = '%s' AND b.session_id "
-                            "= '%s'",
+    assert_int_equal(num(w,
+                         "SELECT count(*) FROM checkpoint_parts a JOIN checkpoint_parts b ON "
+                         "a.object_id = b.object_id WHERE a.session_id = '%s' AND b.session_id "
+                         "= '%s'",
                          id.text, c.id.text),
                      2);
     assert_string_equal(txt(w, "SELECT conversation FROM sessions WHERE id = '%s'", c.id.text),
@@ -496,7 +514,8 @@ static int everything(void *arg)
         mu_arena_fini(&job.arena);
     }
     char text[256] = "";
-    struct mu_checkpoint_list list = {.session = c.id, .admin = true, .each = count_row, .arg = text};
+    struct mu_checkpoint_list list = {
+        .session = c.id, .admin = true, .each = count_row, .arg = text};
     (void)do_list_them(w, &list);
     return 0;
 }
