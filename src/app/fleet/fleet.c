@@ -290,11 +290,13 @@ static int load_attempt(void *arg, const struct mu_attempt_row *row)
     t->needs = row->needs;
     t->said = t->needs ? MU_UNFIT_PERHAPS : MU_UNFIT_NO;
     t->cancel = row->stop_ms != 0;
+    if ((t->needs & MU_NEED_LIVE) && row->epoch > 1) { /* it may have gone on: that is not known */
+        t->until_ms = mu_fleet_now(f) + f->opts.pending_max_ms;
+    }
     k->conn = 0;
     k->offered = k->sent = true;
     k->confirmed = row->state > MU_ST_CLAIMED && row->acked_ms;
     k->deadline_ms = row->deadline_ms;
-    t->until_ms = row->state == MU_ST_CLAIMED ? row->deadline_ms : 0;
     k->persisted = k->total = k->log_at[0] = row->output_bytes;
     r = mu_id_parse(row->execution_id, NULL, &k->execution);
     snprintf(k->token_hash.text, sizeof k->token_hash.text, "%.*s", MU_ARGS(row->token_hash));

@@ -86,6 +86,16 @@ static void fill_live(struct world *w)
             "SELECT 't-' || id, id, 1, CASE WHEN state = 20 THEN 10 ELSE 90 END, 1, 'p', 1, CASE "
             "WHEN state = 20 THEN NULL ELSE 1 END FROM sessions",
             NULL, NULL);
+    with_db(w,
+            "INSERT INTO checkpoints (id, session_id, epoch, seq, number, kind, state, root_id, "
+            "ref, created_ms, expires_ms) SELECT 'c-' || id, id, 1, 1, 1, 1, 1, 'c-' || id, '{}', "
+            "1, deadline_ms FROM sessions",
+            NULL, NULL);
+    with_db(w,
+            "INSERT INTO checkpoint_parts (session_id, epoch, number, name, object_id, bytes, "
+            "sha256, created_ms, dead) SELECT id, 1, 1, 'n', 'o-' || id, 1, 's', 1, CASE WHEN "
+            "deadline_ms % 100 = 1 THEN 1 ELSE 0 END FROM sessions",
+            NULL, NULL);
     with_db(w, "ANALYZE", NULL, NULL);
 }
 
