@@ -32,7 +32,7 @@ int mu_cmd_session_stop(struct mu_cli *cli)
 
 int mu_cmd_session_end(struct mu_cli *cli)
 {
-    return act(cli, "/end", "{}", "ended");
+    return act(cli, "/end", "{}", "is told to end");
 }
 
 int mu_cmd_session_interrupt(struct mu_cli *cli)

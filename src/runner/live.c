@@ -449,6 +449,9 @@ static void end_agent(struct mu_live *v)
         v->agent.in = -1;
     }
     mu_agent_kill(v, SIGTERM);
+    if (v->interactive && v->terms[0].pid > 0 && !v->terms[0].ended) {
+        (void)kill(-v->terms[0].pid, SIGHUP); /* a shell with people at it ignores TERM */
+    }
     while ((v->agent.pid > 0 || v->terms[0].pid > 0) && mu_mono_ms() < end) {
         mu_procs_turn(p, 50);
     }

@@ -111,7 +111,7 @@ def test_every_setting_named_exists():
     known = (ROOT / "docs/configuration.md").read_text()
     endings = tuple(re.findall(r"`OZ_PROVIDER_<KEY>_(\w+)`", known))
     # read by clients and by programs of others
-    others = {"OZ_API_BASE_URL", "OZ_API_KEY"}
+    others = {"OZ_API_BASE_URL", "OZ_API_KEY", "OZ_DETACH_KEY"}
     for page in PAGES:
         if page.name == "runner.md":  # variables of a sandbox, not settings
             continue

@@ -334,7 +334,7 @@ def real(make_server, usable, page, hub):
     server = make_server(env={"OZ_EMBEDDED_WORKER": "on", "SANDBOX_DRIVER": "namespace", "SANDBOX_PIDS": "300",
                               "OZ_SANDBOX_ALLOW": "none", "OZ_SANDBOX_ALLOW_ADDR": f"127.0.0.1:{page},127.0.0.1:{hub}"})
     client = server.client()
-    worker = eventually(lambda: [w for w in ok(client.api("GET", "/workers"))["workers"] if w["connected"]], timeout=30)[0]
+    worker = eventually(lambda: [w for w in ok(client.api("GET", "/workers"))["workers"] if w["connected"] and "features" in w.get("capabilities", {})], timeout=30)[0]
     return client, worker
 
 

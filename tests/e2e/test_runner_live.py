@@ -4,6 +4,7 @@ import base64
 import json
 import pathlib
 import re
+import signal
 import time
 import uuid
 
@@ -695,6 +696,15 @@ def test_an_interactive_shell_is_typed_into(make):
     live.peer.wait_screen(b"42")
     live.peer.send("input", terminal=0, data="exit 0", mode="line")
     assert live.end().status == 0
+
+
+def test_an_interactive_shell_ends_when_it_is_over(make):
+    live = make(mode="interactive", harness="shell", env={"SHELL": "/bin/bash"})
+    live.turn("echo $((20+22))")
+    live.peer.wait_screen(b"42")
+    live.peer.send("end-session")
+    assert live.end().status == 0
+    assert [e["exitCode"] for e in live.peer.events("TERMINAL_CLOSED")] == [128 + signal.SIGHUP]  # it had not to be killed
 
 
 def test_a_custom_program_reads_its_prompt(make):

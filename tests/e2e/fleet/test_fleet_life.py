@@ -44,7 +44,7 @@ def test_a_worker_gets_a_credential_once_and_uses_it(org):
     with pytest.raises(Refused) as e:  # its one use is gone
         Native(org.server, "w3", key=token)
     assert e.value.status == 401
-    assert org.events(runner)[:2] == ["runner_registered", "runner_online"]
+    eventually(lambda: org.events(runner)[:2] == ["runner_registered", "runner_online"])
 
 
 def test_a_worker_takes_only_its_orgs_sessions(org, another):
@@ -87,7 +87,8 @@ def test_a_drain_outlives_heartbeats_and_connections(org):
     data(org.boss("POST", f"/runners/{runner}/undrain"))
     assert peer.assigned(run_id(waiting))
     refused(org.boss("POST", f"/runners/{runner}/undrain"), 409, "INVALID_STATE")
-    assert [e for e in org.events(runner) if "drain" in e] == ["runner_draining", "runner_drained", "runner_undrained"]
+    eventually(lambda: [e for e in org.events(runner) if "drain" in e] ==
+               ["runner_draining", "runner_drained", "runner_undrained"])
     peer.close()
 
 

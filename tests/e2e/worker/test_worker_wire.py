@@ -134,7 +134,7 @@ def test_5_refusals_of_the_handshake(oz):
     assert refusal(oz, 400, sec_websocket_version="12").headers["sec-websocket-version"] == "13"
     assert refusal(oz, 426, drop=("Upgrade", "Connection")).status == 426
     refusal(oz, 400, upgrade="h2c")
-    for path in (PATH + "/", "/ws", "/api/v1/agent/runs", "/"):
+    for path in (PATH + "/", "/wss", "/api/v1/agent/runs", "/"):
         with pytest.raises(Refused) as e:
             handshake(oz.port, path, oz.admin_key, timeout=20)
         assert e.value.status == 404 or path == "/api/v1/agent/runs", (path, e.value)

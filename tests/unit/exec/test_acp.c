@@ -14,7 +14,7 @@ struct heard {
     int fail_send;
 };
 
-static void note(struct heard *h, const char *fmt, ...)
+static MU_PRINTF(2, 3) void note(struct heard *h, const char *fmt, ...)
 {
     char text[4096];
     va_list ap;
@@ -187,29 +187,29 @@ static const struct transcript {
      "{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{\"outcome\":{\"outcome\":\"selected\",\"optionId\":"
      "\"once\"}}}\n"},
     {"Claude",
-     WORDS("")
-         WORDS("I will ") WORDS("look") UPDATE("{\"sessionUpdate\":\"tool_call\",\"toolCallId\":"
-                                               "\"toolu_1\",\"title\":\"Edit a\",\"kind\":"
-                                               "\"edit\",\"status\":\"pending\",\"locations\":[{"
-                                               "\"path\":\"/workspace/a\"}],\"content\":[{"
-                                               "\"type\":\"diff\",\"path\":\"/workspace/"
-                                               "a\",\"oldText\":\"1\",\"newText\":\"2\"}],"
-                                               "\"_meta\":{\"claudeCode\":{\"toolName\":\"Edit\"}}"
-                                               "}") "{\"jsonrpc\":\"2.0\",\"id\":4,\"method\":"
-                                                    "\"session/request_permission\",\"params\":{"
-                                                    "\"sessionId\":\"s1\",\"toolCall\":{"
-                                                    "\"toolCallId\":\"toolu_1\",\"rawInput\":{"
-                                                    "\"file_path\":"
-                                                    "\"/workspace/"
-                                                    "a\"}},\"options\":[{\"optionId\":\"allow_"
-                                                    "always\",\"kind\":\"allow_always\"},{"
-                                                    "\"optionId\":\"allow\",\"kind\":\"allow_"
-                                                    "once\"},{\"optionId\":\"reject\",\"kind\":"
-                                                    "\"reject_once\"}]}}\n"
-                                                    "{\"jsonrpc\":\"2.0\",\"id\":3,\"result\":{"
-                                                    "\"stopReason\":\"end_turn\",\"usage\":{"
-                                                    "\"inputTokens\":5,\"outputTokens\":7,"
-                                                    "\"cachedReadTokens\":100}}}\n",
+     WORDS("") WORDS("I will ") WORDS("look")
+         UPDATE("{\"sessionUpdate\":\"tool_call\",\"toolCallId\":"
+                "\"toolu_1\",\"title\":\"Edit a\",\"kind\":"
+                "\"edit\",\"status\":\"pending\",\"locations\":[{"
+                "\"path\":\"/workspace/a\"}],\"content\":[{"
+                "\"type\":\"diff\",\"path\":\"/workspace/"
+                "a\",\"oldText\":\"1\",\"newText\":\"2\"}],"
+                "\"_meta\":{\"claudeCode\":{\"toolName\":\"Edit\"}}"
+                "}") "{\"jsonrpc\":\"2.0\",\"id\":4,\"method\":"
+                     "\"session/request_permission\",\"params\":{"
+                     "\"sessionId\":\"s1\",\"toolCall\":{"
+                     "\"toolCallId\":\"toolu_1\",\"rawInput\":{"
+                     "\"file_path\":"
+                     "\"/workspace/"
+                     "a\"}},\"options\":[{\"optionId\":\"allow_"
+                     "always\",\"kind\":\"allow_always\"},{"
+                     "\"optionId\":\"allow\",\"kind\":\"allow_"
+                     "once\"},{\"optionId\":\"reject\",\"kind\":"
+                     "\"reject_once\"}]}}\n"
+                     "{\"jsonrpc\":\"2.0\",\"id\":3,\"result\":{"
+                     "\"stopReason\":\"end_turn\",\"usage\":{"
+                     "\"inputTokens\":5,\"outputTokens\":7,"
+                     "\"cachedReadTokens\":100}}}\n",
      "text(I will )\ntext(look)\n"
      "tool(toolu_1 Edit edit 'Edit a' 0 args= result=change of /workspace/a /workspace/a)\n"
      "ask(1 toolu_1 edit 'Edit a' command= url= exact={\"toolCallId\":\"toolu_1\",\"rawInput\":{"
