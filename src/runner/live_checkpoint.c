@@ -71,15 +71,16 @@ void mu_checkpoint_ready(struct mu_live *v)
     struct mu_ck *c = v->ckpt;
     char program[4096];
     c->since_s = mu_env_wall_ms(&mu_env_real) / 1000;
-    if (c->on && mu_find_program("git", v->r->first_path, program) < 0) {
-        c->on = false;
-        alert(v, "there is no git in the sandbox");
-    }
+    c->no_git = mu_find_program("git", v->r->first_path, program) < 0;
 }
 
 void mu_checkpoint_turn_over(struct mu_live *v, const char *turn)
 {
     struct mu_ck *c = v->ckpt;
+    if (c->on && c->no_git) { /* told once */
+        c->on = false;
+        alert(v, "there is no git in the sandbox");
+    }
     if (c->on) {
         c->wanted = true;
         snprintf(c->wanted_turn, sizeof c->wanted_turn, "%s", turn);
@@ -133,9 +134,11 @@ static void say(struct mu_live *v, struct mu_ck *c)
     }
     mu_jw_key(w, "roots");
     mu_jw_arr(w);
-    for (size_t i = 0; i < c->n_roots; i++) {
-        if (c->roots[i].here) {
-            add_root(w, &c->roots[i]);
+    for (unsigned order = 0; order < c->taken; order++) {
+        for (size_t i = 0; i < c->n_roots; i++) {
+            if (c->roots[i].here && c->roots[i].order == order) {
+                add_root(w, &c->roots[i]);
+            }
         }
     }
     mu_jw_arr_end(w);

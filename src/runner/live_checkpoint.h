@@ -43,6 +43,7 @@ struct mu_ck_root {
     unsigned parts;                 /* of it */
     char shallow[16][MU_OBJECT_ID]; /* borders of its history, where that is packed */
     size_t n_shallow;
+    unsigned order; /* among those that are here: the packs lie in it */
     /* what needs no git when it is as before */
     struct mu_ck_stamp index, real;
     char index_tree[MU_OBJECT_ID], real_tree[MU_OBJECT_ID];
@@ -56,13 +57,13 @@ struct mu_ck_part {
 
 struct mu_ck {
     struct mu_live *v;
-    bool on, gave_up; /* no git here */
+    bool on, no_git;
     struct mu_ck_root roots[MU_CK_ROOTS];
     size_t n_roots;
     int64_t since_s;    /* of the home's files */
     struct stat folder; /* .oz/checkpoint as we made it */
     int dir, out;       /* it, and out/ in it; -1 */
-    unsigned places;
+    unsigned places, taken;
     char why[500];
     /* the chain as the server has it */
     int64_t prev; /* 0 = none */

@@ -93,6 +93,9 @@ static int open_folder(struct mu_ck *c)
         if (c->dir < 0 || fstat(c->dir, &c->folder) < 0) {
             return fail(c, 1, ".oz/" PLACE ": %s", mu_err_text(-errno));
         }
+        int fd MU_AUTO_CLOSE =
+            openat(c->dir, ".gitignore", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+        (void)!write(fd, "*\n", 2); /* of an agent that adds all to a repository of its own */
     }
     if (c->out >= 0) {
         close(c->out);
@@ -275,12 +278,17 @@ static bool same_state(const struct mu_ck_state *a, const struct mu_ck_state *b)
            strcmp(a->head, b->head) == 0 && strcmp(a->branch, b->branch) == 0;
 }
 
+static void present(struct mu_ck *c, struct mu_ck_root *root)
+{
+    root->here = true;
+    root->order = c->taken++;
+}
+
 /* now.tree and the rest are known: the commit, and what is new of it. */
 static int conclude(struct mu_ck *c, struct mu_ck_root *root, struct mu_shadow *s)
 {
     bool same = root->last.commit[0] && same_state(&root->now, &root->last);
     int r = 0;
-    root->here = true;
     if (same) {
         memcpy(root->now.commit, root->last.commit, sizeof root->now.commit);
     } else {
@@ -447,6 +455,7 @@ static int take_checkout(struct mu_ck *c, const char *dir, const struct mu_walk 
     }
     snprintf(git_dir, sizeof git_dir, "%s/.git", tree);
     struct mu_shadow s;
+    present(c, root);
     read_head(c, root, git_dir, head_tree);
     int r = open_shadow(c, root, tree, git_dir, &s);
     if (r) {
@@ -519,7 +528,7 @@ static int take_folder(struct mu_ck *c, enum mu_ck_kind kind, const char *tree,
     }
     memset(&root->now, 0, sizeof root->now);
     bool same = root->print == walk->print && root->index_tree[0];
-    root->here = true;
+    present(c, root);
     if (same && !c->full && strcmp(root->last.tree, root->index_tree) == 0) {
         root->now = root->last;
         return 0;
@@ -590,7 +599,7 @@ int mu_ck_take(struct mu_ck *c, bool full)
     int r = open_folder(c);
     c->full = full || !c->prev;
     c->changed = false;
-    c->n_parts = c->at_part = 0;
+    c->n_parts = c->at_part = c->taken = 0;
     c->bytes = 0;
     c->put = 0;
     for (size_t i = 0; i < c->n_roots; i++) {

@@ -12,11 +12,11 @@ enum { EXCLUDE_MAX = 64 << 10, SHALLOW_MAX = 1 << 20, INDEX_MAX = 256 << 20, ASK
 /* What an agent or the worker keeps there to log in is no part of what is kept (G9). */
 static const char own_exclude[] = "\n/.oz/\n.claude/.credentials.json\n.codex/auth.json\n";
 
-static int put_file(int dir, const char *name, mu_bytes text)
+static int put_mode(int dir, const char *name, mu_bytes text, mode_t mode)
 {
     (void)unlinkat(dir, name, 0);
     int fd MU_AUTO_CLOSE =
-        openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
     if (fd < 0) {
         return -errno;
     }
@@ -28,6 +28,19 @@ static int put_file(int dir, const char *name, mu_bytes text)
         text = mu_bytes_from(text, n > 0 ? (size_t)n : 0);
     }
     return 0;
+}
+
+static int put_file(int dir, const char *name, mu_bytes text)
+{
+    return put_mode(dir, name, text, 0600);
+}
+
+int mu_shadow_exec(int dir)
+{
+    (void)mu_folder_remove_at(dir, "exec");
+    return mkdirat(dir, "exec", 0700) < 0
+               ? -errno
+               : put_mode(dir, "exec/git", MU_B("#!/bin/sh\nexit 0\n"), 0700);
 }
 
 /* A small file of the repository, whatever it is; nothing when it is too large or not there. */
@@ -104,6 +117,7 @@ static int put_all(struct mu_shadow *s, const struct mu_shadow_spec *spec)
     int r = put_file(s->fd, "config", mu_bytes_of(config, (size_t)n));
     r = r ? r : put_file(s->fd, "HEAD", MU_B("ref: refs/heads/none\n"));
     r = r ? r : put_file(s->fd, "info/attributes", mu_str(attributes));
+    r = r ? r : mu_shadow_exec(s->fd);
     return r ? r : put_borrowed(s, spec->borrow);
 }
 
@@ -143,9 +157,13 @@ int mu_shadow_open(struct mu_shadow *s, const struct mu_shadow_spec *spec)
     if (n >= MU_SHADOW_PATH || m >= MU_SHADOW_PATH) {
         return -ENAMETOOLONG;
     }
+    char exec[MU_SHADOW_PATH + 8];
+    snprintf(exec, sizeof exec, "%s/exec", s->dir);
     const char *const values[MU_SHADOW_ENV][2] = {
-        {"PATH", s->path}, {"GIT_DIR", s->dir},         {"GIT_WORK_TREE", s->tree},
-        {"HOME", s->dir},  {"XDG_CONFIG_HOME", s->dir}, {"GIT_OBJECT_DIRECTORY", spec->objects}};
+        {"PATH", s->path},           {"GIT_DIR", s->dir},
+        {"GIT_WORK_TREE", s->tree},  {"HOME", s->dir},
+        {"XDG_CONFIG_HOME", s->dir}, {"GIT_OBJECT_DIRECTORY", spec->objects},
+        {"GIT_EXEC_PATH", exec}};
     for (size_t i = 0; i < MU_SHADOW_ENV; i++) {
         s->env_text[i][0] = 0;
         if (values[i][0] && values[i][1]) {

@@ -53,6 +53,11 @@ int mu_shadow_feed(struct mu_shadow *s, const char *name, mu_bytes content);
  * unseen. */
 bool mu_shadow_copy_index(struct mu_shadow *s, const char *from, const char *name);
 
+/* In a git folder of ours: the folder exec/, to be named by GIT_EXEC_PATH. Git starts nothing else
+ * than what is there, and its `git status` in a submodule, which would read the configuration of
+ * that one, finds a program that does nothing. -errno. */
+MU_MUST_USE int mu_shadow_exec(int dir);
+
 /* A git that reads of a repository what it has to; what is asked for runs nothing of it. */
 int mu_shadow_ask(struct mu_procs *p, const char *path, const char *git_dir,
                   const char *const *argv, struct mu_buf *ret);
