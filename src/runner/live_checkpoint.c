@@ -238,10 +238,11 @@ void mu_checkpoint_answer(struct mu_live *v, const struct mu_jtok *j)
     alert(v, text);
 }
 
-void mu_checkpoint_lost(struct mu_live *v, const struct mu_jtok *j)
+void mu_checkpoint_told(struct mu_live *v, const struct mu_jtok *j)
 {
     int64_t number = mu_jtok_i64(j, mu_jtok_get(j, 0, "number"), 0);
-    if (number >= 1 && number <= v->ckpt->prev) {
+    bool ok = mu_jtok_bool(j, mu_jtok_get(j, 0, "ok"), true);
+    if (!ok && number >= 1 && number <= v->ckpt->number) {
         v->ckpt->prev = 0;
     }
 }

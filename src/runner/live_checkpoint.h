@@ -106,7 +106,8 @@ void mu_checkpoint_last(struct mu_live *v);
 /* Sends what can be sent. */
 void mu_checkpoint_serve(struct mu_live *v);
 void mu_checkpoint_answer(struct mu_live *v, const struct mu_jtok *j);
-/* The server does not have the one that it was told of: the next is a full one. */
-void mu_checkpoint_lost(struct mu_live *v, const struct mu_jtok *j);
+/* What became of one that the server was told of; when it does not have it, the next is a full one.
+ */
+void mu_checkpoint_told(struct mu_live *v, const struct mu_jtok *j);
 
 #endif

@@ -71,7 +71,7 @@ static void first_init(struct mu_live *v, const struct mu_jtok *j)
     if (!v->load[0] && v->r->restore) {
         snprintf(v->load, sizeof v->load, "%s", v->r->restore->m.conversation);
     }
-    v->ckpt->on = mu_jtok_bool(j, get(j, "checkpoints"), true);
+    v->ckpt->on = mu_jtok_bool(j, get(j, "checkpoints"), false);
     for (size_t n = 0; n < MU_TERMS; n++) {
         v->terms[n].cols = cols ? cols : v->terms[n].cols;
         v->terms[n].rows = rows ? rows : v->terms[n].rows;
@@ -289,9 +289,9 @@ static void on_policy(struct mu_live *v, const struct mu_jtok *j)
     take_policy(v, j);
 }
 
-static void on_checkpoint_lost(struct mu_live *v, const struct mu_jtok *j)
+static void on_checkpoint(struct mu_live *v, const struct mu_jtok *j)
 {
-    mu_checkpoint_lost(v, j);
+    mu_checkpoint_told(v, j);
 }
 
 void mu_live_message(void *arg, const struct mu_jtok *j)
@@ -313,7 +313,7 @@ void mu_live_message(void *arg, const struct mu_jtok *j)
         {"terminal-ack", on_terminal_ack},
         {"diff", on_diff},
         {"policy", on_policy},
-        {"checkpoint-lost", on_checkpoint_lost},
+        {"checkpoint", on_checkpoint},
     };
     int type = get(j, "type");
     for (size_t i = 0; i < MU_ARRAY_LEN(handlers); i++) {

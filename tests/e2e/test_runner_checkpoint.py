@@ -472,7 +472,7 @@ def test_the_server_lost_one(make):
     s = make()
     (s.box.workspace / "a").write_text("1")
     s.checkpoint("say 1")
-    s.peer.send("checkpoint-lost", number=1)
+    s.peer.send("checkpoint", number=1, ok=False, error="its parts are not there")
     m = s.checkpoint("say 2")
     assert "prev" not in m and m["number"] == 2
 
