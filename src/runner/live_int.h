@@ -9,6 +9,7 @@
 #include "exec/agents/acp.h"
 #include "exec/agents/policy.h"
 #include "runner/live.h"
+#include "runner/live_checkpoint.h"
 #include "runner/live_link.h"
 #include "runner/runner_int.h"
 
@@ -105,6 +106,7 @@ struct mu_live {
         bool patch;
     } diffs[MU_LIVE_DIFFS];
     size_t n_diffs;
+    struct mu_ck *ckpt;
     char heads[MU_CHECKOUTS_MAX][65]; /* the newest commit that was told of each checkout */
     struct {
         char id[MU_LIVE_ID];

@@ -168,7 +168,9 @@ class WorkerServer:
         self.attempts = []          # (monotonic time, authorization) of every upgrade request
         self.files = {}             # (run, name) -> (media type, bytes)
         self.file_status = 200
+        self.on_put = None          # called with the name: a status, or None
         self.prompts = {}           # run -> text
+        self.checkpoints = {}       # run -> {"" or the name of a part: bytes, or a status}
         self.tokens = []            # bearers of uploads and prompt fetches
         self.connections = queue.Queue()
         self.all = []
@@ -263,12 +265,19 @@ class WorkerServer:
         self.tokens.append(headers.get("authorization"))
         if m := re.fullmatch(r"/api/v1/agent/runs/([^/]+)/files/([^/]+)", target):
             if method == "PUT":
-                status = self.file_status
+                status = (self.on_put(m[2]) if self.on_put else None) or self.file_status
+                if status == "cut":
+                    sock.close()
+                    return
                 if status == 200:
                     self.files[(m[1], m[2])] = (headers.get("content-type"), rest)
         elif m := re.fullmatch(r"/api/v1/agent/runs/([^/]+)/prompt", target):
             if m[1] in self.prompts:
                 status, body = 200, self.prompts[m[1]].encode()
+        elif m := re.fullmatch(r"/api/v1/agent/runs/([^/]+)/checkpoint(?:/([^/]+))?", target):
+            found = self.checkpoints.get(m[1], {}).get(m[2] or "", 404)
+            found = found.pop(0) if isinstance(found, list) else found
+            status, body = (found, b"{}") if isinstance(found, int) else (200, found)
         sock.sendall(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
         sock.close()
 
