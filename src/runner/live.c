@@ -117,6 +117,8 @@ static size_t want(void *arg, struct pollfd *fds, int64_t *wait_ms)
     sooner(wait_ms, v->agent.kill_at);
     sooner(wait_ms, v->r->procs.stopping ? v->r->procs.kill_at : 0);
     sooner(wait_ms, v->turn.step == MU_TURN_RUNS ? v->tick_at : 0);
+    int64_t checkpoint = mu_checkpoint_at(v); /* one that is due is work()'s, not a wait's */
+    sooner(wait_ms, checkpoint > mu_mono_ms() ? checkpoint : 0);
     return n;
 }
 

@@ -17,7 +17,10 @@ enum {
     LAST_ALONE_MS = 3000,   /* the same while nobody is connected */
     STOP_RESERVE_MS = 3500, /* of a stop's grace: for the agent and what is left to say */
     STOP_LEAST_MS = 500,
-    MESSAGE_MAX = 900 << 10,
+    /* what a program with a screen makes of what was typed */
+    QUIET_MS = 1000,        /* nothing was written for so long: it is made */
+    SCREEN_MS = 15000,      /* whatever it writes */
+    TYPED_EVERY_MS = 30000, /* for what people type besides prompts */
 };
 static const int64_t CHAIN_SLACK = 8 << 20;
 #define OUT MU_WORKSPACE "/.oz/checkpoint/out/"
@@ -74,23 +77,65 @@ void mu_checkpoint_ready(struct mu_live *v)
     c->no_git = mu_find_program("git", v->r->first_path, program) < 0;
 }
 
-void mu_checkpoint_turn_over(struct mu_live *v, const char *turn)
+static bool is_on(struct mu_live *v)
 {
     struct mu_ck *c = v->ckpt;
     if (c->on && c->no_git) { /* told once */
         c->on = false;
         alert(v, "there is no git in the sandbox");
     }
-    if (c->on) {
+    return c->on;
+}
+
+void mu_checkpoint_turn_over(struct mu_live *v, const char *turn)
+{
+    struct mu_ck *c = v->ckpt;
+    if (is_on(v)) {
         c->wanted = true;
+        c->wanted_ms = mu_mono_ms();
         snprintf(c->wanted_turn, sizeof c->wanted_turn, "%s", turn);
     }
 }
 
+void mu_checkpoint_typed(struct mu_live *v)
+{
+    struct mu_ck *c = v->ckpt;
+    if (is_on(v) && !c->typed_ms) {
+        c->typed_ms = mu_mono_ms();
+    }
+}
+
+/* When nothing has come of it for a while, or it takes too long. */
+static int64_t quiet_at(const struct mu_live *v, int64_t since)
+{
+    return MU_MIN(MU_MAX(since, v->wrote_ms) + QUIET_MS, since + SCREEN_MS);
+}
+
+int64_t mu_checkpoint_at(const struct mu_live *v)
+{
+    const struct mu_ck *c = v->ckpt;
+    bool waits = v->turn.step == MU_TURN_WAITS;
+    if (v->done || (v->turn.step != MU_TURN_NONE && !waits)) {
+        return 0;
+    }
+    if (c->wanted && v->agent.spoke) {
+        return c->wanted_ms;
+    }
+    if (waits) { /* a screen's prompt does not wait for what the last one brings about */
+        return 0;
+    }
+    if (c->wanted) {
+        return quiet_at(v, c->wanted_ms);
+    }
+    return c->typed_ms && !c->sending
+               ? MU_MAX(quiet_at(v, c->typed_ms), c->began_ms + TYPED_EVERY_MS)
+               : 0;
+}
+
 bool mu_checkpoint_due(const struct mu_live *v)
 {
-    return v->ckpt->wanted && (v->turn.step == MU_TURN_NONE || v->turn.step == MU_TURN_WAITS) &&
-           !v->done;
+    int64_t at = mu_checkpoint_at(v);
+    return at && mu_mono_ms() >= at;
 }
 
 /* --- the message --- */
@@ -125,7 +170,9 @@ static void say(struct mu_live *v, struct mu_ck *c)
 {
     struct mu_json_w *w = mu_link_begin(&v->link, "checkpoint");
     mu_jw_ki64(w, "number", c->number);
-    mu_jw_kcstr(w, "turnId", c->turn);
+    if (c->turn[0]) {
+        mu_jw_kcstr(w, "turnId", c->turn);
+    }
     if (!c->full) {
         mu_jw_ki64(w, "prev", c->prev);
     }
@@ -283,10 +330,12 @@ static int take(struct mu_live *v, int64_t limit_ms)
 void mu_checkpoint_take(struct mu_live *v)
 {
     struct mu_ck *c = v->ckpt;
-    if (!c->wanted) {
-        return;
-    }
+    bool turn = c->wanted;
     c->wanted = false;
+    c->typed_ms = 0;
+    if (!turn) {
+        memcpy(c->wanted_turn, c->turn, sizeof c->wanted_turn);
+    }
     int64_t limit = TAKE_MS;
     if (v->r->procs.stopping) {
         limit = v->r->procs.kill_at - STOP_RESERVE_MS - mu_mono_ms();
@@ -295,8 +344,12 @@ void mu_checkpoint_take(struct mu_live *v)
         return;
     }
     memcpy(c->turn, c->wanted_turn, sizeof c->turn);
-    c->sending = true;
-    mu_checkpoint_serve(v);
+    if (turn || c->changed) {
+        c->sending = true;
+        mu_checkpoint_serve(v);
+    } else {
+        let_go(c);
+    }
 }
 
 static int64_t last_until(const struct mu_live *v)
@@ -313,7 +366,8 @@ void mu_checkpoint_last(struct mu_live *v)
     }
     if (c->wanted) {
         mu_checkpoint_take(v);
-    } else if (c->prev && !c->sending) { /* somebody typed in a terminal since then */
+    } else if ((c->prev || c->typed_ms) &&
+               !c->sending) { /* somebody typed in a terminal since then */
         memcpy(c->wanted_turn, c->turn, sizeof c->turn);
         int64_t left = last_until(v) - mu_mono_ms();
         if (left >= STOP_LEAST_MS && take(v, left) == 0) {

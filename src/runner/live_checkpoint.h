@@ -80,6 +80,8 @@ struct mu_ck {
     uint64_t put_on; /* the connection it was asked on */
     int64_t puts;
     bool wanted; /* a turn is over */
+    int64_t wanted_ms;
+    int64_t typed_ms; /* somebody typed for the first time since the last one; 0 = nobody did */
     char wanted_turn[64];
 };
 
@@ -98,6 +100,10 @@ int mu_checkpoint_new(struct mu_live *v, struct mu_ck **ret);
 struct mu_ck *mu_checkpoint_free(struct mu_ck *c);
 void mu_checkpoint_ready(struct mu_live *v); /* the agent is about to begin */
 void mu_checkpoint_turn_over(struct mu_live *v, const char *turn);
+/* Somebody did something in a terminal that is no turn. */
+void mu_checkpoint_typed(struct mu_live *v);
+/* The next one is to be taken then (monotonic ms); 0 = nothing asks for one. */
+int64_t mu_checkpoint_at(const struct mu_live *v);
 /* Something is left to do for work(). */
 bool mu_checkpoint_due(const struct mu_live *v);
 void mu_checkpoint_take(struct mu_live *v);

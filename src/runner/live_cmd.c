@@ -155,6 +155,7 @@ static void on_input(struct mu_live *v, const struct mu_jtok *j)
     }
     if (!r && !text.failed) {
         mu_term_type(v, (unsigned)n, mu_buf_bytes(&text));
+        mu_checkpoint_typed(v);
     }
 }
 
@@ -246,6 +247,9 @@ static void on_terminal_open(struct mu_live *v, const struct mu_jtok *j)
     if (!r) {
         int len = snprintf(data, sizeof data, "{\"terminal\":%d}", n);
         mu_live_event(v, "TERMINAL_OPENED", mu_bytes_of(data, (size_t)len));
+        if (get(j, "command") >= 0) {
+            mu_checkpoint_typed(v);
+        }
     }
 }
 

@@ -117,7 +117,8 @@ struct mu_live {
     int64_t tick_at, busy_ms, busy_from;  /* usage */
     int64_t files, commands, asked;
     uint64_t term_bytes;
-    bool done; /* the loop is over */
+    int64_t wrote_ms; /* when a program in a terminal wrote last */
+    bool done;        /* the loop is over */
     int status;
     int exit_status; /* of a program with the screen for itself; 1 = another agent's turn failed */
     char message[480];

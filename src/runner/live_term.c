@@ -139,6 +139,7 @@ void mu_term_read(struct mu_live *v, unsigned n)
     char block[READ_BLOCK];
     ssize_t k = read(t->fd, block, sizeof block);
     if (k > 0) {
+        v->wrote_ms = mu_mono_ms();
         mu_term_put(v, n, mu_bytes_of(block, (size_t)k));
         if (n == 0) {
             mu_output_add(&v->r->output, mu_bytes_of(block, (size_t)k));

@@ -62,7 +62,7 @@ class Connection:
         return first & 128, first & 15, payload
 
     def read_loop(self):
-        parts = b""
+        parts, kind = b"", 1
         try:
             while True:
                 fin, op, payload = self._frame()
@@ -75,9 +75,10 @@ class Connection:
                     if self.answer_pings:
                         self._send_frame(10, payload)
                 elif op in (0, 1, 2):
-                    parts += payload
+                    parts, kind = parts + payload, op or kind
                     if fin:
-                        self._arrived(json.loads(parts))
+                        if kind == 1:  # binary ones are what terminals show
+                            self._arrived(json.loads(parts))
                         parts = b""
         except (Gone, OSError):
             pass

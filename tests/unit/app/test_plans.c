@@ -88,8 +88,9 @@ static void fill_live(struct world *w)
             NULL, NULL);
     with_db(w,
             "INSERT INTO checkpoints (id, session_id, epoch, seq, number, kind, state, root_id, "
-            "ref, created_ms, expires_ms) SELECT 'c-' || id, id, 1, 1, 1, 1, 1, 'c-' || id, '{}', "
-            "1, deadline_ms FROM sessions",
+            "ref, created_ms, expires_ms) SELECT 'c-' || k || id, id, 1, k, k, 1, 1, 'c-1' || id, "
+            "'{}', 1, deadline_ms FROM sessions, (SELECT 1 AS k UNION SELECT 2 UNION SELECT 3 "
+            "UNION SELECT 4) AS n",
             NULL, NULL);
     with_db(w,
             "INSERT INTO checkpoint_parts (session_id, epoch, number, name, object_id, bytes, "
@@ -127,6 +128,8 @@ static const char *plan_of(struct world *w, const struct mu_stmt *s)
     if (w->pg) {
         size_t n = 0, v = 0;
         char types[256] = "";
+        bool some = s->sig[0] != 0; /* a list is not empty */
+        values[0] = 0;
         for (size_t i = 0; s->sig[i]; i++) {
             char c = s->sig[i];
             n += (size_t)snprintf(types + n, sizeof types - n, "%s%s", i ? "," : "",
@@ -136,13 +139,15 @@ static const char *plan_of(struct world *w, const struct mu_stmt *s)
             v += (size_t)snprintf(values + v, sizeof values - v, "%s%s", i ? "," : "",
                                   c == 'i' ? "5" : "'org-7'");
         }
-        snprintf(sql, sizeof sql, "SET plan_cache_mode = force_generic_plan; PREPARE q (%s) AS %s",
-                 types, text);
+        snprintf(sql, sizeof sql,
+                 "SET plan_cache_mode = force_generic_plan; PREPARE q %s%s%s AS %s",
+                 some ? "(" : "", types, some ? ")" : "", text);
         if (mu_db_script(db, sql) < 0) {
             fail_msg("%s: %s", s->name, mu_db_errmsg(db));
         }
         explain.sig = "";
-        snprintf(sql, sizeof sql, "EXPLAIN EXECUTE q (%s)", values);
+        snprintf(sql, sizeof sql, "EXPLAIN EXECUTE q %s%s%s", some ? "(" : "", values,
+                 some ? ")" : "");
         r = mu_db_run(db, &explain, NULL, 0, on_plan, arg);
     } else {
         struct mu_val args[16];
