@@ -134,7 +134,7 @@ static struct mu_manifest_root *find(const struct mu_jtok *j, int obj, struct mu
     return NULL;
 }
 
-/* One file more; the array grows by halves of what it has. */
+/* One file more; the array doubles. */
 static int add_file(struct mu_manifest_root *r, const struct mu_manifest_file *f)
 {
     size_t n = r->n_files;

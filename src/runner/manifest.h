@@ -31,7 +31,7 @@ struct mu_manifest_root {
 struct mu_manifest {
     struct mu_manifest_root roots[MU_MANIFEST_ROOTS]; /* of the newest */
     size_t n_roots;
-    char conversation[256]; /* "" = not known */
+    char conversation[513]; /* "" = not known */
 };
 /* MU_E_INVALID, worded; -ENOMEM. Nothing is kept then. */
 MU_MUST_USE int mu_manifest_read(mu_bytes json, struct mu_manifest *ret, struct mu_err *err);
