@@ -58,7 +58,7 @@ static void alert(struct mu_live *v, const char *why)
     mu_jw_obj(&w);
     mu_jw_kstr(&w, "alertId", mu_id_bytes(&id));
     mu_jw_kcstr(&w, "severity", "warn");
-    mu_jw_kcstr(&w, "category", "checkpoint");
+    mu_jw_kcstr(&w, "category", "performance"); /* one of the specification's */
     mu_jw_kcstr(&w, "kind", "checkpoint");
     mu_jw_kcstr(&w, "title", "no checkpoint was taken");
     mu_jw_kcstr(&w, "description", why);

@@ -497,6 +497,25 @@ def test_a_last_one_before_the_end(make):
     assert len(s.peer.all("checkpoint")) <= 2
 
 
+def test_what_is_typed_into_a_screen_is_kept_when_it_is_quiet(make):
+    s = make(mode="interactive", harness="shell")
+    s.peer.wait_for("boot", step="running")
+    s.peer.send("input", terminal=0, data="for i in 1 2 3; do sleep 0.6; echo $i; done; echo typed >by-hand\r")
+    typed = s.peer.wait_for("checkpoint", number=1)
+    assert "turnId" not in typed and typed["parts"]
+    m = s.checkpoint("for i in 1 2 3; do sleep 0.6; echo $i; done; echo late >late")
+    assert m["prev"] == 1 and m["parts"]
+    kept = again(make, s, mode="interactive", harness="shell").files()
+    assert kept[b"by-hand"][2] == b"typed\n" and kept[b"late"][2] == b"late\n"
+    first, _ = s.turn("sleep 0.3; echo 1 >one")  # a prompt does not wait for it
+    second, _ = s.turn("sleep 0.3; echo 2 >two", timeout=1)
+    s.peer.wait_for("checkpoint", turnId=second)
+    assert not s.peer.all("checkpoint", turnId=first)
+    s.peer.send("input", terminal=0, data="cat one two; echo gone-$((6*7))\r")
+    s.peer.wait_screen(b"gone-42")
+    assert again(make, s, mode="interactive", harness="shell").files()[b"two"][2] == b"2\n"
+
+
 def test_the_next_prompt_waits_for_packing_only(make):
     s = make()
     s.peer.on_put = lambda name: False

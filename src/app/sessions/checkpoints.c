@@ -283,9 +283,10 @@ static int refuse(struct taking *t, struct mu_tx *tx)
     struct mu_checkpoint_take *op = t->op;
     op->refused = t->bad;
     snprintf(op->event, sizeof op->event,
-             "{\"kind\":\"checkpoint\",\"severity\":\"warning\",\"description\":\"Checkpoint %lld "
-             "was not kept: %s\"}",
-             (long long)op->number, t->bad);
+             "{\"alertId\":\"%s\",\"severity\":\"warn\",\"category\":\"performance\","
+             "\"kind\":\"checkpoint\",\"title\":\"a checkpoint was not kept\",\"description\":"
+             "\"Checkpoint %lld was not kept: %s\"}",
+             op->fresh.text, (long long)op->number, t->bad);
     int r = mu_tx_stream(tx, mu_id_bytes(&op->id), 1);
     return r < 0
                ? r

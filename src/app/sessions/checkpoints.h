@@ -68,7 +68,7 @@ struct mu_checkpoint_take {
     void (*done)(struct mu_checkpoint_take *op, int result);
     void *ctx;
     struct mu_id fresh; /* own */
-    char event[320];
+    char event[480];
 };
 MU_MUST_USE int mu_checkpoint_take(struct mu_sessions *s, struct mu_checkpoint_take *op);
 

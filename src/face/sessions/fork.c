@@ -94,7 +94,7 @@ struct forking {
     struct mu_sealed_var sealed[VARS_MAX];
     struct mu_first_turn turn;
     mu_bytes org, prompt, title, spec;
-    bool live, interactive;
+    bool live, interactive, not_allowed;
 };
 
 static void done(struct forking *x, int result)
@@ -103,6 +103,10 @@ static void done(struct forking *x, int result)
     if (result == MU_E_NOT_FOUND && x->fork.no_checkpoint) {
         mu_call_error(x->c, 404, "CHECKPOINT_NOT_FOUND", NULL,
                       "The session has no such checkpoint");
+    } else if (x->not_allowed) {
+        mu_call_error(x->c, 403, "FORBIDDEN", NULL,
+                      "The session skips permissions, which is not allowed to you "
+                      "(OZ_ALLOW_SKIP_PERMISSIONS)");
     } else if (result == MU_E_NOT_FOUND || result == MU_E_CONFLICT) {
         mu_sess_fail(x->c, result);
     } else {
@@ -149,11 +153,17 @@ static int build_spec(struct forking *x)
     if (r < 0) {
         return r == -ENOMEM ? r : MU_E_CORRUPT; /* not the caller's fault */
     }
+    yyjson_val *live = mu_json_get(spec, "live");
+    if (mu_json_get_bool(live, "skipPermissions", false) && !x->who.admin &&
+        !mu_sess_face(x->c)->allow_skip_permissions) { /* an administrator made the source */
+        x->not_allowed = true;
+        return MU_E_INVALID;
+    }
     struct mu_buf b;
     mu_buf_init(&b, SPEC_MAX);
     struct mu_json_w w = mu_json_w(&b);
     mu_jw_obj(&w);
-    add_live(&w, x, mu_json_get(spec, "live"));
+    add_live(&w, x, live);
     yyjson_obj_foreach(spec, i, n, key, value)
     {
         mu_bytes name = mu_json_bytes(key);
@@ -168,8 +178,7 @@ static int build_spec(struct forking *x)
     if (r == 0) {
         r = mu_needs_of(x->op.harness, x->op.env_snapshot, &x->op.needs);
     }
-    x->op.needs |=
-        MU_NEED_LIVE | mu_sess_feature_needs(mu_json_get(mu_json_get(spec, "live"), "features"));
+    x->op.needs |= MU_NEED_LIVE | mu_sess_feature_needs(mu_json_get(live, "features"));
     return r;
 }
 

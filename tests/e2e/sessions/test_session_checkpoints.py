@@ -125,7 +125,8 @@ def test_what_is_no_checkpoint_is_dropped_with_an_alert(village, worker, what):
     assert said["ok"] is False and said["error"]
     assert checkpoints(village, session) == []
     alert = [e for e in village.events(session)["events"] if e["type"] == "ALERT_RAISED"]
-    assert len(alert) == 1 and alert[0]["data"]["kind"] == "checkpoint" and said["error"] in alert[0]["data"]["description"]
+    assert len(alert) == 1 and alert[0]["data"]["kind"] == "checkpoint" and alert[0]["data"]["severity"] == "warn"
+    assert said["error"] in alert[0]["data"]["description"]
     runner.checkpoints = 7
     assert runner.checkpoint(b"a whole one")["ok"]  # what was dropped spoils nothing
     assert [c["number"] for c in checkpoints(village, session)] == [1]
@@ -332,6 +333,17 @@ def test_a_fork_begins_where_its_source_was(village, worker, stranger, boss):
     assert once.init["mode"] == "task" and [parts for _, parts in once.restored()] == [[b"one"], [b"two"]]
     assert once.told("prompt")["content"] == "once"
     refused(fork(village, create(village, worker)), 404, "CHECKPOINT_NOT_FOUND")
+
+
+def test_what_only_the_administrator_may_is_not_forked_by_others(village, worker, boss):
+    made = boss.create(orgId=village.org, task=None, options={"mode": "interactive", "runnerId": worker.worker_id,
+                                                              "dangerouslySkipPermissions": True})["sessionId"]
+    worker.begin(made).checkpoint(b"x")
+    refused(fork(village, made), 403, "FORBIDDEN")
+    again = data(fork(boss, made), 201)["sessionId"]
+    assert worker.begin(again).init["skipPermissions"] is True
+    for one in (made, again):
+        village.stop(one)
 
 
 def test_a_fork_is_made_once_for_a_key(village, worker):
