@@ -106,6 +106,8 @@ int mu_cmd_session_stop(struct mu_cli *cli);
 int mu_cmd_session_end(struct mu_cli *cli);
 int mu_cmd_session_prompt(struct mu_cli *cli);
 int mu_cmd_session_interrupt(struct mu_cli *cli);
+int mu_cmd_session_checkpoints(struct mu_cli *cli);
+int mu_cmd_session_fork(struct mu_cli *cli);
 int mu_cmd_attach(struct mu_cli *cli);
 int mu_cmd_approvals(struct mu_cli *cli);
 int mu_cmd_approve(struct mu_cli *cli);

@@ -160,6 +160,12 @@ static const struct mu_flag session_new_flags[] = {
     END};
 static const struct mu_flag session_stop_flags[] = {SWITCH("force", "without time to wind up"),
                                                     END};
+static const struct mu_flag session_checkpoints_flags[] = {
+    VALUE("before", "N", "only those before that number (200 are shown)"), END};
+static const struct mu_flag session_fork_flags[] = {
+    VALUE("checkpoint", "N", "its number or its id (default: the newest)"),
+    VALUE("title", "TEXT", "default: that of the session it is made from"),
+    SWITCH("task", "it ends when the prompt is done, instead of waiting for more"), END};
 static const struct mu_flag attach_flags[] = {
     VALUE("terminal", "N", "0 (default) is the agent's; 1 to 7 were opened besides"),
     SWITCH("read-only", "watch: nothing that is typed is sent"),
@@ -199,6 +205,10 @@ const struct mu_cmd mu_commands[] = {
      mu_cmd_session_prompt, NULL},
     {"sessions", "interrupt", "ID", "Abort the prompt that is worked on.", NULL, 1, 1, true,
      mu_cmd_session_interrupt, NULL},
+    {"sessions", "checkpoints", "ID", "List what is kept of a session after its turns.",
+     session_checkpoints_flags, 1, 1, true, mu_cmd_session_checkpoints, NULL},
+    {"sessions", "fork", "ID [PROMPT...|-]", "Start a session where another one was.",
+     session_fork_flags, 1, 200, true, mu_cmd_session_fork, NULL},
     /* behind those of the group: completions take the first that fits */
     {"sessions", NULL, "", "List live sessions.", sessions_flags, 0, 0, true, mu_cmd_sessions,
      NULL},
@@ -211,6 +221,8 @@ const struct mu_cmd mu_commands[] = {
     {"deny", NULL, "ID", "Deny it.", deny_flags, 1, 1, true, mu_cmd_deny, NULL},
     {"pause", NULL, "ID", "Freeze a running session.", NULL, 1, 1, true, mu_cmd_pause, NULL},
     {"resume", NULL, "ID", "Let it go on.", NULL, 1, 1, true, mu_cmd_resume, NULL},
+    {"fork", NULL, "ID [PROMPT...|-]", "Start a session where another one was.", session_fork_flags,
+     1, 200, true, mu_cmd_session_fork, NULL},
     {"diff", NULL, "ID", "What a session has changed.", diff_flags, 1, 1, true, mu_cmd_diff, NULL},
     {"workers", NULL, "", "List workers (administrator).", NULL, 0, 0, true, mu_cmd_workers, NULL},
     {"drain", NULL, "WORKER", "Give a worker nothing new; what it holds goes on.", drain_flags, 1,

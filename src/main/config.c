@@ -103,8 +103,9 @@ const struct mu_option mu_config_table[] = {
     INT("OZ_APPROVAL_TIMEOUT_MINUTES", approval_timeout_minutes, "30", 1, 10080, "min", "An approval that nobody gave within this time is denied."),
     INT("OZ_APPROVAL_LINK_REQUESTS_PER_MINUTE", approval_link_rpm, "60", 0, 100000, "", "Requests with approval links from one address; 0 = no limit. Behind a proxy all of them come from its address."),
     INT("OZ_HIBERNATED_MAX_DAYS", hibernated_max_days, "30", 1, 3650, "days", "A session that is paused for so long ends."),
-    INT("OZ_SESSION_DATA_TTL_HOURS", session_data_ttl_hours, "24", 1, 87600, "h", "What terminals showed is deleted so long after the end of their session."),
+    INT("OZ_SESSION_DATA_TTL_HOURS", session_data_ttl_hours, "24", 1, 87600, "h", "What terminals showed, and checkpoints, are deleted so long after the end of their session."),
     INT("OZ_TERMINAL_RECORDING_MB", recording_max_mb, "64", 8, 1024, "MiB", "What is kept of the terminals of one session; older bytes go."),
+    INT("OZ_CHECKPOINT_MAX_MB", checkpoint_max_mb, "1024", 0, 1048576, "MiB", "What is kept of one session's checkpoints (workspace and conversation after a turn); the oldest go first; 0 = none are taken."),
     /* workers */
     TEXT("OZ_WORKER_KEYS", worker_keys, NULL, "Keys of single workers besides the admin key: <worker id>=<SHA-256 of the key in hexadecimal>, separated by commas."),
     TEXT("OZ_WORKER_SIDECAR_IMAGE", worker_sidecar_image, NULL, "Image that Go workers mount at /agent; unset = such workers get no work (Muster's own need none)."),

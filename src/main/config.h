@@ -42,7 +42,7 @@ struct mu_config {
         recent_events_limit;
     bool allow_local_repos, allow_skip_permissions;
     int64_t approval_timeout_minutes, approval_link_rpm, hibernated_max_days, recording_max_mb,
-        session_data_ttl_hours;
+        session_data_ttl_hours, checkpoint_max_mb;
     int64_t tenant_requests_per_minute, tenant_max_queued, tenant_max_running;
     /* log */
     const char *log_level, *log_format;

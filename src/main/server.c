@@ -112,7 +112,8 @@ static int build_domain(struct mu_server *s, struct mu_db *db, struct mu_err *er
                                         .pending_max_ms = c->pending_max_seconds * 1000,
                                         .run_max_ms = c->run_max_seconds * 1000,
                                         .retention_ms = retention_ms(c->retention_days),
-                                        .max_queued = c->tenant_max_queued};
+                                        .max_queued = c->tenant_max_queued,
+                                        .checkpoint_max = c->checkpoint_max_mb << 20};
     r = mu_sessions_new(&so, &s->sessions);
     if (r == 0) {
         r = mu_fetcher_new(s->loops[0], 1024, &s->fetcher);
@@ -191,7 +192,8 @@ static int build_live(struct mu_server *s, struct mu_db *db, struct mu_err *err)
                                     .recording_keep_ms = c->session_data_ttl_hours * 3600000,
                                     .gate_ms = c->approval_timeout_minutes * 60000,
                                     .command_ms = RUNNER_ANSWER_MS,
-                                    .paused_max_ms = c->hibernated_max_days * 86400000};
+                                    .paused_max_ms = c->hibernated_max_days * 86400000,
+                                    .checkpoints = c->checkpoint_max_mb > 0};
     int r = mu_live_new(&lo, &s->live);
     if (r == 0) {
         r = mu_live_load(s->live, db);
@@ -393,7 +395,8 @@ static int build_faces(struct mu_server *s, struct mu_err *err)
         mu_sess_routes,           mu_sess_control_routes,  mu_sess_event_routes,
         mu_sess_result_routes,    mu_sess_approval_routes, mu_sess_turn_routes,
         mu_sess_org_routes,       mu_sock_routes,          mu_fleet_routes,
-        mu_fleet_change_routes,   mu_sess_link_routes};
+        mu_fleet_change_routes,   mu_sess_link_routes,     mu_sess_fork_routes,
+        mu_oz_checkpoint_routes};
     static const char *const *const components[] = {mu_oz_components, mu_sess_components,
                                                     mu_sock_components, mu_fleet_components, NULL};
     fill_faces(s);
@@ -470,6 +473,7 @@ void mu_server_free(struct mu_server *s)
     mu_http_server_free(s->http);
     mu_api_free(s->api);
     mu_sweeper_free(s->sweeper);
+    mu_keeper_free(s->keeper);
     mu_schedules_free(s->schedules);
     mu_dispatch_free(s->dispatch);
     mu_fleet_end(s->fleet);

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "app/live/live.h"
+#include "app/sessions/checkpoints.h"
 #include "face/api/meta.h"
 #include "face/fleet/fleet.h"
 #include "face/live/live_face.h"
@@ -70,6 +71,7 @@ struct mu_server {
     struct mu_environments *environments;
     struct mu_schedules *schedules;
     struct mu_sweeper *sweeper;
+    struct mu_keeper *keeper; /* of checkpoints */
 
     struct mu_oz oz;               /* the Oz face */
     struct mu_worker_face workers; /* the worker link */

@@ -143,10 +143,16 @@ static void sweeper_stopped(void *arg)
     mu_dispatch_stop(s->dispatch, grace, runs_stopped, s);
 }
 
-static void schedules_stopped(void *arg)
+static void keeper_stopped(void *arg)
 {
     struct mu_server *s = arg;
     mu_sweeper_stop(s->sweeper, sweeper_stopped, s);
+}
+
+static void schedules_stopped(void *arg)
+{
+    struct mu_server *s = arg;
+    mu_keeper_stop(s->keeper, keeper_stopped, s);
 }
 
 static void worker_stopped(void *arg)
@@ -190,6 +196,26 @@ static void file_gone(void *arg, mu_bytes file_id)
 {
     struct mu_server *s = arg;
     mu_files_remove(s->files, file_id);
+}
+
+/* What time takes away: deadlines and retention, checkpoints. */
+static int make_sweepers(struct mu_server *s)
+{
+    const struct mu_sweeper_opts so = {.sessions = s->sessions,
+                                       .core = s->loops[0],
+                                       .retention_interval_ms = s->conf->retention_sweep_ms,
+                                       .work = s->work,
+                                       .expired = expired,
+                                       .file_gone = file_gone,
+                                       .arg = s};
+    const struct mu_keeper_opts ko = {.core = s->loops[0],
+                                      .sessions = s->sessions,
+                                      .work = s->work,
+                                      .keep_ms = s->conf->session_data_ttl_hours * 3600000,
+                                      .object_gone = file_gone,
+                                      .arg = s};
+    int r = mu_sweeper_new(&so, &s->sweeper);
+    return r < 0 ? r : mu_keeper_new(&ko, &s->keeper);
 }
 
 static int listen_all(struct mu_server *s, struct mu_err *err)
@@ -298,14 +324,7 @@ static void recovered(void *arg)
     if (s->signals) { /* told to stop before it was ready */
         return;
     }
-    const struct mu_sweeper_opts so = {.sessions = s->sessions,
-                                       .core = s->loops[0],
-                                       .retention_interval_ms = s->conf->retention_sweep_ms,
-                                       .work = s->work,
-                                       .expired = expired,
-                                       .file_gone = file_gone,
-                                       .arg = s};
-    int r = mu_sweeper_new(&so, &s->sweeper);
+    int r = make_sweepers(s);
     if (r == 0) {
         r = listen_all(s, &err);
         r = r < 0 ? r : mu_schedules_start(s->schedules);
@@ -316,11 +335,13 @@ static void recovered(void *arg)
     if (r < 0) {
         mu_log(MU_LOG_ERROR, "startup.fatal", MU_KC("err_message", err.text));
         s->sweeper = mu_sweeper_free(s->sweeper);
+        s->keeper = mu_keeper_free(s->keeper);
         mu_fleet_close(s->fleet);
         mu_dispatch_stop(s->dispatch, 0, give_up, s); /* the queue must not begin to run */
         return;
     }
     mu_live_start(s->live);
+    mu_keeper_start(s->keeper, -1);
     mu_timer_init(&s->disk.timer, s->loops[0], check_disk);
     (void)!mu_timer_set(&s->disk.timer, DISK_MS);
     find_own_url(s);

@@ -18,7 +18,9 @@ void mu_frame_in_fini(struct mu_frame_in *f)
 
 static size_t max_of(unsigned kind)
 {
-    return kind == MU_FRAME_BYTES ? (size_t)MU_FRAME_BYTES_MAX : (size_t)MU_FRAME_JSON_MAX;
+    return kind == MU_FRAME_BYTES ? (size_t)MU_FRAME_BYTES_MAX
+           : kind == MU_FRAME_PUT ? (size_t)MU_FRAME_PUT_MAX
+                                  : (size_t)MU_FRAME_JSON_MAX;
 }
 
 static size_t length_of(const unsigned char head[MU_FRAME_HEAD])
@@ -36,7 +38,7 @@ static int take_head(struct mu_frame_in *f, mu_bytes *piece)
         return 0;
     }
     size_t len = length_of(f->head);
-    if (f->head[4] > MU_FRAME_BYTES || (f->head[4] == MU_FRAME_JSON && !len)) {
+    if (f->head[4] > MU_FRAME_PUT || (f->head[4] != MU_FRAME_BYTES && !len)) {
         return MU_E_PROTOCOL;
     }
     return len > max_of(f->head[4]) ? MU_E_TOO_LARGE : 0;

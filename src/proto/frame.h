@@ -8,10 +8,12 @@
 enum mu_frame_kind {
     MU_FRAME_JSON = 0,  /* one JSON object; whoever gets it checks that */
     MU_FRAME_BYTES = 1, /* terminal bytes behind a head of 16 bytes */
+    MU_FRAME_PUT = 2,   /* one JSON object that is between runner and worker only */
 };
 enum {
     MU_FRAME_HEAD = 5,
     MU_FRAME_JSON_MAX = 1 << 20,
+    MU_FRAME_PUT_MAX = 8 << 10,
     MU_FRAME_DATA_MAX = 64 << 10, /* terminal bytes of one frame */
     MU_FRAME_TERM_HEAD = 16,
     MU_FRAME_BYTES_MAX = MU_FRAME_DATA_MAX + MU_FRAME_TERM_HEAD,
@@ -29,7 +31,7 @@ void mu_frame_in_fini(struct mu_frame_in *f);
 
 /* Takes one frame; the payload is valid inside the call. Not 0 ends the feeding with it. */
 typedef int (*mu_frame_fn)(void *arg, enum mu_frame_kind kind, mu_bytes payload);
-/* 0 when all was taken. MU_E_PROTOCOL: an unknown kind, or a JSON frame without a byte;
+/* 0 when all was taken. MU_E_PROTOCOL: an unknown kind, or a JSON or put frame without a byte;
  * MU_E_TOO_LARGE; -ENOMEM; or what `each` returned. After a failure every call returns it again.
  * `each` must not fini it. */
 MU_MUST_USE int mu_frame_feed(struct mu_frame_in *f, mu_bytes piece, mu_frame_fn each, void *arg);

@@ -221,6 +221,29 @@ static int clone_one(struct mu_runner *r, const struct mu_repo *repo, bool root)
     return clone_to(r, repo, target, false, &tag);
 }
 
+int mu_runner_fetch(struct mu_runner *r, const char *tree, const char *commit, bool shallow)
+{
+    const char *argv[16] = {
+        "git",   "-C", tree,       "-c", "safe.directory=*", "-c", "submodule.recurse=false",
+        "fetch", "-q", "--no-tags"};
+    size_t n = 10;
+    if (shallow) {
+        argv[n++] = "--depth=1";
+    }
+    argv[n++] = "origin";
+    argv[n++] = commit;
+    struct mu_proc_end end = {0};
+    struct mu_tag tag;
+    mu_tag_init(&tag, &r->procs, "[restore] ");
+    int status = git(r, argv, &tag, &end);
+    return status ? status : end.status ? mu_runner_child_failed(r, "git fetch", &end) : 0;
+}
+
+void mu_runner_hide_oz(struct mu_runner *r)
+{
+    hide_oz(&r->ws);
+}
+
 int mu_runner_clone(struct mu_runner *r)
 {
     struct mu_repos repos MU_CLEANUP(mu_repos_fini) = {0};

@@ -119,6 +119,8 @@ static size_t want(void *arg, struct pollfd *fds, int64_t *wait_ms)
     sooner(wait_ms, v->agent.kill_at);
     sooner(wait_ms, v->r->procs.stopping ? v->r->procs.kill_at : 0);
     sooner(wait_ms, v->turn.step == MU_TURN_RUNS ? v->tick_at : 0);
+    int64_t checkpoint = mu_checkpoint_at(v); /* one that is due is work()'s, not a wait's */
+    sooner(wait_ms, checkpoint > mu_mono_ms() ? checkpoint : 0);
     return n;
 }
 
@@ -255,6 +257,7 @@ static void serve(void *arg, const struct pollfd *fds, size_t n)
     watch_time(v);
     mu_turn_stream(v);
     mu_term_pump(v);
+    mu_checkpoint_serve(v);
     mu_link_flush(&v->link);
     if (v->link.failed) {
         mu_live_end(v, 1, "a message for the server was lost: %s", mu_err_text(v->link.failed));
@@ -321,6 +324,11 @@ static void hello(void *arg, struct mu_json_w *w)
     mu_jw_arr_end(w);
 }
 
+static void put_answer(void *arg, const struct mu_jtok *j)
+{
+    mu_checkpoint_answer(arg, j);
+}
+
 /* --- from the beginning to the end --- */
 
 bool mu_live_wanted(void)
@@ -331,12 +339,16 @@ bool mu_live_wanted(void)
 
 int mu_live_open(struct mu_runner *r, struct mu_live **ret)
 {
-    static const struct mu_link_ops ops = {hello, mu_live_message};
+    static const struct mu_link_ops ops = {hello, mu_live_message, put_answer};
     struct mu_live *v = mu_calloc(1, sizeof *v);
     if (!v) {
         return mu_runner_fail(r, 1, "out of memory");
     }
     v->r = r;
+    if (mu_checkpoint_new(v, &v->ckpt) < 0) {
+        mu_free(v);
+        return mu_runner_fail(r, 1, "out of memory");
+    }
     v->phase = "preparing";
     v->tokens_in = v->tokens_out = -1;
     v->exit_status = 1;
@@ -380,6 +392,7 @@ struct mu_live *mu_live_close(struct mu_live *v)
         }
         mu_guard_fini(&v->guard);
         mu_link_fini(&v->link);
+        v->ckpt = mu_checkpoint_free(v->ckpt);
         mu_free(v);
     }
     return NULL;
@@ -409,6 +422,10 @@ static void work(struct mu_live *v)
     }
     if (v->n_diffs) {
         mu_diff_answer(v);
+        return;
+    }
+    if (mu_checkpoint_due(v)) {
+        mu_checkpoint_take(v);
         return;
     }
     if (t->step != MU_TURN_WAITS || v->r->procs.stopping) {
@@ -476,7 +493,15 @@ static int prepare(struct mu_live *v)
         return mu_runner_fail(r, 1, "agent_output.txt: %s", mu_err_text(out));
     }
     mu_output_init(&r->output, out, MU_OUTPUT_HEAD, MU_OUTPUT_TAIL);
+    mu_checkpoint_ready(v);
+    int status = r->restore ? mu_restore_home(r) : 0;
+    if (status) {
+        return status;
+    }
     mu_checkouts_find(&r->checkouts, &r->ws, &r->procs, r->first_path);
+    if (r->restore) {
+        mu_restore_bases(r);
+    }
     mu_diff_ready(v);
     v->phase = "starting";
     return 0;
@@ -505,7 +530,8 @@ int mu_live_run(struct mu_live *v)
         work(v);
         if (!v->done) {
             /* something may be left to do that nothing on a descriptor tells of */
-            mu_procs_turn(p, v->turn.step == MU_TURN_OVER || v->n_diffs ? 0 : WAIT_MS);
+            bool more = v->turn.step == MU_TURN_OVER || v->n_diffs || mu_checkpoint_due(v);
+            mu_procs_turn(p, more ? 0 : WAIT_MS);
         }
     }
     if (v->turn.step != MU_TURN_NONE) {
@@ -513,6 +539,9 @@ int mu_live_run(struct mu_live *v)
         work(v);
     }
     v->phase = "ending";
+    if (!status) {
+        mu_checkpoint_last(v);
+    }
     end_agent(v);
     if (v->interactive && !p->stopping) { /* people had terminals */
         mu_diff_summary(v);

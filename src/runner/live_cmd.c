@@ -68,6 +68,10 @@ static void first_init(struct mu_live *v, const struct mu_jtok *j)
         mu_jtok_copy(j, get(j, "mode"), mode, sizeof mode) && strcmp(mode, "interactive") == 0;
     (void)mu_jtok_copy(j, get(j, "harness"), v->harness, sizeof v->harness);
     (void)mu_jtok_copy(j, get(j, "conversationId"), v->load, sizeof v->load);
+    if (!v->load[0] && v->r->restore) {
+        snprintf(v->load, sizeof v->load, "%s", v->r->restore->m.conversation);
+    }
+    v->ckpt->on = mu_jtok_bool(j, get(j, "checkpoints"), false);
     for (size_t n = 0; n < MU_TERMS; n++) {
         v->terms[n].cols = cols ? cols : v->terms[n].cols;
         v->terms[n].rows = rows ? rows : v->terms[n].rows;
@@ -151,6 +155,7 @@ static void on_input(struct mu_live *v, const struct mu_jtok *j)
     }
     if (!r && !text.failed) {
         mu_term_type(v, (unsigned)n, mu_buf_bytes(&text));
+        mu_checkpoint_typed(v);
     }
 }
 
@@ -242,6 +247,9 @@ static void on_terminal_open(struct mu_live *v, const struct mu_jtok *j)
     if (!r) {
         int len = snprintf(data, sizeof data, "{\"terminal\":%d}", n);
         mu_live_event(v, "TERMINAL_OPENED", mu_bytes_of(data, (size_t)len));
+        if (get(j, "command") >= 0) {
+            mu_checkpoint_typed(v);
+        }
     }
 }
 
@@ -285,6 +293,11 @@ static void on_policy(struct mu_live *v, const struct mu_jtok *j)
     take_policy(v, j);
 }
 
+static void on_checkpoint(struct mu_live *v, const struct mu_jtok *j)
+{
+    mu_checkpoint_told(v, j);
+}
+
 void mu_live_message(void *arg, const struct mu_jtok *j)
 {
     static const struct {
@@ -304,6 +317,7 @@ void mu_live_message(void *arg, const struct mu_jtok *j)
         {"terminal-ack", on_terminal_ack},
         {"diff", on_diff},
         {"policy", on_policy},
+        {"checkpoint", on_checkpoint},
     };
     int type = get(j, "type");
     for (size_t i = 0; i < MU_ARRAY_LEN(handlers); i++) {

@@ -185,12 +185,26 @@ static void committed(void *arg, const struct mu_checkout *c, mu_bytes sha, mu_b
     }
 }
 
+/* Those of a restored session were told before. */
+static const char *told_head(const struct mu_live *v, const struct mu_checkout *c)
+{
+    const struct mu_restore *s = v->r->restore;
+    for (size_t i = 0; s && i < s->m.n_roots; i++) {
+        const struct mu_manifest_root *root = &s->m.roots[i];
+        if (strcmp(root->kind, "checkout") == 0 && strcmp(root->dir, c->dir) == 0 &&
+            root->head[0]) {
+            return root->head;
+        }
+    }
+    return c->commit;
+}
+
 static void commits(struct mu_live *v)
 {
     const struct mu_checkouts *c = &v->r->checkouts;
     for (size_t i = 0; i < c->n && !v->r->procs.stopping; i++) {
         if (!v->heads[i][0]) {
-            memcpy(v->heads[i], c->items[i].commit, sizeof v->heads[i]);
+            memcpy(v->heads[i], told_head(v, &c->items[i]), sizeof v->heads[i]);
         }
         mu_checkout_commits(&c->items[i], &v->r->procs, v->r->first_path, v->heads[i], committed,
                             v);

@@ -9,6 +9,7 @@
 #include "exec/agents/acp.h"
 #include "exec/agents/policy.h"
 #include "runner/live.h"
+#include "runner/live_checkpoint.h"
 #include "runner/live_link.h"
 #include "runner/runner_int.h"
 
@@ -18,7 +19,7 @@ enum {
     MU_TERM_WINDOW = 512 << 10,
     MU_TERM_INPUT = 256 << 10,
     MU_TERM_OUTPUT = 64 << 10, /* for the file with the output: written together */
-    MU_LIVE_ID = 64, /* of turns, questions, requests */
+    MU_LIVE_ID = 64,           /* of turns, questions, requests */
     MU_LIVE_QUESTIONS = MU_ACP_ASKS,
     MU_LIVE_REMEMBER = 64, /* turns that are over, questions that were answered */
     MU_LIVE_SEGMENT = 128 << 10,
@@ -109,6 +110,7 @@ struct mu_live {
         bool patch;
     } diffs[MU_LIVE_DIFFS];
     size_t n_diffs;
+    struct mu_ck *ckpt;
     char heads[MU_CHECKOUTS_MAX][65]; /* the newest commit that was told of each checkout */
     struct {
         char id[MU_LIVE_ID];
@@ -120,6 +122,7 @@ struct mu_live {
     int64_t files, commands, asked;
     uint64_t term_bytes;
     char tool_line[256]; /* the tool that was shown last, and how it stood */
+    int64_t wrote_ms;    /* when a program in a terminal wrote last */
     bool done;           /* the loop is over */
     int status;
     int exit_status; /* of a program with the screen for itself; 1 = another agent's turn failed */

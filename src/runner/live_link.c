@@ -94,6 +94,11 @@ struct mu_json_w *mu_link_say(struct mu_link *l, const char *type)
     return begin(l, type);
 }
 
+bool mu_link_put(struct mu_link *l, mu_bytes json)
+{
+    return mu_link_room(l) && mu_frame_add(&l->out, MU_FRAME_PUT, json) == 0;
+}
+
 bool mu_link_room(const struct mu_link *l)
 {
     return l->up && l->out.len < MU_LINK_SOFT;
@@ -203,12 +208,16 @@ static void connect_now(struct mu_link *l)
 static int take(void *arg, enum mu_frame_kind kind, mu_bytes payload)
 {
     struct mu_link *l = arg;
-    if (kind != MU_FRAME_JSON) {
+    if (kind == MU_FRAME_BYTES) {
         return MU_E_PROTOCOL;
     }
     int r = mu_jtok_parse(&l->json, payload);
     if (r || mu_jtok_kind(&l->json, 0) != MU_JTOK_OBJECT) {
         return r ? r : MU_E_PROTOCOL;
+    }
+    if (kind == MU_FRAME_PUT) {
+        l->ops->put(l->arg, &l->json);
+        return 0;
     }
     int type = mu_jtok_get(&l->json, 0, "type");
     if (!l->up) {
@@ -216,6 +225,7 @@ static int take(void *arg, enum mu_frame_kind kind, mu_bytes payload)
             return MU_E_PROTOCOL;
         }
         l->up = true;
+        l->ups++;
         l->retry_ms = RETRY_FIRST_MS;
         l->ping_at = mu_mono_ms() + PING_MS;
         int64_t acked = mu_jtok_i64(&l->json, mu_jtok_get(&l->json, 0, "lastAckedSeq"), 0);

@@ -24,14 +24,17 @@ struct mu_link_ops {
     void (*hello)(void *arg, struct mu_json_w *w); /* its members behind type and key */
     /* A message of the server; of all but the first of a connection, `init` came before. */
     void (*message)(void *arg, const struct mu_jtok *j);
+    /* The worker answers mu_link_put(). */
+    void (*put)(void *arg, const struct mu_jtok *j);
 };
 struct mu_link {
     const struct mu_link_ops *ops;
     void *arg;
     char path[108], key[65];
-    int fd;    /* -1: not connected */
-    bool up;   /* init came on this connection */
-    bool drop; /* it has to be ended */
+    int fd;       /* -1: not connected */
+    bool up;      /* init came on this connection */
+    bool drop;    /* it has to be ended */
+    uint64_t ups; /* how often it was up */
     struct mu_frame_in in;
     struct mu_buf out, build;
     struct mu_json_w w;
@@ -56,6 +59,9 @@ struct mu_json_w *mu_link_begin(struct mu_link *l, const char *type);
 void mu_link_end(struct mu_link *l);
 /* One without; NULL while it could not be sent at once. */
 struct mu_json_w *mu_link_say(struct mu_link *l, const char *type);
+/* Asks the worker itself: not numbered, and lost with the connection. False while it could not be
+ * sent at once. */
+bool mu_link_put(struct mu_link *l, mu_bytes json);
 /* Room for what can wait or be lost: streams, terminals. */
 bool mu_link_room(const struct mu_link *l);
 /* Too much is unacknowledged: nothing that makes messages may be read. */

@@ -160,6 +160,7 @@ void mu_term_read(struct mu_live *v, unsigned n)
         break;
     }
     if (have) {
+        v->wrote_ms = mu_mono_ms();
         mu_term_put(v, n, mu_bytes_of(block, have));
         if (n == 0) {
             mu_term_output(v, mu_bytes_of(block, have));

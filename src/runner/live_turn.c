@@ -339,6 +339,7 @@ void mu_turn_complete(struct mu_live *v)
 {
     struct mu_turn *t = &v->turn;
     say_complete(v, t->id, t->outcome, t->reason, t->failed_by_agent);
+    mu_checkpoint_turn_over(v, t->id);
     t->step = MU_TURN_NONE;
     mu_buf_fini(&t->prompt);
     if (!v->interactive && !v->done) { /* a task is one turn */

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "io/folder.h"
+#include "runner/shadow.h"
 
 enum {
     LIST_MAX = 16 << 20, /* names of changed files */
@@ -103,7 +104,7 @@ static int make_place(struct maker *m)
     int fd MU_AUTO_CLOSE = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     ssize_t n = fd < 0 ? 0 : read(fd, exclude, sizeof exclude - 16);
     snprintf(exclude + (n > 0 ? n : 0), 16, "\n/.oz/\n");
-    return put_file(m->place, "config", config) ||
+    return mu_shadow_exec(m->place) || put_file(m->place, "config", config) ||
                    put_file(m->place, "HEAD", "ref: refs/heads/none\n") ||
                    put_file(m->place, "objects/info/alternates", alternates) ||
                    put_file(m->place, "info/exclude", exclude)
@@ -126,8 +127,9 @@ static void make_env(struct maker *m)
     snprintf(m->env_text[1], TEXT, "GIT_DIR=%s", place);
     snprintf(m->env_text[2], TEXT, "GIT_WORK_TREE=%s", m->tree);
     snprintf(m->env_text[3], TEXT, "HOME=%s", place);
+    snprintf(m->env_text[4], TEXT, "GIT_EXEC_PATH=%s/exec", place);
     size_t n = 0;
-    for (; n < 4; n++) {
+    for (; n < 5; n++) {
         m->env[n] = m->env_text[n];
     }
     for (size_t i = 0; i < MU_ARRAY_LEN(fixed); i++) {

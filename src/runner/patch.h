@@ -17,6 +17,7 @@ struct mu_checkout {
     char *common;
     char *branch; /* NULL = detached */
     char commit[65];
+    bool unfetchable; /* only this session has it */
 };
 struct mu_checkouts {
     struct mu_checkout items[MU_CHECKOUTS_MAX];

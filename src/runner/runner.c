@@ -193,11 +193,15 @@ static int all_steps(struct mu_runner *r, const struct inputs *in)
         int (*run)(struct mu_runner *r);
     } steps[] = {{"env", step_env},
                  {"clone", mu_runner_clone},
+                 {"restore", mu_restore_workspace},
                  {"setup", mu_runner_setup},
                  {"agent", step_agent}};
     r->result.phase = "args";
     int status = step_args(r, in);
     for (size_t i = 0; i < MU_ARRAY_LEN(steps) && !status; i++) {
+        if (steps[i].run == mu_restore_workspace && !r->restore) {
+            continue;
+        }
         mu_procs_signals(&r->procs);
         if (r->procs.stopping) {
             return mu_runner_fail(r, 143, "stopped before the agent ran");
@@ -273,6 +277,7 @@ static int open_all(struct mu_runner *r)
 static void close_all(struct mu_runner *r)
 {
     r->live = mu_live_close(r->live);
+    r->restore = mu_restore_free(r->restore);
     mu_output_fini(&r->output);
     mu_result_fini(&r->result);
     mu_checkouts_fini(&r->checkouts);
@@ -305,6 +310,7 @@ int mu_runner_main(int argc, char **argv)
     int status = open_all(&r);
     if (!status && mu_live_wanted()) {
         status = mu_live_open(&r, &r.live);
+        status = status ? status : mu_restore_open(&r, &r.restore);
     }
     if (!status) {
         status = all_steps(&r, &in);

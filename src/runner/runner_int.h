@@ -12,6 +12,7 @@
 #include "runner/procs.h"
 #include "runner/report.h"
 #include "runner/repos.h"
+#include "runner/restore.h"
 #include "runner/result.h"
 #include "runner/runner.h"
 #include "runner/workspace.h"
@@ -31,7 +32,8 @@ struct mu_runner {
     struct mu_procs procs;
     struct mu_bridge *bridge; /* NULL: no keeper */
     struct mu_report report;
-    struct mu_live *live; /* NULL: a one-shot task */
+    struct mu_live *live;       /* NULL: a one-shot task */
+    struct mu_restore *restore; /* NULL: it begins anew */
     enum mu_harness harness;
     struct mu_buf prompt;
     struct mu_checkouts checkouts; /* what the task began with */
@@ -46,6 +48,10 @@ int mu_runner_child_failed(struct mu_runner *r, const char *what, const struct m
 
 /* clone.c: OZ_ENV_REPOS into the workspace. 0 or the status to end with. */
 int mu_runner_clone(struct mu_runner *r);
+/* A commit of the checkout `tree` that is not there; `shallow`: without those before it. */
+int mu_runner_fetch(struct mu_runner *r, const char *tree, const char *commit, bool shallow);
+/* .oz is none of the files of the repository that the workspace is. */
+void mu_runner_hide_oz(struct mu_runner *r);
 /* setup.c: OZ_ENV_SETUP_COMMANDS. */
 int mu_runner_setup(struct mu_runner *r);
 /* agent.c: the agent itself. */

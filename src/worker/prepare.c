@@ -32,7 +32,7 @@ static void on_done(void *arg, const struct mu_fetch_result *result)
     }
     if (result->end == MU_FETCH_OK && result->status == 200 && !t->fetched.failed) {
         t->prompt = mu_buf_bytes(&t->fetched);
-        mu_checkouts_run(t);
+        mu_restore_run(t);
         return;
     }
     bool final = result->status >= 400 && result->status < 500 && result->status != 429;
@@ -97,6 +97,6 @@ void mu_attempt_prepare(struct mu_attempt *t)
     if (wanted && !foreign && t->w->conf->server_root_url) {
         fetch_prompt(t);
     } else {
-        mu_checkouts_run(t);
+        mu_restore_run(t);
     }
 }

@@ -37,6 +37,7 @@ struct mu_relay {
     struct mu_listener *listener;
     struct peer *runner, *newcomer;
     struct mu_timer hello, hold;
+    struct mu_puts *puts;
 };
 
 /* --- places --- */
@@ -60,6 +61,14 @@ const char *mu_relay_path(struct mu_attempt *t)
     return !folder         ? NULL
            : host_paths(t) ? mu_arena_printf(&t->arena, "%s/runner.sock", folder).ptr
                            : "/run/muster/link/runner.sock";
+}
+
+const char *mu_relay_restore(struct mu_attempt *t)
+{
+    const char *folder = mu_relay_folder(t);
+    return !folder         ? NULL
+           : host_paths(t) ? mu_arena_printf(&t->arena, "%s/restore", folder).ptr
+                           : "/run/muster/link/restore";
 }
 
 /* --- to the server --- */
@@ -219,6 +228,36 @@ static bool take_hello(struct peer *p, yyjson_val *m)
     return ok;
 }
 
+static void give_frame(struct mu_relay *r, enum mu_frame_kind kind, mu_bytes json, bool *ret_ok)
+{
+    struct mu_buf frame;
+    mu_buf_init(&frame, MU_FRAME_JSON_MAX + MU_FRAME_HEAD);
+    *ret_ok = mu_frame_add(&frame, kind, json) == 0 &&
+              mu_local_send(r->runner->conn, mu_buf_bytes(&frame)) == 0;
+    mu_buf_fini(&frame);
+}
+
+void mu_relay_put_answer(struct mu_relay *r, mu_bytes json)
+{
+    bool ok = true;
+    if (r && r->runner) {
+        give_frame(r, MU_FRAME_PUT, json, &ok);
+    }
+    if (!ok) { /* not ended here: who calls may be in the middle of one of its frames */
+        mu_log(MU_LOG_WARN, "runner.not_answered", MU_KC("task_id", r->t->task_id));
+    }
+}
+
+static int take_put(struct peer *p, yyjson_val *m)
+{
+    struct mu_relay *r = p->r;
+    if (!p->greeted) {
+        return MU_E_PROTOCOL;
+    }
+    r->puts = r->puts ? r->puts : mu_puts_new(r->t);
+    return r->puts ? mu_puts_take(r->puts, m) : -ENOMEM;
+}
+
 static int on_frame(void *arg, enum mu_frame_kind kind, mu_bytes payload)
 {
     struct peer *p = arg;
@@ -233,7 +272,9 @@ static int on_frame(void *arg, enum mu_frame_kind kind, mu_bytes payload)
     if (r == 0 && !yyjson_is_obj(m)) {
         r = MU_E_PROTOCOL;
     }
-    if (r == 0 && !p->greeted) {
+    if (r == 0 && kind == MU_FRAME_PUT) {
+        r = take_put(p, m);
+    } else if (r == 0 && !p->greeted) {
         r = take_hello(p, m) ? 0 : MU_E_FORBIDDEN;
     } else if (r == 0) { /* written anew: nothing in it can end our own message */
         struct mu_buf b;
@@ -346,9 +387,15 @@ int mu_relay_open(struct mu_attempt *t)
     return 0;
 }
 
-struct mu_relay *mu_relay_close(struct mu_relay *r, bool remove)
+void mu_relay_remove(struct mu_attempt *t)
 {
     char path[4400];
+    snprintf(path, sizeof path, "%s/link/%s", t->w->conf->state_dir, t->execution_id);
+    (void)mu_folder_remove(path); /* with what it was restored from */
+}
+
+struct mu_relay *mu_relay_close(struct mu_relay *r, bool remove)
+{
     if (!r) {
         return NULL;
     }
@@ -356,10 +403,10 @@ struct mu_relay *mu_relay_close(struct mu_relay *r, bool remove)
     mu_timer_clear(&r->hold);
     peer_free(r->newcomer);
     peer_free(r->runner);
+    mu_puts_free(r->puts);
     mu_listener_close(r->listener);
     if (remove) {
-        snprintf(path, sizeof path, "%s/link/%s", r->t->w->conf->state_dir, r->t->execution_id);
-        (void)!rmdir(path);
+        mu_relay_remove(r->t);
     }
     mu_free(r);
     return NULL;
@@ -406,14 +453,14 @@ static struct mu_attempt *find(struct mu_worker *w, yyjson_val *data)
 
 static bool give(struct mu_relay *r, yyjson_val *m)
 {
-    struct mu_buf json, frame;
+    struct mu_buf json;
+    bool ok = false;
     mu_buf_init(&json, MU_FRAME_JSON_MAX);
-    mu_buf_init(&frame, MU_FRAME_JSON_MAX + MU_FRAME_HEAD);
     mu_json_add(&json, m);
-    bool ok = !json.failed && mu_frame_add(&frame, MU_FRAME_JSON, mu_buf_bytes(&json)) == 0 &&
-              mu_local_send(r->runner->conn, mu_buf_bytes(&frame)) == 0;
+    if (!json.failed) {
+        give_frame(r, MU_FRAME_JSON, mu_buf_bytes(&json), &ok);
+    }
     mu_buf_fini(&json);
-    mu_buf_fini(&frame);
     return ok;
 }
 

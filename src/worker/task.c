@@ -103,6 +103,10 @@ struct mu_attempt *mu_attempt_free(struct mu_attempt *t)
     mu_buf_fini(&t->fetched);
     mu_collect_fini(&t->collect);
     mu_checkouts_release(t);
+    t->fetching = mu_restore_free(t->fetching);
+    if (t->has_folder && !t->relay) {
+        mu_relay_remove(t);
+    }
     t->relay = mu_relay_close(t->relay, true);
     explicit_bzero(t->link_key, sizeof t->link_key);
     if (t->token) {
@@ -330,6 +334,7 @@ static int launch(struct mu_attempt *t, struct mu_err *err)
     const struct mu_wire_about about = {.server_root_url = c->server_root_url,
                                         .link = as->live ? mu_relay_path(t) : NULL,
                                         .link_key = t->link_key,
+                                        .restore = t->restores ? mu_relay_restore(t) : NULL,
                                         .session_sharing_url = c->session_sharing_url,
                                         .idle_on_complete = c->idle_on_complete,
                                         .environment = c->environment,
@@ -532,6 +537,7 @@ static const char *task_reason(const struct mu_attempt *t)
     const char *phase = t->collect.phase;
     return !strcmp(phase, "setup")                    ? "setup_command"
            : !strcmp(phase, "clone")                  ? "workspace_setup"
+           : !strcmp(phase, "restore")                ? "restore_failed"
            : !strcmp(t->backend->ops->name, "direct") ? "agent_invocation"
                                                       : "container_exit";
 }
@@ -561,6 +567,10 @@ static int word_end(struct mu_attempt *t, struct mu_wire_end *end, char text[160
         end->failed = true;
         end->message = "The task used more memory than it may and was ended";
         end->failure_reason = "container_oom";
+    } else if (t->link_key[0] && !t->collect.phase[0]) {
+        end->failed = true;
+        end->message = "The session's runner was lost";
+        end->failure_reason = "runner_lost";
     } else if (t->exit_code != 0) {
         snprintf(text, 160, "The agent ended with status %d", t->exit_code);
         end->message = t->collect.message[0] ? t->collect.message : text;

@@ -55,7 +55,7 @@ static void on_done(void *arg, const struct mu_fetch_result *result)
     }
 }
 
-static int put(struct mu_attempt *t, mu_bytes content)
+int mu_upload_start(struct mu_attempt *t, const struct mu_upload *up, struct mu_fetch **ret)
 {
     struct mu_buf url, auth, type;
     mu_bytes root = mu_str(t->w->conf->server_root_url);
@@ -65,24 +65,23 @@ static int put(struct mu_attempt *t, mu_bytes content)
     mu_buf_init(&url, 8192);
     mu_buf_init(&auth, 8192);
     mu_buf_init(&type, 256);
-    mu_buf_printf(&url, "%.*s/api/v1/agent/runs/%s/files/%s%c", MU_ARGS(root), t->task_id,
-                  here(t)->name, 0);
+    mu_buf_printf(&url, "%.*s/api/v1/agent/runs/%s/files/%s%c", MU_ARGS(root), t->task_id, up->name,
+                  0);
     mu_buf_printf(&auth, "Authorization: Bearer %s%c", t->token, 0);
-    mu_buf_printf(&type, "Content-Type: %s%c", here(t)->media_type, 0);
+    mu_buf_printf(&type, "Content-Type: %s%c", up->media_type, 0);
     const char *const headers[] = {auth.ptr, type.ptr, NULL};
     const struct mu_fetch_request req = {.method = "PUT",
                                          .url = url.ptr,
                                          .headers = headers,
-                                         .body = content,
+                                         .body = up->content,
                                          .connect_ms = CONNECT_MS,
                                          .total_ms = UPLOAD_MS,
                                          .max_bytes = 65536,
-                                         .done = on_done,
-                                         .arg = t};
+                                         .done = up->done,
+                                         .arg = up->arg};
     struct mu_fetcher *f = mu_worker_fetcher(t->w);
-    int r = url.failed || auth.failed || type.failed || !f
-                ? -ENOMEM
-                : mu_fetch_real.start(f, &req, &t->collect.upload);
+    int r = url.failed || auth.failed || type.failed || !f ? -ENOMEM
+                                                           : mu_fetch_real.start(f, &req, ret);
     mu_buf_wipe(&auth);
     mu_buf_fini(&url);
     mu_buf_fini(&type);
@@ -92,7 +91,8 @@ static int put(struct mu_attempt *t, mu_bytes content)
 static void on_content(void *arg, int result, mu_bytes bytes)
 {
     struct mu_attempt *t = arg;
-    int r = result < 0 ? result : put(t, bytes);
+    const struct mu_upload up = {here(t)->name, here(t)->media_type, bytes, on_done, t};
+    int r = result < 0 ? result : mu_upload_start(t, &up, &t->collect.upload);
     if (r < 0) {
         give_up(t, r == MU_E_TOO_LARGE ? "larger than 32 MiB" : mu_err_text(r));
     }

@@ -51,7 +51,8 @@ struct mu_wire_assignment {
     int64_t vcpus, memory_gb, memory_mb, pids, disk_mb;
     double cpus;
     bool team;
-    bool live; /* its runner speaks the runner protocol */
+    bool live;    /* its runner speaks the runner protocol */
+    bool restore; /* and begins with a checkpoint */
     yyjson_val *task, *snapshot, *env_vars, *args, *secrets;
     struct mu_wire_policy policy;
     struct mu_wire_mount mounts[16];
@@ -69,6 +70,7 @@ struct mu_wire_about {
     const char *server_root_url, *session_sharing_url, *idle_on_complete;
     const char *const *environment; /* the worker's own variables, "NAME=value" */
     const char *execution_id;
+    const char *restore;         /* where the runner finds its checkpoint; NULL = it has none */
     const char *link, *link_key; /* where its runner connects; NULL = it does not */
     bool keep_token;             /* the run token goes along: a foreign runtime reports by itself */
 };

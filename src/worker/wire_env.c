@@ -142,6 +142,9 @@ int mu_wire_env(struct mu_arena *a, const struct mu_wire_assignment *as,
     if (about->link) {
         add(&v, MU_B("MUSTER_LINK"), mu_str(about->link));
         add(&v, MU_B("MUSTER_LINK_KEY"), mu_str(about->link_key));
+        if (about->restore) {
+            add(&v, MU_B("MUSTER_RESTORE"), mu_str(about->restore));
+        }
     }
     if (!about->keep_token) {
         add(&v, MU_B("OZ_WORKER"), MU_B("muster")); /* the runner leaves the report to us */

@@ -306,6 +306,7 @@ static void read_native(struct reader *rd, yyjson_val *data, struct mu_wire_assi
     as->harness = text_of(rd, data, "", "harness");
     as->live = mu_bytes_is(text_of(rd, data, "", "mode"), "live");
     as->session_token = text_of(rd, data, "", "session_token");
+    as->restore = as->live && take(rd, data, "", "checkpoint", 'o');
     read_policy(rd, data, &as->policy);
     as->secrets = take(rd, data, "", "secrets", 'o');
     check_strings(rd, as->secrets, "secrets");

@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "worker/worker_int.h"
 
-enum { FETCHES = 64, CHECK_ALL_MS = 60000 };
+enum { FETCHES = 64, JOBS = 1024, CHECK_ALL_MS = 60000 };
 
 struct mu_fetcher *mu_worker_fetcher(struct mu_worker *w)
 {
@@ -19,6 +19,14 @@ struct mu_fetcher *mu_worker_fetcher(struct mu_worker *w)
         w->fetcher = NULL;
     }
     return w->fetcher;
+}
+
+struct mu_work *mu_worker_work(struct mu_worker *w)
+{
+    if (!w->work && mu_work_new(1, JOBS, &w->work) < 0) {
+        w->work = NULL;
+    }
+    return w->work;
 }
 
 /* --- the state folder --- */
@@ -222,6 +230,9 @@ struct mu_worker *mu_worker_close(struct mu_worker *w)
         MU_LIST_EACH(it, tmp, &w->tasks)
         {
             mu_attempt_free(MU_CONTAINER(it, struct mu_attempt, link));
+        }
+        if (w->work) {
+            mu_work_free(w->work);
         }
         mu_backends_close(w);
         mu_broker_free(w->broker);

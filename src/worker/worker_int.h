@@ -76,6 +76,8 @@ struct mu_checkouts {
 };
 
 struct mu_relay;
+struct mu_puts;
+struct mu_fetching;
 
 struct mu_attempt {
     struct mu_list link; /* in mu_worker.tasks */
@@ -101,7 +103,10 @@ struct mu_attempt {
     struct mu_arena arena;
     struct mu_wire_assignment as;
     mu_bytes prompt;
-    struct mu_fetch *prompt_fetch;
+    struct mu_fetch *prompt_fetch; /* also of what it is restored from */
+    struct mu_fetching *fetching;  /* that */
+    bool has_folder;               /* its socket's, before that is there */
+    bool restores;                 /* it is there */
     struct mu_checkouts checkouts;
     struct mu_buf fetched;
 
@@ -183,6 +188,7 @@ struct mu_worker {
     struct mu_loop *loop;
     struct mu_worker_metrics m;
     struct mu_jstore *store;
+    struct mu_work *work;
     struct mu_fetcher *fetcher; /* these are made by the first that needs them */
     struct mu_git_cache *git;
     struct mu_broker *broker; /* the way out of sandboxes */
@@ -213,6 +219,7 @@ struct mu_worker {
 void mu_worker_advance(struct mu_worker *w); /* after anything that may let a phase end */
 void mu_worker_give_up(struct mu_worker *w, int exit_code);
 struct mu_fetcher *mu_worker_fetcher(struct mu_worker *w);
+struct mu_work *mu_worker_work(struct mu_worker *w); /* for digests and files; NULL = no memory */
 /* trim.c */
 void mu_worker_trim_init(struct mu_worker *w);
 void mu_worker_trim_soon(struct mu_worker *w); /* when it has become idle */
@@ -261,6 +268,10 @@ struct mu_attempt *mu_attempt_free(struct mu_attempt *t);
 /* prepare.c: prompt and checkouts; mu_attempt_start() or mu_attempt_fail() follows */
 void mu_attempt_prepare(struct mu_attempt *t);
 void mu_attempt_start(struct mu_attempt *t);
+/* restore.c: what a session that goes on elsewhere begins with, below the folder of its socket;
+ * mu_checkouts_run(), mu_attempt_start() or mu_attempt_fail() follows */
+void mu_restore_run(struct mu_attempt *t);
+struct mu_fetching *mu_restore_free(struct mu_fetching *f);
 /* checkout.c: mu_attempt_start() or mu_attempt_fail() follows */
 struct mu_git_cache *mu_worker_git(struct mu_worker *w);
 /* Git's "user:password" for a URL, or NULL in *ret, from variables as an assignment has them: a
@@ -290,6 +301,18 @@ struct mu_relay *mu_relay_close(struct mu_relay *r, bool remove);
 void mu_relay_message(struct mu_worker *w, yyjson_val *data); /* `runner` of the server */
 void mu_relay_down(struct mu_worker *w);                      /* the link is gone */
 void mu_relay_sweep(struct mu_worker *w); /* start-up: folders of attempts that are not there */
+/* The folder, where there is no relay. */
+void mu_relay_remove(struct mu_attempt *t);
+/* To the runner itself, if it is there. */
+void mu_relay_put_answer(struct mu_relay *r, mu_bytes json);
+/* Where its runner finds what it is restored from. In the attempt's arena. */
+const char *mu_relay_restore(struct mu_attempt *t);
+/* puts.c: files that a runner wants stored while it runs (docs/runner-protocol.md) */
+struct mu_puts *mu_puts_new(struct mu_attempt *t);
+/* What is under way is given up. Returns NULL. */
+struct mu_puts *mu_puts_free(struct mu_puts *p);
+/* A question of the runner. MU_E_PROTOCOL, -ENOMEM. */
+MU_MUST_USE int mu_puts_take(struct mu_puts *p, yyjson_val *m);
 /* The commands pause and resume; false: neither. */
 bool mu_relay_command(struct mu_worker *w, mu_bytes name, mu_bytes id, yyjson_val *data);
 /* adopt.c */
@@ -299,6 +322,15 @@ void mu_adopt_run(struct mu_worker *w);
 void mu_collect_run(struct mu_attempt *t);
 void mu_collect_files(struct mu_attempt *t);
 void mu_collect_fini(struct mu_collect *c);
+/* One file of the attempt to the server; done() as of a fetch. */
+struct mu_upload {
+    const char *name, *media_type;
+    mu_bytes content; /* copied */
+    void (*done)(void *arg, const struct mu_fetch_result *result);
+    void *arg;
+};
+MU_MUST_USE int mu_upload_start(struct mu_attempt *t, const struct mu_upload *up,
+                                struct mu_fetch **ret);
 /* ends.c */
 struct mu_end *mu_ends_add(struct mu_worker *w, const char *execution_id, int64_t seq);
 void mu_ends_pump(struct mu_worker *w);

@@ -340,6 +340,37 @@ def test_it_connects_again_where_it_was(sit, cli, server, shell):
         assert seat.wait() == 0 and seat.restored()
 
 
+# --- checkpoints ---
+
+def test_checkpoints_are_listed_and_forked(cli, village):
+    session = cli.new("--interactive")
+    eventually(lambda: village.get(session)["state"] == "RUNNING", timeout=40, what="RUNNING")
+    assert cli("sessions", "checkpoints", session).stdout.split() == ["NUMBER", "TAKEN", "BYTES", "TURN", "ID"]
+    assert "no such checkpoint" in cli("fork", session, code=5).stderr
+    made = []
+    for number, text in ((1, "first"), (2, "second")):
+        made.append(cli("sessions", "prompt", session, f"echo {text} >>note").stdout.strip())
+        eventually(lambda: len(cli.json("sessions", "checkpoints", session)["data"]["items"]) == number, timeout=30, what="a checkpoint")
+    rows = cli("sessions", "checkpoints", session).stdout.splitlines()[1:]
+    assert [(r.split()[0], r.split()[-2]) for r in rows] == [("2", made[1]), ("1", made[0])]
+    assert len(cli("sessions", "checkpoints", session, "--before", "2").stdout.splitlines()) == 2
+    for wrong in ("0", "-1", "x", "1.5"):
+        assert "expected a number" in cli("fork", session, "--checkpoint", wrong, code=2).stderr
+    assert "--task needs a prompt" in cli("fork", session, "--task", code=2).stderr
+    assert "no such checkpoint" in cli("sessions", "fork", session, "--checkpoint", "9", code=5).stderr
+    task = cli("fork", session[:-3], "cat note; exit 0", "--task", "--checkpoint", rows[1].split()[-1], "--title", "what it was").stdout.strip()
+    assert SESSION.fullmatch(task)
+    ended = eventually(lambda: village.get(task) if "completedAt" in village.get(task) else None, timeout=60, what="its end")
+    assert ended["state"] == "COMPLETED" and ended["parentSessionId"] == session and ended["taskSummary"] == "what it was"
+    assert "first" in cli("attach", task).stdout and "second" not in cli("attach", task).stdout
+    assert "(inherited)" in cli("sessions", "checkpoints", task).stdout
+    more = cli.json("sessions", "fork", session, "-", stdin="cat note")["data"]
+    assert more["mode"] == "interactive"
+    eventually(lambda: "second" in village("GET", f"/sessions/{more['sessionId']}/terminal").text, timeout=60, what="what the newest has")
+    for one in (session, more["sessionId"]):
+        cli("sessions", "stop", one)
+
+
 # --- an agent that asks ---
 
 CALL = {"toolCallId": "t1", "title": "a tool", "kind": "execute", "rawInput": {"command": "make deploy"}}

@@ -1,6 +1,7 @@
 """The worker's side of the socket of a live session, and as much of the server behind it as the runner can tell
 (docs/runner-protocol.md): it stores numbered messages once, acknowledges them, keeps terminal bytes by offset, and can
 drop the connection or refuse it at any moment."""
+import hashlib
 import json
 import os
 import socket
@@ -16,7 +17,7 @@ class Peer:
     def __init__(self, folder, **init):
         """folder: where the socket is made, runner.sock."""
         self.init = {"sessionId": str(uuid.uuid4()), "epoch": 1, "mode": "interactive", "harness": "claude", "cols": 120,
-                     "rows": 40, "policy": {}, "skipPermissions": False, **init}
+                     "rows": 40, "policy": {}, "skipPermissions": False, "checkpoints": False, **init}
         self.lock = threading.RLock()
         self.news = threading.Condition(self.lock)
         self.stored, self.messages, self.unnumbered, self.hellos = 0, [], [], []
@@ -24,6 +25,9 @@ class Peer:
         self.terminals, self.gaps = {}, []
         self.answers, self.pending = {}, set()
         self.ack, self.ack_terminals, self.accepting = True, True, True
+        self.workspace = None  # where /workspace lies: files that the runner wants stored are read there
+        self.files, self.puts = {}, []
+        self.on_put = None  # called with the name: None = store it, a text = refuse it, False = no answer
         self.cut_after = None  # connections end after so many more messages
         self.conn = None
         self.listener = socket.socket(socket.AF_UNIX)
@@ -80,6 +84,9 @@ class Peer:
                     first = False
                 elif kind == 1:
                     self.bytes(payload)
+                elif kind == 2:
+                    assert length <= 8 << 10
+                    self.put(json.loads(payload)["put"])
                 else:
                     self.take(json.loads(payload))
                     if self.cut_after is not None:
@@ -88,6 +95,21 @@ class Peer:
                             self.cut_after = None
                             raise EOFError
                 self.news.notify_all()
+
+    def put(self, m):
+        assert self.workspace, "nobody expects files here"
+        assert m["path"].startswith("/workspace/") and not self.puts[-1:] or self.puts[-1]["id"] < m["id"]
+        self.puts.append(m)
+        said = self.on_put(m["name"]) if self.on_put else None
+        if said is False:
+            return
+        if said is not None:
+            self.frame({"put": {"id": m["id"], "ok": False, "error": said}}, 2)
+            return
+        data = (self.workspace / m["path"].removeprefix("/workspace/")).read_bytes()
+        assert len(data) <= 16 << 20
+        self.files[m["name"]] = data
+        self.frame({"put": {"id": m["id"], "ok": True, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}, 2)
 
     def init_message(self):
         return {"type": "init", **self.init, "lastAckedSeq": self.stored, "answers": list(self.answers.values()),
@@ -134,12 +156,12 @@ class Peer:
         if self.ack:
             self.frame({"type": "ack", "seq": self.stored})
 
-    def frame(self, message):
+    def frame(self, message, kind=0):
         data = json.dumps(message).encode()
         with self.lock:
             if self.conn:
                 try:
-                    self.conn.sendall(struct.pack(">IB", len(data), 0) + data)
+                    self.conn.sendall(struct.pack(">IB", len(data), kind) + data)
                 except OSError:
                     pass
 
@@ -165,6 +187,18 @@ class Peer:
             self.answers[question] = a
             if not later:
                 self.send("answer", **a)
+
+    def chain(self, number=None):
+        """The checkpoints that make up one, oldest first, as the server tells them."""
+        all_ = {m["number"]: m for m in self.all("checkpoint")}
+        number, chain = number or max(all_), []
+        while number:
+            m = all_[number]
+            for part in m["parts"]:
+                assert hashlib.sha256(self.files[part["name"]]).hexdigest() == part["sha256"]
+            chain.insert(0, {k: m[k] for k in ("number", "roots", "parts", "conversationId") if k in m})
+            number = m.get("prev")
+        return chain
 
     def drop(self):
         """Ends the connection; the runner comes again if it is accepted."""

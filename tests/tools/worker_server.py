@@ -62,7 +62,7 @@ class Connection:
         return first & 128, first & 15, payload
 
     def read_loop(self):
-        parts = b""
+        parts, kind = b"", 1
         try:
             while True:
                 fin, op, payload = self._frame()
@@ -75,9 +75,10 @@ class Connection:
                     if self.answer_pings:
                         self._send_frame(10, payload)
                 elif op in (0, 1, 2):
-                    parts += payload
+                    parts, kind = parts + payload, op or kind
                     if fin:
-                        self._arrived(json.loads(parts))
+                        if kind == 1:  # binary ones are what terminals show
+                            self._arrived(json.loads(parts))
                         parts = b""
         except (Gone, OSError):
             pass
@@ -168,7 +169,9 @@ class WorkerServer:
         self.attempts = []          # (monotonic time, authorization) of every upgrade request
         self.files = {}             # (run, name) -> (media type, bytes)
         self.file_status = 200
+        self.on_put = None          # called with the name: a status, or None
         self.prompts = {}           # run -> text
+        self.checkpoints = {}       # run -> {"" or the name of a part: bytes, or a status}
         self.tokens = []            # bearers of uploads and prompt fetches
         self.connections = queue.Queue()
         self.all = []
@@ -263,12 +266,19 @@ class WorkerServer:
         self.tokens.append(headers.get("authorization"))
         if m := re.fullmatch(r"/api/v1/agent/runs/([^/]+)/files/([^/]+)", target):
             if method == "PUT":
-                status = self.file_status
+                status = (self.on_put(m[2]) if self.on_put else None) or self.file_status
+                if status == "cut":
+                    sock.close()
+                    return
                 if status == 200:
                     self.files[(m[1], m[2])] = (headers.get("content-type"), rest)
         elif m := re.fullmatch(r"/api/v1/agent/runs/([^/]+)/prompt", target):
             if m[1] in self.prompts:
                 status, body = 200, self.prompts[m[1]].encode()
+        elif m := re.fullmatch(r"/api/v1/agent/runs/([^/]+)/checkpoint(?:/([^/]+))?", target):
+            found = self.checkpoints.get(m[1], {}).get(m[2] or "", 404)
+            found = found.pop(0) if isinstance(found, list) else found
+            status, body = (found, b"{}") if isinstance(found, int) else (200, found)
         sock.sendall(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
         sock.close()
 

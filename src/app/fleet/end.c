@@ -31,6 +31,18 @@ static enum mu_end_reason reason_of(mu_bytes word)
     return mu_bytes_is(word, "graceful_shutdown") ? MU_END_RUNNER_LOST : MU_END_PROVIDER_ERROR;
 }
 
+bool mu_report_is_loss(const struct mu_report *r)
+{
+    static const char *const words[] = {"graceful_shutdown", "container_oom", "unknown",
+                                        "runner_lost", "restore_failed"};
+    for (size_t i = 0; r->failed && !r->cancelled && i < MU_ARRAY_LEN(words); i++) {
+        if (mu_bytes_is(r->failure_reason, words[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The first words are what clients of runs look for (oz-providers.md 8); people at a session are
  * told what it was. */
 static mu_bytes exit_text(const struct mu_report *r, bool live, struct mu_arena *a)
@@ -140,6 +152,12 @@ void mu_work_end(struct mu_task *t)
     }
     mu_arena_fini(&k->end_arena);
     struct verdict v = k->end ? by_report(k->end, k->live, &k->end_arena) : by_want(k);
+    if (k->too_often) {
+        v.reason = MU_END_RUNNER_LOST;
+        v.code = "session_lost";
+        v.text = MU_B("SESSION_LOST: the session lost its runner three times, and no turn was done "
+                      "in between");
+    }
     *op = (struct mu_session_end){.unit = {.loop = f->opts.core},
                                   .id = t->id,
                                   .epoch = t->epoch,

@@ -257,6 +257,7 @@ int mu_fleet_load_queued(struct mu_fleet *f, const struct mu_live_row *row)
     int r = add_task(f, row->id, row->org_id, row->pin_worker_id, &t);
     if (r == 0) {
         t->queued_ms = row->queued_ms;
+        t->until_ms = row->deadline_ms;
         t->epoch = row->epoch;
         t->tries = row->tries;
         t->needs = row->needs;
@@ -289,6 +290,9 @@ static int load_attempt(void *arg, const struct mu_attempt_row *row)
     t->needs = row->needs;
     t->said = t->needs ? MU_UNFIT_PERHAPS : MU_UNFIT_NO;
     t->cancel = row->stop_ms != 0;
+    if ((t->needs & MU_NEED_LIVE) && row->epoch > 1) { /* it may have gone on: that is not known */
+        t->until_ms = mu_fleet_now(f) + f->opts.pending_max_ms;
+    }
     k->conn = 0;
     k->offered = k->sent = true;
     k->confirmed = row->state > MU_ST_CLAIMED && row->acked_ms;

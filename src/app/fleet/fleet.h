@@ -157,6 +157,8 @@ struct mu_assignment {
     mu_bytes image;     /* ptr NULL = the worker's default */
     struct mu_job_var *vars;
     size_t n_vars;
+    mu_bytes checkpoint,  /* what it begins with: an id, or ptr NULL */
+        checkpoint_parts; /* names, a JSON array */
     char token[MU_RUN_TOKEN_LEN + 1];
     int64_t created_ms, lease_ms, deadline_ms;
 };

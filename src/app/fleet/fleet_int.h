@@ -51,6 +51,7 @@ struct mu_task {
     struct mu_session_create *create;
     enum mu_task_phase phase;
     int64_t queued_ms, queued_us /* monotonic, for the latency */, epoch, due_ms;
+    int64_t until_ms;                      /* it may wait until then; 0 = as long as a new one */
     int64_t bad_conns[MU_FLEET_BAD_CONNS]; /* connections that did not confirm it */
     int tries, state;
     int64_t needs;             /* of its worker (needs.h) */
@@ -91,6 +92,9 @@ struct mu_work_item {
     bool sent;      /* the assignment was handed over */
     bool live;      /* it is known to be a live session */
     bool confirmed; /* by the worker */
+    bool goes_on;   /* REQUEUE: as one that is lost and may go on from a checkpoint */
+    bool may_not;   /* it was asked for, and the session may not */
+    bool too_often; /* … because it lost too many runners */
     bool busy, retry /* at due_ms */;
     int want_state; /* the furthest that was reported */
     enum mu_task_want want;
@@ -250,6 +254,8 @@ void mu_task_tell_unfit(struct mu_task *t);
 void mu_task_note_forget(struct mu_task *t);
 
 /* task.c: making and dropping */
+/* What its assignment says is read from the database from here on. */
+void mu_task_forget_texts(struct mu_task *t);
 /* Any loop. */
 MU_MUST_USE int mu_fleet_task_new(struct mu_fleet *f, mu_bytes org_id, mu_bytes pin,
                                   struct mu_task **ret);
@@ -275,6 +281,8 @@ void mu_work_put_back(struct mu_task *t, enum mu_attempt_outcome outcome, const 
                       bool told);
 /* Its worker did not return in time. */
 void mu_work_lost(struct mu_task *t);
+/* What ran is gone: a live session goes on elsewhere if it may, all others end. */
+void mu_work_gone(struct mu_task *t, const char *reason);
 void mu_work_fail(struct mu_task *t, enum mu_end_reason reason, const char *code, const char *text);
 /* The worker's connection ended, or another one came. */
 void mu_work_left(struct mu_task *t, bool unsent);
@@ -288,6 +296,8 @@ void mu_work_job(struct mu_task *t);
 void mu_work_send(struct mu_task *t);
 /* end.c: by the report k->end, or as k->want says */
 void mu_work_end(struct mu_task *t);
+/* Whether the report tells of a loss rather than of an end of the agent's own. */
+bool mu_report_is_loss(const struct mu_report *r);
 /* output.c */
 void mu_work_output_init(struct mu_work_item *k);
 void mu_work_log(struct mu_task *t, const struct mu_report *r);

@@ -253,6 +253,10 @@ static bool fill(struct mu_task *t, struct mu_order *o)
     k->live = job->live = mu_spec_is_live(x->spec);
     job->environment_id = dup_text(a, x->environment_id, &ok);
     job->created_ms = x->created_ms;
+    if (!t->texts) {
+        job->checkpoint = dup_text(a, k->job.restore_id, &ok);
+        job->checkpoint_parts = dup_text(a, k->job.restore_parts, &ok);
+    }
     job->vars = mu_arena_calloc(a, (k->n_vars + 1) * sizeof *job->vars);
     ok = ok && job->vars;
     for (size_t i = 0; ok && i < k->n_vars; i++) {

@@ -299,7 +299,7 @@ static void reconcile_ours(struct mu_worker *w, struct mu_report *r)
             } else if (t->state < MU_ST_RUNNING && t->tries + 1 < w->f->opts.max_tries) {
                 mu_work_put_back(t, MU_ATT_LOST, "The worker lost it", false);
             } else {
-                mu_work_fail(t, MU_END_RUNNER_LOST, "worker_lost", "Worker disconnected");
+                mu_work_gone(t, "The worker lost it");
             }
         }
     }

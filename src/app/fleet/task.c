@@ -86,7 +86,7 @@ int mu_task_map(struct mu_task *t)
     return r < 0 ? r : pin_it(t);
 }
 
-static void free_texts(struct mu_task *t)
+void mu_task_forget_texts(struct mu_task *t)
 {
     if (t->texts) {
         t->f->cached_bytes -= t->texts->bytes;
@@ -99,7 +99,7 @@ void mu_fleet_task_free(struct mu_task *t)
 {
     struct mu_worker *pin = t->pin;
     mu_task_note_forget(t);
-    free_texts(t);
+    mu_task_forget_texts(t);
     if (pin) {
         pin->n_pins--;
         mu_worker_forget(pin);
@@ -230,7 +230,7 @@ static void refuse_there(struct mu_post *post)
 static void refuse(struct mu_task *t, struct mu_loop *loop, int code)
 {
     struct mu_worker *pin = t->pin;
-    free_texts(t);
+    mu_task_forget_texts(t);
     if (pin) {
         pin->n_pins--;
         mu_worker_forget(pin);
@@ -273,7 +273,7 @@ static void create_here(struct mu_post *post)
  * have much to hash. */
 static bool runs_ahead(const struct mu_session_create *op)
 {
-    return !op->idem_key.ptr && !op->check_dup && !op->org_limit && !op->n_vars &&
+    return !op->idem_key.ptr && !op->check_dup && !op->org_limit && !op->n_vars && !op->fork &&
            op->body.len <= DIRECT_BODY;
 }
 

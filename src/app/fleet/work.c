@@ -118,6 +118,12 @@ static bool gone_in_db(int result)
 
 /* --- offer --- */
 
+/* One that was put back after it had begun waits as long as a new one from then on. */
+static int64_t wait_until(const struct mu_task *t)
+{
+    return MU_MAX(t->queued_ms + t->f->opts.pending_max_ms, t->until_ms);
+}
+
 static void offered(struct mu_session_offer *op, int result)
 {
     struct mu_task *t = op->ctx;
@@ -152,19 +158,18 @@ void mu_work_offer(struct mu_task *t)
     int64_t lease =
         now + MU_MAX(f->opts.claim_timeout_ms, f->opts.native_claim_timeout_ms) + f->opts.grace_ms;
     int64_t net = lease + 600000;
-    k->offer =
-        (struct mu_session_offer){.unit = {.loop = f->opts.core},
-                                  .id = t->id,
-                                  .execution_id = k->execution,
-                                  .epoch = t->epoch,
-                                  .worker_id = mu_str(k->w->name),
-                                  .conn = k->conn,
-                                  .token = k->token_hash,
-                                  .deadline_ms = MU_MAX(t->queued_ms + f->opts.pending_max_ms, net),
-                                  .lease_ms = lease,
-                                  .noted = t->said != MU_UNFIT_NO || t->note,
-                                  .done = offered,
-                                  .ctx = t};
+    k->offer = (struct mu_session_offer){.unit = {.loop = f->opts.core},
+                                         .id = t->id,
+                                         .execution_id = k->execution,
+                                         .epoch = t->epoch,
+                                         .worker_id = mu_str(k->w->name),
+                                         .conn = k->conn,
+                                         .token = k->token_hash,
+                                         .deadline_ms = MU_MAX(wait_until(t), net),
+                                         .lease_ms = lease,
+                                         .noted = t->said != MU_UNFIT_NO || t->note,
+                                         .done = offered,
+                                         .ctx = t};
     k->busy = true;
     if (mu_session_offer(f->opts.sessions, &k->offer) < 0) {
         k->busy = false;
@@ -224,14 +229,45 @@ static void step(struct mu_task *t)
 
 /* --- back to the queue --- */
 
+static void want_failed(struct mu_work_item *k, enum mu_end_reason reason, const char *code,
+                        const char *text)
+{
+    k->want = MU_WANT_FAILED;
+    k->want_end = reason;
+    k->want_code = code;
+    k->want_text = text;
+}
+
+/* It is lost and may not go on: it ends as it was reported, or as lost. */
+static void not_on(struct mu_task *t, bool too_often)
+{
+    struct mu_work_item *k = t->work;
+    k->goes_on = false;
+    k->may_not = true;
+    k->too_often = too_often;
+    if (k->want == MU_WANT_REQUEUE) {
+        k->want = MU_WANT_NOTHING;
+        if (!k->end) {
+            want_failed(k, MU_END_RUNNER_LOST, "worker_lost", "Worker disconnected");
+        }
+    }
+    mu_work_next(t);
+}
+
 static void requeued(struct mu_session_requeue *op, int result)
 {
     struct mu_task *t = op->ctx;
     struct mu_work_item *k = t->work;
     k->busy = false;
     if (gone_in_db(result)) {
-        k->want = k->want == MU_WANT_DROP ? k->want : MU_WANT_STOPPED;
+        k->goes_on = false;
+        k->may_not = true;
+        k->want = k->want == MU_WANT_DROP ? k->want : k->end ? MU_WANT_NOTHING : MU_WANT_STOPPED;
         mu_work_next(t); /* a stop was accepted, or it ended: the end finds out which */
+        return;
+    }
+    if (result == MU_E_CONFLICT) {
+        not_on(t, op->too_often);
         return;
     }
     if (result < 0) {
@@ -241,6 +277,10 @@ static void requeued(struct mu_session_requeue *op, int result)
     mu_log(MU_LOG_INFO, "run.requeued", MU_KS("run_id", mu_id_bytes(&t->id)),
            MU_KC("worker_id", k->w->name), MU_KC("reason", op->reason));
     bool dropped = k->want == MU_WANT_DROP;
+    t->until_ms = op->deadline_ms;
+    if (op->lost) {
+        mu_task_forget_texts(t); /* they do not say where it goes on */
+    }
     t->epoch = op->epoch;
     t->state = MU_ST_QUEUED_WORKER;
     t->tries += op->counts;
@@ -258,14 +298,14 @@ static void requeue(struct mu_task *t)
     struct mu_work_item *k = t->work;
     struct mu_fleet *f = t->f;
     int64_t now = mu_fleet_now(f);
-    int64_t deadline = t->state == MU_ST_CLAIMED ? t->queued_ms + f->opts.pending_max_ms
-                                                 : now + f->opts.pending_max_ms;
+    int64_t deadline = t->state == MU_ST_CLAIMED ? wait_until(t) : now + f->opts.pending_max_ms;
     k->requeue = (struct mu_session_requeue){.unit = {.loop = f->opts.core},
                                              .id = t->id,
                                              .epoch = t->epoch,
                                              .deadline_ms = deadline,
                                              .from = t->state,
-                                             .counts = t->state > MU_ST_CLAIMED,
+                                             .counts = t->state > MU_ST_CLAIMED && !k->goes_on,
+                                             .lost = k->goes_on,
                                              .outcome = k->want_outcome,
                                              .reason = k->want_text,
                                              .done = requeued,
@@ -296,20 +336,38 @@ void mu_work_put_back(struct mu_task *t, enum mu_attempt_outcome outcome, const 
     mu_work_next(t);
 }
 
-static void want_failed(struct mu_work_item *k, enum mu_end_reason reason, const char *code,
-                        const char *text)
-{
-    k->want = MU_WANT_FAILED;
-    k->want_end = reason;
-    k->want_code = code;
-    k->want_text = text;
-}
-
 void mu_work_fail(struct mu_task *t, enum mu_end_reason reason, const char *code, const char *text)
 {
     struct mu_work_item *k = t->work;
     if (k->want == MU_WANT_NOTHING && !k->end) {
         want_failed(k, reason, code, text);
+        mu_task_calm(t);
+    }
+    mu_work_next(t);
+}
+
+static bool may_go_on(const struct mu_task *t)
+{
+    return (t->needs & MU_NEED_LIVE) && !t->cancel && !t->work->may_not;
+}
+
+static void go_on(struct mu_work_item *k, const char *reason)
+{
+    k->want = MU_WANT_REQUEUE;
+    k->want_outcome = MU_ATT_LOST;
+    k->want_text = reason;
+    k->goes_on = true;
+}
+
+void mu_work_gone(struct mu_task *t, const char *reason)
+{
+    struct mu_work_item *k = t->work;
+    if (!may_go_on(t)) {
+        mu_work_fail(t, MU_END_RUNNER_LOST, "worker_lost", "Worker disconnected");
+        return;
+    }
+    if (k->want == MU_WANT_NOTHING && !k->end) {
+        go_on(k, reason);
         mu_task_calm(t);
     }
     mu_work_next(t);
@@ -323,7 +381,7 @@ static void fail_lost(struct mu_task *t)
         mu_worker_owe(k->w, &of, k->slot);
         k->slot = false;
     }
-    mu_work_fail(t, MU_END_RUNNER_LOST, "worker_lost", "Worker disconnected");
+    mu_work_gone(t, "The worker disconnected");
 }
 
 void mu_work_lost(struct mu_task *t)
@@ -468,6 +526,11 @@ void mu_work_next(struct mu_task *t)
     }
     if (k->want == MU_WANT_DROP) {
         mu_task_drop(t);
+    } else if (k->end && mu_report_is_loss(k->end) && may_go_on(t)) {
+        if (!mu_runner_unstored(t)) { /* else it comes back with mu_fleet_said() */
+            go_on(k, "The runner was lost");
+            requeue(t);
+        }
     } else if (k->end) {
         mu_work_end(t);
     } else if (t->cancel && !k->sent) {
@@ -475,7 +538,11 @@ void mu_work_next(struct mu_task *t)
         mu_work_end(t);
     } else if (k->want == MU_WANT_STOPPED || k->want == MU_WANT_FAILED) {
         mu_work_end(t);
-    } else if (k->want == MU_WANT_REQUEUE && t->state > MU_ST_STARTING) {
+    } else if (k->want == MU_WANT_REQUEUE && t->state > MU_ST_STARTING && !k->goes_on &&
+               may_go_on(t)) {
+        k->goes_on = true;
+        requeue(t);
+    } else if (k->want == MU_WANT_REQUEUE && t->state > MU_ST_STARTING && !k->goes_on) {
         /* a step that was under way when that was decided: now it may have been executed */
         want_failed(k, MU_END_RUNNER_LOST, "worker_lost", "Worker disconnected");
         mu_work_end(t);

@@ -379,7 +379,7 @@ static bool take(struct batch *b, yyjson_val *m)
 
 /* --- storing --- */
 
-static void drop_taken(struct mu_live_session *s)
+void mu_live_stored(struct mu_live_session *s)
 {
     s->refused = 0;
     for (; s->taken; s->taken--) {
@@ -411,7 +411,7 @@ static bool is_refusal(int result)
 
 /* What was not stored: when the attempt is over nobody needs it; what is refused is tried once more
  * by itself and then left out; else its runner says it again. */
-static void not_stored(struct mu_live_session *s, int result)
+void mu_live_not_stored(struct mu_live_session *s, int result)
 {
     s->taken = 0;
     s->refused += is_refusal(result);
@@ -424,11 +424,11 @@ static void reported(struct mu_session_report *op, int result)
 {
     struct mu_live_session *s = op->ctx;
     if (result < 0) {
-        not_stored(s, result);
+        mu_live_not_stored(s, result);
         mu_live_next(s);
         return;
     }
-    drop_taken(s);
+    mu_live_stored(s);
     if (!s->over) {
         mu_live_ack(s, s->stored_seq);
         if (op->running) {
@@ -462,6 +462,13 @@ static bool leave_out(struct batch *b, yyjson_val *m)
     return true;
 }
 
+/* Whether it has a unit of its own. */
+static bool is_alone(mu_bytes type)
+{
+    return mu_bytes_is(type, "question") || mu_bytes_is(type, "answered") ||
+           mu_bytes_is(type, "checkpoint");
+}
+
 /* Messages from the head on, until one must wait for the next unit. */
 static size_t gather(struct batch *b, int64_t *ret_seq)
 {
@@ -473,11 +480,10 @@ static size_t gather(struct batch *b, int64_t *ret_seq)
         struct mu_arena a;
         yyjson_val *m = NULL;
         mu_arena_init(&a, 4 * MU_LIVE_MESSAGE);
-        bool alone = false, taking = false;
+        bool taking = false;
         if (mu_json_read(&a, mu_bytes_of(in->text, in->len), &limits, &m, NULL) == 0) {
             mu_bytes type = mu_json_get_bytes(m, "type");
-            alone = mu_bytes_is(type, "question") || mu_bytes_is(type, "answered");
-            taking = taken < most && (bad ? leave_out(b, m) : !alone && take(b, m));
+            taking = taken < most && (bad ? leave_out(b, m) : !is_alone(type) && take(b, m));
         }
         mu_arena_fini(&a);
         if (!taking || b->failed) {
@@ -507,7 +513,7 @@ static bool store_facts(struct mu_live_session *s)
     s->task = MU_LIVE_REPORTING;
     if (b.failed || mu_session_report(s->l->opts.sessions, op) < 0) {
         s->task = MU_LIVE_IDLE;
-        not_stored(s, MU_E_UNAVAILABLE);
+        mu_live_not_stored(s, MU_E_UNAVAILABLE);
     }
     return true;
 }
@@ -518,11 +524,11 @@ static void asked(struct mu_gate_ask *op, int result)
 {
     struct mu_live_session *s = op->ctx;
     if (result < 0) {
-        not_stored(s, result);
+        mu_live_not_stored(s, result);
         mu_live_next(s);
         return;
     }
-    drop_taken(s);
+    mu_live_stored(s);
     if (op->status == MU_GATE_PENDING) {
         mu_live_gate_opened(s->l, &op->id, &s->id, op->expires_ms, s->expiry_stops);
         s->state = s->state == MU_ST_RUNNING ? MU_ST_WAITING : s->state;
@@ -588,7 +594,7 @@ static bool ask(struct mu_live_session *s, yyjson_val *m, int64_t seq)
     s->task = MU_LIVE_ASKING;
     if (!ok || mu_gate_ask(s->l->opts.sessions, op) < 0) {
         s->task = MU_LIVE_IDLE;
-        not_stored(s, MU_E_UNAVAILABLE);
+        mu_live_not_stored(s, MU_E_UNAVAILABLE);
     }
     return true;
 }
@@ -598,7 +604,7 @@ static void delivered(struct mu_gate_delivered *op, int result)
 {
     struct mu_live_session *s = op->ctx;
     if (result < 0 && !lost(result)) {
-        not_stored(s, result);
+        mu_live_not_stored(s, result);
         mu_live_next(s);
         return;
     }
@@ -617,7 +623,7 @@ static void delivered(struct mu_gate_delivered *op, int result)
                                        .ctx = s};
     s->task = MU_LIVE_REPORTING;
     if (mu_session_report(s->l->opts.sessions, next) < 0) {
-        not_stored(s, MU_E_UNAVAILABLE);
+        mu_live_not_stored(s, MU_E_UNAVAILABLE);
         mu_live_next(s);
     }
 }
@@ -640,7 +646,7 @@ static bool deliver(struct mu_live_session *s, yyjson_val *m)
     s->task = MU_LIVE_DELIVERING;
     if (mu_gate_delivered(s->l->opts.sessions, op) < 0) {
         s->task = MU_LIVE_IDLE;
-        not_stored(s, MU_E_UNAVAILABLE);
+        mu_live_not_stored(s, MU_E_UNAVAILABLE);
     }
     return true;
 }
@@ -662,6 +668,8 @@ bool mu_live_store(struct mu_live_session *s)
         mu_live_drop(s, "out of memory");
     } else if (mu_bytes_is(mu_json_get_bytes(m, "type"), "question")) {
         begun = ask(s, m, in->seq);
+    } else if (mu_bytes_is(mu_json_get_bytes(m, "type"), "checkpoint")) {
+        begun = mu_live_checkpoint(s, m, in->seq);
     } else {
         begun = deliver(s, m);
     }

@@ -28,6 +28,7 @@ struct mu_live_opts {
     int64_t gate_ms;            /* default time of an approval */
     int64_t command_ms;         /* a runner answers within this time (5 s) */
     int64_t paused_max_ms;      /* a paused session ends after this time */
+    bool checkpoints;           /* runners take them */
 };
 MU_MUST_USE int mu_live_new(const struct mu_live_opts *opts, struct mu_live **ret);
 /* After the loops ended and before they are freed: sessions and timers go; what is still posted is

@@ -4,6 +4,7 @@
 
 #include "app/live/live.h"
 #include "app/live/recorder_int.h"
+#include "app/sessions/checkpoints.h"
 #include "base/heap.h"
 #include "base/log.h"
 #include "base/map.h"
@@ -50,6 +51,7 @@ enum mu_live_task {
     MU_LIVE_NEXT_TURN,
     MU_LIVE_GATES,
     MU_LIVE_JOB,
+    MU_LIVE_KEEPING,
 };
 
 /* A session whose runner can be reached: from its hello until its connection or attempt ends. */
@@ -91,6 +93,7 @@ struct mu_live_session {
         struct mu_turn_next next;
         struct mu_gate_list gates;
         struct mu_session_job job;
+        struct mu_checkpoint_take checkpoint;
     } op;
     struct mu_fact facts[MU_LIVE_BATCH];
 };
@@ -144,6 +147,13 @@ struct mu_json_w mu_live_begin(struct mu_buf *b, const char *type);
 void mu_live_message(struct mu_live_session *s, mu_bytes json);
 /* Stores what waits at the head of `in`; false: nothing does. */
 bool mu_live_store(struct mu_live_session *s);
+/* What was taken of `in` is stored and goes. */
+void mu_live_stored(struct mu_live_session *s);
+/* It was not: when the attempt is over nobody needs it, else its runner says it again. */
+void mu_live_not_stored(struct mu_live_session *s, int result);
+
+/* checkpoint.c: the message at the head of `in` */
+bool mu_live_checkpoint(struct mu_live_session *s, yyjson_val *m, int64_t seq);
 
 /* turns.c: what is sent without being asked */
 bool mu_live_send_turn(struct mu_live_session *s);

@@ -4,8 +4,9 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "app/sessions/sessions_int.h"
-#include "app/sessions/statements_int.h"
+#include "app/sessions/checkpoints_int.h"
+
+enum { PART_NAMES = 2 << 20 };
 
 static const struct mu_stmt q_offer = {
     "offer", "ttiii",
@@ -18,14 +19,15 @@ static const struct mu_stmt q_attempt = {
     "INSERT INTO attempts (session_id, epoch, execution_id, kind, worker_id, conn, server_slot, "
     "state, lease_ms, offered_ms, token_hash) VALUES ($1, $2, $3, 2, $4, $5, 1, 10, $6, $7, $8)",
     NULL};
-/* From its first preparation on. */
+/* From its first preparation on; its clock stood still while it waited to go on (wait_ms). */
 #define OWN_DEADLINE                                                                               \
-    "coalesce(run_deadline_ms, CASE WHEN limit_ms > 0 THEN CAST($5 AS BIGINT) + limit_ms END)"
+    "coalesce(run_deadline_ms + CASE WHEN wait_ms IS NULL THEN 0 ELSE CAST($5 AS BIGINT) - "       \
+    "wait_ms END, CASE WHEN limit_ms > 0 THEN CAST($5 AS BIGINT) + limit_ms END)"
 static const struct mu_stmt q_step = {
     "step", "tiiii",
     "UPDATE sessions SET state = $3, deadline_ms = CASE WHEN " OWN_DEADLINE
     " < $4 THEN " OWN_DEADLINE " ELSE CAST($4 AS BIGINT) END, run_deadline_ms = " OWN_DEADLINE
-    ", updated_ms = $5, running_ms "
+    ", wait_ms = NULL, updated_ms = $5, running_ms "
     "= CASE WHEN $3 = 60 THEN coalesce(running_ms, $5) ELSE running_ms END, rev = rev + 1 WHERE id "
     "= $1 AND epoch = $2 AND state BETWEEN 30 AND 59 AND state < $3",
     NULL};
@@ -34,15 +36,18 @@ static const struct mu_stmt q_ack = {
     "UPDATE attempts SET state = $3, acked_ms = coalesce(acked_ms, $4), lease_ms = $5 WHERE "
     "session_id = $1 AND epoch = $2 AND ended_ms IS NULL",
     NULL};
-/* What it waited for people does not count as time that it ran. */
-#define REQUEUE(states)                                                                            \
+#define REQUEUE(clock, states)                                                                     \
     "UPDATE sessions SET state = 22, worker_id = NULL, epoch = epoch + 1, tries = tries + $5, "    \
-    "deadline_ms = $4, updated_ms = $3, rev = rev + 1, run_deadline_ms = CASE WHEN wait_ms IS "    \
-    "NULL THEN run_deadline_ms ELSE run_deadline_ms + ($3 - wait_ms) END, wait_ms = NULL, "        \
-    "paused_ms = NULL WHERE id = $1 AND epoch = $2 AND state BETWEEN " states " AND stop_ms IS "   \
-    "NULL"
-static const struct mu_stmt q_requeue = {"requeue", "tiiii", REQUEUE("30 AND 50"), NULL};
-static const struct mu_stmt q_requeue_ran = {"requeue_ran", "tiiii", REQUEUE("30 AND 70"), NULL};
+    "deadline_ms = $4, updated_ms = $3, rev = rev + 1" clock " WHERE id = $1 AND epoch = $2 AND "  \
+    "state BETWEEN " states " AND stop_ms IS NULL"
+static const struct mu_stmt q_requeue = {"requeue", "tiiii", REQUEUE("", "30 AND 50"), NULL};
+/* What it waited for people does not count as time that it ran. */
+static const struct mu_stmt q_requeue_ran = {
+    "requeue_ran", "tiiii",
+    REQUEUE(", run_deadline_ms = CASE WHEN wait_ms IS NULL THEN run_deadline_ms ELSE "
+            "run_deadline_ms + ($3 - wait_ms) END, wait_ms = NULL, paused_ms = NULL",
+            "30 AND 70"),
+    NULL};
 static const struct mu_stmt q_attempt_void = {
     "attempt_void", "tiiit",
     "UPDATE attempts SET state = 90, outcome = $3, ended_ms = $4, reason = $5 WHERE session_id = "
@@ -62,7 +67,8 @@ static const struct mu_stmt q_note_text = {
 static const struct mu_stmt q_job = {
     "job", "t",
     "SELECT p.prompt_head, p.prompt_rest, s.title, s.harness, s.model, s.skill, p.spec, "
-    "s.environment_id, p.env_snapshot, s.created_ms FROM session_specs p JOIN sessions s ON s.id = "
+    "s.environment_id, p.env_snapshot, s.created_ms, s.restore_id FROM session_specs p JOIN "
+    "sessions s ON s.id = "
     "p.session_id WHERE p.session_id = $1",
     NULL};
 static const struct mu_stmt q_stored = {
@@ -174,9 +180,16 @@ static int run_requeue(struct mu_unit *u, struct mu_tx *tx)
     if (r >= 0) {
         r = mu_session_open_read(tx, id, &open);
     }
+    if (r >= 0 && op->lost) {
+        r = mu_session_go_on(op, tx);
+    }
     if (r >= 0) {
-        r = MU_TX_SEND(tx, op->ran ? &q_requeue_ran : &q_requeue, 1, MU_VT(id), MU_VI(op->epoch),
-                       MU_VI(op->now_ms), MU_VI(op->deadline_ms), MU_VI(op->counts));
+        r = MU_TX_SEND(tx, op->ran || op->lost ? &q_requeue_ran : &q_requeue, 1, MU_VT(id),
+                       MU_VI(op->epoch), MU_VI(op->now_ms), MU_VI(op->deadline_ms),
+                       MU_VI(op->counts));
+    }
+    if (r >= 0 && op->lost) {
+        r = mu_session_went_on(op, tx);
     }
     if (r >= 0) {
         r = MU_TX_SEND(tx, &q_attempt_void, -1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->outcome),
@@ -196,6 +209,7 @@ static void requeued(struct mu_unit *u, int result)
     struct mu_session_requeue *op = MU_CONTAINER(u, struct mu_session_requeue, unit);
     if (result >= 0) {
         op->epoch++;
+        mu_metric_add(op->sessions->restored, op->lost);
     }
     mu_sessions_note_stale(op->sessions, result);
     op->done(op, result);
@@ -259,13 +273,42 @@ static int take_job(void *arg, struct mu_row *row)
         }
     }
     op->created_ms = mu_row_i64(row, 9);
-    return 0;
+    mu_bytes restore = mu_row_bytes(row, 10);
+    op->restore_id = restore.ptr ? mu_arena_dup(&op->arena, restore) : MU_B_NONE;
+    op->restore_parts = MU_B_NONE;
+    return restore.ptr && !op->restore_id.ptr ? -ENOMEM : 0;
+}
+
+/* One that is gone is named all the same: its worker finds out, and says so. */
+static int read_parts(struct mu_session_job *op, struct mu_db *db)
+{
+    mu_bytes id = mu_id_bytes(&op->id);
+    struct mu_chain chain;
+    struct mu_buf names;
+    mu_buf_init(&names, PART_NAMES);
+    int r = mu_chain_read(db, id, op->restore_id, &chain);
+    if (r >= 0) {
+        r = mu_chain_names(db, id, &chain, &names);
+    } else if (r == MU_E_NOT_FOUND || r == MU_E_CORRUPT) {
+        mu_buf_add_str(&names, "[]");
+        r = names.failed;
+    }
+    if (r >= 0) {
+        op->restore_parts = mu_arena_dup(&op->arena, mu_buf_bytes(&names));
+        r = op->restore_parts.ptr ? 0 : -ENOMEM;
+    }
+    mu_buf_fini(&names);
+    return r;
 }
 
 static int run_job(struct mu_read *read, struct mu_db *db)
 {
     struct mu_session_job *op = MU_CONTAINER(read, struct mu_session_job, read);
     int r = MU_DB_RUN(db, &q_job, take_job, op, MU_VT(mu_id_bytes(&op->id)));
+    if (r > 0 && op->restore_id.ptr) {
+        r = read_parts(op, db);
+        return MU_MIN(r, 0);
+    }
     return r < 0 ? r : r == 0 ? MU_E_NOT_FOUND : 0;
 }
 

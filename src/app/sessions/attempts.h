@@ -50,11 +50,20 @@ struct mu_session_requeue {
     int from;
     bool counts; /* as an execution that was lost */
     bool ran;    /* it may run again although it began */
+    /* Its runner is lost, and a live session may go on: from its newest checkpoint, or (a task that
+     * asked for retryOnRunnerLoss and has none) from the beginning. done() gets MU_E_CONFLICT when
+     * it may not: then it has to end. Implies `ran`. */
+    bool lost;
+    bool too_often; /* out: it lost too many runners without a turn that was done in between */
     enum mu_attempt_outcome outcome;
     const char *reason; /* a sentence without quotes: shown, and kept with the attempt */
     void (*done)(struct mu_session_requeue *op, int result);
     void *ctx;
     char event[256];
+    /* own */
+    struct mu_id restore;
+    int64_t restore_number;
+    char conversation[1025];
 };
 MU_MUST_USE int mu_session_requeue(struct mu_sessions *s, struct mu_session_requeue *op);
 
@@ -99,7 +108,9 @@ struct mu_session_job {
     struct mu_id id;
     struct mu_arena arena;
     mu_bytes prompt, title, harness, model, skill, spec, environment_id,
-        env_snapshot; /* the last two: ptr NULL = none */
+        env_snapshot;                   /* the last two: ptr NULL = none */
+    mu_bytes restore_id, restore_parts; /* the checkpoint that it begins with and the names of the
+                                           parts, a JSON array; ptr NULL = none */
     int64_t created_ms;
     void (*done)(struct mu_session_job *op, int result); /* MU_E_NOT_FOUND */
     void *ctx;

@@ -39,13 +39,14 @@ static const struct mu_stmt q_dup = {"dup", "ttbi",
                                      "ORDER BY r.id DESC LIMIT 1",
                                      NULL};
 static const struct mu_stmt q_create = {
-    "create", "tttiiittttttttiitiiiitt",
+    "create", "tttiiittttttttiitiiiittt",
     "INSERT INTO sessions (id, org_id, creator, view, mode, source, state, route, harness, model, "
     "name, title, skill, "
     "environment_id, conversation_id, schedule_id, queued_ms, deadline_ms, created_ms, updated_ms, "
-    "pin_worker_id, needs, limit_ms, parent_id, restore_id) "
+    "pin_worker_id, needs, limit_ms, parent_id, restore_id, conversation) "
     "VALUES ($1, $2, $3, $19, $20, $4, "
-    "$5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $15, $15, $17, $18, $21, $22, $23)",
+    "$5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $15, $15, $17, $18, $21, $22, $23, "
+    "$24)",
     NULL};
 /* Two creates at the limit minus one must not both see room. */
 static const struct mu_stmt q_org_lock = {"org_lock", "t", "",
@@ -166,7 +167,8 @@ static int insert_session(struct mu_session_create *op, struct mu_tx *tx)
         MU_VT(op->title), MU_VT(op->skill), MU_VTOPT(op->environment_id),
         MU_VTOPT(op->conversation_id), MU_VTOPT(op->schedule_id), MU_VI(op->now_ms),
         MU_VI(op->deadline_ms), MU_VTOPT(op->pin_worker_id), MU_VI(op->needs), MU_VI(op->view),
-        MU_VI(op->mode), MU_VI(op->limit_ms), MU_VTOPT(op->parent_id), MU_VTOPT(op->restore_id));
+        MU_VI(op->mode), MU_VI(op->limit_ms), MU_VTOPT(op->parent_id), MU_VTOPT(op->restore_id),
+        op->fork && op->fork->conversation[0] ? MU_VT(mu_str(op->fork->conversation)) : MU_VNULL);
     if (r < 0) {
         return r;
     }
@@ -260,6 +262,9 @@ static int run_create(struct mu_unit *u, struct mu_tx *tx)
     if (r >= 0 && op->tick) {
         r = take_tick(op, tx);
     }
+    if (r >= 0 && op->fork) {
+        r = mu_fork_copy(op, tx);
+    }
     if (r >= 0) {
         r = insert_session(op, tx);
     }
@@ -328,6 +333,9 @@ int mu_session_create(struct mu_sessions *s, struct mu_session_create *op)
     if (r < 0) {
         mu_buf_fini(&op->search_buf);
         return r;
+    }
+    for (size_t i = 0; op->fork && i < MU_CHECKPOINT_CHAIN; i++) {
+        op->fork->ids[i] = mu_id_new(s->opts.env, NULL);
     }
     op->unit.run = run_create;
     op->unit.done = created;

@@ -263,6 +263,8 @@ int mu_session_delete_parts(struct mu_tx *tx, mu_bytes id)
         {"del_turns", "t", "DELETE FROM turns WHERE session_id = $1", NULL},
         {"del_segments", "t", "DELETE FROM segments WHERE session_id = $1", NULL},
         {"del_recordings", "t", "DELETE FROM recordings WHERE session_id = $1", NULL},
+        {"del_ckpt_parts", "t",
+         "UPDATE checkpoint_parts SET dead = 1 WHERE session_id = $1 AND dead = 0", NULL},
         {"del_checkpoints", "t", "DELETE FROM checkpoints WHERE session_id = $1", NULL},
         {"del_events", "t", "DELETE FROM events WHERE stream_id = $1", NULL},
         {"del_stream", "t", "DELETE FROM streams WHERE id = $1", NULL},

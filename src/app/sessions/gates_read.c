@@ -41,10 +41,6 @@ static const struct mu_stmt q_undelivered = {
     "$2) ORDER BY g.session_id, g.id LIMIT $3",
     NULL};
 
-static const struct mu_stmt q_one = {
-    "gate_one", "tt", "SELECT " COLUMNS " FROM gates g WHERE g.id = $1 AND g.session_id = $2",
-    NULL};
-
 static struct mu_gate_row gate_of(struct mu_row *r)
 {
     struct mu_gate_row g = {.id = mu_row_bytes(r, 0)};
@@ -207,7 +203,7 @@ int mu_gate_by_id(struct mu_db *db, mu_bytes session, mu_bytes gate,
                   int (*each)(void *arg, const struct mu_gate_row *row), void *arg)
 {
     struct one o = {each, arg};
-    return MU_DB_RUN(db, &q_one, take_one, &o, MU_VT(gate), MU_VT(session));
+    return MU_DB_RUN(db, &q_one, take_one, &o, MU_VT(session), MU_VT(gate), MU_VI(1));
 }
 
 /* --- start-up --- */

@@ -12,7 +12,8 @@ static const struct mu_stmt q_seq_set = {
     "UPDATE attempts SET runner_seq = $3 WHERE session_id = $1 AND epoch = $2", NULL};
 static const struct mu_stmt q_running = {
     "report_running", "tiiii",
-    "UPDATE sessions SET state = 60, running_ms = coalesce(running_ms, $3), run_deadline_ms = $4, "
+    "UPDATE sessions SET state = 60, wait_ms = NULL, running_ms = coalesce(running_ms, $3), "
+    "run_deadline_ms = $4, "
     "deadline_ms = $5, updated_ms = $3, rev = rev + 1 WHERE id = $1 AND epoch = $2 AND state "
     "BETWEEN 30 AND 59",
     NULL};
@@ -28,6 +29,9 @@ static const struct mu_stmt q_turn_state = {
 static const struct mu_stmt q_turn_set = {
     "turn_set", "ttii",
     "UPDATE turns SET state = $3, ended_ms = $4 WHERE id = $1 AND session_id = $2", NULL};
+/* What was done is behind it: only what it loses from here on counts. */
+static const struct mu_stmt q_no_losses = {
+    "no_losses", "t", "UPDATE sessions SET losses = 0 WHERE id = $1 AND losses > 0", NULL};
 static const struct mu_stmt q_usage = {
     "usage", "tiiiii",
     "UPDATE sessions SET tokens_in = CASE WHEN $2 > tokens_in THEN CAST($2 AS BIGINT) ELSE "
@@ -90,7 +94,8 @@ static int start(struct mu_session_report *op, struct mu_tx *tx, struct todo *t)
     struct mu_clocks *l = &t->l;
     const struct mu_state_change c = {
         .from = l->state, .to = MU_ST_RUNNING, .outcome = -1, .by = MU_B("runner")};
-    int64_t own = l->run_deadline_ms ? l->run_deadline_ms
+    int64_t stood = l->wait_ms ? op->now_ms - l->wait_ms : 0;
+    int64_t own = l->run_deadline_ms ? l->run_deadline_ms + stood
                   : l->limit_ms      ? op->now_ms + l->limit_ms
                                      : op->run_deadline_ms;
     /* until its first step is stored, the deadline is still that of the offer */
@@ -113,6 +118,9 @@ static int move_turn(struct mu_session_report *op, struct mu_tx *tx, const struc
 {
     int r = MU_TX_SEND(tx, &q_turn_set, 1, MU_VT(mu_id_bytes(&op->turn)), MU_VT(t->id),
                        MU_VI(op->turn_state), t->turn_ends ? MU_VI(op->now_ms) : MU_VNULL);
+    if (r >= 0 && op->turn_state == MU_TURN_DONE) {
+        r = MU_TX_SEND(tx, &q_no_losses, -1, MU_VT(t->id));
+    }
     if (r < 0 || !t->turn_ends) {
         return r;
     }

@@ -24,6 +24,16 @@ int mu_sessions_new(const struct mu_sessions_opts *opts, struct mu_sessions **re
         }
         s->stale = mu_metrics_counter(m, "muster_stale_reports_total", NULL,
                                       "Reports of an attempt that no longer holds the lease.");
+        s->ckpt_stored =
+            mu_metrics_counter(m, "muster_checkpoints_total", "result=\"stored\"",
+                               "Checkpoints that runners took, by what became of them.");
+        s->ckpt_refused =
+            mu_metrics_counter(m, "muster_checkpoints_total", "result=\"refused\"",
+                               "Checkpoints that runners took, by what became of them.");
+        s->ckpt_bytes = mu_metrics_counter(m, "muster_checkpoint_bytes_total", NULL,
+                                           "Bytes of checkpoints that were stored.");
+        s->restored = mu_metrics_counter(m, "muster_sessions_restored_total", NULL,
+                                         "Sessions that lost their runner and went on.");
     }
     *ret = s;
     return 0;

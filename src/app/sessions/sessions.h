@@ -21,7 +21,8 @@ struct mu_sessions_opts {
     struct mu_metrics *metrics;
     struct mu_identity *identity;
     int64_t pending_max_ms, run_max_ms, retention_ms /* <= 0: keep */;
-    int64_t max_queued; /* live sessions of a tenant; 0 = no limit */
+    int64_t max_queued;     /* live sessions of a tenant; 0 = no limit */
+    int64_t checkpoint_max; /* bytes of checkpoints that a session keeps; 0 = none are taken */
 };
 MU_MUST_USE int mu_sessions_new(const struct mu_sessions_opts *opts, struct mu_sessions **ret);
 struct mu_sessions *mu_sessions_free(struct mu_sessions *s);
@@ -58,6 +59,20 @@ struct mu_first_turn {
     int source;
 };
 
+/* It begins where another session was: with copies of the rows of a checkpoint and of those that
+ * that one needs. Of the same org; done() gets MU_E_NOT_FOUND: no such session or (`no_checkpoint`)
+ * checkpoint. */
+enum { MU_CHECKPOINT_CHAIN = 64 };
+struct mu_fork {
+    struct mu_id source;
+    struct mu_id checkpoint; /* empty: by its number */
+    int64_t number;          /* 0 = the newest */
+    bool no_checkpoint;      /* out */
+    /* own: ids of the rows if they are made; the agent's conversation, "" = none is known */
+    struct mu_id ids[MU_CHECKPOINT_CHAIN];
+    char conversation[1025];
+};
+
 struct mu_session_create {
     struct mu_unit unit; /* .loop set by the caller; the rest by mu_session_create() */
     struct mu_sessions *sessions;
@@ -85,6 +100,7 @@ struct mu_session_create {
     const struct mu_sealed_var *vars;
     size_t n_vars;
     const struct mu_first_turn *first_turn; /* of an interactive one; NULL = none */
+    struct mu_fork *fork;                   /* NULL = it begins afresh; sets restore_id */
     /* out */
     struct mu_id id; /* the session: new, or the one that the key or the duplicate names */
     bool replayed, duplicate;

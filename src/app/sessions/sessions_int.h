@@ -8,6 +8,7 @@
 struct mu_sessions {
     struct mu_sessions_opts opts;
     struct mu_metric *created, *ended[MU_OUT_TIMED_OUT + 1], *stale;
+    struct mu_metric *ckpt_stored, *ckpt_refused, *ckpt_bytes, *restored;
 };
 
 static inline int64_t mu_sessions_now(const struct mu_sessions *s)
@@ -54,6 +55,16 @@ MU_MUST_USE int mu_turns_cancel(struct mu_tx *tx, mu_bytes session_id, int64_t n
 /* The first turn of a session that is created: its id and bounds, then its row and event. */
 MU_MUST_USE int mu_turn_first_ready(struct mu_sessions *s, struct mu_session_create *op);
 MU_MUST_USE int mu_turn_first(struct mu_tx *tx, const struct mu_session_create *op);
+
+/* --- sessions that begin or go on where a checkpoint was (restore.c) --- */
+/* The rows that a fork begins with: sets restore_id and fork->conversation. Writer thread. */
+MU_MUST_USE int mu_fork_copy(struct mu_session_create *op, struct mu_tx *tx);
+/* Whether a session whose runner is lost may go on, and from where: what its row shall say of it.
+ * MU_E_CONFLICT: it may not (op->too_often says why). Writer thread. */
+struct mu_session_requeue;
+MU_MUST_USE int mu_session_go_on(struct mu_session_requeue *op, struct mu_tx *tx);
+/* After it was put back. */
+MU_MUST_USE int mu_session_went_on(struct mu_session_requeue *op, struct mu_tx *tx);
 
 /* --- events that several units write --- */
 struct mu_state_change {

@@ -342,8 +342,11 @@ static int change_all(struct mu_tx *tx, const struct mu_stmt *stmt, mu_bytes ses
     }
     for (unsigned i = 0; r >= 0 && i < c.n; i++) {
         r = turn_event(tx, c.states[i] == MU_TURN_QUEUED ? MU_EV_TURN_CHANGED : MU_EV_TURN_ENDED,
-                       now_ms, "system", "{\"turn\":\"%s\",\"state\":%d}", c.ids[i].text,
-                       c.states[i]);
+                       now_ms, "system", "{\"turn\":\"%s\",\"state\":%d%s}", c.ids[i].text,
+                       c.states[i],
+                       c.states[i] == MU_TURN_FAILED
+                           ? ",\"error\":\"Its runner was lost each time it was worked on\""
+                           : "");
     }
     return r < 0 ? r : 0;
 }

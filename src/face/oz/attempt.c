@@ -273,7 +273,7 @@ static void put_file(struct mu_call *c)
     mu_bytes name = mu_call_param(c, "name"),
              type = mu_bytes_trim(mu_call_header(c, "content-type"));
     struct mu_id run;
-    if (!own_run(c, &run)) {
+    if (!own_run(c, &run) || mu_oz_put_part(c, &run, name)) {
         return;
     }
     if (!name_ok(name)) {
@@ -366,6 +366,7 @@ const struct mu_route mu_oz_attempt_routes[] = {
      .max_body = FILE_MAX,
      .handler = put_file,
      .id = "putRunFile",
-     .summary = "Leaves a file of the run, at most 32 MiB, from its runner (session token).",
+     .summary = "Leaves a file of the run, at most 32 MiB, or a part of a checkpoint, from its "
+                "runner (session token).",
      .errors = "400 404 409 413 503"},
     {.path = NULL}};

@@ -44,7 +44,8 @@ extern const struct mu_route mu_oz_run_routes[];
 extern const struct mu_route mu_oz_agent_routes[];
 extern const struct mu_route mu_oz_event_routes[];
 extern const struct mu_route mu_oz_file_routes[];
-extern const struct mu_route mu_oz_attempt_routes[]; /* with a session token */
+extern const struct mu_route mu_oz_attempt_routes[];    /* with a session token */
+extern const struct mu_route mu_oz_checkpoint_routes[]; /* so too */
 extern const struct mu_route mu_oz_environment_routes[];
 extern const struct mu_route mu_oz_schedule_routes[];
 extern const struct mu_route mu_oz_provider_routes[];

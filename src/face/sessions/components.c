@@ -121,6 +121,11 @@ const char *const mu_sess_components[] = {
         "\"createdAt\"],\"properties\":{\"promptId\":" STR ",\"state\":" STR ",\"position\":" INT
         ",\"prompt\":" STR ",\"createdBy\":" STR ",\"createdAt\":" TIME ",\"startedAt\":" TIME
         ",\"endedAt\":" TIME ",\"attempt\":" INT "}}") "}}",
+    "CheckpointList",
+    "{\"type\":\"object\",\"required\":[\"items\",\"hasMore\"],\"properties\":{\"items\":" LIST(
+        "{\"type\":\"object\",\"required\":[\"id\",\"number\",\"bytes\",\"createdAt\"],"
+        "\"properties\":{\"id\":" STR ",\"number\":" INT ",\"turnId\":" STR ",\"bytes\":" INT
+        ",\"createdAt\":" TIME ",\"inherited\":" BOOL "}}") ",\"hasMore\":" BOOL "}}",
     "OwnOrg",
     "{\"type\":\"object\",\"required\":[\"orgId\",\"role\",\"limits\"],\"properties\":{"
     "\"orgId\":" STR ",\"role\":" STR ",\"limits\":" OBJ "}}",

@@ -114,9 +114,8 @@ void mu_sess_check_create(struct mu_call *c)
 
 /* --- answers --- */
 
-static void refused(struct creating *cr, int result)
+void mu_sess_create_refused(struct mu_call *c, int result)
 {
-    struct mu_call *c = cr->c;
     switch (result) {
     case MU_E_LIMIT:
         mu_call_retry(c, 429, "SESSION_LIMIT_EXCEEDED", LIMIT_RETRY_MS,
@@ -133,13 +132,10 @@ static void refused(struct creating *cr, int result)
     }
 }
 
-static void created(struct mu_session_create *op, int result)
+void mu_sess_created(struct mu_call *c, struct mu_session_create *op, int result)
 {
-    struct creating *cr = op->ctx;
-    struct mu_call *c = cr->c;
-    mu_buf_fini(&cr->snapshot);
     if (result < 0) {
-        refused(cr, result);
+        mu_sess_create_refused(c, result);
         return;
     }
     mu_bytes location = mu_arena_printf(mu_call_arena(c), "/api/v1/sessions/ses_%s", op->id.text);
@@ -154,11 +150,18 @@ static void created(struct mu_session_create *op, int result)
         headers[n++] = (struct mu_http_pair){"Idempotent-Replay", MU_B("true")};
     } else {
         mu_log(MU_LOG_INFO, "session.create", MU_KS("session_id", mu_id_bytes(&op->id)),
-               MU_KS("harness", op->harness), MU_KT("interactive", cr->interactive),
-               MU_KI("prompt_length", (int64_t)op->prompt.len),
+               MU_KS("harness", op->harness), MU_KT("interactive", op->mode == MU_MODE_INTERACTIVE),
+               MU_KI("prompt_length", (int64_t)op->prompt.len), MU_KT("fork", op->fork != NULL),
                MU_KS("req_id", mu_call_request_id(c)));
     }
     mu_sess_answer_detail(c, &op->id, 201, op->replayed ? NULL : "CREATED", headers, n);
+}
+
+static void created(struct mu_session_create *op, int result)
+{
+    struct creating *cr = op->ctx;
+    mu_buf_fini(&cr->snapshot);
+    mu_sess_created(cr->c, op, result);
 }
 
 /* --- what is stored --- */
@@ -465,20 +468,39 @@ static void with_runner(struct creating *cr)
 
 /* --- the request --- */
 
-/* false: answered. */
-static bool take_key(struct creating *cr)
+bool mu_sess_take_key(struct mu_call *c, mu_bytes *ret)
 {
-    mu_bytes key = mu_call_header(cr->c, "idempotency-key");
+    mu_bytes key = mu_call_header(c, "idempotency-key");
     bool ok = !key.ptr || (key.len >= 1 && key.len <= 255);
     for (size_t i = 0; ok && i < key.len; i++) {
         ok = key.ptr[i] >= 0x20 && key.ptr[i] < 0x7f;
     }
     if (!ok) {
-        mu_call_issue(cr->c, "invalid_format", "Idempotency-Key",
+        mu_call_issue(c, "invalid_format", "Idempotency-Key",
                       "Idempotency-Key must be 1 to 255 printable ASCII characters");
-        return !mu_call_refused(cr->c);
+        return !mu_call_refused(c);
     }
-    cr->op.idem_key = key;
+    *ret = key;
+    return true;
+}
+
+bool mu_sess_act_for(struct mu_call *c, mu_bytes org, struct mu_principal *ret)
+{
+    *ret = *mu_call_principal(c);
+    if (mu_bytes_is(org, ret->org_id)) {
+        return true;
+    }
+    if (org.len > MU_ORG_LEN) {
+        mu_call_issue(c, "too_big", "orgId", "orgId must be at most %d characters", MU_ORG_LEN);
+        return !mu_call_refused(c);
+    }
+    ret->tenant = mu_identity_tenant(mu_sess_oz(c)->identity, org);
+    if (!ret->tenant) {
+        mu_call_fail(c, -ENOMEM);
+        return false;
+    }
+    snprintf(ret->org_id, sizeof ret->org_id, "%.*s", MU_ARGS(org));
+    ret->token_hash[0] = 0; /* the org is not that of the admin key */
     return true;
 }
 
@@ -489,22 +511,7 @@ static bool take_org(struct creating *cr)
     if (!mu_sess_org(cr->c, mu_json_get_bytes(cr->body, "orgId"), &org)) {
         return false;
     }
-    cr->who = *mu_call_principal(cr->c);
-    if (mu_bytes_is(org, cr->who.org_id)) {
-        return true;
-    }
-    if (org.len > MU_ORG_LEN) {
-        mu_call_issue(cr->c, "too_big", "orgId", "orgId must be at most %d characters", MU_ORG_LEN);
-        return !mu_call_refused(cr->c);
-    }
-    cr->who.tenant = mu_identity_tenant(mu_sess_oz(cr->c)->identity, org);
-    if (!cr->who.tenant) {
-        mu_call_fail(cr->c, -ENOMEM);
-        return false;
-    }
-    snprintf(cr->who.org_id, sizeof cr->who.org_id, "%.*s", MU_ARGS(org));
-    cr->who.token_hash[0] = 0; /* the org is not that of the admin key */
-    return true;
+    return mu_sess_act_for(cr->c, org, &cr->who);
 }
 
 static bool take_rights(struct creating *cr)
@@ -540,7 +547,7 @@ void mu_sess_create(struct mu_call *c)
     cr->task = mu_bytes_trim(mu_json_get_bytes(cr->body, "task"));
     yyjson_val *spec = mu_json_get(cr->body, "taskSpec");
     cr->task = cr->task.ptr ? cr->task : MU_B("");
-    if (!take_key(cr) || !take_org(cr) || !take_rights(cr)) {
+    if (!mu_sess_take_key(c, &cr->op.idem_key) || !take_org(cr) || !take_rights(cr)) {
         return;
     }
     int r = spec ? spell_task(cr, spec) : 0;

@@ -304,7 +304,9 @@ void mu_sess_detail(struct mu_json_w *w, const struct mu_session_view *v, int64_
     add_usage(w, v);
     add_text(w, "providerVersion", mu_json_get_bytes(spec.live, "providerVersion"));
     add_text(w, "model", v->model);
-    add_text(w, "parentSessionId", v->parent_id);
+    if (v->parent_id.len) {
+        mu_sess_prefixed(w, "parentSessionId", "ses_", v->parent_id);
+    }
     if (v->environment_id.len) {
         mu_jw_kstr(w, "environmentId", v->environment_id);
     }

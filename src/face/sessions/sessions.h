@@ -36,6 +36,7 @@ extern const struct mu_route mu_sess_result_routes[];
 extern const struct mu_route mu_sess_approval_routes[];
 extern const struct mu_route mu_sess_link_routes[];
 extern const struct mu_route mu_sess_turn_routes[];
+extern const struct mu_route mu_sess_fork_routes[];
 extern const struct mu_route mu_sess_org_routes[];
 /* Component schemas for openapi.json. */
 extern const char *const mu_sess_components[];

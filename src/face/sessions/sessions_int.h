@@ -44,6 +44,14 @@ void mu_sess_answer_detail(struct mu_call *c, const struct mu_id *id, int status
 extern const struct mu_schema mu_sess_create_body[];
 void mu_sess_check_create(struct mu_call *c);
 void mu_sess_create(struct mu_call *c);
+/* Answers a create that was done, or refused. */
+void mu_sess_created(struct mu_call *c, struct mu_session_create *op, int result);
+void mu_sess_create_refused(struct mu_call *c, int result);
+/* The header Idempotency-Key, ptr NULL = none; false: answered. */
+bool mu_sess_take_key(struct mu_call *c, mu_bytes *ret);
+/* The caller, as one who acts for that org: his own, or of the administrator any; false: answered.
+ */
+bool mu_sess_act_for(struct mu_call *c, mu_bytes org, struct mu_principal *ret);
 /* --- snapshot.c --- */
 struct mu_sess_workspace {
     yyjson_val *repo, *policy; /* of the request; policy may be NULL */

@@ -233,6 +233,18 @@ static void add_sandbox(struct mu_json_w *w, const struct mu_assignment *job)
     mu_arena_fini(&a);
 }
 
+/* Where a session that goes on, or a fork, begins. */
+static void add_checkpoint(struct mu_json_w *w, const struct mu_assignment *job)
+{
+    if (job->checkpoint.ptr) {
+        mu_jw_key(w, "checkpoint");
+        mu_jw_obj(w);
+        mu_jw_kstr(w, "id", job->checkpoint);
+        mu_jw_kraw(w, "parts", job->checkpoint_parts);
+        mu_jw_obj_end(w);
+    }
+}
+
 static void assign(const struct mu_worker_face *face, const struct mu_order *o, struct mu_buf *b)
 {
     const struct mu_assignment *job = &o->job;
@@ -258,6 +270,7 @@ static void assign(const struct mu_worker_face *face, const struct mu_order *o, 
         mu_jw_kcstr(&w, "mode", job->live ? "live" : "task");
         mu_jw_ktime(&w, "deadline_at", job->deadline_ms);
         mu_jw_kcstr(&w, "session_token", job->token);
+        add_checkpoint(&w, job);
         add_sandbox(&w, job);
     }
     end(&w);

@@ -310,7 +310,8 @@ static void world_begin(struct world *w, const struct kind *kind)
                                         .identity = w->identity,
                                         .pending_max_ms = 600000,
                                         .run_max_ms = 3600000,
-                                        .retention_ms = 86400000};
+                                        .retention_ms = 86400000,
+                                        .checkpoint_max = 1000};
     assert_int_equal(mu_sessions_new(&so, &w->sessions), 0);
     principal(w, "alice", &w->alice);
     principal(w, "bob", &w->bob);

@@ -24,7 +24,7 @@ struct peer {
     struct order {
         enum mu_order_kind kind;
         struct mu_execution of;
-        char prompt[64], image[64], token[80], message[4096];
+        char prompt[64], image[64], token[80], message[4096], checkpoint[40];
         struct mu_id command;
         size_t n_keep, n_stop, n_acked;
         int64_t acked; /* number of the first */
@@ -52,6 +52,7 @@ static void on_order(struct mu_peer *p, struct mu_order *o)
                          .acked = o->n_acked ? o->acked[0].seq : 0};
     snprintf(to->prompt, sizeof to->prompt, "%.*s", MU_ARGS(o->job.prompt));
     snprintf(to->image, sizeof to->image, "%.*s", MU_ARGS(o->job.image));
+    snprintf(to->checkpoint, sizeof to->checkpoint, "%.*s", MU_ARGS(o->job.checkpoint));
     snprintf(to->token, sizeof to->token, "%s", o->job.token);
     snprintf(to->message, sizeof to->message, "%.*s", MU_ARGS(o->message));
     to->command = o->command;
@@ -85,7 +86,8 @@ static void until(bool (*holds)(void *arg), void *arg, const char *what)
         run_for(W, 2);
     }
     if (!holds(arg)) {
-        fprintf(stderr, "NEVER %s\n", what); fail_msg("never: %s", what);
+        fprintf(stderr, "NEVER %s\n", what);
+        fail_msg("never: %s", what);
     }
 }
 

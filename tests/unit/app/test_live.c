@@ -537,6 +537,66 @@ static void turns_go_to_the_runner_one_at_a_time(struct world *w)
     live_end();
 }
 
+/* --- checkpoints --- */
+
+static void a_checkpoint_is_kept_or_refused_and_the_runner_is_told(struct world *w)
+{
+    live_begin(w);
+    runs(INTERACTIVE, MU_MODE_INTERACTIVE);
+    says("\"type\":\"checkpoint\",\"number\":1,\"turnId\":\"%s\",\"conversationId\":\"c-9\","
+         "\"roots\":[{\"kind\":\"home\"}],\"parts\":[]",
+         ID.text);
+    has(told("checkpoint"), "\"number\":1,\"ok\":true}");
+    assert_string_equal(txt(W, "SELECT ref FROM checkpoints WHERE turn_id = '%s'", ID.text),
+                        "{\"roots\":[{\"kind\":\"home\"}],\"parts\":[]};");
+    static const char *const none[] = {
+        "\"number\":2,\"roots\":[],\"parts\":7",
+        "\"number\":2,\"roots\":7,\"parts\":[]",
+        "\"number\":2,\"parts\":[]",
+        "\"roots\":[],\"parts\":[]",
+        "\"number\":2,\"prev\":9,\"roots\":[],\"parts\":[]",
+        "\"number\":2,\"roots\":[],\"parts\":[{\"name\":\"ckpt-1-2-0.pack\",\"bytes\":1}]",
+        "\"number\":2,\"roots\":[],\"parts\":[{\"name\":\"x\",\"bytes\":1,\"sha256\":"
+        "\"aaaaaaaaaaaaa"
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}]"};
+    for (size_t i = 0; i < MU_ARRAY_LEN(none); i++) {
+        says("\"type\":\"checkpoint\",%s", none[i]);
+        has(told("checkpoint"), "\"ok\":false,\"error\":\"");
+    }
+    says("\"type\":\"result\",\"content\":\"on\"");
+    acked(seq);
+    assert_int_equal(num(W, "SELECT count(*) FROM checkpoints"), 1);
+    assert_string_equal(txt(W, "SELECT conversation FROM sessions WHERE id = '%s'", ID.text),
+                        "c-9;");
+    live_end();
+}
+
+static void a_session_whose_runner_is_lost_goes_on_from_its_checkpoint(struct world *w)
+{
+    live_begin(w);
+    runs(INTERACTIVE, MU_MODE_INTERACTIVE);
+    says("\"type\":\"checkpoint\",\"number\":1,\"roots\":[],\"parts\":[]");
+    (void)told("checkpoint");
+    const struct order first = *O;
+    assert_string_equal(first.checkpoint, "");
+    struct mu_report *r = report(P, MU_REPORT_ENDED, O);
+    r->epoch = O->of.epoch;
+    r->seq = 9;
+    r->failed = true;
+    r->failure_reason = mu_arena_dup(&r->arena, MU_B("runner_lost"));
+    mu_fleet_tell(fleet, r);
+    do {
+        until(has_order, P, "the next assignment");
+        O = &P->orders[P->taken++ % ORDERS];
+    } while (O->kind != MU_ORDER_ASSIGN);
+    assert_int_equal(O->of.epoch, first.of.epoch + 2);
+    assert_int_equal(
+        num(W, "SELECT count(*) FROM sessions s JOIN checkpoints c ON c.id = s.restore_id"), 1);
+    assert_int_equal(strlen(O->checkpoint), 36);
+    assert_int_equal(num(W, "SELECT outcome FROM attempts WHERE epoch = 1"), MU_ATT_LOST);
+    live_end();
+}
+
 /* --- terminals --- */
 
 static struct mu_watch watch;
@@ -717,6 +777,8 @@ IN_WORLD(a_pause_holds_everything_until_it_is_resumed)
 IN_WORLD(a_gate_of_a_paused_session_is_not_tried_in_circles)
 IN_WORLD(what_the_worker_cannot_do_moves_nothing)
 IN_WORLD(turns_go_to_the_runner_one_at_a_time)
+IN_WORLD(a_checkpoint_is_kept_or_refused_and_the_runner_is_told)
+IN_WORLD(a_session_whose_runner_is_lost_goes_on_from_its_checkpoint)
 IN_WORLD(a_terminal_is_shown_kept_and_recorded)
 IN_WORLD(old_recordings_go_and_those_of_the_living_stay)
 
@@ -734,6 +796,8 @@ int main(void)
         ON(a_gate_of_a_paused_session_is_not_tried_in_circles, 0),
         ON(what_the_worker_cannot_do_moves_nothing, 0),
         ON(turns_go_to_the_runner_one_at_a_time, 0),
+        ON_BOTH(a_checkpoint_is_kept_or_refused_and_the_runner_is_told),
+        ON_BOTH(a_session_whose_runner_is_lost_goes_on_from_its_checkpoint),
         ON(a_terminal_is_shown_kept_and_recorded, 0),
         ON(old_recordings_go_and_those_of_the_living_stay, 0),
     };

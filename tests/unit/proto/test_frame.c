@@ -62,7 +62,9 @@ static void what_is_no_frame_ends_it_for_good(void **state)
 {
     (void)state;
     struct heard h = {.len = 0};
-    assert_int_equal(feed_all("\0\0\0\1\2x", 6, &h), MU_E_PROTOCOL);
+    assert_int_equal(feed_all("\0\0\0\1\3x", 6, &h), MU_E_PROTOCOL);
+    assert_int_equal(feed_all("\0\0\0\0\2", 5, &h), MU_E_PROTOCOL);
+    assert_int_equal(feed_all("\0\0\x20\1\2", 5, &h), MU_E_TOO_LARGE);
     assert_int_equal(feed_all("\0\0\0\0\0", 5, &h), MU_E_PROTOCOL);
     assert_int_equal(feed_all("\0\x10\0\1\0", 5, &h), MU_E_TOO_LARGE);
     assert_int_equal(feed_all("\0\1\0\x11\1", 5, &h), MU_E_TOO_LARGE);
