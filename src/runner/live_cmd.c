@@ -68,6 +68,7 @@ static void first_init(struct mu_live *v, const struct mu_jtok *j)
         mu_jtok_copy(j, get(j, "mode"), mode, sizeof mode) && strcmp(mode, "interactive") == 0;
     (void)mu_jtok_copy(j, get(j, "harness"), v->harness, sizeof v->harness);
     (void)mu_jtok_copy(j, get(j, "conversationId"), v->load, sizeof v->load);
+    (void)mu_jtok_copy(j, get(j, "model"), v->model, sizeof v->model);
     for (size_t n = 0; n < MU_TERMS; n++) {
         v->terms[n].cols = cols ? cols : v->terms[n].cols;
         v->terms[n].rows = rows ? rows : v->terms[n].rows;
