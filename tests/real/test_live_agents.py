@@ -1,4 +1,5 @@
-"""The four real agents driven over ACP by `muster runner` in live sessions (real-parts.md 5): two turns, a command that is
+"""The four real agents driven by `muster runner` in live sessions, OpenCode by its own protocol, the others and OpenCode once
+more over ACP (real-parts.md 1, 5): two turns, a command that is
 allowed and one that is refused with a reason, a turn that is cancelled, and the conversation loaded by another runner."""
 import json
 import os
@@ -80,6 +81,7 @@ def question_or_end(peer, turn, after=()):
 def test_a_real_agent_in_a_live_session(session):
     peer, boot = session.start()
     assert boot["conversationId"] and not boot["resumed"]
+    assert boot["adapter"] == ("opencode" if session.name == "opencode" else "acp") and "detail" not in boot, boot
     # allowed
     turn = peer.prompt("Please edit the file. [[cmd:echo one >> one.txt]]")
     question = question_or_end(peer, turn)

@@ -198,13 +198,14 @@ class Turn(threading.Thread):
             tell("session.error", sessionID=self.id, error={"name": "MessageAbortedError", "data": {"message": "Aborted"}})
             self.idle()
             time.sleep(0.05)
+            assistant["time"]["completed"] = 2
             assistant["error"] = {"name": "MessageAbortedError", "data": {"message": "Aborted"}}
             tell("message.updated", sessionID=self.id, info=assistant)
             self.save()
             return self.idle()
         if self.finish:
             self.part(type="step-finish", reason="stop", cost=0.25, tokens={"input": 100, "output": 7, "reasoning": 1, "cache": {"read": 20, "write": 2}})
-            assistant["finish"] = self.finish
+            assistant["finish"], assistant["time"] = self.finish, {"created": 1, "completed": 2}
             tell("message.updated", sessionID=self.id, info=assistant)
         tell("session.updated", sessionID=self.id, info={})
         self.save()

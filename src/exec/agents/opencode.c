@@ -182,7 +182,7 @@ static void add_model(struct mu_oc *o, struct mu_json_w *w)
 static void new_turn(struct mu_oc *o)
 {
     o->turn++;
-    o->accepted = o->active = o->cancelling = o->settle = false;
+    o->accepted = o->active = o->completed = o->cancelling = o->settle = false;
     o->heard = true;
     o->finish[0] = o->error[0] = 0;
     o->tokens_in = o->tokens_out = -1;
@@ -261,8 +261,10 @@ static const char *stop_reason(const struct mu_oc *o)
 
 static int is_idle(struct mu_oc *o)
 {
-    /* One that began after it was cancelled is cancelled again when it is seen. */
-    bool believed = o->active || (o->settle && !o->cancelling);
+    /* An idle that is late must not end the next turn, and one that began after it was cancelled
+     * is cancelled again when it is seen. */
+    bool whole = o->completed || o->error[0] || o->cancelling;
+    bool believed = (o->active && whole) || (o->settle && !o->cancelling);
     o->settle = false;
     if (o->state != MU_ACP_PROMPTED || !o->accepted || !believed) {
         return 0;
@@ -341,7 +343,7 @@ static int on_prompted(struct mu_oc *o, int status)
     }
     if (status >= 200 && status < 300) {
         o->accepted = true;
-        return o->active ? mu_oc_ask_status(o) : 0; /* it may have ended meanwhile */
+        return 0;
     }
     mu_oc_error(o, 0, text, sizeof text);
     snprintf(words, sizeof words, "the prompt was not taken: %s", status ? text : "no answer");

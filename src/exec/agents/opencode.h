@@ -74,8 +74,10 @@ struct mu_oc {
     /* the turn */
     uint64_t turn;
     bool accepted, active, cancelling;
-    bool asking, again; /* for the status; and once more */
-    bool settle;        /* the status decides, whatever was seen */
+    char newest[MU_OC_ID_MAX]; /* message of the agent */
+    bool completed;            /* it is */
+    bool asking, again;        /* for the status; and once more */
+    bool settle;               /* the status decides, whatever was seen */
     bool heard;
     int64_t heard_at;
     char finish[32], error[480];

@@ -24,10 +24,14 @@ static void add_message(struct mu_oc *o, const char *id, bool user, uint64_t tur
     snprintf(m->id, sizeof m->id, "%s", id);
 }
 
-static void finished(struct mu_oc *o, int info)
+static void finished(struct mu_oc *o, int info, const char *id)
 {
     const struct mu_jtok *j = &o->json;
     int error = mu_jtok_get(j, info, "error"), finish = mu_jtok_get(j, info, "finish");
+    int at = mu_jtok_get(j, mu_jtok_get(j, info, "time"), "completed");
+    if (strcmp(id, o->newest) == 0 && mu_jtok_kind(j, at) == MU_JTOK_NUMBER) {
+        o->completed = true;
+    }
     bool aborted = mu_jtok_is(j, mu_jtok_get(j, error, "name"), MU_B("MessageAbortedError"));
     if (mu_jtok_kind(j, error) == MU_JTOK_OBJECT && !aborted && !o->error[0]) {
         mu_oc_error(o, error, o->error, sizeof o->error);
@@ -60,11 +64,13 @@ void mu_oc_message(struct mu_oc *o, int info)
         add_message(o, id, false, turn);
         if (turn == o->turn) {
             o->error[0] = 0; /* it goes on */
+            o->completed = false;
+            memcpy(o->newest, id, sizeof id);
         }
     }
     if (prompted && !user && turn == o->turn) {
         o->active = true;
-        finished(o, info);
+        finished(o, info, id);
     }
 }
 
