@@ -244,10 +244,12 @@ static int ready(struct mu_oc *o)
 static int turn_over(struct mu_oc *o, enum mu_acp_outcome outcome, const char *reason)
 {
     struct mu_acp_usage usage = {o->tokens_in, o->tokens_out};
+    char words[sizeof o->error]; /* the next turn, begun by the callback, has its own */
+    snprintf(words, sizeof words, "%s", reason);
     mu_oc_drop_all(o, true);
     o->state = MU_ACP_READY;
     o->cancelling = o->active = false;
-    o->tell->turn(o->arg, outcome, mu_str(reason), &usage);
+    o->tell->turn(o->arg, outcome, mu_str(words), &usage);
     return state(o);
 }
 
@@ -265,7 +267,6 @@ static int is_idle(struct mu_oc *o)
      * is cancelled again when it is seen. */
     bool whole = o->completed || o->error[0] || o->cancelling;
     bool believed = (o->active && whole) || (o->settle && !o->cancelling);
-    o->settle = false;
     if (o->state != MU_ACP_PROMPTED || !o->accepted || !believed) {
         return 0;
     }
@@ -283,15 +284,14 @@ static int on_status(struct mu_oc *o, int status)
     if (status != 200) {
         return 0; /* it is asked again when nothing happens */
     }
-    if (o->again && o->state == MU_ACP_PROMPTED) {
-        return mu_oc_ask_status(o);
-    }
+    bool again = o->again;
+    uint64_t turn = o->turn;
     int type = mu_jtok_get(j, mu_jtok_get(j, 0, o->conversation), "type");
-    if (type < 0 || mu_jtok_is(j, type, MU_B("idle"))) {
-        return is_idle(o);
-    }
+    bool idle = type < 0 || mu_jtok_is(j, type, MU_B("idle"));
+    int r = idle ? is_idle(o) : 0;
     o->settle = false;
-    return 0;
+    again = again && o->state == MU_ACP_PROMPTED && o->turn == turn;
+    return r || !again ? r : mu_oc_ask_status(o);
 }
 
 static int on_health(struct mu_oc *o, int status)
