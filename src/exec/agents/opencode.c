@@ -598,6 +598,9 @@ int64_t mu_oc_patience(const struct mu_oc *o)
 int mu_oc_tick(struct mu_oc *o, int64_t now_ms)
 {
     bool late = false;
+    if (o->state == MU_ACP_BROKEN) {
+        return o->err.code;
+    }
     for (size_t i = 0; i < o->n_open; i++) {
         struct mu_oc_open *p = &o->open[i];
         p->since = p->since ? p->since : now_ms;
