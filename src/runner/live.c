@@ -101,7 +101,7 @@ static size_t want(void *arg, struct pollfd *fds, int64_t *wait_ms)
     n = add(v, fds, n, a->in, a->tell.len ? POLLOUT : 0, W_TELL);
     n = add(v, fds, n, a->out, reads ? POLLIN : 0, W_OUT);
     n = add(v, fds, n, a->err, v->r->procs.say.len ? 0 : POLLIN, W_ERR);
-    if (a->serve && n + MU_SERVE_FDS <= MU_WATCH_FDS) {
+    if (a->serve && !a->ended && !v->done && n + MU_SERVE_FDS <= MU_WATCH_FDS) {
         int who[MU_SERVE_FDS];
         size_t more = mu_serve_want(a->serve, reads, fds + n, who, wait_ms);
         for (size_t i = 0; i < more; i++) {
@@ -260,7 +260,7 @@ static void serve(void *arg, const struct pollfd *fds, size_t n)
         }
     }
     ends(v);
-    if (v->agent.serve && !v->done) {
+    if (v->agent.serve && !v->agent.ended && !v->done) {
         mu_serve_turn(v->agent.serve);
     }
     if (v->agent.spoke && mu_agent_state(v) == MU_ACP_BROKEN && !v->agent.ended &&

@@ -14,6 +14,7 @@ enum {
     HEALTH_MS = 1500, /* the first request of a server may never be answered */
     OPEN_MS = 60000,
     CALL_MS = 20000,
+    LIVES_MS = 300,     /* by then the end of a server is known */
     PAUSE_MS = 200,     /* after a request that failed */
     SILENCE_MS = 60000, /* without a heartbeat: they come every 10 s */
     DEAF_MS = 500,
@@ -151,6 +152,15 @@ static void answer(struct mu_serve *s, int status)
     (void)!mu_oc_answer(&s->oc, call, status, mu_buf_bytes(&body));
 }
 
+/* The connection broke: perhaps because the server did, which is better said by its own end. */
+static void no_answer(struct mu_serve *s)
+{
+    conn_close(&s->ask);
+    mu_buf_fini(&s->body);
+    mu_buf_init(&s->body, MU_OC_EVENT_MAX);
+    s->failed_at = mu_mono_ms() + LIVES_MS;
+}
+
 static void ask_io(struct mu_serve *s)
 {
     const struct mu_serve_request *q = &s->queue[s->head];
@@ -158,7 +168,7 @@ static void ask_io(struct mu_serve *s)
     int r = conn_write(&s->ask, mu_bytes_of(q->text, q->len));
     if (r < 0 && r != -EPIPE &&
         r != -ECONNRESET) { /* an answer may have come before all was said */
-        answer(s, 0);
+        no_answer(s);
         return;
     }
     for (int i = 0; r && i < BLOCKS; i++) {
@@ -170,8 +180,12 @@ static void ask_io(struct mu_serve *s)
             mu_buf_add(&s->body, piece);
         }
         bad = bad || s->body.failed || (got == 1 && mu_http_stream_end(&s->ask.http) < 0);
-        if (bad || s->ask.http.step == MU_HS_DONE) {
-            answer(s, bad ? 0 : s->ask.http.status);
+        if (bad) {
+            no_answer(s);
+            return;
+        }
+        if (s->ask.http.step == MU_HS_DONE) {
+            answer(s, s->ask.http.status);
             return;
         }
         if (!got && !in.len && s->ask.http.step != MU_HS_DONE) {
@@ -381,7 +395,7 @@ size_t mu_serve_want(struct mu_serve *s, bool reads, struct pollfd *fds, int *wh
         who[n++] = 1;
         sooner(wait_ms, s->ask.until, now);
     } else if (s->n) {
-        sooner(wait_ms, s->not_before, now);
+        sooner(wait_ms, s->failed_at ? s->failed_at : s->not_before, now);
     }
     if (s->ears.fd >= 0) {
         bool more = s->ears.sent < s->hello.len;
@@ -427,7 +441,8 @@ void mu_serve_turn(struct mu_serve *s)
         give_up(s, "opencode serve does not listen");
         return;
     }
-    if (s->ask.fd >= 0 && now >= s->ask.until) {
+    if (s->failed_at ? now >= s->failed_at : s->ask.fd >= 0 && now >= s->ask.until) {
+        s->failed_at = 0;
         answer(s, 0);
     }
     if (s->ears.fd >= 0 && now >= s->ears.until && !mu_link_full(&s->live->link)) {
@@ -440,10 +455,9 @@ void mu_serve_turn(struct mu_serve *s)
     if (mu_oc_tick(&s->oc, now) < 0) {
         return;
     }
-    if (s->ask.fd < 0 && s->n && now >= s->not_before) {
-        if (conn_open(&s->ask, s->listening, now + patience(s->queue[s->head].call)) < 0) {
-            answer(s, 0);
-        }
+    if (s->ask.fd < 0 && s->n && !s->failed_at && now >= s->not_before &&
+        conn_open(&s->ask, s->listening, now + patience(s->queue[s->head].call)) < 0) {
+        no_answer(s);
     }
     if (s->hear && s->ears.fd < 0 && now >= s->hear_at &&
         conn_open(&s->ears, s->listening, now + SILENCE_MS) < 0) {

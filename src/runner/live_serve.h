@@ -39,6 +39,7 @@ struct mu_serve {
     struct mu_serve_conn ask;
     struct mu_buf body;
     int64_t not_before;
+    int64_t failed_at; /* the oldest one will have no answer: told when the server lives on */
     /* events */
     bool hear; /* wanted */
     struct mu_serve_conn ears;
