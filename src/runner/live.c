@@ -72,7 +72,7 @@ void mu_live_end(struct mu_live *v, int status, const char *fmt, ...)
 
 /* --- the loop's part --- */
 
-enum { W_LINK = 100, W_TELL, W_OUT, W_ERR };
+enum { W_LINK = 100, W_TELL, W_OUT, W_ERR, W_SERVE /* and one behind it for each of its */ };
 
 static size_t add(struct mu_live *v, struct pollfd *fds, size_t n, int fd, short events, int who)
 {
@@ -101,6 +101,13 @@ static size_t want(void *arg, struct pollfd *fds, int64_t *wait_ms)
     n = add(v, fds, n, a->in, a->tell.len ? POLLOUT : 0, W_TELL);
     n = add(v, fds, n, a->out, reads ? POLLIN : 0, W_OUT);
     n = add(v, fds, n, a->err, v->r->procs.say.len ? 0 : POLLIN, W_ERR);
+    if (a->serve && !a->ended && !v->done && n + MU_SERVE_FDS <= MU_WATCH_FDS) {
+        int who[MU_SERVE_FDS];
+        size_t more = mu_serve_want(a->serve, reads, fds + n, who, wait_ms);
+        for (size_t i = 0; i < more; i++) {
+            v->who[n++] = W_SERVE + who[i];
+        }
+    }
     for (unsigned i = 0; i < MU_TERMS; i++) {
         const struct mu_term *t = &v->terms[i];
         short events = (short)((mu_term_may_read(v, i) ? POLLIN : 0) | (t->in.len ? POLLOUT : 0));
@@ -138,6 +145,12 @@ static void serve_one(struct mu_live *v, int who, short revents)
     case W_ERR:
         if (v->agent.err >= 0) {
             mu_agent_read_err(v);
+        }
+        break;
+    case W_SERVE + 1:
+    case W_SERVE + 2:
+        if (v->agent.serve) {
+            mu_serve_io(v->agent.serve, who - W_SERVE);
         }
         break;
     default:
@@ -251,7 +264,11 @@ static void serve(void *arg, const struct pollfd *fds, size_t n)
         }
     }
     ends(v);
-    if (v->agent.spoke && v->agent.acp.state == MU_ACP_BROKEN && !v->agent.ended && !v->done) {
+    if (v->agent.serve && !v->agent.ended && !v->done) {
+        mu_serve_turn(v->agent.serve);
+    }
+    if (v->agent.spoke && mu_agent_state(v) == MU_ACP_BROKEN && !v->agent.ended &&
+        !v->agent.again && !v->done) {
         mu_agent_broken(v); /* also when it was found while something was said to it */
     }
     watch_time(v);
@@ -408,7 +425,7 @@ void mu_live_boot(struct mu_live *v, const char *step)
 static bool agent_is_ready(const struct mu_live *v)
 {
     return v->agent.step == MU_AGENT_READY &&
-           (!v->agent.spoke || v->agent.acp.state == MU_ACP_READY);
+           (!v->agent.spoke || mu_agent_state(v) == MU_ACP_READY);
 }
 
 /* What takes a child of its own, or begins something; one of them at a time. */

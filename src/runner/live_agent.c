@@ -15,17 +15,19 @@ static const struct bridge {
     enum mu_harness harness;
     const char *name, *command, *mode;
     const char *variable, *value; /* set when it is not */
+    const char *serve;            /* what speaks its own protocol, which is preferred */
 } bridges[] = {
-    {MU_HARNESS_CLAUDE, "CLAUDE", "claude-agent-acp", "default", NULL, NULL},
+    {MU_HARNESS_CLAUDE, "CLAUDE", "claude-agent-acp", "default", NULL, NULL, NULL},
     {MU_HARNESS_CODEX, "CODEX",
      "codex-acp -c approval_policy=\"untrusted\" -c sandbox_mode=\"danger-full-access\"", NULL,
-     NULL, NULL},
-    {MU_HARNESS_GEMINI, "GEMINI", "gemini --acp", "default", NULL, NULL},
+     NULL, NULL, NULL},
+    {MU_HARNESS_GEMINI, "GEMINI", "gemini --acp", "default", NULL, NULL, NULL},
     {MU_HARNESS_OPENCODE, "OPENCODE", "opencode acp", NULL, "OPENCODE_PERMISSION",
      "{\"*\":\"allow\",\"bash\":\"ask\",\"edit\":\"ask\",\"webfetch\":\"ask\","
-     "\"external_directory\":\"ask\"}"},
-    {MU_HARNESS_CUSTOM, "CUSTOM", NULL, NULL, NULL, NULL},
-    {MU_HARNESS_SHELL, "SHELL", NULL, NULL, NULL, NULL},
+     "\"external_directory\":\"ask\"}",
+     "opencode serve"},
+    {MU_HARNESS_CUSTOM, "CUSTOM", NULL, NULL, NULL, NULL, NULL},
+    {MU_HARNESS_SHELL, "SHELL", NULL, NULL, NULL, NULL, NULL},
 };
 
 static const struct bridge *bridge_of(enum mu_harness h)
@@ -55,14 +57,21 @@ static void close_fds(struct mu_agent *a)
     }
 }
 
+static void end_speaking(struct mu_agent *a)
+{
+    if (a->serve) {
+        a->serve = mu_serve_free(a->serve);
+    } else if (a->spoke) {
+        mu_acp_fini(&a->acp);
+    }
+    a->spoke = false;
+}
+
 void mu_agent_fini(struct mu_live *v)
 {
     struct mu_agent *a = &v->agent;
     close_fds(a);
-    if (a->spoke) {
-        mu_acp_fini(&a->acp);
-    }
-    a->spoke = false;
+    end_speaking(a);
     mu_buf_fini(&a->tell);
 }
 
@@ -112,15 +121,11 @@ static int start_piped(struct mu_live *v, const char *const *argv, bool *no_inte
     return 0;
 }
 
-static int start_acp(struct mu_live *v, const struct bridge *b, const char *command)
+/* Cuts `text` up; the number of words. */
+static size_t split(char *text, const char *argv[WORDS])
 {
-    struct mu_agent *a = &v->agent;
-    char *copy MU_AUTO_FREE = mu_bytes_dup(mu_str(command));
-    const char *argv[WORDS + 1] = {NULL};
-    char text[512];
     size_t n = 0;
-    bool no_interpreter = false;
-    for (char *p = copy; p && *p && n < WORDS;) {
+    for (char *p = text; p && *p && n < WORDS;) {
         p += strspn(p, " \t");
         size_t len = strcspn(p, " \t");
         if (len) {
@@ -131,7 +136,58 @@ static int start_acp(struct mu_live *v, const struct bridge *b, const char *comm
             *p++ = 0;
         }
     }
-    if (!n) {
+    return n;
+}
+
+static struct mu_acp_options options(const struct mu_live *v, const char *mode)
+{
+    return (struct mu_acp_options){v->r->ws.root,
+                                   v->agent.conversation[0] ? v->agent.conversation : v->load, mode,
+                                   MU_VERSION};
+}
+
+/* OpenCode's own server. -errno: it is not there. */
+static int start_serve(struct mu_live *v, const char *command)
+{
+    struct mu_agent *a = &v->agent;
+    struct mu_acp_options opt = options(v, NULL);
+    char *copy MU_AUTO_FREE = mu_bytes_dup(mu_str(command));
+    const char *argv[WORDS + 5] = {NULL}, *model = getenv("OZ_MODEL_ID");
+    char port[8];
+    bool no_interpreter = false;
+    size_t n = split(copy, argv);
+    int r = n ? 0 : -ENOENT;
+    model = v->model[0] ? v->model : model && *model ? model : v->r->args.model;
+    end_speaking(a);
+    a->serve = r ? NULL : mu_serve_new(v, &opt, model, &r);
+    if (!a->serve) {
+        return r;
+    }
+    snprintf(port, sizeof port, "%u", a->serve->port);
+    const char *const more[] = {"--hostname", "127.0.0.1", "--port", port};
+    memcpy(&argv[n], more, sizeof more);
+    mu_serve_secret(a->serve);
+    r = start_piped(v, argv, &no_interpreter);
+    mu_serve_forget();
+    if (r) {
+        a->serve = mu_serve_free(a->serve);
+        return r;
+    }
+    close(a->in); /* nothing is said to it there */
+    a->in = -1;
+    a->spoke = true;
+    a->step = MU_AGENT_STARTING;
+    return 0;
+}
+
+static int start_acp(struct mu_live *v, const struct bridge *b, const char *command)
+{
+    struct mu_agent *a = &v->agent;
+    char *copy MU_AUTO_FREE = mu_bytes_dup(mu_str(command));
+    const char *argv[WORDS + 1] = {NULL};
+    char text[512];
+    bool no_interpreter = false;
+    if (!split(copy, argv)) {
         return fail(v, 127, "the agent's command is empty");
     }
     int r = start_piped(v, argv, &no_interpreter);
@@ -142,11 +198,8 @@ static int start_acp(struct mu_live *v, const struct bridge *b, const char *comm
                  no_interpreter ? " (what its first line names is missing here)" : "");
         return fail(v, r == -EACCES ? 126 : 127, text);
     }
-    if (a->spoke) {
-        mu_acp_fini(&a->acp);
-    }
-    struct mu_acp_options opt = {v->r->ws.root, a->conversation[0] ? a->conversation : v->load,
-                                 b->mode, MU_VERSION};
+    end_speaking(a);
+    struct mu_acp_options opt = options(v, b->mode);
     r = mu_acp_init(&a->acp, &mu_live_acp, v, &opt);
     a->spoke = r == 0;
     a->step = MU_AGENT_STARTING;
@@ -197,9 +250,18 @@ int mu_agent_start(struct mu_live *v)
     char name[48];
     snprintf(name, sizeof name, "OZ_SIDECAR_%s_ACP_CMD", b->name);
     const char *command = getenv(name);
+    const char *serve = command ? NULL : getenv("OZ_SIDECAR_OPENCODE_SERVE_CMD");
+    serve = command || serve ? serve : b->serve; /* who names a bridge wants it */
     command = command ? command : b->command;
     if (b->variable) {
         (void)setenv(b->variable, b->value, 0);
+    }
+    if (b->serve && serve && *serve && !v->agent.no_serve[0]) {
+        int r = start_serve(v, serve);
+        if (!r) {
+            return 0;
+        }
+        snprintf(v->agent.no_serve, sizeof v->agent.no_serve, "%.100s: %s", serve, mu_err_text(r));
     }
     if (command) {
         return start_acp(v, b, command);
@@ -235,10 +297,69 @@ void mu_agent_write(struct mu_live *v)
     }
 }
 
+enum mu_acp_state mu_agent_state(const struct mu_live *v)
+{
+    const struct mu_agent *a = &v->agent;
+    return a->serve ? a->serve->oc.state : a->acp.state;
+}
+
+uint64_t mu_agent_touches(const struct mu_live *v)
+{
+    const struct mu_agent *a = &v->agent;
+    return a->serve ? a->serve->oc.rows.touches : a->acp.rows.touches;
+}
+
+int mu_agent_prompt(struct mu_live *v, mu_bytes text)
+{
+    struct mu_agent *a = &v->agent;
+    return a->serve ? mu_oc_prompt(&a->serve->oc, text) : mu_acp_prompt(&a->acp, text);
+}
+
+int mu_agent_cancel(struct mu_live *v)
+{
+    struct mu_agent *a = &v->agent;
+    return a->serve ? mu_oc_cancel(&a->serve->oc) : mu_acp_cancel(&a->acp);
+}
+
+void mu_agent_decide(struct mu_live *v, unsigned handle, enum mu_acp_decision d, const char *words)
+{
+    struct mu_agent *a = &v->agent;
+    if (a->serve) {
+        (void)!mu_oc_decide(&a->serve->oc, handle, d, v->guard.stop_on_deny ? NULL : words);
+    } else {
+        (void)!mu_acp_answer(&a->acp, handle, d);
+    }
+}
+
+void mu_agent_reply(struct mu_live *v, unsigned handle, mu_bytes answer)
+{
+    if (v->agent.serve) {
+        (void)!mu_oc_reply(&v->agent.serve->oc, handle, answer);
+    }
+}
+
+/* One whose own protocol is not what we know may still speak ACP. */
+static bool fall_back(struct mu_live *v, const char *why)
+{
+    struct mu_agent *a = &v->agent;
+    if (!a->serve || a->step != MU_AGENT_STARTING || v->done || v->r->procs.stopping) {
+        return false;
+    }
+    snprintf(a->no_serve, sizeof a->no_serve, "%s", why);
+    mu_view_note(v, "\x1b[33m", "opencode serve: %s; it is spoken with over ACP", why);
+    a->again = true;
+    return true;
+}
+
 void mu_agent_broken(struct mu_live *v)
 {
     char text[600];
-    snprintf(text, sizeof text, "the agent was given up: %.480s", v->agent.acp.err.text);
+    const char *why = v->agent.serve ? v->agent.serve->oc.err.text : v->agent.acp.err.text;
+    if (v->agent.again || fall_back(v, why)) {
+        mu_agent_kill(v, SIGKILL);
+        return;
+    }
+    snprintf(text, sizeof text, "the agent was given up: %.480s", why);
     mu_turn_over(v, "failed", text, true);
     mu_live_end(v, 1, "%.470s", text);
 }
@@ -258,7 +379,9 @@ void mu_agent_read(struct mu_live *v)
             a->kill_at = mu_mono_ms() + CLOSED_MS;
             return;
         }
-        if (mu_acp_feed(&a->acp, mu_bytes_of(block, (size_t)n)) < 0) {
+        if (a->serve) {
+            mu_serve_said(a->serve, mu_bytes_of(block, (size_t)n));
+        } else if (mu_acp_feed(&a->acp, mu_bytes_of(block, (size_t)n)) < 0) {
             mu_agent_broken(v);
             return;
         }
@@ -322,6 +445,11 @@ void mu_agent_gone(struct mu_live *v)
     a->pid = 0;
     a->ended = false;
     a->drain_until = a->kill_at = 0;
+    if (!a->again) {
+        char why[80];
+        snprintf(why, sizeof why, "it ended with status %d", mu_procs_status(a->wstatus));
+        (void)fall_back(v, why);
+    }
     if (!a->again || v->done) {
         exited(v);
         a->step = MU_AGENT_GONE;

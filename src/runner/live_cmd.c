@@ -72,6 +72,7 @@ static void first_init(struct mu_live *v, const struct mu_jtok *j)
         snprintf(v->load, sizeof v->load, "%s", v->r->restore->m.conversation);
     }
     v->ckpt->on = mu_jtok_bool(j, get(j, "checkpoints"), false);
+    (void)mu_jtok_copy(j, get(j, "model"), v->model, sizeof v->model);
     for (size_t n = 0; n < MU_TERMS; n++) {
         v->terms[n].cols = cols ? cols : v->terms[n].cols;
         v->terms[n].rows = rows ? rows : v->terms[n].rows;

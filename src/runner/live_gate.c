@@ -73,7 +73,7 @@ static void remember_refusal(struct mu_live *v, const char *what, const char *wh
              "The request \"%.200s\" was refused by %s.%s%.700s\nDo not try it again in another "
              "way. Go on without it, or say what you cannot do without it.",
              what, who, reason[0] ? " Reason: " : "", reason);
-    t->refused_at = v->agent.acp.touches;
+    t->refused_at = mu_agent_touches(v);
     t->refused = true;
 }
 
@@ -155,24 +155,32 @@ static void say_question(struct mu_live *v, const struct mu_question *q,
     mu_link_end(&v->link);
 }
 
-static void open_question(struct mu_live *v, const struct mu_acp_ask *ask,
-                          const struct mu_guard_answer *g)
+static struct mu_question *free_question(struct mu_live *v, unsigned handle)
 {
     struct mu_question *q = NULL;
     for (size_t i = 0; i < MU_LIVE_QUESTIONS && !q; i++) {
         q = v->questions[i].id[0] ? NULL : &v->questions[i];
     }
+    if (q) {
+        struct mu_id id = mu_live_uuid();
+        *q = (struct mu_question){.handle = handle};
+        memcpy(q->id, id.text, sizeof q->id);
+        v->asked++;
+    }
+    return q;
+}
+
+static void open_question(struct mu_live *v, const struct mu_acp_ask *ask,
+                          const struct mu_guard_answer *g)
+{
+    struct mu_question *q = free_question(v, ask->handle);
     if (!q) { /* as many as acp lets through */
-        (void)!mu_acp_answer(&v->agent.acp, ask->handle, MU_ACP_DENY);
+        mu_agent_decide(v, ask->handle, MU_ACP_DENY, "too many questions are open");
         return;
     }
-    struct mu_id id = mu_live_uuid();
-    *q = (struct mu_question){.handle = ask->handle};
-    memcpy(q->id, id.text, sizeof q->id);
     mu_bytes what =
         mu_utf8_cut(ask->command.ptr ? ask->command : mu_str(ask->tool->title), sizeof q->what - 1);
     snprintf(q->what, sizeof q->what, "%.*s", MU_ARGS(what));
-    v->asked++;
     mu_view_note(v, "\x1b[33m", "? %s (%s, risk %s: %s)", q->what, mu_guard_action_name(g->action),
                  mu_guard_risk_name(g->risk), g->rule);
     say_question(v, q, ask, g);
@@ -214,7 +222,7 @@ static void decide(struct mu_live *v, const struct mu_acp_ask *ask, bool allow, 
         mu_view_note(v, "\x1b[31m", "denied by the policy: %s", why);
         remember_refusal(v, ask->tool->title, "the policy of this session", why);
     }
-    (void)!mu_acp_answer(&v->agent.acp, ask->handle, allow ? MU_ACP_ALLOW : MU_ACP_DENY);
+    mu_agent_decide(v, ask->handle, allow ? MU_ACP_ALLOW : MU_ACP_DENY, v->turn.refusal);
 }
 
 void mu_live_ask(void *arg, const struct mu_acp_ask *ask)
@@ -243,6 +251,65 @@ void mu_live_ask(void *arg, const struct mu_acp_ask *ask)
     } else {
         mu_turn_tool(v, t, NULL);
         open_question(v, ask, &g);
+    }
+}
+
+/* The agent wants to know something: nobody but people can say it. */
+void mu_live_question(void *arg, const struct mu_oc_question *ask)
+{
+    struct mu_live *v = arg;
+    struct mu_question *q = free_question(v, ask->handle);
+    mu_turn_segment(v);
+    v->turn.refused = false;
+    if (!q) {
+        mu_agent_reply(v, ask->handle, MU_B_NONE);
+        return;
+    }
+    mu_bytes what = mu_utf8_cut(ask->text, sizeof q->what - 1);
+    snprintf(q->what, sizeof q->what, "%.*s", MU_ARGS(what));
+    q->own = true;
+    mu_view_note(v, "\x1b[33m", "? %.*s", MU_ARGS(mu_utf8_cut(ask->text, DESCRIPTION)));
+    struct mu_json_w *w = mu_link_begin(&v->link, "question");
+    mu_jw_kcstr(w, "questionId", q->id);
+    mu_jw_kcstr(w, "turnId", v->turn.id);
+    mu_jw_kcstr(w, "kind", "question");
+    mu_jw_kstr(w, "text", mu_utf8_cut(ask->text, DESCRIPTION));
+    if (ask->options.ptr) {
+        mu_jw_kraw(w, "options", ask->options);
+    }
+    if (ask->multiple) {
+        mu_jw_kbool(w, "multiple", true);
+    }
+    mu_link_end(&v->link);
+}
+
+/* Somebody in the sandbox decided what people were asked for: it cannot be undone, but it is not
+ * hidden. */
+void mu_live_foreign(void *arg, unsigned handle)
+{
+    struct mu_live *v = arg;
+    const struct mu_question *q = by_handle(v, handle);
+    struct mu_buf b MU_CLEANUP(mu_buf_fini);
+    mu_buf_init(&b, 4096);
+    struct mu_id id = mu_live_uuid();
+    struct mu_json_w w = mu_json_w(&b);
+    mu_jw_obj(&w);
+    mu_jw_kstr(&w, "alertId", mu_id_bytes(&id));
+    mu_jw_kcstr(&w, "severity", "critical");
+    mu_jw_kcstr(&w, "category", "security");
+    mu_jw_kcstr(&w, "title", "a permission was given inside the sandbox");
+    mu_jw_kcstr(&w, "description",
+                "The agent's server was told to allow what was waiting for a decision, and not by "
+                "this runner.");
+    mu_jw_key(&w, "context");
+    mu_jw_obj(&w);
+    mu_jw_kcstr(&w, "what", q ? q->what : "");
+    mu_jw_obj_end(&w);
+    mu_jw_obj_end(&w);
+    mu_view_note(v, "\x1b[31m", "allowed inside the sandbox, by nobody we know: %s",
+                 q ? q->what : "");
+    if (!b.failed) {
+        mu_live_event(v, "ALERT_RAISED", mu_buf_bytes(&b));
     }
 }
 
@@ -278,16 +345,23 @@ void mu_gate_answer(struct mu_live *v, const struct mu_jtok *j, int answer)
                  : deny ? "denied"
                         : "cancelled",
                  by[0] ? " by " : "", by, reason[0] ? ", " : "", reason, q->what);
-    if (deny) {
+    bool own = q->own;
+    if (deny && !own) {
         remember_refusal(v, q->what, "a person", reason);
     }
     say_answered(v, id, true); /* before it is acted upon */
     unsigned handle = q->handle;
     q->id[0] = 0;
-    (void)!mu_acp_answer(&v->agent.acp, handle,
-                         allow  ? MU_ACP_ALLOW
-                         : deny ? MU_ACP_DENY
-                                : MU_ACP_CANCEL);
+    if (own) {
+        int said = allow ? mu_jtok_get(j, answer, "answer") : -1;
+        mu_agent_reply(v, handle, mu_jtok_raw(j, said));
+        return;
+    }
+    mu_agent_decide(v, handle,
+                    allow  ? MU_ACP_ALLOW
+                    : deny ? MU_ACP_DENY
+                           : MU_ACP_CANCEL,
+                    v->turn.refusal);
 }
 
 void mu_gate_pending(struct mu_live *v, const char *id)

@@ -11,6 +11,7 @@
 #include "runner/live.h"
 #include "runner/live_checkpoint.h"
 #include "runner/live_link.h"
+#include "runner/live_serve.h"
 #include "runner/runner_int.h"
 
 enum {
@@ -69,6 +70,7 @@ struct mu_turn {
 struct mu_question {
     char id[MU_ID_LEN + 1]; /* "" = free */
     unsigned handle;
+    bool own; /* the agent asks for words, not for a permission */
     char what[200];
 };
 
@@ -82,7 +84,9 @@ struct mu_agent {
     int64_t drain_until, kill_at;
     struct mu_buf tell; /* not written yet */
     struct mu_acp acp;
-    bool spoke; /* acp is there */
+    bool spoke;             /* acp is there, or serve */
+    struct mu_serve *serve; /* OpenCode's own protocol; NULL = ACP */
+    char no_serve[200];     /* why it is not tried again */
     char conversation[MU_ACP_ID_MAX];
 };
 
@@ -100,7 +104,7 @@ struct mu_live {
     char answered[MU_LIVE_REMEMBER][MU_LIVE_ID];
     size_t n_over, n_answered;
     struct mu_guard guard;
-    char session[MU_LIVE_ID], harness[32], load[MU_ACP_ID_MAX];
+    char session[MU_LIVE_ID], harness[32], load[MU_ACP_ID_MAX], model[256];
     int64_t epoch;
     bool told; /* init came once */
     bool interactive, skip_permissions;
@@ -152,7 +156,15 @@ void mu_agent_kill(struct mu_live *v, int sig);
 /* Its end was seen: what was left is read, and who waits for it is told. */
 void mu_agent_gone(struct mu_live *v);
 void mu_agent_fini(struct mu_live *v);
-extern const struct mu_acp_ops mu_live_acp; /* live_turn.c */
+/* What is spoken with it: as the functions of acp.h. */
+enum mu_acp_state mu_agent_state(const struct mu_live *v);
+uint64_t mu_agent_touches(const struct mu_live *v);
+MU_MUST_USE int mu_agent_prompt(struct mu_live *v, mu_bytes text);
+MU_MUST_USE int mu_agent_cancel(struct mu_live *v);
+/* `words`: why it is refused, for agents that take that. */
+void mu_agent_decide(struct mu_live *v, unsigned handle, enum mu_acp_decision d, const char *words);
+void mu_agent_reply(struct mu_live *v, unsigned handle, mu_bytes answer); /* JSON */
+extern const struct mu_acp_ops mu_live_acp;                               /* live_turn.c */
 
 /* live_turn.c */
 void mu_turn_prompt(struct mu_live *v, const char *id, mu_bytes content);
@@ -172,6 +184,8 @@ void mu_gate_answer(struct mu_live *v, const struct mu_jtok *j, int answer);
 /* A question that the server thinks open. */
 void mu_gate_pending(struct mu_live *v, const char *id);
 void mu_gate_close_all(struct mu_live *v);
+void mu_live_question(void *arg, const struct mu_oc_question *q);
+void mu_live_foreign(void *arg, unsigned handle);
 
 /* live_term.c */
 void mu_term_init(struct mu_term *t);

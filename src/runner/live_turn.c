@@ -307,7 +307,7 @@ void mu_turn_begin(struct mu_live *v)
         return;
     }
     mu_view_prompt(v, mu_buf_bytes(&t->prompt));
-    int r = mu_acp_prompt(&v->agent.acp, mu_buf_bytes(&t->prompt));
+    int r = mu_agent_prompt(v, mu_buf_bytes(&t->prompt));
     if (r) {
         mu_turn_over(v, "failed", mu_err_text(r), true);
     }
@@ -374,7 +374,7 @@ void mu_turn_abort(struct mu_live *v)
         return;
     }
     mu_gate_close_all(v);
-    if (mu_acp_cancel(&v->agent.acp) < 0) {
+    if (mu_agent_cancel(v) < 0) {
         t->kill_at = mu_mono_ms();
     }
 }
@@ -391,7 +391,7 @@ static bool goes_on(struct mu_live *v)
     t->explained++;
     mu_turn_segment(v);
     mu_view_prompt(v, mu_str(t->refusal));
-    return mu_acp_prompt(&v->agent.acp, mu_str(t->refusal)) == 0;
+    return mu_agent_prompt(v, mu_str(t->refusal)) == 0;
 }
 
 static void on_turn(void *arg, enum mu_acp_outcome outcome, mu_bytes reason,
@@ -430,8 +430,11 @@ void mu_turn_ready(struct mu_live *v, const struct mu_acp_info *info)
     if (info) {
         mu_jw_kstr(w, "conversationId", info->conversation);
     }
+    mu_jw_kcstr(w, "adapter", !info ? "terminal" : v->agent.serve ? "opencode" : "acp");
     if (info && info->not_loaded.ptr) {
         mu_jw_kstr(w, "detail", info->not_loaded);
+    } else if (v->agent.no_serve[0]) {
+        mu_jw_kcstr(w, "detail", v->agent.no_serve);
     }
     mu_jw_kbool(w, "resumed", info && info->resumed);
     mu_link_end(&v->link);

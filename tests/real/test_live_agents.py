@@ -1,5 +1,7 @@
-"""The four real agents driven over ACP by `muster runner` in live sessions (real-parts.md 5): two turns, a command that is
-allowed and one that is refused with a reason, a turn that is cancelled, and the conversation loaded by another runner."""
+"""The four real agents driven by `muster runner` in live sessions, three over ACP, OpenCode by its own protocol and over ACP too
+(real-parts.md 1, 5): two turns, a command that is allowed and one that is refused with a reason, a turn that is cancelled, and
+the conversation loaded by another runner."""
+import base64
 import json
 import os
 import shutil
@@ -24,7 +26,14 @@ def gemini(model):
 # Gemini 0.61.0 writes a new history under the id that it is about to load, then finds nothing to resume: the runner goes on
 # with a new conversation and says why. A version that can do it has to be taken out here.
 DOES_NOT_LOAD = {"gemini": "No previous sessions found"}
-AGENTS = {"claude": one_shot.claude, "codex": one_shot.codex, "gemini": gemini, "opencode": one_shot.opencode}
+
+
+def opencode_acp(model):
+    env, files = one_shot.opencode(model)
+    return {**env, "OZ_SIDECAR_OPENCODE_SERVE_CMD": ""}, files
+
+
+AGENTS = {"claude": one_shot.claude, "codex": one_shot.codex, "gemini": gemini, "opencode": one_shot.opencode, "opencode-acp": opencode_acp}
 
 
 class Session:
@@ -32,6 +41,8 @@ class Session:
         self.box, self.name, self.model, self.modules = Box(place / "box", "sanitized"), name, model, modules
         self.box.binds = [modules]
         self.env, files = AGENTS[name](model)
+        self.name = self.name.removesuffix("-acp")
+        self.adapter = "opencode" if name == "opencode" else "acp"
         for file, text in files.items():
             (self.box.root / "home" / file).parent.mkdir(exist_ok=True)
             (self.box.root / "home" / file).write_text(text)
@@ -80,6 +91,7 @@ def question_or_end(peer, turn, after=()):
 def test_a_real_agent_in_a_live_session(session):
     peer, boot = session.start()
     assert boot["conversationId"] and not boot["resumed"]
+    assert boot["adapter"] == session.adapter and "detail" not in boot, boot
     # allowed
     turn = peer.prompt("Please edit the file. [[cmd:echo one >> one.txt]]")
     question = question_or_end(peer, turn)
@@ -126,4 +138,56 @@ def test_a_real_agent_in_a_live_session(session):
     assert (session.box.workspace / "three.txt").read_text() == "three\n"
     assert why or any("echo one" in json.dumps(c["body"]) and "And once more" in json.dumps(c["body"])
                for c in session.model.calls(upstream=session.name)), "the conversation was not loaded"
+    session.end()
+
+
+def use(tool, **arguments):
+    return f"Go on. [[tool:{tool}:{base64.b64encode(json.dumps(arguments).encode()).decode()}]]"
+
+
+@pytest.mark.parametrize("session", ["opencode"], indirect=True)
+def test_what_only_the_own_protocol_of_opencode_has(session):
+    """Questions, a refusal that the model hears in the same turn, plans, usage, edits with their change."""
+    peer, boot = session.start()
+    assert boot["adapter"] == "opencode"
+    asked = [{"question": "Which one?", "header": "One", "options": [{"label": "A", "description": "first"}, {"label": "B", "description": "second"}]},
+             {"question": "Which colours?", "header": "Two", "multiple": True, "options": [{"label": "red", "description": "r"}, {"label": "blue", "description": "b"}]}]
+    turn = peer.prompt(use("question", questions=asked))
+    one, two = peer.wait(lambda: len(peer.all("question", turnId=turn)) == 2 and peer.all("question", turnId=turn), "questions", 120)
+    assert one["kind"] == two["kind"] == "question" and one["options"] == ["A", "B"] and two["multiple"] is True
+    peer.answer(one["questionId"], "allow", answer="B")
+    peer.answer(two["questionId"], "allow", answer={"answers": ["red", "something else"]})
+    complete = peer.wait_for("complete", turnId=turn, timeout=120)
+    assert complete["outcome"] == "done" and complete["usage"]["tokensIn"] > 0 and complete["usage"]["tokensOut"] > 0
+    said = json.dumps([c["body"] for c in session.model.calls(upstream="opencode")])
+    assert "something else" in said and "red" in said
+    turn = peer.prompt(use("question", questions=asked[:1]))
+    peer.answer(question_or_end(peer, turn)["questionId"], "deny")
+    assert peer.wait_for("complete", turnId=turn, timeout=120)["outcome"] == "done"
+    assert peer.all("tool", turnId=turn)[-1]["status"] == "failed"
+    # a plan, an edit
+    turn = peer.prompt(use("todowrite", todos=[{"content": "one", "status": "pending", "priority": "high"}]))
+    assert peer.wait_for("complete", turnId=turn, timeout=120)["outcome"] == "done"
+    plans = [e["providerEvent"] for e in peer.events("PROVIDER_EVENT_FORWARDED") if e["providerEvent"]["kind"] == "plan"]
+    assert plans[-1]["update"]["entries"][0]["content"] == "one"
+    turn = peer.prompt(use("write", filePath="b.txt", content="hello"))
+    question = question_or_end(peer, turn)
+    assert question["approval"]["context"]["paths"] == ["/workspace/b.txt"] and "+hello" in question["approval"]["exact"]
+    assert json.loads(question["approval"]["exact"])["input"]["content"] == "hello" and question["requestKey"]
+    peer.answer(question["questionId"], "allow")
+    assert peer.wait_for("complete", turnId=turn, timeout=120)["outcome"] == "done"
+    assert (session.box.workspace / "b.txt").read_text() == "hello" and {"path": "b.txt", "reason": "write"} in peer.events("FILE_TOUCHED")
+    # refused: the model is told in the same turn
+    prompts = len(peer.all("complete"))
+    turn = peer.prompt("Again. [[cmd:echo no >> no.txt]]")
+    peer.answer(question_or_end(peer, turn)["questionId"], "deny", "the release team does that")
+    assert peer.wait_for("complete", turnId=turn, timeout=120)["outcome"] == "done" and len(peer.all("complete")) == prompts + 1
+    refused = [t for t in peer.all("tool", turnId=turn) if t["status"] == "failed"]
+    assert "the release team does that" in refused[0]["result"] and peer.words(turn), peer.all("tool", turnId=turn)
+    # a model that is not there
+    session.end()
+    peer, _ = session.start(conversationId=boot["conversationId"], model="nobody/nothing")
+    turn = peer.prompt("Are you there?")
+    complete = peer.wait_for("complete", turnId=turn, timeout=120)
+    assert complete["outcome"] == "failed" and "nobody/nothing" in complete["error"], complete
     session.end()

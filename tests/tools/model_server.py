@@ -14,6 +14,7 @@ POST /__behave {"upstream": NAME, "marker": "status:503"} sets a marker for ever
     [[echo:TEXT]]                   answers TEXT
     [[cmd:COMMAND]]                 the command given to the shell tool
     [[status:CODE]]                 answers CODE; further ":retry=S", ":retry-date=S", ":times=N" (only the first N calls)
+    [[tool:NAME:BASE64]]            the tool NAME with these arguments (JSON in base64) instead of the shell
     [[stall]] [[stallmid]]          never answers; stops after two deltas
     [[cutbefore]] [[cut]]           closes without a byte; after two deltas
     [[html]] [[badjson]] [[notext]] 200 with a page of HTML, with broken JSON, with an answer that has no text
@@ -32,6 +33,7 @@ Control: GET /__calls[?upstream=NAME][&contains=TEXT]  what was asked: upstream,
 """
 import argparse
 import asyncio
+import base64
 import email.utils
 import json
 import os
@@ -140,6 +142,9 @@ def shell_call(call):
     """(tool name, arguments) if this call has to be answered with a use of the shell tool."""
     if call.after_tool or "echo" in call.markers:
         return None
+    wanted, _, arguments = (call.markers.get("tool") or "").partition(":")
+    if wanted in call.tools:
+        return wanted, json.loads(base64.b64decode(arguments))
     for name in SHELL_TOOLS:
         if name in call.tools:
             command = call.markers.get("cmd") or COMMAND

@@ -185,6 +185,7 @@ static bool take_boot(struct batch *b, yyjson_val *m)
     mu_jw_obj(&w);
     put_text(&w, m, "providerId", "providerId");
     put_text(&w, m, "providerVersion", "providerVersion");
+    put_text(&w, m, "adapter", "adapter");
     put_text(&w, m, "workspacePath", "workspacePath");
     mu_jw_kbool(&w, "resumed", mu_json_get_bool(m, "resumed", false));
     mu_jw_obj_end(&w);

@@ -19,8 +19,7 @@ int mu_acp_init(struct mu_acp *a, const struct mu_acp_ops *ops, void *arg,
     mu_buf_init(&a->scratch2, SCRATCH_MAX);
     mu_jtok_init(&a->json);
     a->asks = mu_calloc(MU_ACP_ASKS, sizeof *a->asks);
-    a->tools = mu_calloc(MU_ACP_TOOLS, sizeof(struct mu_acp_tool *));
-    if (!a->asks || !a->tools) {
+    if (!a->asks || mu_rows_init(&a->rows) < 0) {
         mu_acp_fini(a);
         return -ENOMEM;
     }
@@ -29,9 +28,8 @@ int mu_acp_init(struct mu_acp *a, const struct mu_acp_ops *ops, void *arg,
 
 void mu_acp_fini(struct mu_acp *a)
 {
-    mu_acp_rows_clear(a);
+    mu_rows_fini(&a->rows);
     mu_free(a->asks);
-    mu_free(a->tools);
     mu_buf_fini(&a->line);
     mu_buf_fini(&a->out);
     mu_buf_fini(&a->scratch);
@@ -159,7 +157,7 @@ int mu_acp_prompt(struct mu_acp *a, mu_bytes text)
     }
     a->state = MU_ACP_PROMPTED;
     a->cancelling = false;
-    mu_acp_rows_clear(a);
+    mu_rows_clear(&a->rows);
     request(a, &w, "session/prompt");
     mu_jw_kcstr(&w, "sessionId", a->conversation);
     mu_jw_key(&w, "prompt");
@@ -273,7 +271,7 @@ static int opened(struct mu_acp *a, int result)
         return mu_acp_break(a, MU_E_PROTOCOL, "the agent gave its conversation no usable id");
     }
     a->loading = false;
-    mu_acp_rows_clear(a);
+    mu_rows_clear(&a->rows);
     if (!wants_mode(a, result)) {
         return ready(a);
     }
@@ -344,7 +342,7 @@ static int answered(struct mu_acp *a, int result, int error)
         error_text(a, error, text, sizeof text);
         if (a->state == MU_ACP_OPENING && a->loading) {
             snprintf(a->not_loaded, sizeof a->not_loaded, "%.199s", text);
-            mu_acp_rows_clear(a);
+            mu_rows_clear(&a->rows);
             return open_conversation(a, false);
         }
         return mu_acp_break(a, MU_E_PROTOCOL, "the agent refused to start: %s", text);

@@ -10,35 +10,14 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "exec/agents/rows.h"
 #include "proto/jtok.h"
 
 enum {
     MU_ACP_LINE_MAX = 16 << 20,
-    MU_ACP_ID_MAX = 512,
-    MU_ACP_ASKS = 32,       /* permissions that are open at once; one more is refused */
-    MU_ACP_TOOLS = 128,     /* tool rows of a turn that are remembered */
-    MU_ACP_TEXT_MAX = 8192, /* of a tool's arguments and of its result that are kept */
-    MU_ACP_PATHS = 16,
-};
-
-enum mu_acp_tool_status {
-    MU_ACP_PENDING,
-    MU_ACP_RUNNING,
-    MU_ACP_COMPLETED,
-    MU_ACP_FAILED,
-};
-struct mu_acp_tool {
-    char id[MU_ACP_ID_MAX];
-    char name[128];  /* where the agent says it, else the kind */
-    char title[512]; /* cut between characters */
-    char kind[16];   /* read edit delete move search execute think fetch other */
-    enum mu_acp_tool_status status;
-    struct mu_buf args;   /* JSON as it came, or its first part */
-    struct mu_buf result; /* text */
-    bool args_cut, result_cut;
-    char *paths[MU_ACP_PATHS];
-    size_t n_paths;
-    uint64_t born, touched; /* counted over all messages about tools */
+    MU_ACP_ID_MAX = MU_ROW_ID_MAX,
+    MU_ACP_ASKS = 32, /* permissions that are open at once; one more is refused */
+    MU_ACP_TEXT_MAX = MU_ROW_TEXT_MAX,
 };
 
 /* A permission that is waited for. */
@@ -115,9 +94,7 @@ struct mu_acp {
     struct mu_acp_open_ask *asks; /* MU_ACP_ASKS */
     size_t n_asks;
     unsigned last_handle;
-    struct mu_acp_tool **tools; /* MU_ACP_TOOLS */
-    size_t n_tools;
-    uint64_t touches;
+    struct mu_rows rows;
     uint64_t garbage, ignored; /* lines that were no JSON; messages without meaning */
     struct mu_err err;         /* why it is BROKEN */
 };

@@ -25,7 +25,6 @@ int mu_acp_update(struct mu_acp *a, int params);
 /* The row of a tool call object, made when it is not there, with what the object says. NULL: no
  * memory. */
 struct mu_acp_tool *mu_acp_row(struct mu_acp *a, int call);
-void mu_acp_rows_clear(struct mu_acp *a);
 
 /* acp_ask.c */
 int mu_acp_asked(struct mu_acp *a, int id, int params);

@@ -5,73 +5,6 @@
 #include "base/encode.h"
 #include "exec/agents/acp_int.h"
 
-static void row_free(struct mu_acp_tool *t)
-{
-    for (size_t i = 0; i < t->n_paths; i++) {
-        mu_free(t->paths[i]);
-    }
-    mu_buf_fini(&t->args);
-    mu_buf_fini(&t->result);
-    mu_free(t);
-}
-
-void mu_acp_rows_clear(struct mu_acp *a)
-{
-    for (size_t i = 0; i < a->n_tools; i++) {
-        row_free(a->tools[i]);
-    }
-    a->n_tools = 0;
-}
-
-static bool over(const struct mu_acp_tool *t)
-{
-    return t->status == MU_ACP_COMPLETED || t->status == MU_ACP_FAILED;
-}
-
-/* Room for one more: what is over goes first, then what was silent longest. */
-static void make_room(struct mu_acp *a)
-{
-    size_t out = 0;
-    for (size_t i = 1; i < a->n_tools; i++) {
-        const struct mu_acp_tool *t = a->tools[i], *o = a->tools[out];
-        if (over(t) != over(o) ? over(t) : t->touched < o->touched) {
-            out = i;
-        }
-    }
-    row_free(a->tools[out]);
-    a->tools[out] = a->tools[--a->n_tools];
-}
-
-static struct mu_acp_tool *row(struct mu_acp *a, const char *id)
-{
-    for (size_t i = 0; i < a->n_tools; i++) {
-        if (strcmp(a->tools[i]->id, id) == 0) {
-            return a->tools[i];
-        }
-    }
-    if (a->n_tools == MU_ACP_TOOLS) {
-        make_room(a);
-    }
-    struct mu_acp_tool *t = mu_calloc(1, sizeof *t);
-    if (t) {
-        snprintf(t->id, sizeof t->id, "%s", id);
-        snprintf(t->kind, sizeof t->kind, "other");
-        t->born = a->touches + 1;
-        mu_buf_init(&t->args, MU_ACP_TEXT_MAX);
-        mu_buf_init(&t->result, MU_ACP_TEXT_MAX);
-        a->tools[a->n_tools++] = t;
-    }
-    return t;
-}
-
-static void keep(struct mu_buf *dst, bool *cut, mu_bytes text)
-{
-    mu_bytes part = mu_utf8_cut(text, MU_ACP_TEXT_MAX);
-    mu_buf_clear(dst);
-    mu_buf_add(dst, part);
-    *cut = part.len < text.len;
-}
-
 static void set_kind(struct mu_acp *a, struct mu_acp_tool *t, int v)
 {
     static const char *const kinds[] = {"read",    "edit",  "delete", "move", "search",
@@ -102,17 +35,8 @@ static void set_status(struct mu_acp *a, struct mu_acp_tool *t, int v)
 static void add_path(struct mu_acp *a, struct mu_acp_tool *t, int v)
 {
     char path[4096];
-    if (!mu_jtok_copy(&a->json, v, path, sizeof path) || !path[0]) {
-        return;
-    }
-    for (size_t i = 0; i < t->n_paths; i++) {
-        if (strcmp(t->paths[i], path) == 0) {
-            return;
-        }
-    }
-    if (t->n_paths < MU_ACP_PATHS) {
-        t->paths[t->n_paths] = mu_bytes_dup(mu_str(path));
-        t->n_paths += t->paths[t->n_paths] != NULL;
+    if (mu_jtok_copy(&a->json, v, path, sizeof path)) {
+        mu_row_path(t, path);
     }
 }
 
@@ -167,7 +91,7 @@ static void set_result(struct mu_acp *a, struct mu_acp_tool *t, int call)
         mu_buf_add(&a->scratch, mu_jtok_raw(j, output));
     }
     if (a->scratch.len) {
-        keep(&t->result, &t->result_cut, mu_buf_bytes(&a->scratch));
+        mu_row_keep(&t->result, &t->result_cut, mu_buf_bytes(&a->scratch));
     }
 }
 
@@ -198,11 +122,11 @@ struct mu_acp_tool *mu_acp_row(struct mu_acp *a, int call)
     const struct mu_jtok *j = &a->json;
     char id[MU_ACP_ID_MAX], title[sizeof(((struct mu_acp_tool *)0)->title)];
     id_of(a, call, id);
-    struct mu_acp_tool *t = row(a, id);
+    struct mu_acp_tool *t = mu_rows_get(&a->rows, id);
     if (!t) {
         return NULL;
     }
-    t->touched = ++a->touches;
+    t->touched = ++a->rows.touches;
     set_kind(a, t, mu_jtok_get(j, call, "kind"));
     set_status(a, t, mu_jtok_get(j, call, "status"));
     set_name(a, t, call);
@@ -215,7 +139,7 @@ struct mu_acp_tool *mu_acp_row(struct mu_acp *a, int call)
     int input = mu_jtok_get(j, call, "rawInput");
     mu_bytes raw = mu_jtok_raw(j, input);
     if (raw.len && !mu_bytes_is(raw, "{}") && mu_jtok_kind(j, input) != MU_JTOK_NULL) {
-        keep(&t->args, &t->args_cut, raw);
+        mu_row_keep(&t->args, &t->args_cut, raw);
     }
     set_paths(a, t, call);
     set_result(a, t, call);

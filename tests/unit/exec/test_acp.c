@@ -468,12 +468,12 @@ static void rows_and_questions_are_bounded(void **state)
     struct heard h;
     char line[512];
     ready(&h, "x");
-    for (int i = 0; i < 3 * MU_ACP_TOOLS; i++) {
+    for (int i = 0; i < 3 * MU_ROWS; i++) {
         snprintf(line, sizeof line,
                  UPDATE("{\"sessionUpdate\":\"tool_call\",\"toolCallId\":\"t%d\"}"), i);
         assert_int_equal(say(&h, line), 0);
     }
-    assert_int_equal(h.acp.n_tools, MU_ACP_TOOLS);
+    assert_int_equal(h.acp.rows.n, MU_ROWS);
     for (int i = 0; i < 2 * MU_ACP_ASKS; i++) {
         snprintf(line, sizeof line,
                  "{\"id\":%d,\"method\":\"session/request_permission\",\"params\":{}}\n", i);
