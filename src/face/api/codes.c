@@ -29,7 +29,7 @@ static const struct {
     {"RUNNER_HAS_ACTIVE_SESSIONS", 409, 0},
     {"RUNNER_CONFLICT", 409, 0},
     {"IDEMPOTENCY_CONFLICT", 409, 0},
-    {"PAYLOAD_TOO_LARGE", 413, ANY_REQUEST},
+    {"PAYLOAD_TOO_LARGE", 413, 0},
     {"UPGRADE_REQUIRED", 426, 0},
     {"SESSION_LIMIT_EXCEEDED", 429, 0},
     {"PROMPT_LIMIT_EXCEEDED", 429, 0},
@@ -56,10 +56,11 @@ static bool listed(const char *list, const char *code)
 /* What the layers before the handler answer. */
 static bool by_rule(const struct mu_route *r, const char *code)
 {
-    bool guarded = r->auth != MU_AUTH_NONE;
-    return (guarded && (strcmp(code, "UNAUTHORIZED") == 0 || strcmp(code, "RATE_LIMITED") == 0)) ||
+    /* workers' credentials are not counted */
+    return (r->auth != MU_AUTH_NONE && strcmp(code, "UNAUTHORIZED") == 0) ||
+           (r->auth == MU_AUTH_TENANT && strcmp(code, "RATE_LIMITED") == 0) ||
            (r->flags & MU_ROUTE_WRITES && strcmp(code, "UNAVAILABLE") == 0) ||
-           (r->flags & MU_ROUTE_WEBSOCKET && strcmp(code, "UPGRADE_REQUIRED") == 0);
+           strcmp(code, r->flags & MU_ROUTE_WEBSOCKET ? "UPGRADE_REQUIRED" : "PAYLOAD_TOO_LARGE") == 0;
 }
 
 static bool gives(const struct mu_route *r, size_t i)
