@@ -118,8 +118,8 @@ void mu_sock_resize(struct mu_sock_msg *m)
     struct mu_live_call what = {.want = MU_LIVE_RESIZE};
     int64_t terminal, cols, rows;
     if (may_type(m, &what.session, &terminal) &&
-        mu_sock_number(m, "cols", 1, 1000, MU_SOCK_REQUIRED, &cols) &&
-        mu_sock_number(m, "rows", 1, 1000, MU_SOCK_REQUIRED, &rows)) {
+        mu_sock_number(m, "cols", 20, 500, MU_SOCK_REQUIRED, &cols) &&
+        mu_sock_number(m, "rows", 5, 200, MU_SOCK_REQUIRED, &rows)) {
         what.terminal = (unsigned)terminal;
         what.cols = (int)cols;
         what.rows = (int)rows;
