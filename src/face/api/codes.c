@@ -60,7 +60,8 @@ static bool by_rule(const struct mu_route *r, const char *code)
     return (r->auth != MU_AUTH_NONE && strcmp(code, "UNAUTHORIZED") == 0) ||
            (r->auth == MU_AUTH_TENANT && strcmp(code, "RATE_LIMITED") == 0) ||
            (r->flags & MU_ROUTE_WRITES && strcmp(code, "UNAVAILABLE") == 0) ||
-           strcmp(code, r->flags & MU_ROUTE_WEBSOCKET ? "UPGRADE_REQUIRED" : "PAYLOAD_TOO_LARGE") == 0;
+           strcmp(code, r->flags & MU_ROUTE_WEBSOCKET ? "UPGRADE_REQUIRED" : "PAYLOAD_TOO_LARGE") ==
+               0;
 }
 
 static bool gives(const struct mu_route *r, size_t i)
