@@ -191,15 +191,18 @@ class World:
         worker.close()
         return session
 
-    def paused_by(self, worker, session):
+    def told(self, worker, session, call):
+        """pause or resume, done by that worker."""
         done = []
-        thread = threading.Thread(target=lambda: done.append(self.v("POST", f"/sessions/{session}/pause")))
+        thread = threading.Thread(target=lambda: done.append(self.v("POST", f"/sessions/{session}/{call}")))
         thread.start()
-        command = worker.expect("command")
-        assert command["command"] == "pause", command
+        command = worker.expect("command", command=call, task_id="run_" + session.removeprefix("ses_"))
         worker.send("command_result", {"ok": True, **command})
         thread.join(10)
-        assert data(done[0])["state"] == "PAUSED_BY_HUMAN"
+        return data(done[0])["state"]
+
+    def paused_by(self, worker, session):
+        assert self.told(worker, session, "pause") == "PAUSED_BY_HUMAN"
 
     @functools.cached_property
     def approval(self):
