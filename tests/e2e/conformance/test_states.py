@@ -193,14 +193,6 @@ def test_pauses(walk):  # 11 12 13 14
     x.at("COMPLETED", "finished").is_over()
 
 
-def test_what_was_refused_waits_again(walk):  # 23
-    x = walk()
-    task = x.worker.assigned("run_" + x.id.removeprefix("ses_"))
-    x.worker.reject(task)
-    eventually(lambda: x.v.get(x.id)["state"] == "QUEUED")
-    assert data(x.v.stop(x.id))["state"] == "COMPLETED"
-
-
 @pytest.mark.parametrize("state", LIVE)
 def test_what_no_row_allows_is_refused(walk, state):
     """Of every live state; of those that wait or have ended, error_table.py."""
@@ -215,4 +207,12 @@ def test_what_no_row_allows_is_refused(walk, state):
         refused(x.v("POST", f"/sessions/{x.id}/approvals", json={"action": "merge", "description": "d"}), 409, "INVALID_STATE")
     assert x.v.get(x.id)["state"] == state
     x.worker.complete(x.task)
-    x.at(*(("COMPLETED", "finished"))).is_over()
+    x.at("COMPLETED", "finished").is_over()
+
+
+def test_what_was_refused_waits_again(walk):  # 23; the last: its worker gets nothing for a while
+    x = walk()
+    task = x.worker.assigned("run_" + x.id.removeprefix("ses_"))
+    x.worker.reject(task)
+    eventually(lambda: x.v.get(x.id)["state"] == "QUEUED")
+    assert data(x.v.stop(x.id))["state"] == "COMPLETED"

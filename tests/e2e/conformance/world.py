@@ -83,6 +83,12 @@ class World:
     def admin(self):
         return self.caller(self.server.admin_key)
 
+    def moved(self):
+        """The server was started again: it listens elsewhere."""
+        for name in ("admin", "v", "viewer", "boss", "stranger"):
+            if name in self.__dict__:
+                setattr(self, name, self.caller(getattr(self, name).client.token))
+
     @functools.cached_property
     def org(self):
         return "org-" + new_id()
