@@ -126,11 +126,11 @@ static void put_percent(struct mu_json_w *w, const char *key, int64_t n)
     }
 }
 
-static void put_load(struct mu_json_w *w, const struct mu_worker_view *v, size_t active)
+static void put_load(struct mu_json_w *w, const struct mu_worker_view *v)
 {
     mu_jw_key(w, "load");
     mu_jw_obj(w);
-    mu_jw_ki64(w, "activeSessions", (int64_t)active - v->reserved);
+    mu_jw_ki64(w, "activeSessions", v->in_flight - v->reserved);
     mu_jw_ki64(w, "reservedSessions", v->reserved);
     put_percent(w, "cpuPercent", v->cpu);
     put_percent(w, "memoryPercent", v->memory);
@@ -163,7 +163,7 @@ void mu_fleet_info(struct mu_json_w *w, const struct mu_worker_view *v)
     put_list(w, "features", mu_json_get(caps, "features"), false);
     put_list(w, "labels", mu_json_get(caps, "labels"), false);
     mu_jw_obj_end(w);
-    put_load(w, v, active);
+    put_load(w, v);
     mu_jw_key(w, "activeSessionIds");
     mu_jw_arr(w);
     for (size_t i = 0; ids && i < MU_MIN(active, (size_t)ACTIVE_MAX); i++) {
