@@ -152,9 +152,13 @@ void mu_fleet_info(struct mu_json_w *w, const struct mu_worker_view *v)
     }
     mu_jw_kcstr(w, "status", mu_worker_status_name(v->status));
     mu_jw_kbool(w, "connected", v->connected);
-    mu_jw_ktime_opt(w, "lastHeartbeat", v->seen_ms);
+    if (v->seen_ms) {
+        mu_jw_ktime(w, "lastHeartbeat", v->seen_ms);
+    }
     mu_jw_ktime(w, "registeredAt", v->created_ms);
-    mu_jw_ktime_opt(w, "drainRequestedAt", v->drain_ms);
+    if (v->drain_ms) {
+        mu_jw_ktime(w, "drainRequestedAt", v->drain_ms);
+    }
     mu_jw_kbool(w, "drained", v->drained);
     mu_jw_key(w, "capabilities");
     mu_jw_obj(w);

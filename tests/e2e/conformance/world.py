@@ -115,7 +115,7 @@ class World:
         return Village(self.server.client(None))
 
     def enrolment(self, org=None, **more):
-        return data(self.admin("POST", "/runner-enrolments", json={"orgId": org or self.org, **more}), 201)["token"]
+        return data(self.admin("POST", "/runner-enrolments", json={"orgId": org or self.v.org, **more}), 201)["token"]
 
     @functools.cached_property
     def enroller(self):
@@ -197,15 +197,15 @@ class World:
         worker.close()
         return session
 
-    def told(self, worker, session, call):
-        """pause or resume, done by that worker."""
+    def told(self, worker, session, call, whole=False):
+        """pause or resume, done by that worker: the state then, or the whole answer."""
         done = []
         thread = threading.Thread(target=lambda: done.append(self.v("POST", f"/sessions/{session}/{call}")))
         thread.start()
         command = worker.expect("command", command=call, task_id="run_" + session.removeprefix("ses_"))
         worker.send("command_result", {"ok": True, **command})
         thread.join(10)
-        return data(done[0])["state"]
+        return done[0] if whole else data(done[0])["state"]
 
     def paused_by(self, worker, session):
         assert self.told(worker, session, "pause") == "PAUSED_BY_HUMAN"
