@@ -202,7 +202,7 @@ def test_one_connection_too_many(document, narrow, narrow_world):
 
 
 def test_a_server_that_stops_and_one_without_room(document, narrow, narrow_world):
-    a_pass = narrow_world.enrolment()
+    a_pass = narrow_world.enrolment("passes")
     layers = Layers(document, narrow, narrow.admin_key, a_pass)
     wrong, opened = [], {}
     with contextlib.ExitStack() as closing:

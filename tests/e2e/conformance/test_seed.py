@@ -20,6 +20,12 @@ class Linked(LiveWorker):
         self.runner = runner
         super().__init__(server, worker_id=host, key=token, harnesses=["codex", "claude", "gemini"])
 
+    def claim(self, task, **how):
+        """As our own worker does: that it runs is said by its runner."""
+        self.running[task["execution_id"]] = task
+        self.send("task_claimed", self.ids(task), **how)
+        self.state(task, "starting")
+
     def target(self):
         return f"/api/v1/runners/{self.runner}/link?proto=2&instance={self.instance}"
 
