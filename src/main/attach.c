@@ -68,8 +68,8 @@ void mu_attach_send_size(struct mu_attach *a)
     }
     struct mu_json_w w = mu_attach_begin(a, &b, "terminal_resize", "size");
     mu_jw_ki64(&w, "terminal", a->terminal);
-    mu_jw_ki64(&w, "cols", MU_MIN(cols, 1000U));
-    mu_jw_ki64(&w, "rows", MU_MIN(rows, 1000U));
+    mu_jw_ki64(&w, "cols", MU_MAX(MU_MIN(cols, 500U), 20U));
+    mu_jw_ki64(&w, "rows", MU_MAX(MU_MIN(rows, 200U), 5U));
     mu_attach_end(a, &w);
 }
 

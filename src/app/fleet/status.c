@@ -228,7 +228,8 @@ void mu_worker_view(const struct mu_worker *w, struct mu_worker_view *v)
                                  .worker = w};
     MU_LIST_EACH(it, tmp, &((struct mu_worker *)(uintptr_t)w)->tasks)
     {
-        v->reserved += !MU_CONTAINER(it, struct mu_task, link)->work->confirmed;
+        const struct mu_work_item *k = MU_CONTAINER(it, struct mu_task, link)->work;
+        v->reserved += k->slot && !k->confirmed; /* one that ended may wait to be stored */
     }
 }
 

@@ -76,6 +76,7 @@ struct mu_turn_edit {
     struct mu_id session, turn;
     mu_bytes prompt, user;
     int64_t now_ms;
+    bool no_session; /* out: MU_E_NOT_FOUND is about the session */
     void (*done)(struct mu_turn_edit *op, int result);
     void *ctx;
 };

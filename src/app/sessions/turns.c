@@ -207,6 +207,7 @@ static int run_edit(struct mu_unit *u, struct mu_tx *tx)
     mu_bytes session = mu_id_bytes(&op->session), id = mu_id_bytes(&op->turn);
     struct mu_clocks l;
     int r = mu_clocks_of(tx, session, op->admin, op->org_id, &l);
+    op->no_session = r == MU_E_NOT_FOUND;
     if (r < 0) {
         return r;
     }

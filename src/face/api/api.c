@@ -562,6 +562,11 @@ static int add_route(struct mu_api *api, const struct mu_route *route, struct mu
     if (ours != (route->face == MU_FACE_SESSIONS)) {
         return mu_err_set(err, MU_E_INVALID, "route %s: not of this face", route->path);
     }
+    mu_bytes unknown;
+    if (ours && !mu_codes_known(route, &unknown)) {
+        return mu_err_set(err, MU_E_INVALID, "route %s: there is no code %.*s", route->path,
+                          MU_ARGS(unknown));
+    }
     return mu_router_add(&api->router, route, err);
 }
 

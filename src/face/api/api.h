@@ -128,8 +128,10 @@ struct mu_route {
     const char *response;     /* component schema of the answer (in the envelope: of its data), or
                                  NULL */
     const char *success;      /* its statuses, separated by blanks; NULL = "200" */
-    const char *errors;       /* extra statuses, separated by blanks: "404 422 429 503" */
-    const char *media;        /* media type of the 200 answer; NULL = application/json */
+    const char *errors; /* extra statuses, separated by blanks: "404 422 429 503"; of the sessions
+                           face the codes of its own errors: "SESSION_NOT_FOUND" (codes.c) */
+    void (*describe)(struct mu_json_w *w); /* writes further members of the operation, or NULL */
+    const char *media; /* media type of the 200 answer; NULL = application/json */
 };
 
 /* The listener_arg of a listener: NULL is the main one. */

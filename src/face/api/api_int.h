@@ -46,6 +46,16 @@ int mu_route_param(const struct mu_route *r, const char *name);
 int mu_router_each(const struct mu_router *r, int (*fn)(void *arg, const struct mu_node *n),
                    void *arg);
 
+/* --- codes.c: the error codes of the sessions face --- */
+/* false: the route names one that there is not. */
+bool mu_codes_known(const struct mu_route *r, mu_bytes *ret_unknown);
+/* Whether the route answers an error of that status. */
+bool mu_codes_give(const struct mu_route *r, int status);
+/* "x-codes": its codes of that status, if there are any. */
+void mu_codes_write(struct mu_json_w *w, const struct mu_route *r, int status);
+/* "x-common-codes": what any operation may answer besides. */
+void mu_codes_write_common(struct mu_json_w *w);
+
 /* --- envelope.c: the sessions face --- */
 enum { MU_ISSUES_MAX = 50 };
 struct mu_issues {

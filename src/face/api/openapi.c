@@ -399,6 +399,9 @@ static void write_body(struct mu_json_w *w, const struct mu_route *r)
 
 static bool gives(const struct mu_route *r, int status)
 {
+    if (r->face == MU_FACE_SESSIONS) {
+        return mu_codes_give(r, status);
+    }
     bool guarded = r->auth != MU_AUTH_NONE;
     mu_bytes rest = mu_str(r->errors);
     while (rest.ptr) {
@@ -439,6 +442,9 @@ static void write_error(struct mu_json_w *w, size_t i, const struct mu_route *r)
     mu_jw_key(w, key);
     mu_jw_obj(w);
     mu_jw_kcstr(w, "description", statuses[i].text);
+    if (r->face == MU_FACE_SESSIONS) {
+        mu_codes_write(w, r, statuses[i].status);
+    }
     mu_jw_key(w, "content");
     mu_jw_obj(w);
     mu_jw_key(w, "application/json");
@@ -550,6 +556,9 @@ static void write_operation(struct mu_json_w *w, const char *method, const struc
         write_body(w, r);
     }
     write_responses(w, r);
+    if (r->describe) {
+        r->describe(w);
+    }
     mu_jw_obj_end(w);
 }
 
@@ -590,6 +599,7 @@ int mu_openapi_write(const struct mu_router *r, const char *server_url,
     mu_jw_kraw(&w, "info",
                MU_B("{\"title\":\"Muster\",\"version\":\"" MU_VERSION
                     "\",\"description\":\"A self-hosted control plane for coding agents.\"}"));
+    mu_codes_write_common(&w);
     mu_jw_key(&w, "servers");
     mu_jw_arr(&w);
     mu_jw_obj(&w);

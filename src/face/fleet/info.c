@@ -126,11 +126,11 @@ static void put_percent(struct mu_json_w *w, const char *key, int64_t n)
     }
 }
 
-static void put_load(struct mu_json_w *w, const struct mu_worker_view *v, size_t active)
+static void put_load(struct mu_json_w *w, const struct mu_worker_view *v)
 {
     mu_jw_key(w, "load");
     mu_jw_obj(w);
-    mu_jw_ki64(w, "activeSessions", (int64_t)active - v->reserved);
+    mu_jw_ki64(w, "activeSessions", v->in_flight - v->reserved);
     mu_jw_ki64(w, "reservedSessions", v->reserved);
     put_percent(w, "cpuPercent", v->cpu);
     put_percent(w, "memoryPercent", v->memory);
@@ -152,9 +152,13 @@ void mu_fleet_info(struct mu_json_w *w, const struct mu_worker_view *v)
     }
     mu_jw_kcstr(w, "status", mu_worker_status_name(v->status));
     mu_jw_kbool(w, "connected", v->connected);
-    mu_jw_ktime_opt(w, "lastHeartbeat", v->seen_ms);
+    if (v->seen_ms) {
+        mu_jw_ktime(w, "lastHeartbeat", v->seen_ms);
+    }
     mu_jw_ktime(w, "registeredAt", v->created_ms);
-    mu_jw_ktime_opt(w, "drainRequestedAt", v->drain_ms);
+    if (v->drain_ms) {
+        mu_jw_ktime(w, "drainRequestedAt", v->drain_ms);
+    }
     mu_jw_kbool(w, "drained", v->drained);
     mu_jw_key(w, "capabilities");
     mu_jw_obj(w);
@@ -163,7 +167,7 @@ void mu_fleet_info(struct mu_json_w *w, const struct mu_worker_view *v)
     put_list(w, "features", mu_json_get(caps, "features"), false);
     put_list(w, "labels", mu_json_get(caps, "labels"), false);
     mu_jw_obj_end(w);
-    put_load(w, v, active);
+    put_load(w, v);
     mu_jw_key(w, "activeSessionIds");
     mu_jw_arr(w);
     for (size_t i = 0; ids && i < MU_MIN(active, (size_t)ACTIVE_MAX); i++) {

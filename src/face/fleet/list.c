@@ -387,12 +387,12 @@ static const struct mu_schema events_query[] = {{.name = "afterSeq",
     }
 const struct mu_route mu_fleet_routes[] = {
     GET("/api/v1/runners", list_runners, "listRunners", "Runners by hostname.", "RunnerList",
-        .query = list_query, .check = mu_sess_check_paging, .errors = "503"),
+        .query = list_query, .check = mu_sess_check_paging),
     GET("/api/v1/runners/capacity", get_capacity, "getRunnerCapacity",
-        "What the runners that are online can hold.", "RunnerCapacity", .errors = "503"),
+        "What the runners that are online can hold.", "RunnerCapacity"),
     GET("/api/v1/runners/{runnerId}", get_runner, "getRunner", "One runner.", "RunnerInfo",
-        .errors = "404 503"),
+        .errors = "RUNNER_NOT_FOUND"),
     GET("/api/v1/runners/{runnerId}/events", list_events, "listRunnerEvents",
         "What happened to a runner: the last thousand events.", "RunnerEvents",
-        .query = events_query, .errors = "404 503"),
+        .query = events_query, .errors = "RUNNER_NOT_FOUND"),
     {.path = NULL}};

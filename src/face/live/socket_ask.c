@@ -19,6 +19,17 @@ struct ask {
     char data[];
 };
 
+/* MU_E_UNAVAILABLE is the runner here, not the database. */
+static void not_done(struct mu_sock *s, mu_bytes reply_to, int code)
+{
+    if (code == MU_E_UNAVAILABLE) {
+        mu_sock_error(s, reply_to, "RUNNER_UNREACHABLE",
+                      "The session's runner is not reachable just now");
+    } else {
+        mu_sock_fail(s, reply_to, code);
+    }
+}
+
 static void asked(struct mu_live_call *call, int result)
 {
     struct ask *a = call->ctx;
@@ -27,7 +38,7 @@ static void asked(struct mu_live_call *call, int result)
     s->asks--;
     s->ask_bytes -= a->len;
     if (result < 0 && s->ws) {
-        mu_sock_fail(s, a->reply_to[0] ? mu_str(a->reply_to) : MU_B_NONE, result);
+        not_done(s, a->reply_to[0] ? mu_str(a->reply_to) : MU_B_NONE, result);
     }
     mu_free(a);
     mu_sock_unref(s);
@@ -50,7 +61,7 @@ static bool may_type(struct mu_sock_msg *m, struct mu_id *ret, int64_t *ret_term
         return false;
     }
     if (!s->face->opts.live) {
-        mu_sock_fail(s, m->id, MU_E_UNAVAILABLE);
+        not_done(s, m->id, MU_E_UNAVAILABLE);
         return false;
     }
     return true;
@@ -107,8 +118,8 @@ void mu_sock_resize(struct mu_sock_msg *m)
     struct mu_live_call what = {.want = MU_LIVE_RESIZE};
     int64_t terminal, cols, rows;
     if (may_type(m, &what.session, &terminal) &&
-        mu_sock_number(m, "cols", 1, 1000, MU_SOCK_REQUIRED, &cols) &&
-        mu_sock_number(m, "rows", 1, 1000, MU_SOCK_REQUIRED, &rows)) {
+        mu_sock_number(m, "cols", 20, 500, MU_SOCK_REQUIRED, &cols) &&
+        mu_sock_number(m, "rows", 5, 200, MU_SOCK_REQUIRED, &rows)) {
         what.terminal = (unsigned)terminal;
         what.cols = (int)cols;
         what.rows = (int)rows;

@@ -118,7 +118,7 @@ static void add_event(struct mu_buf *dst, const struct mu_id *session, const cha
                       const struct mu_session_event *e, yyjson_val *d)
 {
     struct frame f;
-    bool state = e->type == MU_EV_STATE || e->type == MU_EV_ENDED;
+    bool state = e->type == MU_EV_STATE;
     unsigned only = e->type == MU_EV_USAGE_TICK ? MU_ONLY_USAGE : 0;
     const char *name = mu_event_type_name(e->type);
     struct mu_json_w *w =

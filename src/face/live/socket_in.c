@@ -137,27 +137,62 @@ static void terminal_alias(struct mu_sock_msg *m)
 
 enum { NEEDS_ID = 1, NEEDS_NOBODY = 2 /* also before it is known who it is */ };
 
+#define OF_SESSION "INVALID_MESSAGE SESSION_NOT_FOUND "
+#define FOLLOWING  OF_SESSION "SUBSCRIPTION_LIMIT REPLAY_UNAVAILABLE"
+#define TYPING     OF_SESSION "NOT_SUBSCRIBED FORBIDDEN INVALID_STATE RUNNER_UNREACHABLE"
+#define DECIDING   OF_SESSION "APPROVAL_NOT_FOUND APPROVAL_ALREADY_RESOLVED FORBIDDEN"
+#define NOT_HERE   "UNKNOWN_MESSAGE_TYPE"
+
 static const struct {
     const char *type;
     void (*fn)(struct mu_sock_msg *m);
     unsigned flags;
+    const char *errors; /* its own codes, separated by blanks */
 } types[] = {
-    {"ping", ping, NEEDS_NOBODY},
-    {"authenticate", authenticate, NEEDS_NOBODY},
-    {"subscribe_session", subscribe, NEEDS_ID},
-    {"unsubscribe_session", mu_sock_unsubscribe, NEEDS_ID},
-    {"terminal_input", mu_sock_input, NEEDS_ID},
-    {"terminal_resize", mu_sock_resize, 0},
-    {"resolve_approval", mu_sock_resolve_approval, 0},
-    {"ack", mu_sock_ack, 0},
-    {"subscribe", subscribe_alias, 0},
-    {"unsubscribe", mu_sock_unsubscribe, 0},
-    {"terminal", terminal_alias, 0},
-    {"subscribe_runner", not_offered, 0},
-    {"unsubscribe_runner", not_offered, 0},
-    {"subscribe_org", not_offered, 0},
-    {"unsubscribe_org", not_offered, 0},
+    {"ping", ping, NEEDS_NOBODY, ""},
+    {"authenticate", authenticate, NEEDS_NOBODY, "INVALID_MESSAGE AUTH_FAILED CONNECTION_LIMIT"},
+    {"subscribe_session", subscribe, NEEDS_ID, FOLLOWING},
+    {"unsubscribe_session", mu_sock_unsubscribe, NEEDS_ID, OF_SESSION},
+    {"terminal_input", mu_sock_input, NEEDS_ID, TYPING},
+    {"terminal_resize", mu_sock_resize, 0, TYPING},
+    {"resolve_approval", mu_sock_resolve_approval, 0, DECIDING},
+    {"ack", mu_sock_ack, 0, OF_SESSION "NOT_SUBSCRIBED"},
+    {"subscribe", subscribe_alias, 0, FOLLOWING " " NOT_HERE},
+    {"unsubscribe", mu_sock_unsubscribe, 0, OF_SESSION},
+    {"terminal", terminal_alias, 0, TYPING},
+    {"subscribe_runner", not_offered, 0, NOT_HERE},
+    {"unsubscribe_runner", not_offered, 0, NOT_HERE},
+    {"subscribe_org", not_offered, 0, NOT_HERE},
+    {"unsubscribe_org", not_offered, 0, NOT_HERE},
 };
+
+static void write_errors(struct mu_json_w *w, const char *type, const char *errors)
+{
+    mu_bytes rest = mu_str(errors);
+    mu_jw_key(w, type);
+    mu_jw_arr(w);
+    while (rest.ptr) {
+        mu_bytes code = mu_bytes_split(&rest, ' ');
+        if (code.len) {
+            mu_jw_str(w, code);
+        }
+    }
+    mu_jw_arr_end(w);
+}
+
+void mu_sock_describe(struct mu_json_w *w)
+{
+    mu_jw_key(w, "x-messages");
+    mu_jw_obj(w);
+    /* of any message, and of the connection itself */
+    write_errors(w, "*",
+                 "INVALID_MESSAGE UNKNOWN_MESSAGE_TYPE UNAUTHORIZED RATE_LIMITED CONNECTION_LIMIT "
+                 "UNAVAILABLE INTERNAL_ERROR");
+    for (size_t i = 0; i < MU_ARRAY_LEN(types); i++) {
+        write_errors(w, types[i].type, types[i].errors);
+    }
+    mu_jw_obj_end(w);
+}
 
 void mu_sock_malformed(struct mu_sock *s, mu_bytes reply_to, const char *why)
 {

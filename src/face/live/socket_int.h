@@ -137,6 +137,8 @@ void mu_sock_error_details(struct mu_sock *s, mu_bytes reply_to, const char *cod
 void mu_sock_fail(struct mu_sock *s, mu_bytes reply_to, int code);
 
 /* --- socket_in.c: messages of the client --- */
+/* "x-messages" of openapi.json: what each message may be answered with. */
+void mu_sock_describe(struct mu_json_w *w);
 void mu_sock_message(struct mu_sock *s, mu_bytes text);
 /* Not one of ours: three in a row end the connection. */
 void mu_sock_malformed(struct mu_sock *s, mu_bytes reply_to, const char *why);

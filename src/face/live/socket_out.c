@@ -89,9 +89,6 @@ void mu_sock_fail(struct mu_sock *s, mu_bytes reply_to, int code)
         mu_sock_error(s, reply_to, "INVALID_MESSAGE", "The session has no such terminal");
         return;
     case MU_E_UNAVAILABLE:
-        mu_sock_error(s, reply_to, "RUNNER_UNREACHABLE",
-                      "The session's runner is not reachable just now");
-        return;
     case MU_E_BUSY:
     case MU_E_SATURATED:
     case MU_E_DISK_FULL:

@@ -229,12 +229,6 @@ static void fail_live(struct mu_call *c, int result)
         mu_call_retry(c, 503, "RUNNER_UNREACHABLE", 5000,
                       "The session's runner is not reachable just now");
         return;
-    case MU_E_LIMIT:
-        mu_call_retry(c, 429, "RATE_LIMITED", 1000, "More input than the session takes");
-        return;
-    case MU_E_INVALID:
-        mu_call_error(c, 404, "NOT_FOUND", NULL, "The session has no such terminal");
-        return;
     default:
         mu_sess_fail(c, result);
     }
@@ -417,7 +411,7 @@ static void close_terminal(struct mu_call *c)
         return;
     }
     if (mu_bytes_i64(mu_call_param(c, "terminal"), &n) < 0 || n < 1 || n > 7) {
-        fail_live(c, MU_E_INVALID);
+        mu_call_error(c, 404, "NOT_FOUND", NULL, "The session has no such terminal");
         return;
     }
     x->op.terminal = (unsigned)n;
@@ -482,34 +476,40 @@ static const struct mu_schema interrupt_body[] = {
      .doc = "Only if that one is worked on; default: whichever is."},
     {0}};
 
-#define DO(m, p, fn, opid, text, resp, ok)                                                         \
+/* what the runner has to do */
+#define RUNNER "SESSION_NOT_FOUND INVALID_STATE RUNNER_UNREACHABLE"
+
+#define DO(m, p, fn, opid, text, resp, ok, codes)                                                  \
     .method = m, .path = "/api/v1/sessions/{sessionId}" p, .face = MU_FACE_SESSIONS,               \
     .auth = MU_AUTH_TENANT, .role = MU_ROLE_OPERATOR, .handler = fn, .id = opid, .summary = text,  \
-    .response = resp, .success = ok, .errors = "404 409 503", .max_body = MU_SESS_BODY
+    .response = resp, .success = ok, .errors = codes, .max_body = MU_SESS_BODY
 
 const struct mu_route mu_sess_control_routes[] = {
     {DO(MU_HTTP_POST, "/stop", stop_session, "stopSession",
-        "Stop a session; 202 while it winds up.", "SessionDetail", "200 202"),
+        "Stop a session; 202 while it winds up.", "SessionDetail", "200 202",
+        "SESSION_NOT_FOUND SESSION_ALREADY_STOPPED"),
      .query = stop_query, .body = stop_body},
     {DO(MU_HTTP_POST, "/pause", pause_session, "pauseSession", "Freeze a running session.",
-        "SessionDetail", NULL),
+        "SessionDetail", NULL, RUNNER),
      .body = no_body},
     {DO(MU_HTTP_POST, "/resume", resume_session, "resumeSession", "Let it go on.", "SessionDetail",
-        NULL),
+        NULL, RUNNER),
      .body = no_body},
     {DO(MU_HTTP_POST, "/end", end_session, "endSession",
-        "An interactive session is done: it finishes (ours).", "SessionDetail", NULL),
+        "An interactive session is done: it finishes (ours).", "SessionDetail", NULL, RUNNER),
      .body = no_body},
     {DO(MU_HTTP_POST, "/interrupt", interrupt, "interruptSession",
-        "Abort the prompt that is worked on (ours).", "Accepted", "202"),
+        "Abort the prompt that is worked on (ours).", "Accepted", "202", RUNNER),
      .body = interrupt_body},
-    {DO(MU_HTTP_POST, "/input", input, "sendInput", "Type into a terminal.", "Accepted", "202"),
+    {DO(MU_HTTP_POST, "/input", input, "sendInput", "Type into a terminal.", "Accepted", "202",
+        RUNNER),
      .body = input_body, .check = check_input},
-    {DO(MU_HTTP_POST, "/resize", resize, "resizeTerminal", "Size of a terminal.", "Accepted", NULL),
+    {DO(MU_HTTP_POST, "/resize", resize, "resizeTerminal", "Size of a terminal.", "Accepted", NULL,
+        RUNNER),
      .body = resize_body},
     {DO(MU_HTTP_POST, "/terminals", open_terminal, "openTerminal",
-        "Open a further terminal (ours).", "Accepted", "201"),
+        "Open a further terminal (ours).", "Accepted", "201", RUNNER),
      .body = open_body},
     {DO(MU_HTTP_DELETE, "/terminals/{terminal}", close_terminal, "closeTerminal",
-        "Close one of them (ours).", "Accepted", NULL)},
+        "Close one of them (ours).", "Accepted", NULL, RUNNER " NOT_FOUND")},
     {.path = NULL}};

@@ -168,7 +168,7 @@ static void changed(struct mu_turn_edit *op, int result)
 {
     struct changing *x = op->ctx;
     struct mu_call *c = x->c;
-    if (result == MU_E_NOT_FOUND) {
+    if (result == MU_E_NOT_FOUND && !op->no_session) {
         mu_call_error(c, 404, "PROMPT_NOT_FOUND", NULL, "There is no such prompt");
         return;
     }
@@ -201,9 +201,7 @@ static void change(struct mu_call *c)
     }
     x->c = c;
     if (mu_id_parse(mu_call_param(c, "promptId"), NULL, &turn) < 0) {
-        x->op.ctx = x;
-        changed(&x->op, MU_E_NOT_FOUND);
-        return;
+        turn = mu_id_floor(0); /* of none: the session decides what is answered */
     }
     mu_bytes prompt = mu_json_get_bytes(mu_call_body(c), "prompt");
     x->op = (struct mu_turn_edit){.unit = {.loop = mu_call_loop(c)},
@@ -253,7 +251,7 @@ const struct mu_route mu_sess_turn_routes[] = {
      .summary = "Queue a prompt of an interactive session (ours).",
      .response = "PromptQueued",
      .success = "201",
-     .errors = "404 409 503"},
+     .errors = "SESSION_NOT_FOUND INVALID_STATE PROMPT_LIMIT_EXCEEDED"},
     {.method = MU_HTTP_GET,
      .path = "/api/v1/sessions/{sessionId}/prompts",
      .face = MU_FACE_SESSIONS,
@@ -263,7 +261,7 @@ const struct mu_route mu_sess_turn_routes[] = {
      .id = "listPrompts",
      .summary = "Its prompts in their order (ours).",
      .response = "PromptList",
-     .errors = "404 503"},
+     .errors = "SESSION_NOT_FOUND"},
     {.method = MU_HTTP_PATCH,
      .path = "/api/v1/sessions/{sessionId}/prompts/{promptId}",
      .face = MU_FACE_SESSIONS,
@@ -274,7 +272,7 @@ const struct mu_route mu_sess_turn_routes[] = {
      .id = "changePrompt",
      .summary = "Another text for a prompt that waits (ours).",
      .response = "PromptState",
-     .errors = "404 409 503"},
+     .errors = "SESSION_NOT_FOUND PROMPT_NOT_FOUND INVALID_STATE"},
     {.method = MU_HTTP_DELETE,
      .path = "/api/v1/sessions/{sessionId}/prompts/{promptId}",
      .face = MU_FACE_SESSIONS,
@@ -283,5 +281,5 @@ const struct mu_route mu_sess_turn_routes[] = {
      .id = "withdrawPrompt",
      .summary = "Withdraw a prompt that waits (ours).",
      .response = "PromptState",
-     .errors = "404 409 503"},
+     .errors = "SESSION_NOT_FOUND PROMPT_NOT_FOUND INVALID_STATE"},
     {.path = NULL}};

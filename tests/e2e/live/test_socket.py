@@ -229,7 +229,9 @@ def test_the_log_is_replayed_from_any_position_and_goes_on(view, village):
         seqs = viewer.seqs(session)
         assert seqs == list(range(since + 1, done["seq"] + 1))
         final = viewer.of("session", action="state_change")[-1]
-        assert final["data"]["newState"] == "COMPLETED" and final["seq"] == done["seq"]
+        assert final["data"]["newState"] == "COMPLETED" and final["seq"] == done["seq"] - 1
+        ended = viewer.of("session", action="event")[-1]
+        assert ended["data"]["eventType"] == "SESSION_ENDED" and ended["seq"] == done["seq"]
     shown = {e["seq"]: e for e in village.events(session)["events"]}
     for m in whole.of("session", action="event"):
         assert shown[m["seq"]]["type"] == m["data"]["eventType"] and shown[m["seq"]]["data"] == m["data"]["payload"]

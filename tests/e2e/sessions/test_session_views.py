@@ -123,7 +123,7 @@ def test_prompts_wait_in_order_and_may_be_changed_and_withdrawn(village, strange
     assert shown == {"first": "queued", "changed": "queued", "two": "cancelled"}
     refused(village("DELETE", f"{url}/{two['promptId']}"), 409, "INVALID_STATE")
     refused(village("PATCH", f"{url}/{session[4:]}", json={"prompt": "x"}), 404, "PROMPT_NOT_FOUND")
-    refused(stranger("DELETE", f"{url}/{one['promptId']}"), 404, "PROMPT_NOT_FOUND")
+    refused(stranger("DELETE", f"{url}/{one['promptId']}"), 404, "SESSION_NOT_FOUND")
     types = [e["type"] for e in village.events(session)["events"]]
     assert types.count("TURN_QUEUED") == 3 and "TURN_CHANGED" in types and "TURN_ENDED" in types
     task = village.create()["sessionId"]

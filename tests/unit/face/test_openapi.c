@@ -33,6 +33,11 @@ static const struct mu_schema query[] = {
     {.name = "limit", .type = MU_S_INT, .min = 1, .max = 200, .doc = "Page \"size\"."},
     {0},
 };
+static void describe(struct mu_json_w *w)
+{
+    mu_jw_kcstr(w, "x-more", "said");
+}
+
 static const struct mu_route routes[] = {
     {.method = MU_HTTP_GET,
      .path = "/api/v1/things/{thingID}",
@@ -57,6 +62,15 @@ static const struct mu_route routes[] = {
      .flags = MU_ROUTE_WEBSOCKET,
      .handler = nothing,
      .id = "openThing"},
+    {.method = MU_HTTP_POST,
+     .path = "/api/v1/sessions/{sessionId}",
+     .face = MU_FACE_SESSIONS,
+     .auth = MU_AUTH_TENANT,
+     .flags = MU_ROUTE_WRITES,
+     .handler = nothing,
+     .id = "doThing",
+     .errors = "SESSION_NOT_FOUND INVALID_STATE RUNNER_UNREACHABLE",
+     .describe = describe},
     {.path = "/health", .flags = MU_ROUTE_ANY_METHOD, .handler = nothing, .id = "getHealth"},
     {.path = NULL},
 };
@@ -190,6 +204,34 @@ static void every_status_a_route_can_give_is_there(void **state)
     at(state, "/components/schemas/Error/properties/request_id");
 }
 
+#define DO "/paths/~1api~1v1~1sessions~1{sessionId}/post"
+
+static void a_route_of_the_sessions_face_names_its_codes(void **state)
+{
+    text_is(state, DO "/responses/404/x-codes", "[\"SESSION_NOT_FOUND\"]");
+    text_is(state, DO "/responses/409/x-codes", "[\"INVALID_STATE\"]");
+    text_is(state, DO "/responses/429/x-codes", "[\"RATE_LIMITED\"]");
+    text_is(state, DO "/responses/503/x-codes",
+            "[\"RUNNER_UNREACHABLE\",\"UNAVAILABLE\",\"SHUTTING_DOWN\"]");
+    assert_non_null(mu_json_get(at(state, DO "/responses"), "500"));
+    assert_null(mu_json_get(at(state, DO "/responses"), "426"));
+    assert_null(mu_json_get(at(state, PUT "/responses/409"), "x-codes"));
+    text_is(state, DO "/x-more", "\"said\"");
+    text_is(state, "/x-common-codes", "[\"INTERNAL_ERROR\",\"UNAVAILABLE\"]");
+}
+
+static void a_code_that_there_is_not_is_found(void **state)
+{
+    (void)state;
+    mu_bytes unknown;
+    const struct mu_route good = {.errors = "INVALID_STATE NOT_FOUND"}, none = {.path = "/"};
+    const struct mu_route bad = {.errors = "INVALID_STATE INVALID_STATES"};
+    assert_true(mu_codes_known(&good, &unknown));
+    assert_true(mu_codes_known(&none, &unknown));
+    assert_false(mu_codes_known(&bad, &unknown));
+    assert_true(mu_bytes_is(unknown, "INVALID_STATES"));
+}
+
 static int write_once(void *arg)
 {
     (void)arg;
@@ -213,6 +255,8 @@ int main(void)
         cmocka_unit_test(limits_of_the_check_are_limits_of_the_document),
         cmocka_unit_test(query_keys_are_parameters),
         cmocka_unit_test(every_status_a_route_can_give_is_there),
+        cmocka_unit_test(a_route_of_the_sessions_face_names_its_codes),
+        cmocka_unit_test(a_code_that_there_is_not_is_found),
         cmocka_unit_test(writing_survives_any_failing_allocation),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
