@@ -17,7 +17,7 @@
 enum {
     MU_TERMS = 8,
     MU_TERM_KEEP = 4 << 20,
-    MU_TERM_WINDOW = 512 << 10,
+    MU_TERM_WINDOW = 192 << 10, /* other terminals wait behind it */
     MU_TERM_INPUT = 256 << 10,
     MU_TERM_OUTPUT = 64 << 10, /* for the file with the output: written together */
     MU_LIVE_ID = 64,           /* of turns, questions, requests */

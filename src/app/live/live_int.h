@@ -19,7 +19,7 @@ enum {
     MU_LIVE_GATE_RETRY_MS = 1000,
     MU_TERMINALS = 8,
     MU_TERMINAL_RING = 1 << 20,
-    MU_TERMINAL_ACK = 128 << 10, /* bytes between two acknowledgements */
+    MU_TERMINAL_ACK = 32 << 10, /* bytes between two acknowledgements */
     MU_LIVE_TOOLS = 64,          /* open calls of tools that are remembered */
 };
 
