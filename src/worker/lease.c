@@ -28,10 +28,19 @@ static void expire(struct mu_attempt *t)
     }
 }
 
+/* A quiet server is asked in time whether it is there: each of us hears the other one then. */
+static void ask(struct mu_worker *w, int64_t shortest, int64_t now)
+{
+    if (w->link.ws && shortest && now - MU_MAX(w->heard_ms, w->asked_ms) >= shortest / 4) {
+        w->asked_ms = now;
+        mu_ws_ping(w->link.ws);
+    }
+}
+
 static void on_lease(struct mu_timer *timer)
 {
     struct mu_worker *w = MU_CONTAINER(timer, struct mu_worker, lease_timer);
-    int64_t now = mu_loop_now_ms(w->loop);
+    int64_t now = mu_loop_now_ms(w->loop), shortest = 0;
     if (w->link.ws) {
         w->heard_ms = MU_MAX(w->heard_ms, mu_ws_last_in_ms(w->link.ws));
     }
@@ -43,7 +52,11 @@ static void on_lease(struct mu_timer *timer)
             expire(t);
             break; /* the list may be another one now; the others are next */
         }
+        if (at_risk(t)) {
+            shortest = shortest ? MU_MIN(shortest, t->lease_ms) : t->lease_ms;
+        }
     }
+    ask(w, shortest, now);
     mu_lease_watch(w);
 }
 

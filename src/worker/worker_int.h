@@ -211,6 +211,7 @@ struct mu_worker {
     bool git_stopping; /* was told to, and has not yet */
     struct mu_timer phase_timer, leave_timer, check_timer, trim_timer, lease_timer;
     int64_t heard_ms; /* loop time of the last byte from the server, as far as lease.c looked */
+    int64_t asked_ms; /* of lease.c's last ping */
     struct mu_post begin;
     int signals, exit_code;
 };

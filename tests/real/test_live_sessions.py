@@ -1,6 +1,7 @@
 """The main story of live sessions: each real agent (scripted model server) in an interactive session, in the sandbox of a
 `muster worker`, over the whole stack: two turns, an edit that is allowed and one that is denied with a reason, a turn that is
-cancelled, pause and resume, the diff; all of it watched through `muster attach`, REST, server-sent events and WebSocket."""
+cancelled, pause and resume, the diff; its worker is killed and it goes on at another one, and a fork begins at its checkpoint; all
+of it watched through `muster attach`, REST, server-sent events and WebSocket."""
 import hashlib
 import json
 import subprocess
@@ -63,7 +64,9 @@ KEYS = {name: f"the key of {name} ".replace(" ", "-") + "0" * 20 for name in ("o
 @pytest.fixture(scope="module")
 def server():
     keys = ",".join(f"{name}={hashlib.sha256(key.encode()).hexdigest()}" for name, key in KEYS.items())
-    with harness.serving({"OZ_ALLOW_LOCAL_REPOS": "on", "OZ_WORKER_KEYS": keys}, name="live-agents") as s:
+    settings = {"OZ_ALLOW_LOCAL_REPOS": "on", "OZ_WORKER_KEYS": keys, "OZ_WORKER_RECONNECT_GRACE_MS": "6000",
+                "OZ_WS_HEARTBEAT_INTERVAL_MS": "1000"}
+    with harness.serving(settings, name="live-agents") as s:
         yield s
 
 
@@ -184,6 +187,13 @@ class Session:
     def decide(self, gate, decision, **more):
         return data(self.ask(f"approvals/{gate['approvalId']}", decision=decision, **more))
 
+    def kept_after(self, prompt):
+        """The checkpoint that was taken after it."""
+        def there():
+            found = data(self.village("GET", f"/sessions/{self.id}/checkpoints"))["items"]
+            return next((c for c in found if c.get("turnId") == prompt), None)
+        return eventually(there, timeout=60, what="the checkpoint")
+
     def diff(self):
         return {f["path"]: f for f in data(self.village("GET", f"/sessions/{self.id}/diff", params={"patch": "true"}))["files"]}
 
@@ -230,6 +240,27 @@ def test_a_real_agent_is_watched_steered_and_approved(name, server, workers, rem
     assert data(session.ask("resume"))["state"] == "RUNNING"
     turn = session.prompt("[[echo:I was away.]]")
     session.until_done(turn, "done")
+    # killed: it goes on at the other worker, and says what it has seen
+    first = session.kept_after(turn)
+    workers.kill(village.get(session.id)["runnerName"])
+    eventually(lambda: village.get(session.id)["attempt"] > 1 and village.get(session.id)["state"] == "RUNNING", timeout=120,
+               what="the second attempt")
+    assert village.get(session.id)["runnerName"] in workers.running
+    turn = session.prompt("And once more. [[cmd:echo three >> three.txt]]")
+    session.decide(session.gate(turn), "allow")
+    session.until_done(turn, "done")
+    assert set(session.diff()) == {"one.txt", "three.txt"}
+    seen = [json.dumps(c["body"]) for c in model.calls(upstream=name) if "And once more" in json.dumps(c["body"])]
+    assert name in test_live_agents.MAY_NOT_LOAD or any("echo one" in body for body in seen), "the conversation was not loaded"
+    # forked: at what it was before
+    other = Session(village, data(session.ask("fork", checkpoint=first["number"]), 201)["sessionId"])
+    eventually(lambda: village.get(other.id)["state"] == "RUNNING", timeout=120, what="the fork")
+    assert set(other.diff()) == {"one.txt"}
+    turn = other.prompt("In the fork. [[cmd:echo fork >> fork.txt]]")
+    other.decide(other.gate(turn), "allow")
+    other.until_done(turn, "done")
+    assert set(other.diff()) == {"one.txt", "fork.txt"} and set(session.diff()) == {"one.txt", "three.txt"}
+    data(other.ask("end"))
     data(session.ask("end"))
     eventually(lambda: village.get(session.id)["state"] == "COMPLETED", timeout=60, what="the end")
     types = [e["type"] for e in watchers.agree()]

@@ -143,7 +143,7 @@ def shell_call(call):
     if call.after_tool or "echo" in call.markers:
         return None
     wanted, _, arguments = (call.markers.get("tool") or "").partition(":")
-    if wanted in call.tools:
+    if wanted and wanted in call.tools:
         return wanted, json.loads(base64.b64decode(arguments))
     for name in SHELL_TOOLS:
         if name in call.tools:

@@ -20,6 +20,7 @@ static const struct {
     {"SESSION_NOT_FOUND", 404, 0},
     {"APPROVAL_NOT_FOUND", 404, 0},
     {"PROMPT_NOT_FOUND", 404, 0},
+    {"CHECKPOINT_NOT_FOUND", 404, 0},
     {"RUNNER_NOT_FOUND", 404, 0},
     {"METHOD_NOT_ALLOWED", 405, ANY_REQUEST},
     {"TIMEOUT", 408, ANY_REQUEST},

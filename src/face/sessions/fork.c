@@ -401,7 +401,7 @@ const struct mu_route mu_sess_fork_routes[] = {
      .id = "listCheckpoints",
      .summary = "Its checkpoints, newest first (ours).",
      .response = "CheckpointList",
-     .errors = "404 503"},
+     .errors = "SESSION_NOT_FOUND"},
     {.method = MU_HTTP_POST,
      .path = "/api/v1/sessions/{sessionId}/fork",
      .face = MU_FACE_SESSIONS,
@@ -415,5 +415,6 @@ const struct mu_route mu_sess_fork_routes[] = {
      .summary = "A session that begins at a checkpoint of this one (ours).",
      .response = "SessionDetail",
      .success = "201",
-     .errors = "404 409 429 503"},
+     .errors = "SESSION_NOT_FOUND CHECKPOINT_NOT_FOUND IDEMPOTENCY_CONFLICT "
+               "SESSION_LIMIT_EXCEEDED"},
     {.path = NULL}};

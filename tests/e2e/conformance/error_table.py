@@ -23,7 +23,7 @@ class Row(NamedTuple):
 def body_of(operation):
     return {"requestApproval": ASK, "resolveApproval": {"decision": "allow"}, "addPrompt": {"prompt": "p"},
             "changePrompt": {"prompt": "p"}, "sendInput": {"data": "x"}, "resizeTerminal": {"cols": 80, "rows": 24},
-            "openTerminal": {}}.get(operation)
+            "openTerminal": {}, "forkSession": {}, "createApprovalLink": {}}.get(operation)
 
 
 # operation of one session: method, path behind the session's
@@ -36,7 +36,8 @@ OF_SESSION = {
     "getArtifacts": ("GET", "/artifacts"), "listSessionApprovals": ("GET", "/approvals"),
     "requestApproval": ("POST", "/approvals"), "resolveApproval": ("POST", f"/approvals/{NO_APPROVAL}"),
     "listPrompts": ("GET", "/prompts"), "addPrompt": ("POST", "/prompts"),
-    "changePrompt": ("PATCH", f"/prompts/{NO_PROMPT}"), "withdrawPrompt": ("DELETE", f"/prompts/{NO_PROMPT}"),
+    "createApprovalLink": ("POST", f"/approvals/{NO_APPROVAL}/links"), "listCheckpoints": ("GET", "/checkpoints"),
+    "forkSession": ("POST", "/fork"), "changePrompt": ("PATCH", f"/prompts/{NO_PROMPT}"), "withdrawPrompt": ("DELETE", f"/prompts/{NO_PROMPT}"),
 }
 OF_RUNNER = {"getRunner": ("GET", ""), "listRunnerEvents": ("GET", "/events"), "drainRunner": ("POST", "/drain"),
              "undrainRunner": ("POST", "/undrain"), "deregisterRunner": ("DELETE", "")}
@@ -116,6 +117,21 @@ def hundred_and_first_ticket(w):
     for _ in range(100):
         data(w.stranger("POST", "/ws-tickets"), 201)
     return w.stranger("POST", "/ws-tickets")
+
+
+def another_fork(w):
+    key = {"Idempotency-Key": new_id()}
+    data(w.on(w.kept, "POST", "/fork", json={}, headers=key), 201)
+    return w.on(w.kept, "POST", "/fork", json={"title": "another"}, headers=key)
+
+
+def one_link_too_many(w):
+    session, runner = w.start()
+    links = f"/approvals/{runner.ask()}/links"
+    runner.stored()
+    for _ in range(20):
+        data(w.on(session, "POST", links, json={}), 201)
+    return w.on(session, "POST", links, json={})
 
 
 def prompt(method, of):
@@ -236,6 +252,24 @@ ROWS = [
         json={"decision": "allow"}), 404, "APPROVAL_NOT_FOUND"),
     Row("resolveApproval", "it is allowed", lambda w: w.on(w.decided[0], "POST", f"/approvals/{w.decided[1]}",
         json={"decision": "deny"}), 409, "APPROVAL_ALREADY_RESOLVED"),
+    *invalid("createApprovalLink", body_to("createApprovalLink"), ({"label": " "}, "label", "too_small"),
+             ({"label": "x" * 65}, "label", "too_big"), ({"decisions": []}, "decisions", "too_small"),
+             ({"decisions": ["perhaps"]}, "decisions[0]", "invalid_enum"), ({"expiresInSeconds": 0}, "expiresInSeconds", "too_small"),
+             ({"expiresInSeconds": 86401}, "expiresInSeconds", "too_big"), ({"other": 1}, "other", "unrecognized_key")),
+    Row("createApprovalLink", "none", call("createApprovalLink", "queued"), 404, "APPROVAL_NOT_FOUND"),
+    Row("createApprovalLink", "it is allowed", lambda w: w.on(w.decided[0], "POST", f"/approvals/{w.decided[1]}/links", json={}), 409,
+        "APPROVAL_ALREADY_RESOLVED"),
+    Row("createApprovalLink", "there are 20", one_link_too_many, 409, "INVALID_STATE"),
+    # --- checkpoints (ours) ---
+    *invalid("listCheckpoints", query_to("listCheckpoints"), ({"beforeNumber": 0}, "beforeNumber", "too_small"),
+             ({"beforeNumber": "x"}, "beforeNumber", "invalid_type")),
+    *invalid("forkSession", body_to("forkSession"), ({"checkpoint": 0}, "checkpoint", "invalid_format"),
+             ({"checkpoint": "x"}, "checkpoint", "invalid_format"), ({"title": " "}, "title", "too_small"),
+             ({"prompt": "x" * 100001}, "prompt", "too_big"), ({"mode": "batch"}, "mode", "invalid_enum"),
+             ({"mode": "task"}, "prompt", "required"), ({"other": 1}, "other", "unrecognized_key")),
+    Row("forkSession", "it has none", call("forkSession", "queued"), 404, "CHECKPOINT_NOT_FOUND"),
+    Row("forkSession", "no such number", call("forkSession", "kept", json={"checkpoint": 9}), 404, "CHECKPOINT_NOT_FOUND"),
+    Row("forkSession", "a key with another body", another_fork, 409, "IDEMPOTENCY_CONFLICT"),
     # --- prompts ---
     *invalid("addPrompt", body_to("addPrompt"), ({}, "prompt", "required"), ({"prompt": " "}, "prompt", "required"),
              ({"prompt": "x" * 100001}, "prompt", "too_big"), ({"prompt": "p", "first": 1}, "first", "invalid_type")),

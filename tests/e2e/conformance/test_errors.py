@@ -186,11 +186,13 @@ def test_too_many_requests(document, narrow, narrow_world):
 
 
 def test_one_session_too_many(document, narrow_world):
-    assert (429, "SESSION_LIMIT_EXCEEDED") in codes_of(document["createSession"][2])
+    for operation in ("createSession", "forkSession"):
+        assert (429, "SESSION_LIMIT_EXCEEDED") in codes_of(document[operation][2])
+        provoked[operation].add((429, "SESSION_LIMIT_EXCEEDED"))
     org = "limit-" + new_id()
-    narrow_world.admin.create(orgId=org)
+    kept = narrow_world.keep(narrow_world.admin, orgId=org)
     refused(narrow_world.admin.post(orgId=org), 429, "SESSION_LIMIT_EXCEEDED")
-    provoked["createSession"].add((429, "SESSION_LIMIT_EXCEEDED"))
+    refused(narrow_world.admin("POST", f"/sessions/{kept}/fork", json={}), 429, "SESSION_LIMIT_EXCEEDED")
 
 
 def test_one_connection_too_many(document, narrow, narrow_world):

@@ -46,6 +46,13 @@ def undrained(w):
     return w.admin("POST", f"/runners/{runner}/undrain")
 
 
+def linked(w):
+    session, runner = w.start()
+    gate = runner.ask()
+    runner.stored()
+    return w.v("POST", f"/sessions/{session}/approvals/{gate}/links", json={})
+
+
 def of(session, method, path="", **more):
     return lambda w: w.v(method, f"/sessions/{getattr(w, session)}{path}", **more)
 
@@ -76,6 +83,9 @@ CALLS = {
     "listPrompts": lambda w: w.prompt and w.v("GET", f"/sessions/{w.queued}/prompts"),
     "changePrompt": lambda w: w.v("PATCH", f"/sessions/{w.queued}/prompts/{w.prompt}", json={"prompt": "q"}),
     "withdrawPrompt": lambda w: w.v("DELETE", f"/sessions/{w.queued}/prompts/{w.prompt}"),
+    "createApprovalLink": linked,
+    "listCheckpoints": of("kept", "GET", "/checkpoints"),
+    "forkSession": of("kept", "POST", "/fork", json={}),
     "getOwnOrg": lambda w: w.v("GET", "/orgs/me"),
     "createRunnerEnrolment": lambda w: w.boss("POST", "/runner-enrolments", json={}),
     "registerRunner": registered,

@@ -10,6 +10,7 @@ from http.client import HTTPResponse
 
 import httpx
 
+import checkpoint_peer
 import worker_peers
 from harness import eventually, ok
 from live_peers import LiveWorker, Viewer
@@ -209,6 +210,18 @@ class World:
 
     def paused_by(self, worker, session):
         assert self.told(worker, session, "pause") == "PAUSED_BY_HUMAN"
+
+    def keep(self, village, **more):
+        """A session that has a checkpoint."""
+        worker = checkpoint_peer.Worker(self.server, "keeps-" + new_id(), capacity=5)
+        self.closing.callback(worker.close)
+        session = village.create(options={"runnerId": worker.worker_id, "mode": "interactive"}, **more)["sessionId"]
+        assert worker.begin(session).checkpoint(b"what changed")["ok"]
+        return session
+
+    @functools.cached_property
+    def kept(self):
+        return self.keep(self.v)
 
     @functools.cached_property
     def approval(self):
