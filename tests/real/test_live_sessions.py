@@ -74,7 +74,7 @@ class Workers:
     """Two, started again when a test killed one."""
 
     def __init__(self, server, modules, model):
-        self.server, self.running = server, {}
+        self.server, self.running, self.killed = server, {}, {}
         port = urllib.parse.urlsplit(model.base("claude")).port
         self.env = {"OZ_SANDBOX_FORWARD": f"{INSIDE}=127.0.0.1:{port}",
                     "PATH": f"{modules}/.bin:{modules}/opencode-linux-x64/bin:/usr/local/bin:/usr/bin:/bin"}
@@ -83,22 +83,26 @@ class Workers:
         for name in KEYS:
             if name not in self.running:
                 hand = types.SimpleNamespace(url=self.server.url, key=KEYS[name])
-                self.running[name] = worker_daemon.Daemon(hand, "--sandbox", "namespace", kind="namespace", env=self.env, worker_id=name).start()
+                found = self.killed.pop(name, None) or worker_daemon.Daemon(
+                    hand, "--sandbox", "namespace", kind="namespace", env=self.env, worker_id=name)
+                found.log.clear()
+                self.running[name] = found.start()
         for w in self.running.values():
             w.wait_log("link.native", timeout=60)
 
     def kill(self, name):
-        w = self.running.pop(name)
-        w.kill9()
-        return w
+        self.killed[name] = self.running.pop(name)
+        self.killed[name].kill9()
 
 
 @pytest.fixture(scope="module")
 def workers(server, modules, model):
     made = Workers(server, modules, model)
     yield made
+    made.all_there()  # who comes back ends what ran there
     for w in made.running.values():
         try:
+            eventually(lambda: not list((w.state / "s").iterdir()), timeout=30, what="the end of the sandboxes")
             w.stop()
         finally:
             w.remove()
@@ -114,7 +118,8 @@ class Watchers:
         self.streamed, self.ended = [], threading.Event()
         threading.Thread(target=self._stream, daemon=True).start()
         self.attached = subprocess.Popen([str(BINARY), "attach", session, "--json"], env=cli.env, stdin=subprocess.DEVNULL,
-                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                         preexec_fn=harness.die_with_parent)
 
     def _stream(self):
         with self.village.client.stream("GET", f"/api/v1/sessions/{self.session}/events/stream", timeout=None) as response:
@@ -158,6 +163,9 @@ class Session:
     def __init__(self, village, session):
         self.village, self.id = village, session
 
+    def get(self):
+        return self.village.get(self.id)
+
     def ask(self, path, **body):
         return self.village("POST", f"/sessions/{self.id}/{path}", json=body or None)
 
@@ -198,6 +206,58 @@ class Session:
         return {f["path"]: f for f in data(self.village("GET", f"/sessions/{self.id}/diff", params={"patch": "true"}))["files"]}
 
 
+def edits(session, model, name):
+    """Allowed, denied, cancelled."""
+    turn = session.prompt("Please edit the file. [[cmd:echo one >> one.txt]]")
+    gate = session.gate(turn)
+    assert gate and "echo one >> one.txt" in json.dumps(gate), (gate, session.get().get("errorMessage"))
+    assert session.get()["state"] == "WAITING_FOR_APPROVAL" and "one.txt" not in session.diff()
+    session.decide(gate, "allow")
+    session.until_done(turn, "done")
+    assert session.diff()["one.txt"]["additions"] == 1
+    turn = session.prompt("Please edit it again. [[cmd:echo two >> two.txt]]")
+    gate = session.gate(turn)
+    session.decide(gate, "deny", reason="not before the tests are green")
+    if session.gate(turn, {gate["approvalId"]}):  # it is told why, and the scripted model knows no better
+        assert any("not before the tests are green" in json.dumps(c["body"]) for c in model.calls(upstream=name))
+        data(session.ask("interrupt"), 202)
+        session.until_done(turn, "cancelled")
+    else:
+        session.until_done(turn, "done")
+    assert set(session.diff()) == {"one.txt"}
+    before = len(model.calls("stall", name))
+    turn = session.prompt("Think about it. [[stall]]")
+    model.wait_calls(before + 1, "stall", name, timeout=60)
+    data(session.ask("interrupt"), 202)
+    session.until_done(turn, "cancelled", timeout=60)
+
+
+def goes_on_elsewhere(session, workers, model, name):
+    """With all that was there, and knowing what it did."""
+    workers.kill(session.get()["runnerName"])
+    eventually(lambda: session.get()["attempt"] > 1 and session.get()["state"] == "RUNNING", timeout=120, what="another attempt")
+    assert session.get()["runnerName"] in workers.running
+    turn = session.prompt("And once more. [[cmd:echo three >> three.txt]]")
+    session.decide(session.gate(turn), "allow")
+    session.until_done(turn, "done")
+    assert set(session.diff()) == {"one.txt", "three.txt"}
+    seen = [json.dumps(c["body"]) for c in model.calls(upstream=name) if "And once more" in json.dumps(c["body"])]
+    assert name in test_live_agents.MAY_NOT_LOAD or any("echo one" in body for body in seen), "the conversation was not loaded"
+
+
+def is_forked(session, checkpoint):
+    """At what it was before."""
+    other = Session(session.village, data(session.ask("fork", checkpoint=checkpoint["number"]), 201)["sessionId"])
+    eventually(lambda: other.get()["state"] == "RUNNING", timeout=120, what="the fork")
+    assert set(other.diff()) == {"one.txt"}
+    turn = other.prompt("In the fork. [[cmd:echo fork >> fork.txt]]")
+    other.decide(other.gate(turn), "allow")
+    other.until_done(turn, "done")
+    assert set(other.diff()) == {"one.txt", "fork.txt"} and set(session.diff()) == {"one.txt", "three.txt"}
+    data(other.ask("end"))
+    eventually(lambda: other.get()["state"] == "COMPLETED", timeout=60, what="the fork's end")
+
+
 @pytest.mark.parametrize("name", sorted(PROVIDERS))
 def test_a_real_agent_is_watched_steered_and_approved(name, server, workers, remote, model):
     workers.all_there()
@@ -208,63 +268,19 @@ def test_a_real_agent_is_watched_steered_and_approved(name, server, workers, rem
     made = village.create(providerId=PROVIDERS[name], repo={"url": remote}, task=None,
                           options={"mode": "interactive", "environmentId": environment["id"], "policy": POLICY})
     session = Session(village, made["sessionId"])
-    cli = Cli(server, remote)
-    watchers = Watchers(server, village, session.id, cli)
-    # allowed
-    turn = session.prompt("Please edit the file. [[cmd:echo one >> one.txt]]")
-    gate = session.gate(turn)
-    assert gate and "echo one >> one.txt" in json.dumps(gate), (gate, village.get(session.id).get("errorMessage"))
-    assert village.get(session.id)["state"] == "WAITING_FOR_APPROVAL" and "one.txt" not in session.diff()
-    session.decide(gate, "allow")
-    session.until_done(turn, "done")
-    assert session.diff()["one.txt"]["additions"] == 1
-    # denied: some go on by themselves, some stop and are told why
-    turn = session.prompt("Please edit it again. [[cmd:echo two >> two.txt]]")
-    gate = session.gate(turn)
-    session.decide(gate, "deny", reason="not before the tests are green")
-    if session.gate(turn, {gate["approvalId"]}):  # the scripted model knows no better
-        assert any("not before the tests are green" in json.dumps(c["body"]) for c in model.calls(upstream=name))
-        data(session.ask("interrupt"), 202)
-        session.until_done(turn, "cancelled")
-    else:
-        session.until_done(turn, "done")
-    assert set(session.diff()) == {"one.txt"}
-    # cancelled in mid-turn
-    before = len(model.calls("stall", name))
-    turn = session.prompt("Think about it. [[stall]]")
-    model.wait_calls(before + 1, "stall", name, timeout=60)
-    data(session.ask("interrupt"), 202)
-    session.until_done(turn, "cancelled", timeout=60)
-    # paused and resumed
+    watchers = Watchers(server, village, session.id, Cli(server, remote))
+    edits(session, model, name)
     assert data(session.ask("pause"))["state"] == "PAUSED_BY_HUMAN"
     assert data(session.ask("resume"))["state"] == "RUNNING"
     turn = session.prompt("[[echo:I was away.]]")
     session.until_done(turn, "done")
-    # killed: it goes on at the other worker, and says what it has seen
-    first = session.kept_after(turn)
-    workers.kill(village.get(session.id)["runnerName"])
-    eventually(lambda: village.get(session.id)["attempt"] > 1 and village.get(session.id)["state"] == "RUNNING", timeout=120,
-               what="the second attempt")
-    assert village.get(session.id)["runnerName"] in workers.running
-    turn = session.prompt("And once more. [[cmd:echo three >> three.txt]]")
-    session.decide(session.gate(turn), "allow")
-    session.until_done(turn, "done")
-    assert set(session.diff()) == {"one.txt", "three.txt"}
-    seen = [json.dumps(c["body"]) for c in model.calls(upstream=name) if "And once more" in json.dumps(c["body"])]
-    assert name in test_live_agents.MAY_NOT_LOAD or any("echo one" in body for body in seen), "the conversation was not loaded"
-    # forked: at what it was before
-    other = Session(village, data(session.ask("fork", checkpoint=first["number"]), 201)["sessionId"])
-    eventually(lambda: village.get(other.id)["state"] == "RUNNING", timeout=120, what="the fork")
-    assert set(other.diff()) == {"one.txt"}
-    turn = other.prompt("In the fork. [[cmd:echo fork >> fork.txt]]")
-    other.decide(other.gate(turn), "allow")
-    other.until_done(turn, "done")
-    assert set(other.diff()) == {"one.txt", "fork.txt"} and set(session.diff()) == {"one.txt", "three.txt"}
-    data(other.ask("end"))
+    checkpoint = session.kept_after(turn)
+    goes_on_elsewhere(session, workers, model, name)
+    is_forked(session, checkpoint)
     data(session.ask("end"))
-    eventually(lambda: village.get(session.id)["state"] == "COMPLETED", timeout=60, what="the end")
+    eventually(lambda: session.get()["state"] == "COMPLETED", timeout=60, what="the end")
     types = [e["type"] for e in watchers.agree()]
     assert types[0] == "SESSION_CREATED" and types[-1] == "SESSION_ENDED", types
-    assert types.count("APPROVAL_REQUESTED") == types.count("APPROVAL_RESOLVED") >= 2
+    assert types.count("APPROVAL_REQUESTED") == types.count("APPROVAL_RESOLVED") >= 3
     shown = village("GET", f"/sessions/{session.id}/terminal").content
     assert b"I was away." in shown and b"echo one >> one.txt" in shown, shown

@@ -20,7 +20,7 @@ enum {
     MU_TERMINALS = 8,
     MU_TERMINAL_RING = 1 << 20,
     MU_TERMINAL_ACK = 32 << 10, /* bytes between two acknowledgements */
-    MU_LIVE_TOOLS = 64,          /* open calls of tools that are remembered */
+    MU_LIVE_TOOLS = 64,         /* open calls of tools that are remembered */
 };
 
 struct mu_terminal;

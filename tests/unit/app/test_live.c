@@ -218,14 +218,15 @@ static void what_comes_twice_is_stored_once_and_a_hole_ends_the_connection(struc
 static struct mu_gate_resolve decision;
 static bool is_decided;
 static int decided;
+static bool is_set(void *flag)
+{
+    return *(bool *)flag;
+}
+
 static void on_decided(struct mu_gate_resolve *op, int result)
 {
     is_decided = true;
     decided = result;
-}
-static bool was_decided(void *arg)
-{
-    return is_decided;
 }
 
 static int resolve_by(const char *gate, bool allow, const char *reason)
@@ -240,7 +241,7 @@ static int resolve_by(const char *gate, bool allow, const char *reason)
     assert_int_equal(mu_id_parse(mu_str(gate), NULL, &decision.gate), 0);
     is_decided = false;
     assert_int_equal(mu_gate_resolve(W->sessions, &decision), 0);
-    until(was_decided, NULL, "a decision");
+    until(is_set, &is_decided, "a decision");
     mu_live_poke(live_, &ID);
     return decided;
 }
@@ -347,10 +348,6 @@ static void on_call(struct mu_live_call *c, int result)
     is_called = true;
     call_result = result;
 }
-static bool was_called(void *arg)
-{
-    return is_called;
-}
 static void wanted(enum mu_live_want want, const char *data)
 {
     call = (struct mu_live_call){.loop = W->loop,
@@ -367,7 +364,7 @@ static void wanted(enum mu_live_want want, const char *data)
 }
 static int result(void)
 {
-    until(was_called, NULL, "an answer to a call");
+    until(is_set, &is_called, "an answer to a call");
     return call_result;
 }
 static void fini_call(void)
@@ -494,10 +491,6 @@ static void on_added(struct mu_turn_add *op, int r)
     turn_result = r;
     is_added = true;
 }
-static bool was_added(void *arg)
-{
-    return is_added;
-}
 static void prompt(const char *text)
 {
     turn = (struct mu_turn_add){.unit = {.loop = W->loop},
@@ -507,7 +500,7 @@ static void prompt(const char *text)
                                 .done = on_added};
     is_added = false;
     assert_int_equal(mu_turn_add(W->sessions, &turn), 0);
-    until(was_added, NULL, "a turn");
+    until(is_set, &is_added, "a turn");
     assert_int_equal(turn_result, 0);
     mu_live_poke(live_, &ID);
 }
