@@ -137,8 +137,8 @@ def test_a_session_goes_on_somewhere_else(server, live):
     new.c.expect("task_completed", execution_id=new.execution)
     folder = live.daemon.state / "link"
     harness.eventually(lambda: not any(folder.iterdir()), what="no folder is left")
-    third = live(RUN[3], checkpoint={"id": str(uuid.uuid4()), "parts": []})
     server.checkpoints[RUN[3]] = new.chain()
+    third = live(RUN[3], checkpoint={"id": str(uuid.uuid4()), "parts": []})
     third.wait_for("boot", step="running", timeout=60)
     third.say(type="terminal-open", requestId="r", terminal=1, cols=80, rows=24,
               command='test "$(cat both.txt)" = firstsecond && test "$(cat env.txt)" = 0 && test -e third.txt && touch all-right')
