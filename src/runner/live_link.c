@@ -33,8 +33,7 @@ static int64_t first_retry(const struct mu_link *l)
 static void later(struct mu_link *l)
 {
     l->retry_at = mu_mono_ms() + l->retry_ms;
-    l->retry_ms =
-        MU_MIN(l->retry_ms * 2, (int64_t)(l->ws ? RETRY_FAR_MAX_MS : RETRY_MAX_MS));
+    l->retry_ms = MU_MIN(l->retry_ms * 2, (int64_t)(l->ws ? RETRY_FAR_MAX_MS : RETRY_MAX_MS));
 }
 
 static int begin_link(struct mu_link *l, struct mu_link_ws *ws, const struct mu_link_ops *ops,

@@ -34,10 +34,10 @@ struct mu_link {
     void *arg;
     char path[108], key[65];
     struct mu_link_ws *ws; /* NULL: the unix socket */
-    int fd;       /* -1: not connected */
-    bool up;      /* init came on this connection */
-    bool drop;    /* it has to be ended */
-    uint64_t ups; /* how often it was up */
+    int fd;                /* -1: not connected */
+    bool up;               /* init came on this connection */
+    bool drop;             /* it has to be ended */
+    uint64_t ups;          /* how often it was up */
     struct mu_frame_in in;
     struct mu_buf out, build;
     struct mu_json_w w;

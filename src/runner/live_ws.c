@@ -255,7 +255,7 @@ static int refused(struct mu_link_ws *w, int status)
 {
     bool never = status >= 400 && status < 500 && status != 408 && status != 425 && status != 429;
     return status == 410 ? ends_as(w, MU_LINK_OVER, "the session is over", status)
-           : never ? ends_as(w, MU_LINK_NEVER, "the server refuses this runner", status)
+           : never       ? ends_as(w, MU_LINK_NEVER, "the server refuses this runner", status)
                    : ends_as(w, MU_LINK_AGAIN, "the server has no room or time for it", status);
 }
 

@@ -155,7 +155,6 @@ int mu_shake_read(mu_bytes raw, const char *accept, struct mu_shake_answer *ret)
         first = false;
     }
     ret->length = (size_t)end + 4;
-    bool upgraded =
-        seen.upgrade == 1 && seen.connection >= 1 && seen.accept == 1 && seen.more == 0;
+    bool upgraded = seen.upgrade == 1 && seen.connection >= 1 && seen.accept == 1 && seen.more == 0;
     return ret->status != 101 || upgraded ? 1 : MU_E_PROTOCOL;
 }

@@ -158,6 +158,9 @@ static bool permitted(struct mu_call *c)
 static bool authenticate(struct mu_call *c)
 {
     mu_bytes token = mu_call_bearer(c);
+    if (token.len == 0 && c->route && c->route->flags & MU_ROUTE_URL_TOKEN) {
+        token = mu_call_query(c, "token", 0);
+    }
     if (token.len == 0) {
         return unauthorized(c, "Unauthorized: send Authorization: Bearer <token>");
     }
