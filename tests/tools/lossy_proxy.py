@@ -9,7 +9,7 @@ class LossyProxy:
 
     def __init__(self, port, lose=1):
         self.target, self.lose, self.lost = ("127.0.0.1", port), lose, 0
-        self.lock = threading.Lock()
+        self.lock, self.open, self.refuses = threading.Lock(), set(), False
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self.listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -23,7 +23,28 @@ class LossyProxy:
                 return
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
+    def cut(self):
+        """Every connection, at once; the number."""
+        with self.lock:
+            cut = list(self.open)
+        for s in cut:
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+        return len(cut)
+
     def _serve(self, client):
+        if self.refuses:
+            client.close()
+            return
+        with self.lock:
+            self.open.add(client)
+        try:
+            self._pass_on(client)
+        finally:
+            with self.lock:
+                self.open.discard(client)
+
+    def _pass_on(self, client):
         with client, socket.create_connection(self.target) as server:
             up = threading.Thread(target=self._pump, args=(client, server), daemon=True)
             up.start()
