@@ -96,7 +96,7 @@ def test_a_session_in_a_container_of_a_go_worker_is_live(go, village, view, cont
 
 def test_people_answer_and_type_through_it(warp, village, view, container):
     ask = json.dumps({"toolCallId": "t1", "kind": "execute", "title": "rm", "rawInput": {"command": "rm -r build"}})
-    session = village.create(**local(container, options={"mode": "interactive"}, task=None))["sessionId"]
+    session = village.create(**local(container, options={"mode": "interactive", "policy": {"requiresApprovalFor": ["shell"]}}, task=None))["sessionId"]
     viewer = view()
     viewer.follow(session, sinceSeq=0, terminal=True)
     task = take(warp, session)
