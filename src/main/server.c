@@ -396,8 +396,8 @@ static int build_faces(struct mu_server *s, struct mu_err *err)
         mu_oz_attempt_routes,     mu_sess_routes,         mu_sess_control_routes,
         mu_sess_event_routes,     mu_sess_result_routes,  mu_sess_approval_routes,
         mu_sess_turn_routes,      mu_sess_org_routes,     mu_sock_routes,
-        mu_fleet_routes,          mu_fleet_change_routes, mu_sess_link_routes,
-        mu_sess_fork_routes,      mu_oz_checkpoint_routes};
+        mu_fleet_routes,          mu_fleet_change_routes, mu_fleet_enrolment_routes,
+        mu_sess_link_routes,      mu_sess_fork_routes,    mu_oz_checkpoint_routes};
     static const char *const *const components[] = {mu_oz_components, mu_sess_components,
                                                     mu_sock_components, mu_fleet_components, NULL};
     fill_faces(s);
