@@ -26,6 +26,7 @@ enum {
     READ_BLOCK = 32 << 10,
     READS = 8,
     LOOK_AGAIN = 4, /* failures after which the name is looked up anew */
+    REFUSALS = 6,   /* in a row: less may be somebody in between who does not know better */
     REPLACED = 4410,
     REMOVED = 4411,
     UNAUTHORIZED = 4401,
@@ -42,7 +43,7 @@ struct mu_link_ws {
     char openssl[4096]; /* the program; "" = plain */
     struct sockaddr_storage address;
     socklen_t address_len;
-    unsigned failures; /* since it was open */
+    unsigned failures, refusals; /* since it was open */
     int64_t until;
     char accept[MU_SHAKE_ACCEPT_LEN + 1];
     struct mu_ws_parser parser;
@@ -253,10 +254,14 @@ static int ends_as(struct mu_link_ws *w, enum mu_link_verdict v, const char *wor
 
 static int refused(struct mu_link_ws *w, int status)
 {
-    bool never = status >= 400 && status < 500 && status != 408 && status != 425 && status != 429;
-    return status == 410 ? ends_as(w, MU_LINK_OVER, "the session is over", status)
-           : never       ? ends_as(w, MU_LINK_NEVER, "the server refuses this runner", status)
-                   : ends_as(w, MU_LINK_AGAIN, "the server has no room or time for it", status);
+    bool no = status >= 400 && status < 500 && status != 408 && status != 425 && status != 429;
+    if (status == 410) {
+        return ends_as(w, MU_LINK_OVER, "the session is over", status);
+    }
+    w->refusals += no;
+    return no ? ends_as(w, w->refusals < REFUSALS ? MU_LINK_AGAIN : MU_LINK_NEVER,
+                        "the server refuses this runner", status)
+              : ends_as(w, MU_LINK_AGAIN, "the server has no room or time for it", status);
 }
 
 static int closed_by_peer(struct mu_link_ws *w, int code)
@@ -347,7 +352,7 @@ static int take_head(struct mu_link_ws *w, mu_bytes piece, mu_frame_fn each, voi
         return refused(w, a.status);
     }
     w->step = OPEN;
-    w->failures = 0;
+    w->failures = w->refusals = 0;
     r = take_bytes(w, w->head.ptr + a.length, w->head.len - a.length, each, arg);
     mu_buf_fini(&w->head);
     return r;

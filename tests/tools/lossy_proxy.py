@@ -7,7 +7,9 @@ import threading
 class LossyProxy:
     """`lose` answers are swallowed (the client's connection is closed once the server has answered), the rest pass."""
 
-    def __init__(self, port, lose=1):
+    def __init__(self, port, lose=1, tls=None):
+        """tls: a context, for a front that speaks TLS."""
+        self.tls = tls
         self.target, self.lose, self.lost = ("127.0.0.1", port), lose, 0
         self.lock, self.open, self.refuses = threading.Lock(), set(), False
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -39,7 +41,13 @@ class LossyProxy:
         with self.lock:
             self.open.add(client)
         try:
+            if self.tls:
+                client.settimeout(20)
+                client = self.tls.wrap_socket(client, server_side=True)
+                client.settimeout(None)
             self._pass_on(client)
+        except OSError:
+            client.close()
         finally:
             with self.lock:
                 self.open.discard(client)

@@ -1,6 +1,8 @@
 """Live sessions in containers of Go workers: the runner has a WebSocket of its own (agent-ops.md 9.1)."""
 import json
+import ssl
 import struct
+import subprocess
 import time
 
 import harness
@@ -199,6 +201,50 @@ def test_a_runner_whose_attempt_is_over_ends_by_itself(oz, village, container):
         assert wait_state(village, session, "FAILED")
         end = container.ended(30)
         assert end.status == 0, end
+
+
+@pytest.fixture
+def tls(oz, tmp_path):
+    """A TLS end in front of the server: (port, file of its certificate)."""
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "1", "-subj",
+                    "/CN=front", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    proxy = LossyProxy(oz.port, lose=0, tls=context)
+    yield proxy.port, cert
+    proxy.close()
+
+
+def secure(task, port):
+    return {"DO_WS_URL": task["env_vars"]["DO_WS_URL"].replace("ws://", "wss://").replace(f":{task['env_vars']['DO_WS_URL'].split(':')[2].split('/')[0]}", f":{port}")}
+
+
+def test_wss_goes_through_openssl(warp, village, view, container, tls):
+    port, cert = tls
+    (container.box.root / "cert.pem").write_bytes(cert.read_bytes())
+    session = village.create(**local(container, task="say Hello\nflood 200 4000\nsay R\nsay Q\nsay bye"))["sessionId"]
+    viewer = view()
+    viewer.follow(session, sinceSeq=0, terminal=True)
+    task = take(warp, session)
+    container.start(task, SSL_CERT_FILE="/cert.pem", **secure(task, port))
+    end = container.ended()
+    assert end.status == 0, end
+    warp.complete(task)
+    viewer.expect("session", action="completed", timeout=40)
+    _, shown, gaps = viewer.terminal(session)
+    assert not gaps and shown.count(b"y" * 3992) == 200 and b"bye" in shown
+
+
+def test_a_server_that_is_another_is_not_spoken_to(warp, village, container, tls):
+    port, _ = tls  # its certificate is nobody's
+    session = village.create(**local(container, task="say Hello"))["sessionId"]
+    task = take(warp, session)
+    container.start(task, **secure(task, port))
+    time.sleep(6)
+    assert village.get(session)["state"] == "PREPARING_WORKSPACE"
+    assert container.process.poll() is None
+    data(village.stop(session), 202)
 
 
 def test_without_openssl_wss_is_refused_in_words(container):
