@@ -16,8 +16,7 @@ static void sha1_gives_the_digests_of_the_standard(void **state)
         {"abc", "a9993e364706816aba3e25717850c26c9cd0d89d"},
         {"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
          "84983e441c3bd26ebaae4aa1f95129e5e54670f1"},
-        {"The quick brown fox jumps over the lazy dog",
-         "2fd4e1c67a2d28fced849ee1bb76e7391b93eb12"},
+        {"The quick brown fox jumps over the lazy dog", "2fd4e1c67a2d28fced849ee1bb76e7391b93eb12"},
     };
     for (size_t i = 0; i < MU_ARRAY_LEN(cases); i++) {
         unsigned char sum[MU_SHA1_LEN];
@@ -32,10 +31,10 @@ static void sha1_is_right_around_the_ends_of_blocks(void **state)
 {
     (void)state;
     static const char *const of_a[] = {/* python3: hashlib.sha1(b"a" * n) */
-                                       "c1c8bbdc22796e28c0e15163d20899b65621d65a", /* 55 */
-                                       "c2db330f6083854c99d4b5bfb6e8f29f201be699", /* 56 */
-                                       "03f09f5b158a7a8cdad920bddc29b81c18a551f5", /* 63 */
-                                       "0098ba824b5c16427bd7a1122a5a442a25ec644d", /* 64 */
+                                       "c1c8bbdc22796e28c0e15163d20899b65621d65a",  /* 55 */
+                                       "c2db330f6083854c99d4b5bfb6e8f29f201be699",  /* 56 */
+                                       "03f09f5b158a7a8cdad920bddc29b81c18a551f5",  /* 63 */
+                                       "0098ba824b5c16427bd7a1122a5a442a25ec644d",  /* 64 */
                                        "11655326c708d70319be2610e8a57d9a5b959d3b"}; /* 65 */
     static const size_t n[] = {55, 56, 63, 64, 65};
     char text[80];
@@ -59,7 +58,8 @@ static void the_answer_to_a_key_is_that_of_the_rfc(void **state)
 
 #define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 #define GOOD                                                                                       \
-    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n"
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: keep-alive, "           \
+    "Upgrade\r\n"
 #define KEY "Sec-WebSocket-Accept: " ACCEPT "\r\n"
 
 static void a_proper_upgrade_is_taken_and_nothing_else(void **state)
