@@ -95,6 +95,8 @@ int mu_cmd_schedule_pause(struct mu_cli *cli);
 int mu_cmd_schedule_resume(struct mu_cli *cli);
 int mu_cmd_schedule_delete(struct mu_cli *cli);
 int mu_cmd_providers(struct mu_cli *cli);
+int mu_cmd_workers_tokens(struct mu_cli *cli);
+int mu_cmd_workers_revoke(struct mu_cli *cli);
 int mu_cmd_keys_create(struct mu_cli *cli);
 int mu_cmd_keys_list(struct mu_cli *cli);
 int mu_cmd_keys_revoke(struct mu_cli *cli);

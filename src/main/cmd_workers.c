@@ -65,3 +65,42 @@ int mu_cmd_workers(struct mu_cli *cli)
 {
     return mu_client_show(cli, "/workers", NULL, print_workers);
 }
+
+static void print_tokens(yyjson_val *root)
+{
+    static const char *const headings[] = {"TOKEN", "PREFIX",  "STATUS",  "LEFT",
+                                           "ORG",   "CREATED", "EXPIRES", "NAME"};
+    struct mu_table t;
+    yyjson_val *e;
+    size_t i, max;
+    mu_table_init(&t, headings, MU_ARRAY_LEN(headings));
+    yyjson_arr_foreach(mu_json_get(mu_json_get(root, "data"), "items"), i, max, e)
+    {
+        char left[32], created[32], expires[32];
+        bool shared = mu_json_get_bool(e, "shared", false);
+        snprintf(left, sizeof left, "%lld", (long long)mu_json_get_i64(e, "usesLeft", 0));
+        mu_ui_ago(mu_json_get_bytes(e, "createdAt"), created, sizeof created);
+        mu_ui_ago(mu_json_get_bytes(e, "expiresAt"), expires, sizeof expires);
+        mu_table_cell(&t, mu_json_get_bytes(e, "enrolmentId"));
+        mu_table_cell(&t, mu_json_get_bytes(e, "prefix"));
+        mu_table_cell(&t, mu_json_get_bytes(e, "status"));
+        mu_table_cell(&t, mu_str(left));
+        mu_table_cell(&t, shared ? MU_B("everybody") : mu_json_get_bytes(e, "orgId"));
+        mu_table_cell(&t, mu_str(created));
+        mu_table_cell(&t, mu_str(expires));
+        mu_table_cell(&t, mu_json_get_bytes(e, "name"));
+    }
+    mu_table_end(&t);
+}
+
+int mu_cmd_workers_tokens(struct mu_cli *cli)
+{
+    return mu_client_show(
+        cli, mu_cli_has(cli, "all") ? "/runner-enrolments?all=true" : "/runner-enrolments", NULL,
+        print_tokens);
+}
+
+int mu_cmd_workers_revoke(struct mu_cli *cli)
+{
+    return mu_client_each(cli, "DELETE", "/runner-enrolments", "", "revoked");
+}

@@ -179,6 +179,8 @@ static const struct mu_flag drain_flags[] = {
     VALUE("stop-after", "MINUTES", "then what still runs is stopped; 0 = never (default)"),
     {.name = "wait", .letter = 'w', .help = "until nothing runs there"},
     END};
+static const struct mu_flag worker_tokens_flags[] = {
+    SWITCH("all", "also those that are used up, expired or revoked"), END};
 static const struct mu_flag diff_flags[] = {SWITCH("patch", "the text of the patch"), END};
 
 const struct mu_cmd mu_commands[] = {
@@ -224,6 +226,10 @@ const struct mu_cmd mu_commands[] = {
     {"fork", NULL, "ID [PROMPT...|-]", "Start a session where another one was.", session_fork_flags,
      1, 200, true, mu_cmd_session_fork, NULL},
     {"diff", NULL, "ID", "What a session has changed.", diff_flags, 1, 1, true, mu_cmd_diff, NULL},
+    {"workers", "tokens", "", "List enrolment tokens.", worker_tokens_flags, 0, 0, true,
+     mu_cmd_workers_tokens, NULL},
+    {"workers", "revoke", "ID...", "Revoke enrolment tokens; workers that used them stay.", NULL, 1,
+     200, true, mu_cmd_workers_revoke, NULL},
     {"workers", NULL, "", "List workers (administrator).", NULL, 0, 0, true, mu_cmd_workers, NULL},
     {"drain", NULL, "WORKER", "Give a worker nothing new; what it holds goes on.", drain_flags, 1,
      1, true, mu_cmd_drain, NULL},

@@ -109,6 +109,7 @@ const struct mu_option mu_config_table[] = {
     /* workers */
     TEXT("OZ_WORKER_KEYS", worker_keys, NULL, "Keys of single workers besides the admin key: <worker id>=<SHA-256 of the key in hexadecimal>, separated by commas."),
     TEXT("OZ_WORKER_SIDECAR_IMAGE", worker_sidecar_image, NULL, "Image that Go workers mount at /agent; unset = such workers get no work (Muster's own need none)."),
+    FLAG("OZ_WORKER_SIDECAR_LIVE", worker_sidecar_live, "on", "That image holds Muster's agent program: Go workers get live sessions too."),
     FLAG("OZ_REQUIRE_WORKER_SIDECAR", require_worker_sidecar, "off", "Fail at start when OZ_WORKER_SIDECAR_IMAGE is unset."),
     ENUM("OZ_WORKER_DIALECT", worker_dialect, "auto", "auto vendored warp", "Dialect of Go workers; auto = found out from their messages."),
     INT("OZ_WORKER_CLAIM_TIMEOUT_MS", worker_claim_timeout_ms, "120000", 10000, 86400000, "ms", "A Go worker confirms an assignment within this time, or the run goes back to the queue."),

@@ -54,7 +54,7 @@ struct mu_config {
     const char *image_allowlist, *run_source_default;
     /* workers */
     const char *worker_keys, *worker_sidecar_image, *worker_dialect, *sandbox_server_url;
-    bool require_worker_sidecar;
+    bool require_worker_sidecar, worker_sidecar_live;
     int64_t worker_claim_timeout_ms, claim_timeout_ms, worker_grace_ms, worker_default_capacity,
         runner_heartbeat_ms, heartbeat_timeout_ms, health_check_ms, max_runners_per_org,
         max_runners, drain_timeout_minutes;

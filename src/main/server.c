@@ -164,7 +164,8 @@ static int build_fleet(struct mu_server *s, struct mu_err *err)
                                          MU_MAX((int64_t)(c->load_factor * 100.0 + 0.5), 1),
                                      .drain_timeout_ms = c->drain_timeout_minutes * 60000,
                                      .dialect = dialect_of(c->worker_dialect),
-                                     .go_workers = sidecar};
+                                     .go_workers = sidecar,
+                                     .go_live = sidecar && c->worker_sidecar_live};
     if (r == 0) {
         r = mu_fleet_new(&fo, &s->fleet);
     }
@@ -388,15 +389,15 @@ static int build_faces(struct mu_server *s, struct mu_err *err)
 {
     const struct mu_config *c = s->conf;
     static const struct mu_route *const tables[] = {
-        mu_oz_agent_routes,       mu_oz_run_routes,        mu_oz_event_routes,
-        mu_oz_environment_routes, mu_oz_file_routes,       mu_oz_schedule_routes,
-        mu_oz_provider_routes,    mu_meta_routes,          mu_key_routes,
-        mu_server_routes,         mu_worker_routes,        mu_oz_attempt_routes,
-        mu_sess_routes,           mu_sess_control_routes,  mu_sess_event_routes,
-        mu_sess_result_routes,    mu_sess_approval_routes, mu_sess_turn_routes,
-        mu_sess_org_routes,       mu_sock_routes,          mu_fleet_routes,
-        mu_fleet_change_routes,   mu_sess_link_routes,     mu_sess_fork_routes,
-        mu_oz_checkpoint_routes};
+        mu_oz_agent_routes,       mu_oz_run_routes,       mu_oz_event_routes,
+        mu_oz_environment_routes, mu_oz_file_routes,      mu_oz_schedule_routes,
+        mu_oz_provider_routes,    mu_meta_routes,         mu_key_routes,
+        mu_server_routes,         mu_worker_routes,       mu_runner_socket_routes,
+        mu_oz_attempt_routes,     mu_sess_routes,         mu_sess_control_routes,
+        mu_sess_event_routes,     mu_sess_result_routes,  mu_sess_approval_routes,
+        mu_sess_turn_routes,      mu_sess_org_routes,     mu_sock_routes,
+        mu_fleet_routes,          mu_fleet_change_routes, mu_fleet_enrolment_routes,
+        mu_sess_link_routes,      mu_sess_fork_routes,    mu_oz_checkpoint_routes};
     static const char *const *const components[] = {mu_oz_components, mu_sess_components,
                                                     mu_sock_components, mu_fleet_components, NULL};
     fill_faces(s);

@@ -81,6 +81,18 @@ int mu_frame_feed(struct mu_frame_in *f, mu_bytes piece, mu_frame_fn each, void 
     return f->failed;
 }
 
+int mu_frame_front(mu_bytes b, struct mu_frame_view *ret)
+{
+    const unsigned char *head = (const unsigned char *)b.ptr;
+    size_t len = b.len < MU_FRAME_HEAD ? 0 : length_of(head);
+    if (b.len < MU_FRAME_HEAD || b.len - MU_FRAME_HEAD < len) {
+        return 0;
+    }
+    ret->kind = (enum mu_frame_kind)head[4];
+    ret->payload = mu_bytes_of(b.ptr + MU_FRAME_HEAD, len);
+    return 1;
+}
+
 int mu_frame_add(struct mu_buf *dst, enum mu_frame_kind kind, mu_bytes payload)
 {
     if (dst->failed) {

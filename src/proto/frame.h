@@ -36,6 +36,13 @@ typedef int (*mu_frame_fn)(void *arg, enum mu_frame_kind kind, mu_bytes payload)
  * `each` must not fini it. */
 MU_MUST_USE int mu_frame_feed(struct mu_frame_in *f, mu_bytes piece, mu_frame_fn each, void *arg);
 
+/* The first frame of bytes that frames were appended to. 1; 0: it is not whole. */
+struct mu_frame_view {
+    enum mu_frame_kind kind;
+    mu_bytes payload;
+};
+MU_MUST_USE int mu_frame_front(mu_bytes b, struct mu_frame_view *ret);
+
 /* Appends a frame. MU_E_TOO_LARGE: the payload is longer than its kind allows, or the buffer is
  * full; -ENOMEM. Nothing was appended then, and the buffer is as before. */
 MU_MUST_USE int mu_frame_add(struct mu_buf *dst, enum mu_frame_kind kind, mu_bytes payload);

@@ -21,6 +21,7 @@ enum {
 };
 #define LINK_ENV "MUSTER_LINK"
 #define KEY_ENV  "MUSTER_LINK_KEY"
+#define WS_ENV   "DO_WS_URL" /* agent-ops.md 11.1 */
 
 struct mu_id mu_live_uuid(void)
 {
@@ -276,6 +277,11 @@ static void serve(void *arg, const struct pollfd *fds, size_t n)
     mu_term_pump(v);
     mu_checkpoint_serve(v);
     mu_link_flush(&v->link);
+    if (v->link.verdict == MU_LINK_OVER) {
+        mu_live_end(v, 0, "%s", ""); /* nobody is left who would want to know more */
+    } else if (v->link.verdict == MU_LINK_NEVER) {
+        mu_live_end(v, 1, "%s", v->link.words);
+    }
     if (v->link.failed) {
         mu_live_end(v, 1, "a message for the server was lost: %s", mu_err_text(v->link.failed));
     }
@@ -348,13 +354,38 @@ static void put_answer(void *arg, const struct mu_jtok *j)
 
 /* --- from the beginning to the end --- */
 
-bool mu_live_wanted(void)
+static const char *set_value(const char *name)
 {
-    const char *path = getenv(LINK_ENV);
-    return path && *path;
+    const char *v = getenv(name);
+    return v && *v ? v : NULL;
 }
 
-int mu_live_open(struct mu_runner *r, struct mu_live **ret)
+bool mu_live_wanted(void)
+{
+    return set_value(LINK_ENV) || set_value(WS_ENV);
+}
+
+/* To the worker, else to the server itself. */
+static int open_link(struct mu_live *v, const char *token, const struct mu_link_ops *ops)
+{
+    struct mu_err err;
+    struct mu_link_ws *ws;
+    const char *path = set_value(LINK_ENV), *key = getenv(KEY_ENV), *url = set_value(WS_ENV);
+    if (path) {
+        return mu_link_init(&v->link, path, key ? key : "", ops, v)
+                   ? mu_runner_fail(v->r, 2, "MUSTER_LINK or MUSTER_LINK_KEY is not usable")
+                   : 0;
+    }
+    if (!token || !*token) {
+        return mu_runner_fail(v->r, 2, WS_ENV " is set, but there is no session token");
+    }
+    if (mu_link_ws_new(url ? url : "", token, &ws, &err) < 0) {
+        return mu_runner_fail(v->r, 2, "%s", err.text);
+    }
+    return mu_link_init_ws(&v->link, ws, ops, v) ? mu_runner_fail(v->r, 1, "out of memory") : 0;
+}
+
+int mu_live_open(struct mu_runner *r, const char *token, struct mu_live **ret)
 {
     static const struct mu_link_ops ops = {hello, mu_live_message, put_answer};
     struct mu_live *v = mu_calloc(1, sizeof *v);
@@ -382,13 +413,13 @@ int mu_live_open(struct mu_runner *r, struct mu_live **ret)
     (void)!mu_guard_read(MU_B_NONE, &v->guard, NULL);
     const char *session = getenv("OZ_RUN_ID");
     snprintf(v->session, sizeof v->session, "%s", session ? session : "");
-    const char *key = getenv(KEY_ENV);
-    int e = mu_link_init(&v->link, getenv(LINK_ENV), key ? key : "", &ops, v);
+    *ret = v;
+    int status = open_link(v, token, &ops);
     unsetenv(LINK_ENV);
     unsetenv(KEY_ENV);
-    *ret = v;
-    if (e) {
-        return mu_runner_fail(r, 2, "MUSTER_LINK or MUSTER_LINK_KEY is not usable");
+    unsetenv(WS_ENV);
+    if (status) {
+        return status;
     }
     r->procs.watch = &v->watch;
     return 0;
@@ -586,7 +617,8 @@ void mu_live_say_end(struct mu_live *v, int status, const char *message)
     mu_link_end(&v->link);
     int64_t began = mu_mono_ms(), now = began;
     while (!mu_link_empty(&v->link) && now - began < (p->stopping ? FLUSH_STOPPING_MS : FLUSH_MS)) {
-        if (v->link.fd < 0 && now - began > FLUSH_ALONE_MS) {
+        bool alone = v->link.fd < 0 && now - began > FLUSH_ALONE_MS;
+        if (alone || v->link.verdict != MU_LINK_AGAIN) {
             break;
         }
         mu_procs_turn(p, 50);

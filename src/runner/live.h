@@ -8,11 +8,11 @@
 struct mu_runner;
 struct mu_live;
 
-/* Whether MUSTER_LINK asks for it. */
+/* Whether MUSTER_LINK, or DO_WS_URL, asks for it. */
 bool mu_live_wanted(void);
-/* Takes the link out of the environment; from now on the server is told of everything. 0 or the
- * status to end with. */
-int mu_live_open(struct mu_runner *r, struct mu_live **ret);
+/* Takes the link out of the environment; from now on the server is told of everything. `token`: the
+ * session's, or NULL. 0 or the status to end with. */
+int mu_live_open(struct mu_runner *r, const char *token, struct mu_live **ret);
 /* A step of the preparation begins. */
 void mu_live_boot(struct mu_live *v, const char *step);
 /* The agent and its turns, until the session is over. The status to end with. */

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -12,6 +13,8 @@
 enum {
     RETRY_FIRST_MS = 50,
     RETRY_MAX_MS = 2000,
+    RETRY_FAR_MS = 1000, /* of a server that may be far away */
+    RETRY_FAR_MAX_MS = 30000,
     PING_MS = 30000,
     READ_BLOCK = 32 << 10,
     READS = 8
@@ -22,15 +25,40 @@ struct mu_link_note {
     size_t len;
 };
 
-int mu_link_init(struct mu_link *l, const char *path, const char *key,
-                 const struct mu_link_ops *ops, void *arg)
+static int64_t first_retry(const struct mu_link *l)
 {
-    *l =
-        (struct mu_link){.ops = ops, .arg = arg, .fd = -1, .retry_ms = RETRY_FIRST_MS, .unsent = 1};
+    return l->ws ? RETRY_FAR_MS : RETRY_FIRST_MS;
+}
+
+static void later(struct mu_link *l)
+{
+    l->retry_at = mu_mono_ms() + l->retry_ms;
+    l->retry_ms = MU_MIN(l->retry_ms * 2, (int64_t)(l->ws ? RETRY_FAR_MAX_MS : RETRY_MAX_MS));
+}
+
+static int begin_link(struct mu_link *l, struct mu_link_ws *ws, const struct mu_link_ops *ops,
+                      void *arg)
+{
+    *l = (struct mu_link){.ops = ops, .arg = arg, .ws = ws, .fd = -1, .unsent = 1};
+    l->retry_ms = first_retry(l);
     mu_frame_in_init(&l->in);
     mu_jtok_init(&l->json);
     mu_buf_init(&l->out, MU_LINK_OUT);
     mu_buf_init(&l->build, MU_FRAME_JSON_MAX);
+    l->notes = mu_calloc(MU_LINK_MESSAGES, sizeof *l->notes);
+    return l->notes ? 0 : -ENOMEM;
+}
+
+int mu_link_init_ws(struct mu_link *l, struct mu_link_ws *ws, const struct mu_link_ops *ops,
+                    void *arg)
+{
+    return begin_link(l, ws, ops, arg);
+}
+
+int mu_link_init(struct mu_link *l, const char *path, const char *key,
+                 const struct mu_link_ops *ops, void *arg)
+{
+    int r = begin_link(l, NULL, ops, arg);
     mu_bytes k = mu_str(key);
     bool good = k.len == 64 && strlen(path) < sizeof l->path;
     for (size_t i = 0; i < k.len && good; i++) {
@@ -41,8 +69,7 @@ int mu_link_init(struct mu_link *l, const char *path, const char *key,
     }
     memcpy(l->path, path, strlen(path) + 1);
     memcpy(l->key, key, sizeof l->key);
-    l->notes = mu_calloc(MU_LINK_MESSAGES, sizeof *l->notes);
-    return l->notes ? 0 : -ENOMEM;
+    return r;
 }
 
 static struct mu_link_note *note(const struct mu_link *l, size_t i)
@@ -63,6 +90,7 @@ void mu_link_fini(struct mu_link *l)
     mu_jtok_fini(&l->json);
     mu_buf_fini(&l->out);
     mu_buf_fini(&l->build);
+    l->ws = mu_link_ws_free(l->ws);
     explicit_bzero(l->key, sizeof l->key);
 }
 
@@ -171,10 +199,16 @@ void mu_link_acked(struct mu_link *l, int64_t seq, bool anew)
 
 void mu_link_down(struct mu_link *l)
 {
-    if (l->fd >= 0) {
+    if (l->fd >= 0 && l->ws) {
+        const char *words;
+        mu_link_ws_close(l->ws);
+        l->verdict = mu_link_ws_verdict(l->ws, &words);
+        snprintf(l->words, sizeof l->words, "%s", words);
+    } else if (l->fd >= 0) {
         close(l->fd);
-        l->retry_at = mu_mono_ms() + l->retry_ms;
-        l->retry_ms = MU_MIN(l->retry_ms * 2, (int64_t)RETRY_MAX_MS);
+    }
+    if (l->fd >= 0) {
+        later(l);
     }
     l->fd = -1;
     l->up = l->drop = false;
@@ -184,23 +218,30 @@ void mu_link_down(struct mu_link *l)
     mu_buf_clear(&l->out);
 }
 
-static void connect_now(struct mu_link *l)
+static int connect_unix(const struct mu_link *l)
 {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     memcpy(a.sun_path, l->path, sizeof a.sun_path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    l->retry_at = mu_mono_ms() + l->retry_ms;
+    int fd MU_AUTO_CLOSE = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) < 0) {
-        if (fd >= 0) {
-            close(fd);
-        }
-        l->retry_ms = MU_MIN(l->retry_ms * 2, (int64_t)RETRY_MAX_MS);
+        return -errno;
+    }
+    return mu_steal_fd(&fd);
+}
+
+static void connect_now(struct mu_link *l)
+{
+    int fd = l->ws ? mu_link_ws_open(l->ws) : connect_unix(l);
+    if (fd < 0) {
+        later(l);
         return;
     }
     l->fd = fd;
     struct mu_json_w *w = begin(l, "hello");
     l->numbered = false;
-    mu_jw_kcstr(w, "key", l->key);
+    if (!l->ws) {
+        mu_jw_kcstr(w, "key", l->key);
+    }
     l->ops->hello(l->arg, w);
     mu_link_end(l);
 }
@@ -226,7 +267,7 @@ static int take(void *arg, enum mu_frame_kind kind, mu_bytes payload)
         }
         l->up = true;
         l->ups++;
-        l->retry_ms = RETRY_FIRST_MS;
+        l->retry_ms = first_retry(l);
         l->ping_at = mu_mono_ms() + PING_MS;
         int64_t acked = mu_jtok_i64(&l->json, mu_jtok_get(&l->json, 0, "lastAckedSeq"), 0);
         if (acked < 0 || acked > l->last) {
@@ -246,9 +287,15 @@ static int take(void *arg, enum mu_frame_kind kind, mu_bytes payload)
     return 0;
 }
 
-static void read_some(struct mu_link *l)
+static void read_some(struct mu_link *l, short revents)
 {
     char block[READ_BLOCK];
+    if (l->ws) {
+        if (mu_link_ws_read(l->ws, revents, take, l) < 0) {
+            mu_link_down(l);
+        }
+        return;
+    }
     for (int i = 0; i < READS && l->fd >= 0; i++) {
         ssize_t n = recv(l->fd, block, sizeof block, MSG_DONTWAIT);
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
@@ -264,6 +311,17 @@ static void read_some(struct mu_link *l)
 void mu_link_flush(struct mu_link *l)
 {
     send_notes(l);
+    while (l->fd >= 0 && l->ws) {
+        int64_t sent = l->unsent;
+        if (mu_link_ws_write(l->ws, &l->out) < 0) {
+            mu_link_down(l);
+            return;
+        }
+        send_notes(l);
+        if (sent == l->unsent) {
+            return;
+        }
+    }
     while (l->fd >= 0 && l->out.len) {
         ssize_t n = send(l->fd, l->out.ptr, l->out.len, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
@@ -281,23 +339,27 @@ void mu_link_flush(struct mu_link *l)
 size_t mu_link_want(struct mu_link *l, struct pollfd *fd, int64_t *wait_ms)
 {
     int64_t now = mu_mono_ms();
+    if (l->fd < 0 && l->verdict != MU_LINK_AGAIN) {
+        return 0;
+    }
     if (l->fd < 0) {
         *wait_ms = MU_MIN(*wait_ms, MU_MAX(l->retry_at - now, (int64_t)0));
         return 0;
     }
     *wait_ms = l->up ? MU_MIN(*wait_ms, MU_MAX(l->ping_at - now, (int64_t)0)) : *wait_ms;
-    *fd = (struct pollfd){l->fd, (short)(POLLIN | (l->out.len ? POLLOUT : 0)), 0};
+    short events = (short)(POLLIN | (l->out.len ? POLLOUT : 0));
+    events = l->ws ? mu_link_ws_want(l->ws, &l->out, wait_ms) : events;
+    *fd = (struct pollfd){l->fd, events, 0};
     return 1;
 }
 
 void mu_link_serve(struct mu_link *l, short revents)
 {
     int64_t now = mu_mono_ms();
-    if (l->fd < 0 && now >= l->retry_at) {
+    if (l->fd < 0 && now >= l->retry_at && l->verdict == MU_LINK_AGAIN) {
         connect_now(l);
-    }
-    if (l->fd >= 0 && revents) {
-        read_some(l);
+    } else if (l->fd >= 0 && (revents || l->ws)) { /* the other one has time limits */
+        read_some(l, revents);
     }
     if (l->drop) {
         mu_link_down(l);

@@ -1,5 +1,6 @@
-/* The runner's end of the socket to its worker (docs/runner-protocol.md): connects again and again,
- * numbers its messages and keeps them until they are acknowledged. */
+/* The runner's end of the socket to its worker, or of the server's WebSocket where there is no
+ * worker of ours (docs/runner-protocol.md): connects again and again, numbers its messages and
+ * keeps them until they are acknowledged. */
 #ifndef MU_RUNNER_LIVE_LINK_H
 #define MU_RUNNER_LIVE_LINK_H
 
@@ -8,6 +9,7 @@
 #include "proto/frame.h"
 #include "proto/json_write.h"
 #include "proto/jtok.h"
+#include "runner/live_ws.h"
 
 enum {
     MU_LINK_BYTES = 16 << 20, /* of unacknowledged messages */
@@ -31,16 +33,19 @@ struct mu_link {
     const struct mu_link_ops *ops;
     void *arg;
     char path[108], key[65];
-    int fd;       /* -1: not connected */
-    bool up;      /* init came on this connection */
-    bool drop;    /* it has to be ended */
-    uint64_t ups; /* how often it was up */
+    struct mu_link_ws *ws; /* NULL: the unix socket */
+    int fd;                /* -1: not connected */
+    bool up;               /* init came on this connection */
+    bool drop;             /* it has to be ended */
+    uint64_t ups;          /* how often it was up */
     struct mu_frame_in in;
     struct mu_buf out, build;
     struct mu_json_w w;
     bool numbered; /* what is built */
     struct mu_jtok json;
     int64_t retry_at, retry_ms, ping_at;
+    enum mu_link_verdict verdict; /* not AGAIN: it is not connected again, `words` say why */
+    char words[200];
     struct mu_link_note *notes; /* unacknowledged, a ring */
     size_t n, head;
     size_t bytes;
@@ -52,6 +57,9 @@ struct mu_link {
 /* `key` is 64 hexadecimal characters. MU_E_INVALID, -ENOMEM. */
 MU_MUST_USE int mu_link_init(struct mu_link *l, const char *path, const char *key,
                              const struct mu_link_ops *ops, void *arg);
+/* The same over the server's WebSocket: `ws` is taken over in any case. -ENOMEM. */
+MU_MUST_USE int mu_link_init_ws(struct mu_link *l, struct mu_link_ws *ws,
+                                const struct mu_link_ops *ops, void *arg);
 void mu_link_fini(struct mu_link *l);
 
 /* A message with a number. Between the two nothing else may be built. */

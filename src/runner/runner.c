@@ -306,10 +306,13 @@ int mu_runner_main(int argc, char **argv)
     }
     umask(022);
     struct inputs in = {argc - 1, argv + 1, take_env("OZ_RUN_TOKEN")};
-    unsetenv("RUNNER_TOKEN");
+    char *other_name MU_AUTO_FREE = take_env("RUNNER_TOKEN");
+    if (!in.token) {
+        in.token = mu_steal(&other_name);
+    }
     int status = open_all(&r);
     if (!status && mu_live_wanted()) {
-        status = mu_live_open(&r, &r.live);
+        status = mu_live_open(&r, in.token, &r.live);
         status = status ? status : mu_restore_open(&r, &r.restore);
     }
     if (!status) {

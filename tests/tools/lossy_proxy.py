@@ -7,9 +7,11 @@ import threading
 class LossyProxy:
     """`lose` answers are swallowed (the client's connection is closed once the server has answered), the rest pass."""
 
-    def __init__(self, port, lose=1):
+    def __init__(self, port, lose=1, tls=None):
+        """tls: a context, for a front that speaks TLS."""
+        self.tls = tls
         self.target, self.lose, self.lost = ("127.0.0.1", port), lose, 0
-        self.lock = threading.Lock()
+        self.lock, self.open, self.refuses = threading.Lock(), set(), False
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self.listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -23,7 +25,34 @@ class LossyProxy:
                 return
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
+    def cut(self):
+        """Every connection, at once; the number."""
+        with self.lock:
+            cut = list(self.open)
+        for s in cut:
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+        return len(cut)
+
     def _serve(self, client):
+        if self.refuses:
+            client.close()
+            return
+        with self.lock:
+            self.open.add(client)
+        try:
+            if self.tls:
+                client.settimeout(20)
+                client = self.tls.wrap_socket(client, server_side=True)
+                client.settimeout(None)
+            self._pass_on(client)
+        except OSError:
+            client.close()
+        finally:
+            with self.lock:
+                self.open.discard(client)
+
+    def _pass_on(self, client):
         with client, socket.create_connection(self.target) as server:
             up = threading.Thread(target=self._pump, args=(client, server), daemon=True)
             up.start()

@@ -106,7 +106,8 @@ def check_assignment(data):
     assert env is not None and all(isinstance(v, str) for v in env.values()), env
     assert all("\0" not in v and len(v.encode()) < 131_072 for v in env.values()), "no container starts with that"
     prompts = ("OZ_TASK_PROMPT" in env) + ("OZ_TASK_PROMPT_URL" in env)
-    assert prompts == (data.get("mode") != "live"), sorted(env)  # a live session is prompted by its runner
+    live = data.get("mode") == "live" or "DO_WS_URL" in env
+    assert prompts == (not live), sorted(env)  # a live session is prompted by its runner
     assert env["OZ_RUN_ID"] == data["task_id"] and env["OZ_EXECUTION_ID"] == data["execution_id"]
     assert env["OZ_RUN_TOKEN"]
     return data

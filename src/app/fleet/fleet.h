@@ -7,6 +7,8 @@
 #ifndef MU_APP_FLEET_FLEET_H
 #define MU_APP_FLEET_FLEET_H
 
+#include <stdatomic.h>
+
 #include "app/environments/environments.h"
 #include "app/fleet/skills.h"
 #include "app/sessions/attempts.h"
@@ -40,6 +42,7 @@ struct mu_fleet_opts {
     int64_t drain_timeout_ms;             /* of a drain that says none; 0 = for ever */
     enum mu_dialect dialect;              /* of workers that are not native; UNKNOWN: found out */
     bool go_workers; /* workers that are not native can run something: a sidecar is set */
+    bool go_live;    /* and live sessions: it holds our runner */
 };
 MU_MUST_USE int mu_fleet_new(const struct mu_fleet_opts *opts, struct mu_fleet **ret);
 /* After the loops ended and before they are freed: everything but the shell goes; what peers still
@@ -354,6 +357,11 @@ void mu_fleet_on_runners(struct mu_fleet *f, const struct mu_runner_ops *ops, vo
  * -ENOMEM. */
 MU_MUST_USE int mu_fleet_to_runner(struct mu_fleet *f, const struct mu_execution *of,
                                    mu_bytes json);
+/* Its connection is worth nothing any more: it comes again. A worker's runner is told so by a
+ * message. */
+void mu_fleet_runner_drop(struct mu_fleet *f, const struct mu_execution *of);
+/* Whether its words come through a worker, which also stores files for it. */
+bool mu_fleet_runner_by_worker(const struct mu_fleet *f, const struct mu_execution *of);
 /* Everything in the sandbox stands still, or goes on. The same codes; did() follows, unless gone()
  * comes first. */
 MU_MUST_USE int mu_fleet_pause(struct mu_fleet *f, const struct mu_execution *of, bool pause,
@@ -362,6 +370,40 @@ MU_MUST_USE int mu_fleet_pause(struct mu_fleet *f, const struct mu_execution *of
 void mu_fleet_said(struct mu_fleet *f, const struct mu_execution *of);
 /* The state that the session was brought to by what its runner said. */
 void mu_fleet_moved(struct mu_fleet *f, const struct mu_execution *of, int state);
+
+/* A runner that came by itself, with its session's token: embedded in the face's object on its own
+ * loop; the functions run there. */
+enum { MU_RUNNER_WAITING = 8 << 20 /* bytes of one that wait for the core loop */ };
+struct mu_runner_peer {
+    struct mu_loop *loop;
+    struct mu_id session;
+    int64_t epoch; /* of the attempt that its token is of */
+    /* 0; MU_E_BUSY: the attempt has not begun; MU_E_CANCELLED: it is over; MU_E_CONFLICT: it is not
+     * live, or its worker speaks for it; MU_E_SHUTDOWN. After 0 one of mu_fleet_runner_attach() and
+     * mu_fleet_runner_gone() follows, else nothing. */
+    void (*admitted)(struct mu_runner_peer *p, int result);
+    void (*told)(struct mu_runner_peer *p, mu_bytes json);
+    void (*close)(struct mu_runner_peer *p, int code, const char *reason);
+    /* The last one: the peer is forgotten and may be freed. */
+    void (*release)(struct mu_runner_peer *p);
+    /* the fleet's */
+    struct mu_fleet *fleet;
+    struct mu_post admit_post, attach_post, gone_post, close_post;
+    int result, close_code;
+    const char *close_reason;
+    atomic_size_t waiting;
+};
+/* On peer->loop, all of them. Attach: the connection is open; an older one of the session is closed
+ * with 4410. */
+void mu_fleet_runner_admit(struct mu_fleet *f, struct mu_runner_peer *p);
+void mu_fleet_runner_attach(struct mu_runner_peer *p);
+/* It is over; release() follows. */
+void mu_fleet_runner_gone(struct mu_runner_peer *p);
+/* A message (one JSON object), terminal bytes. MU_E_LIMIT: too much waits, the connection is to be
+ * ended; -ENOMEM. */
+MU_MUST_USE int mu_fleet_runner_said(struct mu_runner_peer *p, mu_bytes json);
+MU_MUST_USE int mu_fleet_runner_showed(struct mu_runner_peer *p, unsigned terminal, int64_t offset,
+                                       mu_bytes bytes);
 
 /* --- enrolment --- */
 /* A worker registers: with an enrolment token as a new one, or again under its host's name, which

@@ -102,6 +102,7 @@ struct mu_work_item {
     enum mu_end_reason want_end;          /* FAILED */
     const char *want_code, *want_text /* or the reason of REQUEUE; literals */;
     bool cancel_sent;
+    struct mu_runner_peer *direct; /* its runner's own connection; NULL: none */
     int64_t deadline_ms, report_ms /* the runner's last sign of life */;
     int64_t seq;      /* the last one that was reported */
     int64_t step_seq; /* what the step under way makes durable */
@@ -327,6 +328,11 @@ void mu_worker_dirty(struct mu_worker *w);
 void mu_worker_adopt_all(struct mu_worker *w);
 /* reports.c */
 void mu_worker_hello(struct mu_worker *w, struct mu_report *r);
+
+/* direct.c */
+MU_MUST_USE int mu_direct_tell(struct mu_work_item *k, mu_bytes json); /* k->direct is set */
+/* The attempt ends: so does the connection. */
+void mu_direct_over(struct mu_work_item *k);
 
 /* runners.c */
 /* A report of kind RUNNER, TERMINAL or DID; false: nobody holds that attempt. */

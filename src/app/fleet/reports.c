@@ -148,9 +148,9 @@ static void by_worker(struct mu_worker *w, struct mu_report *r)
     case MU_REPORT_STATE:
         if (t) {
             confirm(t, r,
-                    r->kind == MU_REPORT_STATE ? r->state
-                    : w->native                ? MU_ST_PREPARING
-                                               : MU_ST_RUNNING);
+                    r->kind == MU_REPORT_STATE               ? r->state
+                    : w->native || (t->needs & MU_NEED_LIVE) ? MU_ST_PREPARING
+                                                             : MU_ST_RUNNING);
         } else {
             ignore(w, r);
         }

@@ -55,6 +55,14 @@ void mu_fleet_said(struct mu_fleet *f, const struct mu_execution *of)
     }
 }
 
+/* The runner's own connection, if that attempt has one. */
+static struct mu_work_item *direct_of(struct mu_fleet *f, const struct mu_execution *of)
+{
+    struct mu_task *t = mu_map_get(&f->tasks, mu_id_bytes(&of->session));
+    struct mu_work_item *k = t ? t->work : NULL;
+    return k && k->direct && t->epoch == of->epoch ? k : NULL;
+}
+
 /* The task of that attempt, if its worker can be told something. */
 static struct mu_task *reachable(struct mu_fleet *f, const struct mu_execution *of)
 {
@@ -66,8 +74,12 @@ static struct mu_task *reachable(struct mu_fleet *f, const struct mu_execution *
 
 int mu_fleet_to_runner(struct mu_fleet *f, const struct mu_execution *of, mu_bytes json)
 {
+    struct mu_work_item *k = direct_of(f, of);
     struct mu_task *t = reachable(f, of);
     struct mu_order *o;
+    if (k) {
+        return mu_direct_tell(k, json);
+    }
     if (!t) {
         return MU_E_UNAVAILABLE;
     }

@@ -78,6 +78,7 @@ void mu_work_release(struct mu_task *t)
     struct mu_worker *w = k->w;
     MU_CHECK(!k->busy);
     mu_runner_gone(t);
+    mu_direct_over(k);
     mu_task_no_due(t);
     if (k->token_known) {
         mu_identity_run_token_remove(f->opts.identity, k->token_hash.text);
@@ -411,7 +412,9 @@ static int64_t patience(const struct mu_task *t)
 void mu_work_left(struct mu_task *t, bool unsent)
 {
     struct mu_work_item *k = t->work;
-    mu_runner_gone(t);
+    if (!k->direct) { /* one that came by itself is still there */
+        mu_runner_gone(t);
+    }
     k->conn = 0;
     k->cancel_sent = false;
     k->sent = k->sent && !unsent;

@@ -459,7 +459,8 @@ static void attach_here(struct mu_post *post)
     }
     if (!w->native) {
         w->capacity = f->opts.default_capacity;
-        w->offers = MU_NEED_HARNESSES; /* its images may have any */
+        w->offers =
+            MU_NEED_HARNESSES /* its images may have any */ | (f->opts.go_live ? MU_NEED_LIVE : 0);
     }
     mu_metric_set(f->connected, (int64_t)++f->n_connected);
     mu_log(MU_LOG_INFO, "worker.connected", MU_KC("worker_id", w->name),

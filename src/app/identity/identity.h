@@ -170,6 +170,31 @@ struct mu_enrolment_op {
 };
 MU_MUST_USE int mu_enrolment_create(struct mu_identity *id, struct mu_enrolment_op *op);
 
+/* What is known of one, but for its text. */
+enum { MU_ENROLMENTS_SHOWN = 1000 };
+struct mu_enrolment {
+    struct mu_id id;
+    mu_bytes name, org_id /* empty: shared */, prefix;
+    int64_t created_ms, expires_ms, revoked_ms, last_used_ms, uses_left;
+};
+/* Those of an org ("*": of all, and the shared ones), newest first; `over`: also those that nobody
+ * can use any more. Reader thread; an array in the arena. */
+MU_MUST_USE int mu_enrolment_list(struct mu_db *db, struct mu_arena *arena, mu_bytes org_id,
+                                  bool over, int64_t now_ms, struct mu_enrolment **ret,
+                                  size_t *ret_n);
+/* From its commit on nobody enrols with it. The caller fills unit.loop, id, org_id ("*" as above;
+ * lives until done()), done, ctx. MU_E_NOT_FOUND, or a writer code. */
+struct mu_enrolment_revoke {
+    struct mu_unit unit;
+    struct mu_identity *identity;
+    struct mu_id id;
+    mu_bytes org_id;
+    int64_t now_ms;
+    void (*done)(struct mu_enrolment_revoke *op, int result);
+    void *ctx;
+};
+MU_MUST_USE int mu_enrolment_revoke(struct mu_identity *id, struct mu_enrolment_revoke *op);
+
 /* --- tickets: one use within MU_TICKET_MS stands for a credential where no header can be sent ---
  */
 enum {

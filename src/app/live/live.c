@@ -101,6 +101,7 @@ void mu_live_drop(struct mu_live_session *s, const char *why)
     struct mu_live *l = s->l;
     struct mu_execution of = s->of;
     detach(s);
+    mu_fleet_runner_drop(l->opts.fleet, &of);
     mu_fleet_said(l->opts.fleet, &of);
 }
 

@@ -63,7 +63,8 @@ void mu_live_init(struct mu_live_session *s, const struct mu_live_state *state)
     mu_jw_ki64(&w, "cols", mu_json_get_i64(live, "cols", 120));
     mu_jw_ki64(&w, "rows", mu_json_get_i64(live, "rows", 40));
     mu_jw_kbool(&w, "skipPermissions", mu_json_get_bool(live, "skipPermissions", false));
-    mu_jw_kbool(&w, "checkpoints", s->l->opts.checkpoints);
+    mu_jw_kbool(&w, "checkpoints",
+                s->l->opts.checkpoints && mu_fleet_runner_by_worker(s->l->opts.fleet, &s->of));
     if (state->conversation.len) {
         mu_jw_kstr(&w, "conversationId", state->conversation);
     }

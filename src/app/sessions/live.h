@@ -5,7 +5,7 @@
  *
  * Who speaks: an operation "of people" carries admin/org_id and answers another tenant's id with
  * MU_E_NOT_FOUND; one "of the runner" is fenced by the epoch and answers MU_E_STALE. `by` is an
- * actor: "user:<uid>" (mu_actor_of()), "admin", "runner", "system".
+ * actor: "user:<uid>", "key:<id>" (mu_actor_of()), "admin", "runner", "system".
  *
  * Every function that takes an operation answers 0 (done() will run) or a code with which it will
  * not: MU_E_INVALID, MU_E_TOO_LARGE for what breaks a bound below, the writer's or readers' codes.

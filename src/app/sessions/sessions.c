@@ -53,6 +53,10 @@ struct mu_feed *mu_sessions_feed(struct mu_sessions *s)
 struct mu_actor mu_actor_of(const struct mu_principal *p)
 {
     struct mu_actor a;
+    if (p->key.text[0] && !p->run.text[0] && !p->admin) { /* keys of one org are several people */
+        snprintf(a.text, sizeof a.text, "key:%s", p->key.text);
+        return a;
+    }
     snprintf(a.text, sizeof a.text, "%s%s",
              p->run.text[0] ? "runner"
              : p->admin     ? "admin"

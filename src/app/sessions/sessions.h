@@ -40,7 +40,8 @@ struct mu_schedule_tick { /* a schedule's firing: recorded in the same unit */
     int64_t tick_ms, next_ms;
 };
 
-/* The one who acts, as events name it: "user:<uid>", "admin", or "runner" for a session token. */
+/* The one who acts, as events name it: "user:<uid>", "key:<id>" for an
+ * issued key, "admin", or "runner" for a session token. */
 enum { MU_ACTOR_LEN = 5 + MU_UID_LEN };
 struct mu_actor {
     char text[MU_ACTOR_LEN + 1];

@@ -155,9 +155,25 @@ static bool permitted(struct mu_call *c)
     return !why;
 }
 
+/* Before the query is read as the route wants it. Tokens need no percent signs. */
+static mu_bytes url_token(mu_bytes query)
+{
+    mu_bytes name = MU_B("token=");
+    while (query.ptr) {
+        mu_bytes one = mu_bytes_split(&query, '&');
+        if (mu_bytes_starts(one, name)) {
+            return mu_bytes_from(one, name.len);
+        }
+    }
+    return MU_B_NONE;
+}
+
 static bool authenticate(struct mu_call *c)
 {
     mu_bytes token = mu_call_bearer(c);
+    if (token.len == 0 && c->route && c->route->flags & MU_ROUTE_URL_TOKEN) {
+        token = url_token(mu_http_req_head(c->req)->query);
+    }
     if (token.len == 0) {
         return unauthorized(c, "Unauthorized: send Authorization: Bearer <token>");
     }

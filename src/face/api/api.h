@@ -93,10 +93,11 @@ enum {
     MU_ROUTE_WRITES =
         2,              /* refused with 503 while the disk is nearly full or the database is away */
     MU_ROUTE_QUIET = 4, /* no access line at info (health probes) */
-    MU_ROUTE_NO_DRAIN = 16, /* still served while stopping (health) */
-    MU_ROUTE_SECRET = 128,  /* who knows the path has the right: it is not logged, and its page,
-                               which sends no  referrer, may post to it (Origin: null) */
-    MU_ROUTE_PROBE = 32,    /* also on the metrics listener, and there without a key */
+    MU_ROUTE_NO_DRAIN = 16,   /* still served while stopping (health) */
+    MU_ROUTE_SECRET = 128,    /* who knows the path has the right: it is not logged, and its page,
+                                 which sends no  referrer, may post to it (Origin: null) */
+    MU_ROUTE_URL_TOKEN = 256, /* the token may be in ?token= (compatibility; it is not logged) */
+    MU_ROUTE_PROBE = 32,      /* also on the metrics listener, and there without a key */
     MU_ROUTE_WEBSOCKET =
         64, /* the handler is called for a proper upgrade request only (after the key was looked at)
                and calls mu_ws_accept(mu_call_http(c), …), now or later, or answers; the call is

@@ -43,4 +43,14 @@ const char *const mu_fleet_components[] = {
     "{\"type\":\"object\",\"required\":[\"enrolmentId\",\"token\",\"uses\"],\"properties\":{"
     "\"enrolmentId\":" STR ",\"token\":" STR ",\"orgId\":" STR ",\"uses\":" INT
     ",\"expiresAt\":" TIME "}}",
+    "RunnerEnrolmentList",
+    "{\"type\":\"object\",\"required\":[\"items\"],\"properties\":{\"items\":{\"type\":\"array\","
+    "\"items\":{\"type\":\"object\",\"required\":[\"enrolmentId\",\"name\",\"prefix\",\"shared\","
+    "\"status\",\"usesLeft\",\"createdAt\"],\"properties\":{\"enrolmentId\":" STR ",\"name\":" STR
+    ",\"prefix\":" STR ",\"orgId\":" STR ",\"shared\":" BOOL ",\"status\":" STR ",\"usesLeft\":" INT
+    ",\"createdAt\":" TIME ",\"expiresAt\":" TIME ",\"lastUsedAt\":" TIME ",\"revokedAt\":" TIME
+    "}}}}}",
+    "RunnerEnrolmentRevoked",
+    "{\"type\":\"object\",\"required\":[\"enrolmentId\",\"status\"],\"properties\":{"
+    "\"enrolmentId\":" STR ",\"status\":" STR "}}",
     NULL};

@@ -7,6 +7,7 @@
 
 extern const struct mu_route mu_fleet_routes[];        /* list, get, capacity, events */
 extern const struct mu_route mu_fleet_change_routes[]; /* enrol, register, heartbeat, drain … */
+extern const struct mu_route mu_fleet_enrolment_routes[];
 extern const char *const mu_fleet_components[];
 
 #endif

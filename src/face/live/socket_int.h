@@ -88,6 +88,7 @@ struct mu_sub {
     struct mu_cursor cursor;
     bool alias, plain, usage, binary; /* plain: without a terminal */
     bool opened, closing, reading;    /* opened: the cursor is; reading: it has the turn for it */
+    bool ends; /* the log is at its end: `completed` follows the last bytes of the terminals */
     unsigned needs, under_way;
     int64_t since; /* -1: from the snapshot on */
     char *reply_to;
@@ -187,6 +188,8 @@ void mu_term_free(struct mu_sub_term *t);
 void mu_term_delta(struct mu_sub *sub, struct mu_event *e);
 /* Reads what one of the terminals still lacks; false: none does just now. */
 bool mu_terms_read(struct mu_sub *sub);
+/* Everything that there is of them has left. */
+bool mu_terms_shown(const struct mu_sub *sub);
 /* Nothing follows any more: what waits for more bytes leaves. */
 void mu_terms_over(struct mu_sub *sub);
 /* Forgets what waits. */

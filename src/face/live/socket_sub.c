@@ -84,14 +84,18 @@ static void step(struct mu_sub *sub)
             return;
         }
         mu_sub_did(sub);
-    } else if (sub->needs & MU_NEED_END) {
-        sub->needs &= ~(unsigned)MU_NEED_END;
-        r = mu_shot_end(sub);
-    } else {
-        sub->needs = 0;
+    } else if (sub->needs & MU_NEED_TERMS) {
+        sub->needs &= ~(unsigned)MU_NEED_TERMS;
         if (!mu_terms_read(sub)) {
+            if (sub->ends && mu_terms_shown(sub)) {
+                sub->ends = false;
+                sub->needs |= MU_NEED_END;
+            }
             mu_sub_did(sub);
         }
+    } else {
+        sub->needs = 0;
+        r = mu_shot_end(sub);
     }
     if (r < 0) {
         mu_sock_fail(sub->s, mu_str(sub->reply_to), r);
@@ -250,9 +254,9 @@ static void on_over(struct mu_cursor *cur)
 {
     struct mu_sub *sub = sub_of(cur);
     bool reading = sub->reading;
-    if (cur->seq > sub->since) { /* it has just seen the end */
-        mu_sub_want(sub, MU_NEED_END);
-    }
+    sub->ends = true;
+    mu_terms_over(sub);
+    mu_sub_want(sub, MU_NEED_TERMS);
     if (reading) {
         mu_sub_did(sub);
     }

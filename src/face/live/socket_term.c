@@ -211,6 +211,16 @@ void mu_term_delta(struct mu_sub *sub, struct mu_event *e)
     }
 }
 
+bool mu_terms_shown(const struct mu_sub *sub)
+{
+    bool shown = true;
+    for (size_t i = 0; i < MU_SOCK_TERMINALS; i++) {
+        const struct mu_sub_term *t = sub->terms[i];
+        shown = shown && (!t || (t->live && !t->stream.bytes));
+    }
+    return shown;
+}
+
 void mu_terms_over(struct mu_sub *sub)
 {
     for (size_t i = 0; i < MU_SOCK_TERMINALS; i++) {
@@ -293,7 +303,7 @@ void mu_sock_flush(struct mu_sock *s, bool all)
         } else {
             send_text(t, &chunk);
         }
-        if (!t->live && !t->stream.bytes) {
+        if ((!t->live || t->sub->ends) && !t->stream.bytes) {
             mu_sub_want(t->sub, MU_NEED_TERMS);
         }
     }

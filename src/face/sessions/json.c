@@ -134,17 +134,17 @@ void mu_sess_prefixed(struct mu_json_w *w, const char *key, const char *prefix, 
     mu_jw_kstr(w, key, mu_bytes_of(text, MU_MIN((size_t)MU_MAX(n, 0), sizeof text - 1)));
 }
 
-/* "user:<id>", "admin", "runner", "system" */
+/* "user:<id>", "key:<id>", "admin", "runner", "system" */
 void mu_sess_actor(struct mu_json_w *w, const char *key, mu_bytes actor)
 {
     mu_bytes user = MU_B("user:");
     if (!actor.len) {
         return;
     }
-    bool is_user = mu_bytes_starts(actor, user);
+    bool is_user = mu_bytes_starts(actor, user), is_key = mu_bytes_starts(actor, MU_B("key:"));
     mu_jw_key(w, key);
     mu_jw_obj(w);
-    mu_jw_kstr(w, "type", is_user || mu_bytes_is(actor, "admin") ? MU_B("user") : actor);
+    mu_jw_kstr(w, "type", is_user || is_key || mu_bytes_is(actor, "admin") ? MU_B("user") : actor);
     mu_jw_kstr(w, "id", is_user ? mu_bytes_from(actor, user.len) : actor);
     mu_jw_obj_end(w);
 }

@@ -103,6 +103,27 @@ static void add_user_vars(struct mu_json_w *w, const struct mu_assignment *job)
     mu_buf_wipe(&json);
 }
 
+/* Where the runner of a worker that hands nothing on finds the server (agent-ops.md 9.1). */
+static void add_socket(struct mu_json_w *w, const struct mu_worker_face *face,
+                       const struct mu_order *o)
+{
+    mu_bytes root = mu_str(face->opts.server_root_url), scheme = MU_B("http");
+    if (o->dialect == MU_DIALECT_NATIVE || !mu_bytes_starts(root, scheme)) {
+        return;
+    }
+    while (root.len && root.ptr[root.len - 1] == '/') {
+        root.len--;
+    }
+    struct mu_buf b;
+    mu_buf_init(&b, 4096);
+    mu_buf_add_str(&b, "ws");
+    mu_buf_add(&b, mu_bytes_from(root, scheme.len));
+    mu_buf_printf(&b, "/api/sessions/%s/ws", o->of.session.text);
+    add_var(w, "DO_WS_URL", mu_buf_bytes(&b));
+    w->buf->failed = w->buf->failed ? w->buf->failed : b.failed;
+    mu_buf_fini(&b);
+}
+
 static void add_env(struct mu_json_w *w, const struct mu_worker_face *face,
                     const struct mu_order *o)
 {
@@ -116,8 +137,8 @@ static void add_env(struct mu_json_w *w, const struct mu_worker_face *face,
     }
     mu_jw_key(w, "env_vars");
     mu_jw_obj(w);
-    if (job->live) {
-        ; /* its runner is told by and by */
+    if (job->live) { /* its runner is told by and by */
+        add_socket(w, face, o);
     } else if (job->prompt.len <= PROMPT_INLINE) {
         add_var(w, "OZ_TASK_PROMPT", job->prompt);
     } else {

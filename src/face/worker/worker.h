@@ -21,6 +21,7 @@ struct mu_worker_face {
 };
 
 extern const struct mu_route mu_worker_routes[];
+extern const struct mu_route mu_runner_socket_routes[];
 
 /* The figures of a heartbeat; what is not understood of it is passed over. */
 void mu_report_take_beat(yyjson_val *data, struct mu_report *r);

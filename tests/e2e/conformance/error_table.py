@@ -287,6 +287,11 @@ ROWS = [
              ({"orgId": "a b"}, "orgId", "invalid_format"), ({"other": 1}, "other", "unrecognized_key")),
     Row("createRunnerEnrolment", "another org", post("/runner-enrolments", {"orgId": "someone-else"}, "boss"), 403, "FORBIDDEN"),
     Row("createRunnerEnrolment", "for everybody", post("/runner-enrolments", {"shared": True}, "boss"), 403, "FORBIDDEN"),
+    *invalid("listRunnerEnrolments", lambda given: get("/runner-enrolments", "boss", **given), ({"all": "yes"}, "all", "invalid_enum"),
+             ({"orgId": ""}, "orgId", "too_small")),
+    Row("listRunnerEnrolments", "another org", get("/runner-enrolments", "boss", orgId="someone-else"), 403, "FORBIDDEN"),
+    *[Row("revokeRunnerEnrolment", how, lambda w, of=of: w.boss("DELETE", f"/runner-enrolments/{of}"), 404, "ENROLMENT_NOT_FOUND")
+      for how, of in (("none", "enr_00000000-0000-7000-8000-000000000000"), ("no id of one", "x"))],
     *invalid("registerRunner", lambda given: post("/runners", given, "enroller"), (CAPS, "hostname", "required"),
              ({"hostname": "a b", **CAPS}, "hostname", "invalid_format"), ({"hostname": "h"}, "capabilities", "required"),
              ({"hostname": "h", "protocolVersion": 2, "capabilities": {"providers": []}}, "capabilities.providers", "too_small"),

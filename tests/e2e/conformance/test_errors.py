@@ -16,7 +16,7 @@ from world import NO_APPROVAL, NO_PROMPT, NO_RUNNER, NO_SESSION, UPGRADE, World,
 FILLED = {"{sessionId}": NO_SESSION, "{runnerId}": NO_RUNNER, "{approvalId}": NO_APPROVAL, "{promptId}": NO_PROMPT, "{terminal}": "1"}
 WITH_A_PASS = ("registerRunner", "runnerHeartbeat")  # an enrolment token or a runner's credential
 SOCKETS = ("clientSocket", "runnerLink")
-OF_AN_ADMINISTRATOR = ("createRunnerEnrolment", "drainRunner", "undrainRunner", "deregisterRunner")
+OF_AN_ADMINISTRATOR = ("createRunnerEnrolment", "listRunnerEnrolments", "revokeRunnerEnrolment", "drainRunner", "undrainRunner", "deregisterRunner")
 
 provoked = collections.defaultdict(set)
 common = set()  # what the document says of all operations together

@@ -4,7 +4,7 @@ import threading
 
 import jsonschema_rs
 import pytest
-from village import assert_envelope
+from village import assert_envelope, data
 from world import CAPS, new_id
 
 HEARTBEAT = {"timestamp": "2026-01-31T12:00:00Z", "activeSessions": [], "load": {"cpuPercent": 1}}
@@ -88,6 +88,9 @@ CALLS = {
     "forkSession": of("kept", "POST", "/fork", json={}),
     "getOwnOrg": lambda w: w.v("GET", "/orgs/me"),
     "createRunnerEnrolment": lambda w: w.boss("POST", "/runner-enrolments", json={}),
+    "listRunnerEnrolments": lambda w: w.boss("POST", "/runner-enrolments", json={}) and w.boss("GET", "/runner-enrolments"),
+    "revokeRunnerEnrolment": lambda w: w.boss("DELETE", "/runner-enrolments/" +
+                                              data(w.boss("POST", "/runner-enrolments", json={}), 201)["enrolmentId"]),
     "registerRunner": registered,
     "runnerHeartbeat": beat,
     "listRunners": lambda w: w.runner and w.admin("GET", "/runners"),

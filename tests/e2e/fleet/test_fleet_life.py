@@ -2,7 +2,7 @@
 import time
 
 import pytest
-from village import data, refused
+from village import Village, data, refused
 from worker_peers import Native, Refused
 
 
@@ -165,3 +165,78 @@ def test_a_runner_without_a_link(org):
     assert again["runnerId"] == made["runnerId"] and again["runnerToken"] != made["runnerToken"]
     assert own.api("POST", path, json=beat).status_code == 401  # replaced
     eventually(lambda: org.events(made["runnerId"])[:3] == ["runner_registered", "runner_online", "runner_offline"])
+
+
+# --- enrolment tokens ---
+
+def test_enrolment_tokens_are_listed_without_their_text(org, another, oz):
+    made = org.token(name="build farm")
+    mine = data(org.boss("GET", "/runner-enrolments"))["items"]
+    row = next(e for e in mine if e["enrolmentId"] == made["enrolmentId"])
+    assert (row["name"], row["status"], row["usesLeft"], row["shared"], row["orgId"]) == ("build farm", "active", 1, False, org.id)
+    assert made["token"].startswith(row["prefix"]) and made["token"] not in str(mine)
+    assert made["enrolmentId"] not in str(data(another.boss("GET", "/runner-enrolments")))
+    refused(another.boss("DELETE", f"/runner-enrolments/{made['enrolmentId']}"), 404, "ENROLMENT_NOT_FOUND")
+    everything = data(Village(oz.client())("GET", "/runner-enrolments"))["items"]
+    assert made["enrolmentId"] in [e["enrolmentId"] for e in everything]
+    assert [e["enrolmentId"] for e in data(Village(oz.client())("GET", "/runner-enrolments", params={"orgId": another.id}))["items"]] == \
+        [e["enrolmentId"] for e in data(another.boss("GET", "/runner-enrolments"))["items"]]
+
+
+def test_a_revoked_token_enrols_nobody_and_its_workers_stay(org):
+    made = org.token(uses=2)
+    peer, credential, runner = org.enrol("r1", made["token"])
+    assert data(org.boss("DELETE", f"/runner-enrolments/{made['enrolmentId']}"))["status"] == "revoked"
+    with pytest.raises(Refused) as e:
+        Native(org.server, "r2", key=made["token"])
+    assert e.value.status == 401
+    assert org.runner(runner)["connected"]
+    peer.close()
+    Native(org.server, "r1", key=credential).close()
+    assert made["enrolmentId"] not in str(data(org.boss("GET", "/runner-enrolments")))
+    over = {e["enrolmentId"]: e for e in data(org.boss("GET", "/runner-enrolments", params={"all": "true"}))["items"]}
+    assert over[made["enrolmentId"]]["status"] == "revoked" and over[made["enrolmentId"]]["usesLeft"] == 1
+    assert data(org.boss("DELETE", f"/runner-enrolments/{made['enrolmentId']}"))["status"] == "revoked"  # once more
+    used = org.token()
+    org.enrol("r3", used["token"])[0].close()
+    over = {e["enrolmentId"]: e["status"] for e in data(org.boss("GET", "/runner-enrolments", params={"all": "true"}))["items"]}
+    assert over[used["enrolmentId"]] == "used"
+
+
+def test_only_administrators_see_enrolment_tokens(org):
+    refused(org.worker("GET", "/runner-enrolments"), 403, "FORBIDDEN")
+    refused(org.worker("DELETE", "/runner-enrolments/enr_00000000-0000-7000-8000-000000000000"), 403, "FORBIDDEN")
+
+
+def test_the_command_line_lists_and_revokes_enrolment_tokens(org, oz):
+    from seat import Cli
+    cli = Cli(oz, "")
+    made = org.token(name="by hand")
+    shown = cli("workers", "tokens").stdout
+    line = next(x for x in shown.splitlines() if made["enrolmentId"] in x)
+    assert "by hand" in line and "active" in line and made["token"] not in shown
+    assert made["enrolmentId"] in str(cli.json("workers", "tokens"))
+    assert "revoked" in cli("workers", "revoke", made["enrolmentId"]).stdout
+    assert made["enrolmentId"] not in cli("workers", "tokens").stdout
+    assert made["enrolmentId"] in cli("workers", "tokens", "--all").stdout
+    assert "WORKER" in cli("workers").stdout
+
+
+def test_each_key_of_an_org_is_a_principal_of_its_own(org, oz):
+    from live_peers import LiveWorker
+    keys = oz.client().api("GET", "/keys").json()["keys"]
+    with LiveWorker(oz) as native:
+        session = org.worker.create()["sessionId"]
+        runner = native.start(session)
+        for who, name in ((org.boss, "admin"), (org.worker, "operator")):
+            approval = runner.ask(f"May I, {name}?")
+            eventually(lambda: approval in str(data(org.boss("GET", f"/sessions/{session}/approvals"))))
+            data(who("POST", f"/sessions/{session}/approvals/{approval}", json={"decision": "allow"}))
+            own = next("key:" + k["id"].removeprefix("key_") for k in keys if who.client.token.startswith(k["prefix"]))
+            shown = next(a for a in data(org.boss("GET", f"/sessions/{session}/approvals", params={"status": "allowed"}))["items"]
+                         if a["approvalId"] == approval)
+            assert shown["resolvedBy"] == own, shown
+            event = next(e for e in org.boss.events(session)["events"]
+                         if e["type"] == "APPROVAL_RESOLVED" and e["data"]["approvalId"] == approval)
+            assert event["actor"] == {"type": "user", "id": own}, event
+        runner.end()

@@ -689,3 +689,57 @@ def test_nothing_a_client_does_at_once_harms(oz, tenant, village, worker, view):
         last = last_seq(village, session)
         caught_up(watcher, session, last)
         assert watcher.seqs(session) == list(range(1, last + 1))
+
+
+@pytest.mark.parametrize("since", [0, None], ids=["from the beginning", "from now on"])
+@pytest.mark.parametrize("binary", [False, True], ids=["text", "binary"])
+def test_who_comes_after_the_end_gets_everything_and_completed_last(village, running, view, since, binary):
+    session, runner = running
+    shown = os.urandom(300_000)
+    runner.show(shown)
+    runner.show(b"another", terminal=1)
+    runner.marks(0, 500)
+    runner.report("complete", turnId="t", outcome="done")
+    runner.stored()
+    runner.end()
+    wait_ended = village.get(session)
+    while wait_ended["state"] != "COMPLETED":
+        time.sleep(0.05)
+        wait_ended = village.get(session)
+    viewer = view()
+    viewer.follow(session, terminalOffset=0, binary=binary, **({} if since is None else {"sinceSeq": since}))
+    done = viewer.expect("session", action="completed", timeout=40)
+    assert done["data"]["finalState"] == "COMPLETED"
+    viewer.sync()
+    at = next(i for i, m in enumerate(viewer.messages) if m.get("action") == "completed")
+    later = [m for m in viewer.messages[at + 1:] if m["type"] != "pong"]
+    assert not later, later
+    if binary:
+        assert b"".join(m["bytes"] for m in viewer.of("binary")) == shown
+    else:
+        first, seen, gaps = viewer.terminal(session)
+        assert (first, gaps) == (0, []) and seen == shown
+    if since == 0:
+        assert viewer.seqs(session) == list(range(1, done["seq"] + 1))
+    assert len(viewer.of("session", action="completed")) == 1
+
+
+def test_completed_waits_for_the_terminals_of_a_slow_reader(village, running, view):
+    session, runner = running
+    viewer = view(reading=False)
+    viewer.may_read.set()
+    viewer.follow(session, sinceSeq=0, binary=True)
+    viewer.may_read.clear()
+    shown = os.urandom(3_000_000)
+    runner.show(shown)
+    runner.report("complete", turnId="t", outcome="done")
+    runner.stored()
+    runner.end()
+    time.sleep(2)
+    viewer.may_read.set()
+    viewer.expect("session", action="completed", timeout=60)
+    viewer.sync()
+    kinds = ["completed" if m.get("action") == "completed" else m["type"] for m in viewer.messages]
+    assert "binary" not in kinds[kinds.index("completed"):]
+    last = viewer.of("binary")[-1]
+    assert last["offset"] + len(last["bytes"]) == len(shown)

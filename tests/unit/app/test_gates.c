@@ -365,6 +365,30 @@ static void what_nobody_waits_for_any_more_is_cancelled(struct world *w)
     assert_int_equal(resolve(w, &id, &two, true), MU_E_EXISTS);
 }
 
+/* Two keys of one org are two people, one key is one, whatever it says of itself. */
+static void two_keys_of_an_org_are_two(struct world *w)
+{
+    struct mu_id id = working(w, &w->alice), key[2];
+    struct mu_gate_ask g = a_gate(&id, 1, "votes of keys");
+    g.votes_needed = 2;
+    assert_int_equal(do_ask(w, &g), 0);
+    for (int i = 0; i < 2; i++) {
+        key[i] = mu_id_new(&w->env, NULL);
+    }
+    static const int keys[] = {0, 0, 1};
+    for (size_t i = 0; i < MU_ARRAY_LEN(keys); i++) {
+        struct mu_principal p = w->alice;
+        p.key = key[keys[i]];
+        struct mu_actor by = mu_actor_of(&p);
+        struct mu_gate_resolve op = a_decision(w, &id, &g.id, true);
+        op.by = mu_str(by.text);
+        assert_int_equal(do_resolve(w, &op), 0);
+        assert_int_equal(op.status, keys[i] ? MU_GATE_ALLOWED : MU_GATE_PENDING);
+        assert_true(op.repeated == (i == 1));
+    }
+    assert_int_equal(num(w, "SELECT COUNT(*) FROM gate_votes"), 2);
+}
+
 static void two_people_are_two(struct world *w)
 {
     struct mu_id id = working(w, &w->alice);
@@ -713,6 +737,7 @@ static void gates_survive_any_failing_allocation(struct world *w)
     ALL(people_may_ask_and_no_runner_waits)                                                        \
     ALL(a_decision_is_told_until_it_is_taken)                                                      \
     ALL(what_nobody_waits_for_any_more_is_cancelled)                                               \
+    ALL(two_keys_of_an_org_are_two)                                                                \
     ALL(two_people_are_two)                                                                        \
     ALL(a_denial_may_stop_the_session)                                                             \
     ALL(time_denies)                                                                               \
