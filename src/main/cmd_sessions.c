@@ -206,6 +206,12 @@ static void print_session(yyjson_val *s)
     row("session", mu_json_get_bytes(s, "sessionId"));
     printf("%-12s %s%.*s%s\n", "state", mu_ui_state_colour(stdout, state), MU_ARGS(state),
            mu_ui_reset(stdout));
+    if (mu_json_get_bool(s, "hibernated", false)) {
+        row("hibernated", MU_B("yes: it holds no worker, and goes on when it is woken"));
+    }
+    if (mu_json_get_bool(s, "parked", false)) {
+        row("parked", MU_B("yes: its sandbox is gone; resume it to try again"));
+    }
     row("waits for", mu_json_get_bytes(s, "queueReason"));
     row("mode", mu_json_get_bytes(s, "mode"));
     row("provider", mu_json_get_bytes(s, "providerId"));

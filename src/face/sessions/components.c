@@ -38,6 +38,8 @@ const char *const mu_sess_components[] = {
                                                              ",\"runnerName\":" STR
                                                              ",\"runnerUnreachable\":" BOOL
                                                              ",\"queueReason\":" STR
+                                                             ",\"hibernated\":" BOOL
+                                                             ",\"parked\":" BOOL
                                                              ",\"endReason\":" STR
                                                              ",\"exitCode\":" INT
                                                              ",\"errorMessage\":" STR
