@@ -113,6 +113,9 @@ static void on_prompt(struct mu_live *v, const struct mu_jtok *j)
 
 static void on_answer(struct mu_live *v, const struct mu_jtok *j)
 {
+    if (v->hold.step != MU_HOLD_NONE) {
+        return; /* nobody may hear it: it comes again when the agent goes on */
+    }
     mu_gate_answer(v, j, 0);
 }
 

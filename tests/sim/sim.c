@@ -244,6 +244,7 @@ static void plan_seed(struct sim_plan *p)
                            .n_people = (unsigned)sim_between(1, 3),
                            .n_viewers = (unsigned)sim_between(0, 4),
                            .gate_ms = sim_between(500, 12000),
+                           .sleep_ms = sim_chance(600) ? sim_between(200, 6000) : 0,
                            .live_pm = sim_chance(700) ? (unsigned)sim_rand(700) : 0,
                            .link_ms = sim_between(2, 250),
                            .work_ms = sim_between(100, 4000)};

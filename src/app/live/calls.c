@@ -437,28 +437,7 @@ struct poke {
     struct mu_post post;
     struct mu_live *l;
     struct mu_id session;
-    struct mu_session_queued queued;
 };
-
-/* It waits for a worker, and the fleet did not know. */
-static void queued(struct mu_session_queued *op, int result)
-{
-    struct poke *p = op->ctx;
-    if (result >= 0 && !p->l->stopping && mu_fleet_woken(p->l->opts.fleet, &op->row) < 0) {
-        mu_log(MU_LOG_ERROR, "session.not_woken", MU_KS("session_id", mu_id_bytes(&p->session)));
-    }
-    mu_free(op->pin);
-    mu_free(p);
-}
-
-static bool look_queued(struct poke *p)
-{
-    struct mu_live *l = p->l;
-    p->queued = (struct mu_session_queued){
-        .read = {.loop = l->opts.core}, .id = p->session, .done = queued, .ctx = p};
-    return !l->stopping && !mu_fleet_knows(l->opts.fleet, &p->session) &&
-           mu_session_queued_read(l->opts.sessions, &p->queued) == 0;
-}
 
 static void poked(struct mu_post *post)
 {
@@ -469,8 +448,8 @@ static void poked(struct mu_post *post)
         if (s->task == MU_LIVE_IDLE) {
             mu_live_next(s);
         }
-    } else if (look_queued(p)) {
-        return;
+    } else {
+        mu_live_woken(p->l, &p->session);
     }
     mu_free(p);
 }

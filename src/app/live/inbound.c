@@ -608,6 +608,11 @@ static bool ask(struct mu_live_session *s, yyjson_val *m, int64_t seq)
 static void delivered(struct mu_gate_delivered *op, int result)
 {
     struct mu_live_session *s = op->ctx;
+    if (s->l->stopping) { /* its runner says it to the next process */
+        s->taken = 0;
+        mu_live_next(s);
+        return;
+    }
     if (result < 0 && !lost(result)) {
         mu_live_not_stored(s, result);
         mu_live_next(s);

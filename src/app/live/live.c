@@ -308,6 +308,7 @@ int mu_live_new(const struct mu_live_opts *opts, struct mu_live **ret)
     l->opts = *opts;
     mu_map_init(&l->sessions);
     mu_list_init(&l->all);
+    mu_list_init(&l->waking);
     mu_live_gates_init(l);
     l->attached = mu_metrics_gauge(opts->metrics, "muster_live_sessions", NULL,
                                    "Sessions whose runner is connected");
@@ -368,6 +369,7 @@ void mu_live_end(struct mu_live *l)
     mu_recorder_end(l->recorder);
     mu_janitor_end(l->janitor);
     mu_sleeper_end(l->sleeper);
+    mu_live_woken_end(l);
 }
 
 struct mu_live *mu_live_free(struct mu_live *l)

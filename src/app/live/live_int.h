@@ -120,6 +120,7 @@ struct mu_live {
     struct mu_recorder *recorder;
     struct mu_janitor *janitor;
     struct mu_sleeper *sleeper;
+    struct mu_list waking;
     bool stopping;
     void (*stopped)(void *arg);
     void *stopped_arg;
@@ -174,6 +175,10 @@ void mu_live_gate_closed(struct mu_live *l, const struct mu_id *id);
 /* The session's gates are looked at again: a pause has moved their time. One whose time is over
  * already is tried again after `retry_ms`. */
 void mu_live_gates_of(struct mu_live *l, const struct mu_id *session, int64_t retry_ms);
+
+/* wake.c: somebody may have woken it */
+void mu_live_woken(struct mu_live *l, const struct mu_id *session);
+void mu_live_woken_end(struct mu_live *l);
 
 /* calls.c */
 void mu_live_call_end(struct mu_live_session *s, struct mu_live_call *call, int result);

@@ -90,6 +90,7 @@ static void give_up(struct nap *n, int64_t rest_ms)
     }
     if (s) {
         (void)say(s, "hibernate-cancel", &n->request);
+        s->want_answers = true; /* what it was told meanwhile it did not take */
     }
     n->z->n_open--;
     n->step = RESTING;
@@ -171,7 +172,11 @@ static void on_timer(struct mu_timer *t)
         if (n->step == RESTING) {
             forget(n);
         } else {
+            struct mu_live_session *s = session_of(n);
             give_up(n, rest_of(n));
+            if (s && s->task == MU_LIVE_IDLE) {
+                mu_live_next(s);
+            }
         }
     }
     z->op = z->reading ? z->op
