@@ -307,3 +307,34 @@ def test_lost_three_times_it_is_parked_until_it_is_resumed(village, shared):
         awake = village.get(session)
         assert awake["state"] == "RUNNING" and "errorMessage" not in awake and "parked" not in awake and awake["attempt"] == 4
         village.stop(session)
+
+
+@pytest.mark.parametrize("minutes", ["0.01", "0"])
+def test_a_paused_session_outlives_a_restart_of_the_server(make_server, minutes):
+    """What stands still cannot say hello: it is thawed for its resume, or to hibernate."""
+    server = make_server({**SETTINGS, "OZ_HIBERNATE_PAUSED_MINUTES": "0", "OZ_WORKER_RECONNECT_GRACE_MS": "20000"}, start=False)
+    server.start()
+    village = Village(server.client("sleeper"))
+    w = Worker(server, "w-restart", capacity=5)
+    session = create(village, w)
+    prompt(village, session, "one")
+    runner = w.begin(session)
+    runner.take_turn(done=False)
+    data(village("POST", f"/sessions/{session}/pause"))
+    server.kill9()
+    server.extra["OZ_HIBERNATE_PAUSED_MINUTES"] = minutes
+    server.start()
+    village = Village(server.client("sleeper"))
+    w.commands.clear()
+    w.reconnect()
+    if minutes == "0":
+        assert data(village("POST", f"/sessions/{session}/resume"))["state"] == "RUNNING"
+        assert w.commands[0] == "resume"
+        runner.hello(processing=None)
+    else:
+        harness.eventually(lambda: w.commands == ["resume"], what="its thaw")
+        runner.hello()
+        falls_asleep(runner)
+        assert until(village, session, hibernated=True)["state"] == "PAUSED_BY_HUMAN"
+    village.stop(session)
+    w.close()

@@ -15,7 +15,7 @@ KEY = secrets.token_hex(16)
 SETTINGS = {"OZ_ALLOW_LOCAL_REPOS": "on", "OZ_MAX_SESSIONS_PER_ORG": "0", "OZ_WORKER_RECONNECT_GRACE_MS": "6000",
             "OZ_HIBERNATE_PAUSED_MINUTES": "0.03", "OZ_HIBERNATE_IDLE_MINUTES": "0.1", "OZ_HIBERNATE_WAITING_MINUTES": "0.03",
             "OZ_WORKER_KEYS": f"w-1={hashlib.sha256(KEY.encode()).hexdigest()}"}
-ASK = "ask " + json.dumps({"toolCallId": "t1", "title": "rm -r build", "kind": "execute", "rawInput": {"command": "rm -r build"}})
+ASK = "ask " + json.dumps({"toolCallId": "t1", "title": "a push", "kind": "execute", "rawInput": {"command": "git push origin main"}})
 
 
 @pytest.fixture(scope="module")
