@@ -84,6 +84,11 @@ static void print_sessions(yyjson_val *sessions, yyjson_val *approvals)
         char ago[32], waiting[32];
         mu_ui_ago(mu_json_get_bytes(s, "createdAt"), ago, sizeof ago);
         waits(approvals, mu_json_get_bytes(s, "sessionId"), waiting, sizeof waiting);
+        if (!waiting[0] && mu_json_get_bool(s, "hibernated", false)) {
+            snprintf(waiting, sizeof waiting, "hibernated");
+        } else if (!waiting[0] && mu_json_get_bool(s, "parked", false)) {
+            snprintf(waiting, sizeof waiting, "parked");
+        }
         mu_table_cell(&t, mu_json_get_bytes(s, "sessionId"));
         mu_table_cell(&t, mu_json_get_bytes(s, "state"));
         mu_table_cell(&t, mu_json_get_bytes(s, "providerId"));

@@ -206,9 +206,11 @@ static void resumed(struct mu_session_resume *op, int result)
         finish(a, result < 0 ? result : MU_E_UNAVAILABLE);
         return;
     }
-    /* a runner that came anew just before that was made to stand still once more */
-    struct mu_id none = mu_id_random(a->l->opts.env);
-    (void)!mu_fleet_pause(a->l->opts.fleet, &s->of, false, &none);
+    if (s->refrozen) { /* just before that was stored */
+        struct mu_id none = mu_id_random(a->l->opts.env);
+        (void)!mu_fleet_pause(a->l->opts.fleet, &s->of, false, &none);
+        s->refrozen = false;
+    }
     a->state = s->state = op->to;
     mu_live_gates_of(a->l, &s->id, MU_LIVE_GATE_RETRY_MS);
     s->want_turn = true;

@@ -65,8 +65,9 @@ struct mu_live_session {
     struct mu_execution of;
     enum mu_live_phase phase;
     enum mu_live_task task;
-    bool leaving; /* its runner cannot be told anything any more: what it said is still stored */
-    bool over;    /* freed when nothing is under way */
+    bool leaving;  /* its runner cannot be told anything any more: what it said is still stored */
+    bool over;     /* freed when nothing is under way */
+    bool refrozen; /* it said hello although its session is paused: it stands still again */
     bool want_turn, want_answers, prompted /* the task's own prompt is with the runner */;
     int state, mode;
     int64_t stored_seq, queued_seq;

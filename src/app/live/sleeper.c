@@ -207,7 +207,8 @@ void mu_sleeper_talks(struct mu_live_session *s)
     if (n && (n->step == ASKING || n->step == READY)) {
         (void)say(s, "hibernate", &n->request);
     } else if (s->state == MU_ST_PAUSED && (!n || n->step == RESTING)) {
-        freeze(s->l, &s->of, true); /* one that can say hello does not stand still */
+        s->refrozen = true; /* one that can say hello does not stand still */
+        freeze(s->l, &s->of, true);
     }
 }
 
