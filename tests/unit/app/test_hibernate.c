@@ -387,6 +387,81 @@ static void without_a_checkpoint_it_is_not_parked(struct world *w)
     assert_int_equal(state_of(w, &id), MU_ST_RUNNING);
 }
 
+static void on_expired(void *arg, mu_bytes id MU_UNUSED)
+{
+    ++*(int *)arg;
+}
+static void on_file_gone(void *arg MU_UNUSED, mu_bytes id MU_UNUSED)
+{
+}
+static bool swept;
+static void on_swept(void *arg MU_UNUSED)
+{
+    swept = true;
+}
+
+static void deadline(struct world *w, const struct mu_id *id)
+{
+    put_sql(w, "UPDATE sessions SET deadline_ms = %lld WHERE id = '%s'", (long long)now(w),
+            id->text);
+}
+
+static void time_parks_those_that_ran_and_ends_those_that_sleep(struct world *w)
+{
+    struct mu_id woken = talking(w), asleep = talking(w), waits = talking(w), parked = talking(w);
+    struct mu_id turn = add_turn(w, &waits, "one");
+    struct mu_gate_ask gate;
+    struct mu_session_create c = new_run(&w->alice);
+    c.mode = MU_MODE_INTERACTIVE;
+    c.route = MU_ROUTE_WORKER;
+    assert_int_equal(do_create(w, &c), 0); /* never ran */
+    assert_int_equal(falls_asleep(w, &woken, 1, MU_ST_RUNNING), 0);
+    assert_int_equal(wake(w, &w->alice, &woken), 0);
+    assert_int_equal(falls_asleep(w, &asleep, 1, MU_ST_RUNNING), 0);
+    assert_int_equal(next_turn(w, &waits, 1), 0);
+    assert_int_equal(ask_in(w, &waits, 1, "k", &turn, &gate), 0);
+    assert_int_equal(falls_asleep(w, &waits, 1, MU_ST_WAITING), 0);
+    assert_int_equal(falls_asleep(w, &parked, 1, MU_ST_RUNNING), 0);
+    put_sql(w, "UPDATE sessions SET state = 76 WHERE id = '%s'", parked.text);
+    const struct mu_id *all[] = {&woken, &asleep, &waits, &parked, &c.id};
+    for (size_t i = 0; i < MU_ARRAY_LEN(all); i++) {
+        deadline(w, all[i]);
+    }
+    int expired = 0;
+    struct mu_work *pool;
+    struct mu_sweeper *sw;
+    assert_int_equal(mu_work_new(1, 4, &pool), 0);
+    const struct mu_sweeper_opts o = {.sessions = w->sessions,
+                                      .core = w->loop,
+                                      .retention_interval_ms = 3600000,
+                                      .hibernated_ms = 86400000,
+                                      .work = pool,
+                                      .expired = on_expired,
+                                      .file_gone = on_file_gone,
+                                      .arg = &expired};
+    assert_int_equal(mu_sweeper_new(&o, &sw), 0);
+    run_for(w, 1500);
+    assert_int_equal(expired, 5);
+    assert_int_equal(state_of(w, &woken), MU_ST_PARKED);
+    assert_int_equal(state_of(w, &asleep), MU_ST_COMPLETED);
+    assert_int_equal(state_of(w, &waits), MU_ST_COMPLETED);
+    assert_int_equal(state_of(w, &parked), MU_ST_FAILED);
+    assert_int_equal(state_of(w, &c.id), MU_ST_TIMED_OUT);
+    assert_int_equal(num(w, "SELECT count(*) FROM gates WHERE status = 4"), 1);
+    assert_int_equal(get(w, &w->alice, &woken), 0);
+    assert_non_null(strstr(seen.error, "No worker"));
+    assert_int_equal(live(&w->alice), 1);
+    assert_int_equal(wake(w, &w->alice, &woken), 0);
+    swept = false;
+    mu_sweeper_stop(sw, on_swept, NULL);
+    while (!swept) {
+        mu_loop_run(w->loop);
+    }
+    mu_sweeper_free(sw);
+    mu_work_free(pool);
+    assert_int_equal(holes(w), 0);
+}
+
 /* --- who may --- */
 
 static void those_that_wait_for_long_enough_are_found(struct world *w)
@@ -460,6 +535,7 @@ IN_WORLD(an_expired_gate_wakes_it_too)
 IN_WORLD(what_cannot_be_known_again_keeps_it_awake)
 IN_WORLD(lost_too_often_it_is_parked_and_may_be_tried_again)
 IN_WORLD(without_a_checkpoint_it_is_not_parked)
+IN_WORLD(time_parks_those_that_ran_and_ends_those_that_sleep)
 IN_WORLD(those_that_wait_for_long_enough_are_found)
 IN_WORLD(it_survives_any_failing_allocation)
 
@@ -479,6 +555,7 @@ int main(void)
         ON_BOTH(what_cannot_be_known_again_keeps_it_awake),
         ON_ALL(lost_too_often_it_is_parked_and_may_be_tried_again),
         ON_BOTH(without_a_checkpoint_it_is_not_parked),
+        ON_ALL(time_parks_those_that_ran_and_ends_those_that_sleep),
         ON_BOTH(those_that_wait_for_long_enough_are_found),
         ON(it_survives_any_failing_allocation, 0),
     };
