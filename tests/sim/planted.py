@@ -66,7 +66,7 @@ BUGS = {
     # what runs before its worker's first step is stored keeps the deadline of its offer
     "offer-deadline": ("app/sessions/report.c", [("l->state == MU_ST_CLAIMED ? op->now_ms", "l->state == 0 ? op->now_ms")]),
     # the end of a session leaves its gates open
-    "open-gate": ("app/sessions/open.c", [("r = mu_gates_close(tx, session_id, now_ms);", "r = 0;")]),
+    "open-gate": ("app/sessions/open.c", [(": mu_gates_close(tx, session_id, now_ms);", ": 0;")]),
     # a session hibernates, and its worker's slot is not free
     "hostage": ("app/live/sleeper.c", [("        mu_fleet_asleep(l->opts.fleet, &of);\n", "        (void)of;\n")]),
     # a session that was woken is not queued
