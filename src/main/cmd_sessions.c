@@ -84,6 +84,11 @@ static void print_sessions(yyjson_val *sessions, yyjson_val *approvals)
         char ago[32], waiting[32];
         mu_ui_ago(mu_json_get_bytes(s, "createdAt"), ago, sizeof ago);
         waits(approvals, mu_json_get_bytes(s, "sessionId"), waiting, sizeof waiting);
+        if (!waiting[0] && mu_json_get_bool(s, "hibernated", false)) {
+            snprintf(waiting, sizeof waiting, "hibernated");
+        } else if (!waiting[0] && mu_json_get_bool(s, "parked", false)) {
+            snprintf(waiting, sizeof waiting, "parked");
+        }
         mu_table_cell(&t, mu_json_get_bytes(s, "sessionId"));
         mu_table_cell(&t, mu_json_get_bytes(s, "state"));
         mu_table_cell(&t, mu_json_get_bytes(s, "providerId"));
@@ -206,6 +211,12 @@ static void print_session(yyjson_val *s)
     row("session", mu_json_get_bytes(s, "sessionId"));
     printf("%-12s %s%.*s%s\n", "state", mu_ui_state_colour(stdout, state), MU_ARGS(state),
            mu_ui_reset(stdout));
+    if (mu_json_get_bool(s, "hibernated", false)) {
+        row("hibernated", MU_B("yes: it holds no worker, and goes on when it is woken"));
+    }
+    if (mu_json_get_bool(s, "parked", false)) {
+        row("parked", MU_B("yes: its sandbox is gone; resume it to try again"));
+    }
     row("waits for", mu_json_get_bytes(s, "queueReason"));
     row("mode", mu_json_get_bytes(s, "mode"));
     row("provider", mu_json_get_bytes(s, "providerId"));

@@ -50,6 +50,7 @@ struct mu_config {
     int64_t run_concurrency, run_max_attempts, run_max_seconds, pending_max_seconds,
         retention_sweep_ms, list_message_bytes;
     double retention_days;
+    double hibernate_paused_minutes, hibernate_idle_minutes, hibernate_waiting_minutes;
     bool list_legacy_items, allow_raw_env_image;
     const char *image_allowlist, *run_source_default;
     /* workers */

@@ -163,6 +163,7 @@ static int build_fleet(struct mu_server *s, struct mu_err *err)
                                      .load_percent =
                                          MU_MAX((int64_t)(c->load_factor * 100.0 + 0.5), 1),
                                      .drain_timeout_ms = c->drain_timeout_minutes * 60000,
+                                     .hibernated_ms = c->hibernated_max_days * 86400000,
                                      .dialect = dialect_of(c->worker_dialect),
                                      .go_workers = sidecar,
                                      .go_live = sidecar && c->worker_sidecar_live};
@@ -170,6 +171,11 @@ static int build_fleet(struct mu_server *s, struct mu_err *err)
         r = mu_fleet_new(&fo, &s->fleet);
     }
     return r < 0 ? mu_err_set(err, r, "cannot start: %s", mu_err_text(r)) : 0;
+}
+
+static int64_t minutes_ms(double minutes)
+{
+    return minutes > 0 ? MU_MAX((int64_t)(minutes * 60000.0), INT64_C(1)) : 0;
 }
 
 static int build_live(struct mu_server *s, struct mu_db *db, struct mu_err *err)
@@ -194,6 +200,9 @@ static int build_live(struct mu_server *s, struct mu_db *db, struct mu_err *err)
                                     .gate_ms = c->approval_timeout_minutes * 60000,
                                     .command_ms = RUNNER_ANSWER_MS,
                                     .paused_max_ms = c->hibernated_max_days * 86400000,
+                                    .sleep_paused_ms = minutes_ms(c->hibernate_paused_minutes),
+                                    .sleep_idle_ms = minutes_ms(c->hibernate_idle_minutes),
+                                    .sleep_waiting_ms = minutes_ms(c->hibernate_waiting_minutes),
                                     .checkpoints = c->checkpoint_max_mb > 0};
     int r = mu_live_new(&lo, &s->live);
     if (r == 0) {

@@ -204,6 +204,7 @@ static int make_sweepers(struct mu_server *s)
     const struct mu_sweeper_opts so = {.sessions = s->sessions,
                                        .core = s->loops[0],
                                        .retention_interval_ms = s->conf->retention_sweep_ms,
+                                       .hibernated_ms = s->conf->hibernated_max_days * 86400000,
                                        .work = s->work,
                                        .expired = expired,
                                        .file_gone = file_gone,

@@ -102,7 +102,7 @@ static size_t want(void *arg, struct pollfd *fds, int64_t *wait_ms)
     n = add(v, fds, n, a->in, a->tell.len ? POLLOUT : 0, W_TELL);
     n = add(v, fds, n, a->out, reads ? POLLIN : 0, W_OUT);
     n = add(v, fds, n, a->err, v->r->procs.say.len ? 0 : POLLIN, W_ERR);
-    if (a->serve && !a->ended && !v->done && n + MU_SERVE_FDS <= MU_WATCH_FDS) {
+    if (a->serve && !a->ended && !v->done && !v->hold.stopped && n + MU_SERVE_FDS <= MU_WATCH_FDS) {
         int who[MU_SERVE_FDS];
         size_t more = mu_serve_want(a->serve, reads, fds + n, who, wait_ms);
         for (size_t i = 0; i < more; i++) {
@@ -124,11 +124,12 @@ static size_t want(void *arg, struct pollfd *fds, int64_t *wait_ms)
     sooner(wait_ms, v->output_at);
     sooner(wait_ms, v->turn.kill_at);
     sooner(wait_ms, v->term_at);
+    sooner(wait_ms, v->hold.step != MU_HOLD_NONE ? v->hold.until : 0);
     sooner(wait_ms, v->agent.kill_at);
     sooner(wait_ms, v->r->procs.stopping ? v->r->procs.kill_at : 0);
     sooner(wait_ms, v->turn.step == MU_TURN_RUNS ? v->tick_at : 0);
     int64_t checkpoint = mu_checkpoint_at(v); /* one that is due is work()'s, not a wait's */
-    sooner(wait_ms, checkpoint > mu_mono_ms() ? checkpoint : 0);
+    sooner(wait_ms, checkpoint > mu_mono_ms() && v->hold.step == MU_HOLD_NONE ? checkpoint : 0);
     return n;
 }
 
@@ -223,6 +224,7 @@ static void watch_time(struct mu_live *v)
 {
     int64_t now = mu_mono_ms();
     struct mu_turn *t = &v->turn;
+    mu_hold_watch(v, now);
     if (t->kill_at && now >= t->kill_at) {
         t->kill_at = 0;
         v->agent.again = v->agent.spoke;
@@ -265,7 +267,7 @@ static void serve(void *arg, const struct pollfd *fds, size_t n)
         }
     }
     ends(v);
-    if (v->agent.serve && !v->agent.ended && !v->done) {
+    if (v->agent.serve && !v->agent.ended && !v->done && !v->hold.stopped) {
         mu_serve_turn(v->agent.serve);
     }
     if (v->agent.spoke && mu_agent_state(v) == MU_ACP_BROKEN && !v->agent.ended &&
@@ -472,6 +474,13 @@ static void work(struct mu_live *v)
         mu_diff_answer(v);
         return;
     }
+    if (mu_hold_due(v)) {
+        mu_hold_take(v);
+        return;
+    }
+    if (v->hold.step != MU_HOLD_NONE) {
+        return;
+    }
     if (mu_checkpoint_due(v)) {
         mu_checkpoint_take(v);
         return;
@@ -578,7 +587,8 @@ int mu_live_run(struct mu_live *v)
         work(v);
         if (!v->done) {
             /* something may be left to do that nothing on a descriptor tells of */
-            bool more = v->turn.step == MU_TURN_OVER || v->n_diffs || mu_checkpoint_due(v);
+            bool more = v->turn.step == MU_TURN_OVER || v->n_diffs || mu_hold_due(v) ||
+                        (v->hold.step == MU_HOLD_NONE && mu_checkpoint_due(v));
             mu_procs_turn(p, more ? 0 : WAIT_MS);
         }
     }

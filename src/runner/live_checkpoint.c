@@ -292,6 +292,7 @@ void mu_checkpoint_told(struct mu_live *v, const struct mu_jtok *j)
     if (!ok && number >= 1 && number <= v->ckpt->number) {
         v->ckpt->prev = 0;
     }
+    mu_hold_told(v, number, ok);
 }
 
 /* --- taking --- */
@@ -350,6 +351,22 @@ void mu_checkpoint_take(struct mu_live *v)
     } else {
         let_go(c);
     }
+}
+
+int64_t mu_checkpoint_now(struct mu_live *v)
+{
+    struct mu_ck *c = v->ckpt;
+    if (c->wanted) {
+        memcpy(c->turn, c->wanted_turn, sizeof c->turn);
+    }
+    c->wanted = false;
+    c->typed_ms = 0;
+    if (!is_on(v) || take(v, TAKE_MS)) {
+        return 0;
+    }
+    c->sending = true;
+    mu_checkpoint_serve(v);
+    return c->number;
 }
 
 static int64_t last_until(const struct mu_live *v)

@@ -107,6 +107,8 @@ int64_t mu_checkpoint_at(const struct mu_live *v);
 /* Something is left to do for work(). */
 bool mu_checkpoint_due(const struct mu_live *v);
 void mu_checkpoint_take(struct mu_live *v);
+/* One now, whatever is going on; its number, 0: there is none. */
+int64_t mu_checkpoint_now(struct mu_live *v);
 /* The last one, before the agent ends; waits until it is stored, or for too long. */
 void mu_checkpoint_last(struct mu_live *v);
 /* Sends what can be sent. */

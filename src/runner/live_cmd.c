@@ -86,6 +86,7 @@ static void on_init(struct mu_live *v, const struct mu_jtok *j)
     if (!v->told) {
         first_init(v, j);
     }
+    mu_hold_end(v); /* it is said again if it is wanted still */
     v->skip_permissions = mu_jtok_bool(j, get(j, "skipPermissions"), false);
     take_policy(v, j);
     take_offsets(v, j);
@@ -112,6 +113,9 @@ static void on_prompt(struct mu_live *v, const struct mu_jtok *j)
 
 static void on_answer(struct mu_live *v, const struct mu_jtok *j)
 {
+    if (v->hold.step != MU_HOLD_NONE) {
+        return; /* nobody may hear it: it comes again when the agent goes on */
+    }
     mu_gate_answer(v, j, 0);
 }
 
@@ -299,6 +303,19 @@ static void on_checkpoint(struct mu_live *v, const struct mu_jtok *j)
     mu_checkpoint_told(v, j);
 }
 
+static void on_hibernate(struct mu_live *v, const struct mu_jtok *j)
+{
+    char id[MU_LIVE_ID];
+    if (get_id(j, "requestId", id)) {
+        mu_hold_begin(v, id);
+    }
+}
+
+static void on_hibernate_cancel(struct mu_live *v, const struct mu_jtok *j MU_UNUSED)
+{
+    mu_hold_end(v);
+}
+
 void mu_live_message(void *arg, const struct mu_jtok *j)
 {
     static const struct {
@@ -319,6 +336,8 @@ void mu_live_message(void *arg, const struct mu_jtok *j)
         {"diff", on_diff},
         {"policy", on_policy},
         {"checkpoint", on_checkpoint},
+        {"hibernate", on_hibernate},
+        {"hibernate-cancel", on_hibernate_cancel},
     };
     int type = get(j, "type");
     for (size_t i = 0; i < MU_ARRAY_LEN(handlers); i++) {

@@ -90,6 +90,15 @@ struct mu_agent {
     char conversation[MU_ACP_ID_MAX];
 };
 
+/* The session is about to hibernate, perhaps. */
+enum mu_hold_step { MU_HOLD_NONE, MU_HOLD_WANTED, MU_HOLD_TAKING, MU_HOLD_SAID };
+struct mu_hold {
+    enum mu_hold_step step;
+    char request[MU_LIVE_ID];
+    int64_t number /* of the checkpoint */, until;
+    bool stopped; /* the agent stands still for it */
+};
+
 struct mu_live {
     struct mu_runner *r;
     struct mu_watch watch;
@@ -115,6 +124,7 @@ struct mu_live {
     } diffs[MU_LIVE_DIFFS];
     size_t n_diffs;
     struct mu_ck *ckpt;
+    struct mu_hold hold;
     char heads[MU_CHECKOUTS_MAX][65]; /* the newest commit that was told of each checkout */
     struct {
         char id[MU_LIVE_ID];
@@ -186,6 +196,14 @@ void mu_gate_pending(struct mu_live *v, const char *id);
 void mu_gate_close_all(struct mu_live *v);
 void mu_live_question(void *arg, const struct mu_oc_question *q);
 void mu_live_foreign(void *arg, unsigned handle);
+
+/* live_hold.c */
+void mu_hold_begin(struct mu_live *v, const char *request);
+void mu_hold_end(struct mu_live *v); /* the agent goes on */
+bool mu_hold_due(const struct mu_live *v);
+void mu_hold_take(struct mu_live *v); /* runs git */
+void mu_hold_told(struct mu_live *v, int64_t number, bool ok);
+void mu_hold_watch(struct mu_live *v, int64_t now);
 
 /* live_term.c */
 void mu_term_init(struct mu_term *t);

@@ -9,7 +9,8 @@ static struct gate {
     struct mu_id id, session;
     int status, promised; /* promised: by an answer to somebody who decided; 0 = none */
     int64_t resolved_ms;
-    bool won; /* somebody was told that it was him */
+    bool won;           /* somebody was told that it was him */
+    struct mu_id acted; /* the question by which its runner acted on it */
 } gates[GATES];
 static unsigned n_gates;
 static struct turn {
@@ -183,20 +184,40 @@ static int on_number(void *arg, struct mu_row *row)
     return 0;
 }
 
+static int on_acted(void *arg, struct mu_row *row)
+{
+    struct mu_id id;
+    must(mu_id_parse(mu_row_bytes(row, 0), NULL, &id), "id");
+    *(struct gate **)arg = gate_of(&id);
+    return 0;
+}
+
+/* Once for each that was allowed once, however the runner called it. */
 void sim_gate_acts(const struct mu_execution *of, const struct mu_id *gate)
 {
+    static const struct mu_stmt granted = {
+        "sim_gate_granted", "t",
+        "SELECT count(*) FROM gates WHERE session_id = $1 AND status = 1 AND scope = 1", NULL};
     static const struct mu_stmt q = {"sim_gate_acts", "tt",
-                                     "SELECT count(*) FROM gates WHERE session_id = $1 AND status "
-                                     "= 1 AND (id = $2 OR scope = 1)",
+                                     "SELECT id FROM gates WHERE session_id = $1 AND status = 1 "
+                                     "AND (id = $2 OR asked_id = $2)",
                                      NULL};
     int64_t n = 0;
-    must(MU_DB_RUN(sim.db, &q, on_number, &n, MU_VT(mu_id_bytes(&of->session)),
-                   MU_VT(mu_id_bytes(gate))),
-         "gate");
-    if (n == 0 && sim_row_exists(&of->session)) {
+    struct gate *g = NULL;
+    mu_bytes session = mu_id_bytes(&of->session);
+    must(MU_DB_RUN(sim.db, &granted, on_number, &n, MU_VT(session)), "gate");
+    must(MU_DB_RUN(sim.db, &q, on_acted, &g, MU_VT(session), MU_VT(mu_id_bytes(gate))), "gate");
+    if (n || !sim_row_exists(&of->session)) {
+        return;
+    }
+    if (!g) {
         sim_fail("G8", "session %s acts on gate %s, which nobody allowed", of->session.text,
                  gate->text);
     }
+    if (g->acted.text[0] && strcmp(g->acted.text, gate->text) != 0) {
+        sim_fail("G8", "session %s acts twice on gate %s", of->session.text, g->id.text);
+    }
+    g->acted = *gate;
 }
 
 void sim_runner_acked(const struct mu_execution *of, int64_t seq)

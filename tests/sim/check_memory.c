@@ -108,7 +108,8 @@ static void lag(int64_t *since, bool wrong, const struct sim_session *s, const c
 static void check_session(struct mu_fleet *f, struct sim_session *s)
 {
     const struct mu_task *t = mu_map_get(&f->tasks, mu_id_bytes(&s->id));
-    bool live = s->present && !s->ended_ms && s->state >= MU_ST_QUEUED_WORKER;
+    bool live =
+        s->present && !s->ended_ms && s->state >= MU_ST_QUEUED_WORKER && !mu_state_sleeps(s->state);
     lag(&s->unowned, live && !t, s, "memory does not know it");
     lag(&s->stuck, live && t && !somebody_acts(t), s, "nobody will act");
     lag(&s->behind, live && t && !(t->work && t->work->busy) && t->epoch != s->epoch, s,

@@ -136,6 +136,10 @@ static int64_t longest(const struct now *n)
     case MU_ST_WAITING:
     case MU_ST_PAUSED:
         return DAY_MS; /* from its creation on; gates have times of their own */
+    case MU_ST_WAITING_AWAY:
+    case MU_ST_HIBERNATED:
+    case MU_ST_PARKED:
+        return SIM_SLEEP_MS;
     case MU_ST_STOPPING:
         return STOP_MS;
     default:
@@ -146,7 +150,7 @@ static int64_t longest(const struct now *n)
 static void check_live(const struct sim_session *s, const struct now *n)
 {
     int64_t wall = sim_wall();
-    bool held = n->state >= MU_ST_CLAIMED;
+    bool held = n->state >= MU_ST_CLAIMED && !mu_state_sleeps(n->state);
     if (n->deadline_ms > wall + longest(n) + SLACK_MS) {
         sim_fail("G3", "session %s in state %d has no deadline: it is %lld ms away", s->id.text,
                  n->state, (long long)(n->deadline_ms - wall));
@@ -244,6 +248,7 @@ static int on_row(void *arg MU_UNUSED, struct mu_row *row)
         s->epoch_at = sim.now;
     }
     if (n.state != s->state) {
+        sim.counts.sleeps += mu_state_sleeps(n.state);
         s->state_at = sim.now;
     }
     s->seen = s->present = true;

@@ -66,7 +66,16 @@ BUGS = {
     # what runs before its worker's first step is stored keeps the deadline of its offer
     "offer-deadline": ("app/sessions/report.c", [("l->state == MU_ST_CLAIMED ? op->now_ms", "l->state == 0 ? op->now_ms")]),
     # the end of a session leaves its gates open
-    "open-gate": ("app/sessions/open.c", [("r = mu_gates_close(tx, session_id, now_ms);", "r = 0;")]),
+    "open-gate": ("app/sessions/open.c", [(": mu_gates_close(tx, session_id, now_ms);", ": 0;")]),
+    # a session hibernates, and its worker's slot is not free
+    "hostage": ("app/live/sleeper.c", [("        mu_fleet_asleep(l->opts.fleet, &of);\n", "        (void)of;\n")]),
+    # a session that was woken is not queued
+    "not-woken": ("app/live/wake.c", [("    if (l->stopping || mu_fleet_knows(l->opts.fleet, session)) {", "    if (l || session) {")]),
+    # what was decided before a session hibernated is applied again and again
+    "decision-twice": ("app/sessions/gates.c", [
+        ('"0 AND epoch < $4 AND delivered_ms IS NULL AND status IN (0, 1, 2, 3) ORDER', '"0 AND epoch < $4 AND status IN (0, 1, 2, 3) ORDER'),
+        ('"UPDATE gates SET epoch = $3, asked_id = $4 WHERE id = $1 AND session_id = $2 AND delivered_ms "\n    "IS NULL",',
+         '"UPDATE gates SET epoch = $3, asked_id = $4, delivered_ms = NULL WHERE id = $1 AND session_id = $2",')]),
     # a report is not released whole
     "leak": ("app/fleet/reports.c", [("        mu_arena_fini(&r->arena);\n        mu_free(r);", "        mu_free(r);")]),
 }

@@ -244,6 +244,7 @@ static void plan_seed(struct sim_plan *p)
                            .n_people = (unsigned)sim_between(1, 3),
                            .n_viewers = (unsigned)sim_between(0, 4),
                            .gate_ms = sim_between(500, 12000),
+                           .sleep_ms = sim_chance(600) ? sim_between(100, 2500) : 0,
                            .live_pm = sim_chance(700) ? (unsigned)sim_rand(700) : 0,
                            .link_ms = sim_between(2, 250),
                            .work_ms = sim_between(100, 4000)};
@@ -489,15 +490,17 @@ static void run_seeds(uint64_t from, uint64_t n, uint64_t every)
     }
     const struct sim_counts *c = &sim.counts;
     printf("%llu steps, %llu commits, %llu sessions (%llu ended), %llu executions, %llu kills, "
-           "%llu restarts, %llu gates, %llu cut links, %llu crashed workers, %llu full disks, %llu "
+           "%llu restarts, %llu gates, %llu sleeps, %llu cut links, %llu crashed workers, %llu "
+           "full disks, %llu "
            "repeated "
            "requests\n",
            (unsigned long long)c->steps, (unsigned long long)c->commits,
            (unsigned long long)c->sessions, (unsigned long long)c->ended,
            (unsigned long long)c->executions, (unsigned long long)c->kills,
            (unsigned long long)c->restarts, (unsigned long long)c->gates,
-           (unsigned long long)c->cuts, (unsigned long long)c->crashes,
-           (unsigned long long)c->disk_faults, (unsigned long long)c->replays);
+           (unsigned long long)c->sleeps, (unsigned long long)c->cuts,
+           (unsigned long long)c->crashes, (unsigned long long)c->disk_faults,
+           (unsigned long long)c->replays);
     fflush(stdout);
 }
 

@@ -33,8 +33,9 @@ enum {
     SIM_EVENTS = 256, /* of one session's log whose digests are kept */
     SIM_TAIL = 64,    /* steps that are told when a seed fails */
     SIM_LINE = 200,
-    SIM_ORGS = 3, /* alice, bob, the admin */
-    SIM_OLD = 99, /* exit code of reports that must not count */
+    SIM_ORGS = 3,         /* alice, bob, the admin */
+    SIM_SLEEP_MS = 60000, /* the deadline of what sleeps */
+    SIM_OLD = 99,         /* exit code of reports that must not count */
 };
 
 struct sim_rng {
@@ -52,6 +53,7 @@ struct sim_plan {
     unsigned n_people, n_viewers;
     unsigned kills, restarts; /* of the server */
     int64_t gate_ms;          /* a gate's time */
+    int64_t sleep_ms;         /* who waits for so long hibernates; 0 = nobody does */
     int64_t link_ms;          /* the longest way of a message */
     int64_t work_ms;          /* the longest a sandbox works */
     unsigned live_pm;         /* of the sessions that are made */
@@ -94,7 +96,7 @@ struct sim {
     /* what was seen over all seeds of this process */
     struct sim_counts {
         uint64_t steps, sessions, ended, kills, restarts, cuts, crashes, commits, disk_faults,
-            lost_ends, executions, replays, gates;
+            lost_ends, executions, replays, gates, sleeps;
     } counts;
 };
 extern struct sim sim;

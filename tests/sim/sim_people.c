@@ -379,7 +379,8 @@ static void look_after(void *arg)
         struct sim_session *s = some_session();
         do_resolve(sim_chance(500) ? 2 : org);
         bool runs = s && s->present && (s->state == MU_ST_RUNNING || s->state == MU_ST_WAITING);
-        if (s && s->present && s->state == MU_ST_PAUSED && (sim.calm || sim_chance(80))) {
+        bool rests = s && s->present && (s->state == MU_ST_PAUSED || mu_state_sleeps(s->state));
+        if (rests && (sim.calm || sim_chance(80))) {
             do_ask(2, s, MU_LIVE_RESUME);
         } else if (runs && sim_chance(sim.calm ? 700 : 100)) {
             do_ask(sim_chance(800) ? s->org : org, s, MU_LIVE_END);

@@ -23,6 +23,10 @@ struct sim_runner {
     bool interactive, ending;
     struct mu_id next, did[TURNS]; /* the prompt that waits; those that ran */
     unsigned n_did;
+    /* it is held for its session to hibernate */
+    bool held;
+    struct mu_id request;
+    int64_t checkpoints;
 };
 
 struct sim_runner *sim_runner_new(const struct mu_execution *of)
@@ -107,6 +111,7 @@ static void begin(struct sim_runner *r, yyjson_val *m)
     if (mu_json_get_i64(m, "epoch", -1) != r->of.epoch || last > r->seq) {
         sim_fail("G4", "a runner of epoch %lld is greeted as another", (long long)r->of.epoch);
     }
+    r->held = false;
     r->interactive = mu_bytes_is(mu_json_get_bytes(m, "mode"), "interactive");
     acked(r, last);
     r->talking = true;
@@ -177,6 +182,42 @@ static void answer(struct sim_runner *r, yyjson_val *m)
     }
 }
 
+static void let_go(void *arg)
+{
+    struct sim_runner *r = arg;
+    r->held = false;
+}
+
+static void hold(struct sim_runner *r, yyjson_val *m)
+{
+    struct mu_id request;
+    if (mu_id_parse(mu_json_get_bytes(m, "requestId"), NULL, &request) < 0) {
+        sim_fail("protocol", "a runner is held without a request");
+    }
+    r->request = request;
+    if (sim.calm || !r->booted || sim_chance(100)) {
+        say(r, "\"type\":\"hibernate\",\"requestId\":\"%s\",\"ok\":false", request.text);
+        return;
+    }
+    r->held = true;
+    if (sim_fault(50)) { /* it goes on by itself, and nobody hears of it */
+        sim_after(sim_between(10, 3000), let_go, r);
+        return;
+    }
+    say(r,
+        "\"type\":\"checkpoint\",\"number\":%lld,\"roots\":[],\"parts\":[],\"bytes\":0,"
+        "\"durationMs\":1",
+        (long long)++r->checkpoints);
+}
+
+static void kept(struct sim_runner *r, yyjson_val *m)
+{
+    if (r->held && mu_json_get_i64(m, "number", 0) == r->checkpoints) {
+        say(r, "\"type\":\"hibernate\",\"requestId\":\"%s\",\"ok\":true,\"number\":%lld",
+            r->request.text, (long long)r->checkpoints);
+    }
+}
+
 void sim_runner_hears(struct sim_runner *r, const char *text)
 {
     static const struct mu_json_limits limits = {.max_bytes = 1 << 20, .max_depth = 32};
@@ -195,7 +236,15 @@ void sim_runner_hears(struct sim_runner *r, const char *text)
     } else if (mu_bytes_is(type, "prompt")) {
         prompt(r, m);
     } else if (mu_bytes_is(type, "answer")) {
-        answer(r, m);
+        if (!r->held) {
+            answer(r, m);
+        }
+    } else if (mu_bytes_is(type, "hibernate")) {
+        hold(r, m);
+    } else if (mu_bytes_is(type, "hibernate-cancel")) {
+        r->held = false;
+    } else if (mu_bytes_is(type, "checkpoint")) {
+        kept(r, m);
     } else if (mu_bytes_is(type, "end-session")) {
         r->ending = true;
     } else if (mu_bytes_is(type, "ack")) {
@@ -226,10 +275,10 @@ static void ask(struct sim_runner *r)
 
 bool sim_runner_works(struct sim_runner *r)
 {
-    if (r->interactive && r->ending && !r->prompted) {
+    if (r->interactive && r->ending && !r->prompted && !r->held) {
         r->done = true;
     }
-    if (r->done || !r->prompted || r->question.text[0]) {
+    if (r->done || r->held || !r->prompted || r->question.text[0]) {
         return r->done;
     }
     if (r->asked < ASKS && sim_chance(600)) {

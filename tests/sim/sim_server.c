@@ -1,4 +1,5 @@
 /* The server: what main/server.c builds, without faces, and the ways in which it goes. */
+#include "app/live/sleeper_int.h"
 #include "sim.h"
 
 enum { DOWN_MS = 3000, DRAIN_MS = 1000, RETENTION_SWEEP_MS = 20000 };
@@ -74,7 +75,8 @@ static void build_domain(void)
                                         .pending_max_ms = sim.plan.pending_max_ms,
                                         .run_max_ms = sim.plan.run_max_ms,
                                         .retention_ms = sim.plan.retention_ms,
-                                        .max_queued = sim.plan.max_queued};
+                                        .max_queued = sim.plan.max_queued,
+                                        .checkpoint_max = 1 << 20};
     must(mu_sessions_new(&so, &sim.sessions), "sessions");
 }
 
@@ -95,6 +97,7 @@ static void build_fleet(void)
                                      .pending_max_ms = sim.plan.pending_max_ms,
                                      .max_tries = sim.plan.max_tries,
                                      .tenant_max_running = sim.plan.tenant_running,
+                                     .hibernated_ms = SIM_SLEEP_MS,
                                      .go_workers = true};
     must(mu_fleet_new(&fo, &sim.fleet), "fleet");
 }
@@ -116,9 +119,14 @@ static void build_live(void)
                                     .recording_keep_ms = 3600000,
                                     .gate_ms = sim.plan.gate_ms,
                                     .command_ms = 5000,
-                                    .paused_max_ms = 60000};
+                                    .paused_max_ms = SIM_SLEEP_MS,
+                                    .checkpoints = true,
+                                    .sleep_paused_ms = sim.plan.sleep_ms,
+                                    .sleep_idle_ms = sim.plan.sleep_ms,
+                                    .sleep_waiting_ms = sim.plan.sleep_ms};
     must(mu_live_new(&lo, &sim.live), "live");
     must(mu_live_load(sim.live, sim.db), "live");
+    mu_sleeper_start(sim.live->sleeper);
 }
 
 static void build_route(void)

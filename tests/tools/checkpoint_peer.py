@@ -11,7 +11,7 @@ class Worker(Native):
     """Ours, able to hold live sessions; messages for runners are kept by execution."""
 
     def __init__(self, server, worker_id=None, **more):
-        self.frames = {}
+        self.frames, self.commands = {}, []
         more.setdefault("features", ["live"])
         more.setdefault("harnesses", ["shell", "codex", "claude", "any"])
         super().__init__(server, worker_id, **more)
@@ -22,6 +22,10 @@ class Worker(Native):
             with self.changed:
                 self.frames.setdefault(message["data"]["execution_id"], []).extend(message["data"]["frames"])
                 self.changed.notify_all()
+        if message["type"] == "command" and message["data"].get("command") in ("pause", "resume"):
+            self.commands.append(message["data"]["command"])
+            self.send("command_result", {k: message["data"][k] for k in ("task_id", "execution_id", "epoch", "command_id")
+                                         if k in message["data"]} | {"ok": True})
 
     def begin(self, session, **how):
         """Takes the session's next assignment and runs it; its runner."""

@@ -267,6 +267,17 @@ int mu_fleet_load_queued(struct mu_fleet *f, const struct mu_live_row *row)
     return r;
 }
 
+bool mu_fleet_knows(struct mu_fleet *f, const struct mu_id *session)
+{
+    return mu_map_get(&f->tasks, mu_id_bytes(session)) != NULL;
+}
+
+int mu_fleet_woken(struct mu_fleet *f, const struct mu_live_row *row)
+{
+    bool known = f->ended || mu_map_get(&f->tasks, row->id);
+    return known ? 0 : mu_fleet_load_queued(f, row); /* stopped meanwhile: its offer finds out */
+}
+
 static int load_attempt(void *arg, const struct mu_attempt_row *row)
 {
     struct mu_fleet *f = arg;
@@ -363,6 +374,14 @@ void mu_fleet_cancelled(struct mu_fleet *f, mu_bytes session_id)
     }
     mu_work_cancel_frame(t);
     mu_work_next(t);
+}
+
+void mu_fleet_asleep(struct mu_fleet *f, const struct mu_execution *of)
+{
+    const struct mu_task *t = mu_map_get(&f->tasks, mu_id_bytes(&of->session));
+    if (t && t->epoch == of->epoch) {
+        mu_fleet_expired(f, mu_id_bytes(&of->session));
+    }
 }
 
 void mu_fleet_expired(struct mu_fleet *f, mu_bytes session_id)

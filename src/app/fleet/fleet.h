@@ -15,6 +15,7 @@
 
 struct mu_fleet;
 struct mu_worker;
+struct mu_execution;
 
 enum mu_dialect { MU_DIALECT_UNKNOWN, MU_DIALECT_VENDORED, MU_DIALECT_WARP, MU_DIALECT_NATIVE };
 const char *mu_dialect_name(enum mu_dialect d);
@@ -39,10 +40,12 @@ struct mu_fleet_opts {
     int64_t check_ms;             /* how often that is looked at; 0 = 5 s */
     int64_t max_org_workers, max_workers; /* that enrolled, of one org, in all; 0 = 10, 1000 */
     int64_t load_percent;                 /* a worker beyond that is chosen after others; 0 = 80 */
-    int64_t drain_timeout_ms;             /* of a drain that says none; 0 = for ever */
-    enum mu_dialect dialect;              /* of workers that are not native; UNKNOWN: found out */
-    bool go_workers; /* workers that are not native can run something: a sidecar is set */
-    bool go_live;    /* and live sessions: it holds our runner */
+    int64_t hibernated_ms; /* a session that lost its sandbox too often waits so long for people; 0
+                              = it ends */
+    int64_t drain_timeout_ms; /* of a drain that says none; 0 = for ever */
+    enum mu_dialect dialect;  /* of workers that are not native; UNKNOWN: found out */
+    bool go_workers;          /* workers that are not native can run something: a sidecar is set */
+    bool go_live;             /* and live sessions: it holds our runner */
 };
 MU_MUST_USE int mu_fleet_new(const struct mu_fleet_opts *opts, struct mu_fleet **ret);
 /* After the loops ended and before they are freed: everything but the shell goes; what peers still
@@ -76,6 +79,12 @@ MU_MUST_USE int mu_fleet_create(struct mu_fleet *f, struct mu_session_create *op
 /* A stop was accepted, or the sweeper ended it. */
 void mu_fleet_cancelled(struct mu_fleet *f, mu_bytes session_id);
 void mu_fleet_expired(struct mu_fleet *f, mu_bytes session_id);
+/* The session hibernates (or is parked): nobody runs it any more. */
+void mu_fleet_asleep(struct mu_fleet *f, const struct mu_execution *of);
+/* Whether the session is one of those that wait for a worker or are held by one. */
+bool mu_fleet_knows(struct mu_fleet *f, const struct mu_id *session);
+/* It was woken: it waits for a worker (again). Nothing when it is known already. -ENOMEM. */
+MU_MUST_USE int mu_fleet_woken(struct mu_fleet *f, const struct mu_live_row *row);
 /* Of one whose stop was accepted: its worker gives it no time for an end of its own. */
 void mu_fleet_hurry(struct mu_fleet *f, mu_bytes session_id);
 
@@ -366,6 +375,8 @@ bool mu_fleet_runner_by_worker(const struct mu_fleet *f, const struct mu_executi
  * comes first. */
 MU_MUST_USE int mu_fleet_pause(struct mu_fleet *f, const struct mu_execution *of, bool pause,
                                const struct mu_id *command);
+/* The attempt of that session, if its worker can be told something; false: it cannot. */
+bool mu_fleet_reachable(struct mu_fleet *f, const struct mu_id *session, struct mu_execution *ret);
 /* Everything that it said is stored, or will not be. */
 void mu_fleet_said(struct mu_fleet *f, const struct mu_execution *of);
 /* The state that the session was brought to by what its runner said. */

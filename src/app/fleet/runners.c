@@ -72,6 +72,16 @@ static struct mu_task *reachable(struct mu_fleet *f, const struct mu_execution *
     return there ? t : NULL;
 }
 
+bool mu_fleet_reachable(struct mu_fleet *f, const struct mu_id *session, struct mu_execution *ret)
+{
+    struct mu_task *t = mu_map_get(&f->tasks, mu_id_bytes(session));
+    if (!t || !t->work) {
+        return false;
+    }
+    *ret = of_task(t, 0);
+    return reachable(f, ret) != NULL;
+}
+
 int mu_fleet_to_runner(struct mu_fleet *f, const struct mu_execution *of, mu_bytes json)
 {
     struct mu_work_item *k = direct_of(f, of);

@@ -277,7 +277,7 @@ static void requeued(struct mu_session_requeue *op, int result)
     }
     mu_log(MU_LOG_INFO, "run.requeued", MU_KS("run_id", mu_id_bytes(&t->id)),
            MU_KC("worker_id", k->w->name), MU_KC("reason", op->reason));
-    bool dropped = k->want == MU_WANT_DROP;
+    bool dropped = k->want == MU_WANT_DROP || op->parked;
     t->until_ms = op->deadline_ms;
     if (op->lost) {
         mu_task_forget_texts(t); /* they do not say where it goes on */
@@ -300,17 +300,19 @@ static void requeue(struct mu_task *t)
     struct mu_fleet *f = t->f;
     int64_t now = mu_fleet_now(f);
     int64_t deadline = t->state == MU_ST_CLAIMED ? wait_until(t) : now + f->opts.pending_max_ms;
-    k->requeue = (struct mu_session_requeue){.unit = {.loop = f->opts.core},
-                                             .id = t->id,
-                                             .epoch = t->epoch,
-                                             .deadline_ms = deadline,
-                                             .from = t->state,
-                                             .counts = t->state > MU_ST_CLAIMED && !k->goes_on,
-                                             .lost = k->goes_on,
-                                             .outcome = k->want_outcome,
-                                             .reason = k->want_text,
-                                             .done = requeued,
-                                             .ctx = t};
+    k->requeue = (struct mu_session_requeue){
+        .unit = {.loop = f->opts.core},
+        .id = t->id,
+        .epoch = t->epoch,
+        .deadline_ms = deadline,
+        .from = t->state,
+        .counts = t->state > MU_ST_CLAIMED && !k->goes_on,
+        .lost = k->goes_on,
+        .park_until_ms = f->opts.hibernated_ms ? now + f->opts.hibernated_ms : 0,
+        .outcome = k->want_outcome,
+        .reason = k->want_text,
+        .done = requeued,
+        .ctx = t};
     k->busy = true;
     if (mu_session_requeue(f->opts.sessions, &k->requeue) < 0) {
         k->busy = false;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "app/live/live_int.h"
+#include "app/sessions/hibernate.h"
 #include "base/encode.h"
 
 enum { INPUT_MAX = 64 << 10, INPUT_BUF = 512 << 10, ANSWER_MAX = 1 << 20 };
@@ -19,6 +20,7 @@ struct asked {
     struct mu_session_get get;
     struct mu_session_pause pause;
     struct mu_session_resume resume;
+    struct mu_session_wake wake;
     int state;
 };
 
@@ -151,6 +153,7 @@ static void to_runner(struct asked *a, struct mu_live_session *s)
     put_call(&w, a);
     mu_jw_obj_end(&w);
     bool sent = s->phase == MU_LIVE_TALKING && mu_live_send(s, &b);
+    s->active_ms = mu_live_now(s->l);
     mu_buf_fini(&b);
     if (!sent || (kinds[a->call->want].answered && !wait(a, s))) {
         finish(a, MU_E_UNAVAILABLE);
@@ -203,6 +206,11 @@ static void resumed(struct mu_session_resume *op, int result)
         finish(a, result < 0 ? result : MU_E_UNAVAILABLE);
         return;
     }
+    if (s->refrozen) { /* just before that was stored */
+        struct mu_id none = mu_id_random(a->l->opts.env);
+        (void)!mu_fleet_pause(a->l->opts.fleet, &s->of, false, &none);
+        s->refrozen = false;
+    }
     a->state = s->state = op->to;
     mu_live_gates_of(a->l, &s->id, MU_LIVE_GATE_RETRY_MS);
     s->want_turn = true;
@@ -223,6 +231,33 @@ static void store_resume(struct asked *a)
                                            .done = resumed,
                                            .ctx = a};
     int r = mu_session_resume(a->l->opts.sessions, &a->resume);
+    if (r < 0) {
+        finish(a, r);
+    }
+}
+
+static void woken(struct mu_session_wake *op, int result)
+{
+    struct asked *a = op->ctx;
+    if (result >= 0) {
+        a->state = MU_ST_QUEUED_WORKER;
+        mu_live_gates_of(a->l, &a->call->session, MU_LIVE_GATE_RETRY_MS);
+        mu_live_poke(a->l, &a->call->session);
+    }
+    finish(a, result);
+}
+
+static void wake(struct asked *a)
+{
+    struct mu_live_call *c = a->call;
+    a->wake = (struct mu_session_wake){.unit = {.loop = a->l->opts.core},
+                                       .admin = c->admin,
+                                       .org_id = c->org_id,
+                                       .by = c->by,
+                                       .id = c->session,
+                                       .done = woken,
+                                       .ctx = a};
+    int r = mu_session_wake(a->l->opts.sessions, &a->wake);
     if (r < 0) {
         finish(a, r);
     }
@@ -293,7 +328,7 @@ static bool may(enum mu_live_want want, int state)
     case MU_LIVE_END:
         return state == MU_ST_RUNNING || state == MU_ST_WAITING;
     case MU_LIVE_RESUME:
-        return state == MU_ST_PAUSED;
+        return state == MU_ST_PAUSED || mu_state_sleeps(state);
     default:
         return state == MU_ST_RUNNING || state == MU_ST_WAITING;
     }
@@ -308,10 +343,15 @@ static int see(void *arg, const struct mu_session_view *v)
 
 static void decide(struct asked *a, struct mu_live_session *s)
 {
+    if (!s && a->call->want == MU_LIVE_RESUME && a->state == MU_ST_PAUSED && !a->l->stopping) {
+        s = mu_live_expect(a->l, &a->call->session); /* frozen, it cannot come by itself */
+    }
     if (a->l->stopping) {
         finish(a, MU_E_SHUTDOWN);
     } else if (!may(a->call->want, a->state)) {
         finish(a, MU_E_CONFLICT);
+    } else if (mu_state_sleeps(a->state)) {
+        wake(a);
     } else if (!s) {
         finish(a, MU_E_UNAVAILABLE);
     } else if (a->call->want == MU_LIVE_PAUSE || a->call->want == MU_LIVE_RESUME) {
@@ -410,6 +450,8 @@ static void poked(struct mu_post *post)
         if (s->task == MU_LIVE_IDLE) {
             mu_live_next(s);
         }
+    } else {
+        mu_live_woken(p->l, &p->session);
     }
     mu_free(p);
 }

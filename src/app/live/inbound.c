@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "app/live/live_int.h"
+#include "app/live/sleeper_int.h"
 #include "base/encode.h"
 
 enum { FACT_TEXT = 12 << 10, FACT_BUF = 15 << 10, EVENTS_MAX = 64, REFUSED_MAX = 2 };
@@ -374,6 +374,8 @@ static bool take(struct batch *b, yyjson_val *m)
         fact(b, MU_EV_PROVIDER_EVENT_FORWARDED, m, exited);
     } else if (mu_bytes_is(type, "diff") || mu_bytes_is(type, "terminal")) {
         mu_live_call_answer(b->s, m);
+    } else if (mu_bytes_is(type, "hibernate")) {
+        mu_sleeper_said(b->s, m);
     } /* of another version: its number is taken */
     return true;
 }
@@ -536,7 +538,9 @@ static void asked(struct mu_gate_ask *op, int result)
     }
     if (!s->over) {
         mu_live_ack(s, s->stored_seq);
-        if (op->status != MU_GATE_PENDING) {
+        if (op->carried) {
+            s->want_answers = true; /* what was decided of it before it was asked for again */
+        } else if (op->status != MU_GATE_PENDING) {
             mu_live_refuse(s, &s->gate, op->status, op->reason);
         }
     }
@@ -604,6 +608,11 @@ static bool ask(struct mu_live_session *s, yyjson_val *m, int64_t seq)
 static void delivered(struct mu_gate_delivered *op, int result)
 {
     struct mu_live_session *s = op->ctx;
+    if (s->l->stopping) { /* its runner says it to the next process */
+        s->taken = 0;
+        mu_live_next(s);
+        return;
+    }
     if (result < 0 && !lost(result)) {
         mu_live_not_stored(s, result);
         mu_live_next(s);

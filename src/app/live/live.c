@@ -7,6 +7,7 @@
 #include "app/live/janitor_int.h"
 #include "app/live/live_int.h"
 #include "app/live/recorder_int.h"
+#include "app/live/sleeper_int.h"
 
 enum { SESSION_ARENA = 16 << 20 };
 
@@ -131,6 +132,9 @@ void mu_live_next(struct mu_live_session *s)
     if ((!s->leaving && mu_live_send_answers(s)) || mu_live_store(s)) {
         return;
     }
+    if (!s->leaving && mu_sleeper_store(s)) {
+        return;
+    }
     struct mu_live *l = s->l;
     struct mu_execution of = s->of;
     if (s->leaving) {
@@ -139,6 +143,16 @@ void mu_live_next(struct mu_live_session *s)
         return;
     }
     mu_fleet_said(l->opts.fleet, &of);
+}
+
+struct mu_live_session *mu_live_expect(struct mu_live *l, const struct mu_id *id)
+{
+    struct mu_execution of;
+    struct mu_live_session *s = any_of(l, id);
+    if (s || !mu_fleet_reachable(l->opts.fleet, id, &of)) {
+        return s && !s->leaving ? s : NULL;
+    }
+    return session_new(l, &of);
 }
 
 /* --- what the fleet says --- */
@@ -163,6 +177,7 @@ static void state_read(struct mu_live_state *op, int result)
     mu_live_init(s, op);
     mu_arena_fini(&op->arena);
     s->phase = MU_LIVE_TALKING;
+    mu_sleeper_talks(s);
     mu_live_next(s);
 }
 
@@ -294,6 +309,7 @@ int mu_live_new(const struct mu_live_opts *opts, struct mu_live **ret)
     l->opts = *opts;
     mu_map_init(&l->sessions);
     mu_list_init(&l->all);
+    mu_list_init(&l->waking);
     mu_live_gates_init(l);
     l->attached = mu_metrics_gauge(opts->metrics, "muster_live_sessions", NULL,
                                    "Sessions whose runner is connected");
@@ -304,7 +320,8 @@ int mu_live_new(const struct mu_live_opts *opts, struct mu_live **ret)
     l->dropped = mu_metrics_counter(opts->metrics, "muster_runner_dropped_total", NULL,
                                     "Connections of runners that were dropped for what they said");
     if (!l->attached || !l->pending || !l->bytes || !l->dropped ||
-        mu_recorder_new(l, &l->recorder) < 0 || mu_janitor_new(l, &l->janitor) < 0) {
+        mu_recorder_new(l, &l->recorder) < 0 || mu_janitor_new(l, &l->janitor) < 0 ||
+        mu_sleeper_new(l, &l->sleeper) < 0) {
         mu_live_free(l);
         return -ENOMEM;
     }
@@ -316,6 +333,7 @@ int mu_live_new(const struct mu_live_opts *opts, struct mu_live **ret)
 void mu_live_start(struct mu_live *l)
 {
     mu_janitor_start(l->janitor, -1);
+    mu_sleeper_start(l->sleeper);
 }
 
 static void all_written(void *arg)
@@ -351,6 +369,8 @@ void mu_live_end(struct mu_live *l)
     mu_timer_clear(&l->timer);
     mu_recorder_end(l->recorder);
     mu_janitor_end(l->janitor);
+    mu_sleeper_end(l->sleeper);
+    mu_live_woken_end(l);
 }
 
 struct mu_live *mu_live_free(struct mu_live *l)
@@ -364,6 +384,7 @@ struct mu_live *mu_live_free(struct mu_live *l)
     }
     mu_recorder_free(l->recorder);
     mu_janitor_free(l->janitor);
+    mu_sleeper_free(l->sleeper);
     mu_live_gates_fini(l);
     mu_map_fini(&l->sessions);
     mu_free(l);

@@ -29,6 +29,9 @@ struct mu_live_opts {
     int64_t command_ms;         /* a runner answers within this time (5 s) */
     int64_t paused_max_ms;      /* a paused session ends after this time */
     bool checkpoints;           /* runners take them */
+    /* an interactive session hibernates that is paused, idle, or waits for a gate for so long, when
+     * runners take checkpoints; 0 = never, each */
+    int64_t sleep_paused_ms, sleep_idle_ms, sleep_waiting_ms;
 };
 MU_MUST_USE int mu_live_new(const struct mu_live_opts *opts, struct mu_live **ret);
 /* After the loops ended and before they are freed: sessions and timers go; what is still posted is
@@ -46,7 +49,7 @@ void mu_live_stop(struct mu_live *l, void (*stopped)(void *arg), void *arg);
 /* --- what people want of a session --- */
 enum mu_live_want {
     MU_LIVE_PAUSE,
-    MU_LIVE_RESUME,
+    MU_LIVE_RESUME, /* also of one that sleeps: it waits for a worker then */
     MU_LIVE_INPUT,  /* data; text or bytes, `line` appends a newline */
     MU_LIVE_RESIZE, /* cols, rows */
     MU_LIVE_OPEN,   /* a further terminal: out terminal; data: command or empty */
@@ -82,7 +85,7 @@ struct mu_live_call {
 void mu_live_ask(struct mu_live *l, struct mu_live_call *call);
 
 /* A turn was queued, a gate was resolved, a session was stopped: looks what its runner must be
- * told. */
+ * told, or whether that woke it. */
 void mu_live_poke(struct mu_live *l, const struct mu_id *session);
 
 /* --- terminals --- */

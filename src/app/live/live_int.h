@@ -26,6 +26,7 @@ enum {
 struct mu_terminal;
 struct mu_recorder;
 struct mu_janitor;
+struct mu_sleeper;
 
 /* A message of a runner that waits to be stored. */
 struct mu_live_in {
@@ -52,6 +53,7 @@ enum mu_live_task {
     MU_LIVE_GATES,
     MU_LIVE_JOB,
     MU_LIVE_KEEPING,
+    MU_LIVE_SLEEPING,
 };
 
 /* A session whose runner can be reached: from its hello until its connection or attempt ends. */
@@ -63,8 +65,9 @@ struct mu_live_session {
     struct mu_execution of;
     enum mu_live_phase phase;
     enum mu_live_task task;
-    bool leaving; /* its runner cannot be told anything any more: what it said is still stored */
-    bool over;    /* freed when nothing is under way */
+    bool leaving;  /* its runner cannot be told anything any more: what it said is still stored */
+    bool over;     /* freed when nothing is under way */
+    bool refrozen; /* it said hello although its session is paused: it stands still again */
     bool want_turn, want_answers, prompted /* the task's own prompt is with the runner */;
     int state, mode;
     int64_t stored_seq, queued_seq;
@@ -73,7 +76,7 @@ struct mu_live_session {
     struct mu_list in;
     size_t in_bytes, in_count;
     bool deny_stops, expiry_stops;
-    int64_t limit_ms;
+    int64_t limit_ms, active_ms /* when people or a terminal did something */;
     char tools[MU_LIVE_TOOLS][40]; /* whose TOOL_CALL is stored */
     unsigned n_tools;
     struct mu_terminal *terminals[MU_TERMINALS];
@@ -117,6 +120,8 @@ struct mu_live {
     struct mu_timer timer;
     struct mu_recorder *recorder;
     struct mu_janitor *janitor;
+    struct mu_sleeper *sleeper;
+    struct mu_list waking;
     bool stopping;
     void (*stopped)(void *arg);
     void *stopped_arg;
@@ -126,6 +131,9 @@ struct mu_live {
 int64_t mu_live_now(const struct mu_live *l); /* wall */
 /* The one whose runner can be told something. */
 struct mu_live_session *mu_live_find(struct mu_live *l, const struct mu_id *id);
+/* The same, or one of whose runner nothing was heard yet on this connection of its worker; NULL: it
+ * cannot be reached. */
+struct mu_live_session *mu_live_expect(struct mu_live *l, const struct mu_id *id);
 /* Nothing is under way any more: what is to be done next? */
 void mu_live_next(struct mu_live_session *s);
 void mu_live_session_free(struct mu_live_session *s);
@@ -168,6 +176,10 @@ void mu_live_gate_closed(struct mu_live *l, const struct mu_id *id);
 /* The session's gates are looked at again: a pause has moved their time. One whose time is over
  * already is tried again after `retry_ms`. */
 void mu_live_gates_of(struct mu_live *l, const struct mu_id *session, int64_t retry_ms);
+
+/* wake.c: somebody may have woken it */
+void mu_live_woken(struct mu_live *l, const struct mu_id *session);
+void mu_live_woken_end(struct mu_live *l);
 
 /* calls.c */
 void mu_live_call_end(struct mu_live_session *s, struct mu_live_call *call, int result);

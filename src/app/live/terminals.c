@@ -177,6 +177,7 @@ void mu_live_terminal(struct mu_live_session *s, unsigned number, int64_t offset
         t->acked = at;
     }
     keep(t, at, bytes);
+    s->active_ms = mu_live_now(s->l);
     mu_metric_add(s->l->bytes, (int64_t)bytes.len);
     show(s, number, at, bytes);
     mu_recorder_add(s->l->recorder, &s->id, number, s->of.epoch, t->base, at, bytes);

@@ -14,7 +14,8 @@ static int send_row(void *arg, const struct mu_gate_row *row)
     if (!copy) {
         return -ENOMEM;
     }
-    *copy = (struct mu_gate_row){.id = mu_arena_dup(&s->arena, row->id),
+    mu_bytes asked = row->asked_id.len ? row->asked_id : row->id;
+    *copy = (struct mu_gate_row){.id = mu_arena_dup(&s->arena, asked),
                                  .status = row->status,
                                  .scope = row->scope,
                                  .reason = mu_arena_dup(&s->arena, row->reason),

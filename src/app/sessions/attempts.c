@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "app/sessions/checkpoints_int.h"
+#include "app/sessions/hibernate_int.h"
 
 enum { PART_NAMES = 2 << 20 };
 
@@ -171,17 +172,47 @@ int mu_session_step(struct mu_sessions *s, struct mu_session_step *op)
 
 /* --- requeue --- */
 
+/* It goes nowhere by itself any more: people may try again. */
+static int park(struct mu_session_requeue *op, struct mu_tx *tx, const struct mu_open *open)
+{
+    mu_bytes id = mu_id_bytes(&op->id);
+    const struct mu_park p = {
+        .epoch = op->epoch,
+        .now_ms = op->now_ms,
+        .hold_until_ms = op->park_until_ms,
+        .from = (int)open->state,
+        .text = MU_B("SESSION_LOST: the session lost its runner three times, and no turn was done "
+                     "in between; resume it to try again")};
+    int r = MU_TX_SEND(tx, &q_attempt_void, -1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->outcome),
+                       MU_VI(op->now_ms), MU_VT(mu_str(op->reason)));
+    if (r >= 0) {
+        r = MU_TX_SEND(tx, &mu_q_chunks_drop, -1, MU_VT(id));
+    }
+    if (r >= 0) {
+        r = mu_session_close_open(tx, id, open, op->now_ms, true);
+    }
+    if (r >= 0) {
+        r = mu_park(tx, id, &p);
+    }
+    op->parked = r >= 0;
+    return r == MU_E_STALE && open->state < MU_ST_STOPPING ? MU_E_CONFLICT : r;
+}
+
 static int run_requeue(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_session_requeue *op = MU_CONTAINER(u, struct mu_session_requeue, unit);
     mu_bytes id = mu_id_bytes(&op->id);
     struct mu_open open;
-    int r = mu_tx_stream(tx, id, 1);
+    int r = mu_tx_stream(tx, id, 0);
     if (r >= 0) {
         r = mu_session_open_read(tx, id, &open);
     }
+    op->parked = false;
     if (r >= 0 && op->lost) {
         r = mu_session_go_on(op, tx);
+    }
+    if (r == MU_E_CONFLICT && op->too_often && op->park_until_ms) {
+        return park(op, tx, &open);
     }
     if (r >= 0) {
         r = MU_TX_SEND(tx, op->ran || op->lost ? &q_requeue_ran : &q_requeue, 1, MU_VT(id),
@@ -201,6 +232,9 @@ static int run_requeue(struct mu_unit *u, struct mu_tx *tx)
     if (r >= 0) {
         r = mu_session_close_open(tx, id, &open, op->now_ms, true);
     }
+    if (r >= 0) {
+        r = mu_tx_stream(tx, id, 1);
+    }
     return r < 0 ? r : mu_tx_event(tx, MU_EV_STATE, op->now_ms, MU_B("system"), mu_str(op->event));
 }
 
@@ -209,7 +243,8 @@ static void requeued(struct mu_unit *u, int result)
     struct mu_session_requeue *op = MU_CONTAINER(u, struct mu_session_requeue, unit);
     if (result >= 0) {
         op->epoch++;
-        mu_metric_add(op->sessions->restored, op->lost);
+        mu_metric_add(op->sessions->restored, op->lost && !op->parked);
+        mu_metric_add(op->sessions->parked, op->parked);
     }
     mu_sessions_note_stale(op->sessions, result);
     op->done(op, result);

@@ -54,7 +54,9 @@ struct mu_session_requeue {
      * asked for retryOnRunnerLoss and has none) from the beginning. done() gets MU_E_CONFLICT when
      * it may not: then it has to end. Implies `ran`. */
     bool lost;
-    bool too_often; /* out: it lost too many runners without a turn that was done in between */
+    bool too_often; /* out: it lost too many runners without a turn that was done in between … */
+    bool parked;    /* out: … and, interactive, it waits to be woken (76), as a success */
+    int64_t park_until_ms; /* in: its deadline then; 0: it is not parked */
     enum mu_attempt_outcome outcome;
     const char *reason; /* a sentence without quotes: shown, and kept with the attempt */
     void (*done)(struct mu_session_requeue *op, int result);

@@ -22,6 +22,21 @@ static const struct mu_stmt q_grant = {
     "SELECT status FROM gates WHERE session_id = $1 AND request_key = $2 AND scope = 1 AND status "
     "IN (1, 2) ORDER BY resolved_ms DESC, id DESC LIMIT 1",
     NULL};
+/* The runner's own id of it, in whichever execution. */
+static const struct mu_stmt q_asked = {
+    "gate_asked", "tt", "SELECT id FROM gates WHERE session_id = $1 AND asked_id = $2", NULL};
+/* What an earlier execution asked for in the same turn, and nobody took: asked for once more. */
+static const struct mu_stmt q_carried = {
+    "gate_carried", "ttti",
+    "SELECT id FROM gates WHERE session_id = $1 AND request_key = $2 AND turn_id = $3 AND epoch >= "
+    "0 AND epoch < $4 AND delivered_ms IS NULL AND status IN (0, 1, 2, 3) ORDER BY status, id "
+    "LIMIT 1",
+    NULL};
+static const struct mu_stmt q_carry = {
+    "gate_carry", "ttit",
+    "UPDATE gates SET epoch = $3, asked_id = $4 WHERE id = $1 AND session_id = $2 AND delivered_ms "
+    "IS NULL",
+    NULL};
 static const struct mu_stmt q_pending = {
     "gates_pending", "t", "SELECT count(*) FROM gates WHERE session_id = $1 AND status = 0", NULL};
 static const struct mu_stmt q_new = {
@@ -123,7 +138,53 @@ static int find_existing(struct mu_gate_ask *op, struct mu_tx *tx)
         op->status = r > 0 ? found.known.status : 0;
         return r;
     }
+    if (op->epoch >= 0) {
+        r = MU_TX_RUN(tx, &q_asked, take_id, &op->id, MU_VT(session),
+                      MU_VT(mu_id_bytes(&op->made)));
+        if (r != 0) {
+            r = r < 0 ? r : mu_gate_find(tx, session, mu_id_bytes(&op->id), &found);
+            op->status = r > 0 ? found.known.status : 0;
+            return r;
+        }
+    }
     return MU_TX_RUN(tx, &q_same, take_id, &op->id, MU_VT(session), MU_VT(op->request_key));
+}
+
+/* The runner asks again for what it had asked for before its session hibernated: it is the same
+ * gate, with whatever was decided meanwhile, and that once. 1, 0 or a code. */
+static int carry(struct mu_gate_ask *op, struct mu_tx *tx, struct mu_clocks *l)
+{
+    mu_bytes session = mu_id_bytes(&op->session);
+    struct mu_gate_found found;
+    struct mu_id id;
+    if (op->epoch < 0 || !op->turn_id.len) {
+        return 0;
+    }
+    int r = MU_TX_RUN(tx, &q_carried, take_id, &id, MU_VT(session), MU_VT(op->request_key),
+                      MU_VT(op->turn_id), MU_VI(op->epoch));
+    if (r <= 0) {
+        return r;
+    }
+    r = mu_gate_find(tx, session, mu_id_bytes(&id), &found);
+    if (r >= 0) {
+        r = MU_TX_SEND(tx, &q_carry, 1, MU_VT(mu_id_bytes(&id)), MU_VT(session), MU_VI(op->epoch),
+                       MU_VT(mu_id_bytes(&op->made)));
+    }
+    op->id = id;
+    op->carried = true;
+    op->status = found.known.status;
+    op->expires_ms = found.expires_ms;
+    if (r < 0 || op->status != MU_GATE_PENDING || l->state != MU_ST_RUNNING) {
+        return r < 0 ? r : 1;
+    }
+    r = mu_clocks_move(tx, session, l, MU_ST_WAITING, op->now_ms, op->hold_until_ms);
+    if (r >= 0) {
+        r = mu_tx_stream(tx, session, 1);
+    }
+    const struct mu_state_change c = {
+        .from = MU_ST_RUNNING, .to = MU_ST_WAITING, .outcome = -1, .by = MU_B("runner")};
+    r = r < 0 ? r : mu_state_event(tx, op->now_ms, &c);
+    return r < 0 ? r : 1;
 }
 
 /* Whether it is decided without asking anybody. */
@@ -276,7 +337,7 @@ static int run_ask(struct mu_unit *u, struct mu_tx *tx)
     mu_bytes session = mu_id_bytes(&op->session);
     bool runner = op->epoch >= 0;
     struct mu_clocks l;
-    op->existing = false;
+    op->existing = op->carried = false;
     op->status = MU_GATE_PENDING;
     op->reason[0] = 0;
     int r = mu_clocks_of(tx, session, runner || op->admin, op->org_id, &l);
@@ -291,6 +352,9 @@ static int run_ask(struct mu_unit *u, struct mu_tx *tx)
                        MU_VI(op->runner_seq));
     }
     if (r >= 0) {
+        r = carry(op, tx, &l);
+    }
+    if (r == 0) {
         r = find_existing(op, tx);
     }
     if (r != 0) {
@@ -338,8 +402,15 @@ static int run_delivered(struct mu_unit *u, struct mu_tx *tx)
     struct mu_gate_delivered *op = MU_CONTAINER(u, struct mu_gate_delivered, unit);
     mu_bytes session = mu_id_bytes(&op->session), gate = mu_id_bytes(&op->gate);
     struct mu_gate_found found;
+    struct mu_id id;
     int r = mu_tx_stream(tx, session, 0);
     op->state = 0;
+    if (r >= 0) {
+        r = MU_TX_RUN(tx, &q_asked, take_id, &id, MU_VT(session), MU_VT(gate));
+    }
+    if (r > 0) {
+        op->gate = id;
+    }
     if (r >= 0) {
         r = mu_gate_find(tx, session, gate, &found);
         r = r == 0 ? MU_E_NOT_FOUND : r;
@@ -371,5 +442,7 @@ const struct mu_planned mu_gates_planned[] = {
     {&q_same, "gates_pending"},
     {&q_grant, "gates_grant"},
     {&q_pending, "gates_pending"},
+    {&q_asked, "gates_asked"},
+    {&q_carried, "gates_session"},
     {NULL, NULL},
 };

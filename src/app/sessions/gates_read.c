@@ -9,7 +9,7 @@ enum { PAGE = 200, BUDGET_MS = 50 };
     "g.id, g.session_id, g.org_id, g.turn_id, g.request_key, g.description, g.context, "           \
     "g.options, "                                                                                  \
     "g.answer, g.reason, g.resolved_by, g.epoch, g.created_ms, g.expires_ms, g.resolved_ms, "      \
-    "g.delivered_ms, g.kind, g.action, g.risk, g.status, g.scope, g.votes_needed"
+    "g.delivered_ms, g.kind, g.action, g.risk, g.status, g.scope, g.votes_needed, g.asked_id"
 #define LIST(where)                                                                                \
     "SELECT " COLUMNS " FROM gates g WHERE " where " AND g.id < $2 ORDER BY g.id DESC LIMIT $3"
 
@@ -60,6 +60,7 @@ static struct mu_gate_row gate_of(struct mu_row *r)
     for (size_t i = 0; i < MU_ARRAY_LEN(numbers); i++) {
         *numbers[i] = (int)mu_row_i64(r, col++);
     }
+    g.asked_id = mu_row_bytes(r, col);
     return g;
 }
 

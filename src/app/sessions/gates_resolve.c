@@ -1,7 +1,7 @@
 /* How gates are decided: by people, by their time, by the end of their session. */
 #include <stdio.h>
 
-#include "app/sessions/live_int.h"
+#include "app/sessions/hibernate_int.h"
 #include "base/encode.h"
 
 enum { SAME_AGAIN_MS = 60000 };
@@ -24,6 +24,27 @@ static const struct mu_stmt q_close = {
     "UPDATE gates SET status = 4, resolved_ms = $2, resolved_by = 'system', delivered_ms = $2 "
     "WHERE session_id = $1 AND status = 0 RETURNING id, kind",
     NULL};
+static const struct mu_stmt q_close_asked = {
+    "gates_close_asked", "tii",
+    "UPDATE gates SET status = 4, resolved_ms = $2, resolved_by = 'system', delivered_ms = $2 "
+    "WHERE session_id = $1 AND status = 0 AND (epoch < 0 OR epoch >= $3) RETURNING id, kind",
+    NULL};
+static const struct mu_stmt q_nobody_asked = {
+    "gates_nobody_asked", "tii",
+    "UPDATE gates SET delivered_ms = $2 WHERE session_id = $1 AND status <> 0 AND delivered_ms IS "
+    "NULL AND (epoch < 0 OR epoch >= $3)",
+    NULL};
+static const struct mu_stmt q_close_turn = {
+    "gates_close_turn", "tiit",
+    "UPDATE gates SET status = 4, resolved_ms = $2, resolved_by = 'system', delivered_ms = $2 "
+    "WHERE session_id = $1 AND status = 0 AND turn_id = $4 AND epoch >= 0 AND epoch < $3 RETURNING "
+    "id, kind",
+    NULL};
+static const struct mu_stmt q_nobody_turn = {
+    "gates_nobody_turn", "tiit",
+    "UPDATE gates SET delivered_ms = $2 WHERE session_id = $1 AND status <> 0 AND delivered_ms IS "
+    "NULL AND turn_id = $4 AND epoch >= 0 AND epoch < $3",
+    NULL};
 static const struct mu_stmt q_nobody = {
     "gates_nobody", "ti",
     "UPDATE gates SET delivered_ms = $2 WHERE session_id = $1 AND status <> 0 AND delivered_ms IS "
@@ -37,13 +58,14 @@ struct deciding {
     struct mu_verdict v;
     bool stop, stopped;
     int64_t purge_ms;
+    struct mu_sessions *sessions;
 };
 
 /* The session after the decision. */
 static int move_on(struct deciding *d, struct mu_tx *tx)
 {
     int64_t pending = 0;
-    if (d->stop && mu_clocks_runs(&d->l)) {
+    if (d->stop && (mu_clocks_runs(&d->l) || mu_state_sleeps(d->l.state))) {
         const struct mu_stop stop = {.now_ms = d->v.now_ms,
                                      .purge_ms = d->purge_ms,
                                      .reason = MU_END_DENIED,
@@ -53,12 +75,15 @@ static int move_on(struct deciding *d, struct mu_tx *tx)
         d->stopped = r >= 0;
         return r;
     }
-    if (d->l.state != MU_ST_WAITING) {
+    if (d->l.state != MU_ST_WAITING && d->l.state != MU_ST_WAITING_AWAY) {
         return 0;
     }
     int r = mu_gates_pending(tx, d->session, &pending);
     if (r < 0 || pending) {
         return r;
+    }
+    if (d->l.state == MU_ST_WAITING_AWAY) {
+        return mu_wake(tx, d->sessions, d->session, &d->l, d->v.now_ms, d->v.by);
     }
     const struct mu_state_change c = {
         .from = MU_ST_WAITING, .to = MU_ST_RUNNING, .outcome = -1, .by = d->v.by};
@@ -87,7 +112,7 @@ static int decide(struct deciding *d, struct mu_tx *tx)
 
 static bool is_over(const struct deciding *d)
 {
-    return d->l.state != MU_ST_PAUSED && d->found.expires_ms && d->found.expires_ms <= d->v.now_ms;
+    return !mu_clocks_stands(&d->l) && d->found.expires_ms && d->found.expires_ms <= d->v.now_ms;
 }
 
 /* --- by people --- */
@@ -135,6 +160,7 @@ static int run_resolve(struct mu_unit *u, struct mu_tx *tx)
               .now_ms = op->now_ms},
         .stop = op->stop && !op->allow,
         .purge_ms = mu_sessions_purge_ms(op->sessions, op->now_ms),
+        .sessions = op->sessions,
     };
     op->repeated = op->stopped = false;
     int r = mu_clocks_of(tx, d.session, op->admin, op->org_id, &d.l);
@@ -217,6 +243,7 @@ static int run_expire(struct mu_unit *u, struct mu_tx *tx)
         .v = {.status = MU_GATE_EXPIRED, .by = MU_B("system"), .now_ms = op->now_ms},
         .stop = op->stop,
         .purge_ms = mu_sessions_purge_ms(op->sessions, op->now_ms),
+        .sessions = op->sessions,
     };
     op->stopped = false;
     int r = mu_clocks_of(tx, d.session, true, MU_B_NONE, &d.l);
@@ -263,6 +290,7 @@ int mu_gate_withdraw(struct mu_tx *tx, struct mu_gate_delivered *op,
         .session = mu_id_bytes(&op->session),
         .gate = mu_id_bytes(&op->gate),
         .found = *found,
+        .sessions = op->sessions,
         .v = {.status = MU_GATE_CANCELLED,
               .kind = found->kind,
               .by = MU_B("runner"),
@@ -292,23 +320,61 @@ static int take_closed(void *arg, struct mu_row *row)
     return mu_id_parse(mu_row_bytes(row, 0), NULL, &c->ids[c->n++]);
 }
 
+static int tell_closed(struct mu_tx *tx, mu_bytes session_id, const struct closed *c,
+                       int64_t now_ms)
+{
+    struct mu_verdict v = {.status = MU_GATE_CANCELLED, .by = MU_B("system"), .now_ms = now_ms};
+    int r = c->n ? mu_tx_stream(tx, session_id, c->n) : 0;
+    for (unsigned i = 0; r >= 0 && i < c->n; i++) {
+        v.kind = c->kinds[i];
+        r = mu_gate_resolved_event(tx, mu_id_bytes(&c->ids[i]), &v);
+    }
+    return r;
+}
+
 int mu_gates_close(struct mu_tx *tx, mu_bytes session_id, int64_t now_ms)
 {
     struct closed c = {.n = 0};
-    struct mu_verdict v = {.status = MU_GATE_CANCELLED, .by = MU_B("system"), .now_ms = now_ms};
     int r = MU_TX_RUN(tx, &q_close, take_closed, &c, MU_VT(session_id), MU_VI(now_ms));
-    if (r > 0) {
-        r = mu_tx_stream(tx, session_id, c.n);
-    }
-    for (unsigned i = 0; r >= 0 && i < c.n; i++) {
-        v.kind = c.kinds[i];
-        r = mu_gate_resolved_event(tx, mu_id_bytes(&c.ids[i]), &v);
+    if (r >= 0) {
+        r = tell_closed(tx, session_id, &c, now_ms);
     }
     return r < 0 ? r : MU_TX_SEND(tx, &q_nobody, -1, MU_VT(session_id), MU_VI(now_ms));
 }
 
+int mu_gates_close_asked(struct mu_tx *tx, mu_bytes session_id, int64_t epoch, int64_t now_ms)
+{
+    struct closed c = {.n = 0};
+    int r = MU_TX_RUN(tx, &q_close_asked, take_closed, &c, MU_VT(session_id), MU_VI(now_ms),
+                      MU_VI(epoch));
+    if (r >= 0) {
+        r = tell_closed(tx, session_id, &c, now_ms);
+    }
+    return r < 0 ? r
+                 : MU_TX_SEND(tx, &q_nobody_asked, -1, MU_VT(session_id), MU_VI(now_ms),
+                              MU_VI(epoch));
+}
+
+int mu_gates_close_turn(struct mu_tx *tx, mu_bytes session_id, mu_bytes turn_id, int64_t epoch,
+                        int64_t now_ms)
+{
+    struct closed c = {.n = 0};
+    int r = MU_TX_RUN(tx, &q_close_turn, take_closed, &c, MU_VT(session_id), MU_VI(now_ms),
+                      MU_VI(epoch), MU_VT(turn_id));
+    if (r >= 0) {
+        r = tell_closed(tx, session_id, &c, now_ms);
+    }
+    return r < 0 ? r
+                 : MU_TX_SEND(tx, &q_nobody_turn, -1, MU_VT(session_id), MU_VI(now_ms),
+                              MU_VI(epoch), MU_VT(turn_id));
+}
+
 const struct mu_planned mu_gates_resolve_planned[] = {
     {&q_close, "gates_pending"},
+    {&q_close_asked, "gates_pending"},
+    {&q_close_turn, "gates_pending"},
+    {&q_nobody_asked, "gates_undelivered"},
+    {&q_nobody_turn, "gates_undelivered"},
     {&q_nobody, "gates_undelivered"},
     {&q_votes, ""},
     {NULL, NULL},

@@ -70,7 +70,7 @@ static int check_gate(struct mu_link_make *op, struct mu_tx *tx, const struct mu
     if (r <= 0) {
         return r < 0 ? r : MU_E_NOT_FOUND;
     }
-    bool over = found.expires_ms && found.expires_ms <= op->now_ms && l->state != MU_ST_PAUSED;
+    bool over = found.expires_ms && found.expires_ms <= op->now_ms && !mu_clocks_stands(l);
     if (found.known.status != MU_GATE_PENDING || over) {
         return MU_E_EXISTS;
     }

@@ -176,6 +176,7 @@ struct mu_gate_row {
         options /* JSON or ptr NULL */, answer, reason, resolved_by;
     int64_t epoch /* -1: asked by people */, created_ms, expires_ms, resolved_ms, delivered_ms;
     int kind, action, risk, status, scope, votes_needed;
+    mu_bytes asked_id; /* what its runner calls it, when that is not its id; else ptr NULL */
 };
 
 /* A gate opens, by the runner (epoch >= 0) or by people (epoch < 0: a trusted integration; no
@@ -183,6 +184,9 @@ struct mu_gate_row {
  * APPROVAL_REQUESTED and STATE. Special ends, all success:
  *  - an open gate with the same request_key, or a gate `fresh` in any state (the runner asks
  * again): `id` is its id, `existing`, `status`;
+ *  - what an earlier execution of the session asked for in that turn, by the same request_key, and
+ *    did not hear the decision of: that gate, now of this epoch, is also called `fresh`
+ *    (`carried`); pending, it is waited for as if it had opened;
  *  - a grant of this session (scope session) for the request_key: `status` allowed or denied at
  *    once, with both events and no pending gate;
  *  - MU_GATES_PENDING_MAX are open: denied, reason too_many_pending.
@@ -206,6 +210,7 @@ struct mu_gate_ask {
     /* out */
     struct mu_id id;
     bool existing;
+    bool carried; /* … of an earlier execution, which did not take its decision */
     int status;
     char reason[64];
     void (*done)(struct mu_gate_ask *op, int result);
@@ -285,6 +290,13 @@ MU_MUST_USE int mu_gate_delivered(struct mu_sessions *s, struct mu_gate_delivere
  * each with its event, and decisions that nobody takes any more count as delivered. After
  * mu_tx_stream(); takes its own event numbers. Writer thread. */
 MU_MUST_USE int mu_gates_close(struct mu_tx *tx, mu_bytes session_id, int64_t now_ms);
+/* The same of those that the attempt of that epoch (or people) asked for: what an earlier one asked
+ * for before the session hibernated is asked for again. */
+MU_MUST_USE int mu_gates_close_asked(struct mu_tx *tx, mu_bytes session_id, int64_t epoch,
+                                     int64_t now_ms);
+/* The same of those that an attempt before that epoch asked for in a turn which is over now. */
+MU_MUST_USE int mu_gates_close_turn(struct mu_tx *tx, mu_bytes session_id, mu_bytes turn_id,
+                                    int64_t epoch, int64_t now_ms);
 
 /* --- pause and resume --- */
 /* 60, 64 -> 70. The clock of the session and of its gates stops. MU_E_NOT_FOUND, MU_E_CONFLICT.

@@ -28,6 +28,12 @@ static inline bool mu_clocks_runs(const struct mu_clocks *l)
            (l->state == MU_ST_RUNNING || l->state == MU_ST_WAITING || l->state == MU_ST_PAUSED);
 }
 
+/* Its gates' time does not pass: it is paused, whatever holds it. */
+static inline bool mu_clocks_stands(const struct mu_clocks *l)
+{
+    return l->state == MU_ST_PAUSED || l->state == MU_ST_HIBERNATED || l->state == MU_ST_PARKED;
+}
+
 /* A gate as its unit finds it. */
 struct mu_gate_found {
     int kind, votes;

@@ -63,18 +63,20 @@ const char *mu_event_type_name(int type)
 static const struct {
     unsigned char from, to[8];
 } moves[] = {
-    {20, {60}},                 /* claimed */
-    {22, {30}},                 /* offered to a worker */
-    {30, {22, 40, 50, 60, 80}}, /* back to the queue; on; a stop was accepted */
-    {40, {22, 50, 60, 76, 80}}, /* 76: an interactive one whose sandbox failed */
+    {20, {60}},                     /* claimed */
+    {22, {30, 76}},                 /* offered to a worker; 76: nobody takes one that ran before */
+    {30, {22, 40, 50, 60, 76, 80}}, /* back to the queue; on; 76: an interactive one whose sandbox
+                                       failed too often; a stop was accepted */
+    {40, {22, 50, 60, 76, 80}},
     {50, {22, 60, 76, 80}},
-    {60, {20, 22, 64, 70, 72, 74, 76, 80}}, /* 20: put back; 22: lost, and it may run again; 64: a
-                                               gate; 74: lost, but it can be restored */
-    {64, {22, 60, 70, 76, 80}},
-    {70, {22, 60, 64, 72, 76, 80}},
-    {72, {60, 74, 76, 80}}, /* 60: it could not be taken */
-    {74, {20, 22}},         /* woken */
-    {76, {20, 22}},
+    {60, {20, 22, 64, 70, 74, 76, 80}}, /* 20: put back; 22: lost, and it may run again; 64: a
+                                           gate; 74: nobody needs it for now */
+    {64, {22, 60, 66, 70, 76, 80}},
+    {66, {22}}, /* decided, or woken */
+    {70, {22, 60, 64, 74, 76, 80}},
+    {72, {60, 74, 76, 80}}, /* no row is in that: what happens in between is in memory only */
+    {74, {22}},             /* woken */
+    {76, {22}},
     {80, {90}}, /* an accepted stop ends as cancelled, whatever was reported */
 };
 

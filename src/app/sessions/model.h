@@ -14,6 +14,7 @@
 #define MU_ST_STARTING      50
 #define MU_ST_RUNNING       60
 #define MU_ST_WAITING       64 /* for a gate */
+#define MU_ST_WAITING_AWAY  66 /* the same, and it holds no worker meanwhile */
 #define MU_ST_PAUSED        70
 #define MU_ST_HIBERNATING   72 /* a snapshot is being taken */
 #define MU_ST_HIBERNATED    74 /* holds no worker */
@@ -98,6 +99,12 @@ enum mu_event_type {
 /* A stored event's number by its village name and back; 0 and NULL for what is none. */
 int mu_event_type_parse(mu_bytes word);
 const char *mu_event_type_name(int type);
+
+/* Its execution was ended, and it goes on when somebody wakes it. */
+static inline bool mu_state_sleeps(int state)
+{
+    return state == MU_ST_WAITING_AWAY || state == MU_ST_HIBERNATED || state == MU_ST_PARKED;
+}
 
 /* The lifecycle as a table (architecture.md 5 G2): whether a session may go from one stored state
  * to another. The SQL texts say the same in their predicates; a test compares both. */

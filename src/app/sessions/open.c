@@ -9,15 +9,15 @@ static const struct mu_stmt q_open = {
     "open_parts", "t",
     "SELECT s.state, (SELECT count(*) FROM gates g WHERE g.session_id = s.id AND g.status = 0), "
     "(SELECT count(*) FROM gates g WHERE g.session_id = s.id AND g.status <> 0 AND g.delivered_ms "
-    "IS NULL), (SELECT count(*) FROM turns t WHERE t.session_id = s.id AND t.ended_ms IS NULL) "
-    "FROM sessions s WHERE s.id = $1",
+    "IS NULL), (SELECT count(*) FROM turns t WHERE t.session_id = s.id AND t.ended_ms IS NULL), "
+    "s.epoch FROM sessions s WHERE s.id = $1",
     NULL};
 
 static int take_open(void *arg, struct mu_row *row)
 {
     struct mu_open *o = arg;
     *o = (struct mu_open){mu_row_i64(row, 0), mu_row_i64(row, 1), mu_row_i64(row, 2),
-                          mu_row_i64(row, 3)};
+                          mu_row_i64(row, 3), mu_row_i64(row, 4)};
     return 0;
 }
 
@@ -32,7 +32,8 @@ int mu_session_close_open(struct mu_tx *tx, mu_bytes session_id, const struct mu
 {
     int r = 0;
     if (open->gates || open->undelivered) {
-        r = mu_gates_close(tx, session_id, now_ms);
+        r = again ? mu_gates_close_asked(tx, session_id, open->epoch, now_ms)
+                  : mu_gates_close(tx, session_id, now_ms);
     }
     if (r >= 0 && open->turns) {
         r = again ? mu_turns_put_back(tx, session_id, now_ms)

@@ -26,7 +26,9 @@
 static const struct mu_stmt q_get = {
     "get", "t",
     "SELECT " VIEW_COLUMNS
-    ", p.prompt_rest, x.output, a.provider, a.model, x.diff, t.last_seq FROM sessions s " VIEW_JOINS
+    ", p.prompt_rest, x.output, a.provider, a.model, x.diff, t.last_seq, (SELECT count(*) FROM "
+    "attempts e WHERE e.session_id = s.id AND (e.kind = 1 OR e.acked_ms IS NOT NULL)) FROM "
+    "sessions s " VIEW_JOINS
     " LEFT JOIN streams t ON t.id = s.id LEFT JOIN attempts a ON a.session_id = s.id AND a.epoch = "
     "s.epoch AND a.ended_ms IS NULL WHERE s.id = $1",
     NULL};
@@ -151,6 +153,7 @@ static int take_view(void *arg, struct mu_row *row)
     v.attempt_model = mu_row_bytes(row, MU_VIEW_COLUMN_COUNT + 3);
     v.diff = mu_row_bytes(row, MU_VIEW_COLUMN_COUNT + 4);
     v.last_event_seq = mu_row_i64(row, MU_VIEW_COLUMN_COUNT + 5);
+    v.executions = mu_row_i64(row, MU_VIEW_COLUMN_COUNT + 6);
     if (!v.output.ptr && v.state >= MU_ST_RUNNING) {
         v.output = mu_buf_bytes(&g->chunks);
         if (g->chunks.len && v.output_bytes == 0) {

@@ -170,6 +170,9 @@ static int run_report(struct mu_unit *u, struct mu_tx *tx)
     if (r >= 0 && t.turn_moves) {
         r = move_turn(op, tx, &t);
     }
+    if (r >= 0 && t.turn_ends) { /* what it did not ask for again is nobody's */
+        r = mu_gates_close_turn(tx, t.id, mu_id_bytes(&op->turn), op->epoch, op->now_ms);
+    }
     op->stored_seq = op->seq;
     op->last_event_seq += n;
     return r < 0 ? r : 0;

@@ -4,13 +4,15 @@
 
 #include "app/sessions/attempts.h"
 #include "app/sessions/checkpoints_int.h"
+#include "app/sessions/hibernate_int.h"
 #include "proto/json.h"
 
 static const struct mu_stmt q_org = {"fork_org", "t", "SELECT org_id FROM sessions WHERE id = $1",
                                      NULL};
 static const struct mu_stmt q_newest = {
     "fork_newest", "t",
-    "SELECT id, conversation, seq FROM checkpoints WHERE session_id = $1 ORDER BY seq DESC LIMIT 1",
+    "SELECT id, conversation, seq, epoch, number FROM checkpoints WHERE session_id = $1 ORDER BY "
+    "seq DESC LIMIT 1",
     NULL};
 static const struct mu_stmt q_by_seq = {
     "fork_seq", "ti",
@@ -58,6 +60,23 @@ static int take_found(void *arg, struct mu_row *row)
     f->seq = mu_row_i64(row, 2);
     snprintf(f->conversation, MU_CONVERSATION_MAX + 1, "%.*s", MU_ARGS(mu_row_bytes(row, 1)));
     return mu_id_parse(mu_row_bytes(row, 0), NULL, &f->id);
+}
+
+static int take_newest(void *arg, struct mu_row *row)
+{
+    struct mu_newest *n = arg;
+    struct found f = {.conversation = n->conversation};
+    int r = take_found(&f, row);
+    n->id = f.id;
+    n->seq = f.seq;
+    n->epoch = mu_row_i64(row, 3);
+    n->number = mu_row_i64(row, 4);
+    return r;
+}
+
+int mu_checkpoint_newest(struct mu_tx *tx, mu_bytes session, struct mu_newest *ret)
+{
+    return MU_TX_RUN(tx, &q_newest, take_newest, ret, MU_VT(session));
 }
 
 /* --- forks --- */

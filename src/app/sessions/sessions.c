@@ -34,6 +34,10 @@ int mu_sessions_new(const struct mu_sessions_opts *opts, struct mu_sessions **re
                                            "Bytes of checkpoints that were stored.");
         s->restored = mu_metrics_counter(m, "muster_sessions_restored_total", NULL,
                                          "Sessions that lost their runner and went on.");
+        s->hibernated = mu_metrics_counter(m, "muster_sessions_hibernated_total", NULL,
+                                           "Executions that were ended to free their worker.");
+        s->parked = mu_metrics_counter(m, "muster_sessions_parked_total", NULL,
+                                       "Sessions that lost their sandbox and wait to be woken.");
     }
     *ret = s;
     return 0;

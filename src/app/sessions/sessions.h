@@ -155,6 +155,7 @@ struct mu_session_view {
     mu_bytes attempt_provider, attempt_model; /* single get only: of the live attempt */
     mu_bytes diff;                            /* single get only: JSON, or ptr NULL */
     int64_t last_event_seq;                   /* single get only */
+    int64_t executions;                       /* single get only: attempts that an executor took */
 };
 /* A prompt whole, with a NUL behind it; it is stored in two pieces. -ENOMEM. */
 MU_MUST_USE int mu_prompt_join(struct mu_arena *a, mu_bytes head, mu_bytes rest, mu_bytes *ret);
@@ -486,7 +487,9 @@ struct mu_sweeper_opts {
     struct mu_sessions *sessions;
     struct mu_loop *core;
     int64_t retention_interval_ms;
-    struct mu_work *work; /* file_gone() runs there */
+    int64_t hibernated_ms; /* how long a session that ran before and finds no worker waits for
+                              people (76); 0 = it ends */
+    struct mu_work *work;  /* file_gone() runs there */
     void (*expired)(void *arg, mu_bytes session_id);
     void (*file_gone)(void *arg, mu_bytes file_id); /* a purged session's stored object; blocking */
     void *arg;

@@ -8,7 +8,7 @@
 struct mu_sessions {
     struct mu_sessions_opts opts;
     struct mu_metric *created, *ended[MU_OUT_TIMED_OUT + 1], *stale;
-    struct mu_metric *ckpt_stored, *ckpt_refused, *ckpt_bytes, *restored;
+    struct mu_metric *ckpt_stored, *ckpt_refused, *ckpt_bytes, *restored, *hibernated, *parked;
 };
 
 static inline int64_t mu_sessions_now(const struct mu_sessions *s)
@@ -42,6 +42,7 @@ MU_MUST_USE int mu_session_delete_parts(struct mu_tx *tx, mu_bytes id);
 struct mu_open {
     int64_t state, gates, undelivered,
         turns; /* gates pending, decisions not taken, turns not over */
+    int64_t epoch;
 };
 /* Under the stream's lock, before the session moves. MU_E_NOT_FOUND. Writer thread. */
 MU_MUST_USE int mu_session_open_read(struct mu_tx *tx, mu_bytes session_id, struct mu_open *ret);

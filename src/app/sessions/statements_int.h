@@ -15,6 +15,6 @@ extern const struct mu_planned mu_list_planned[], mu_query_planned[], mu_sweep_p
     mu_open_planned[], mu_live_planned[], mu_turns_planned[], mu_gates_planned[],
     mu_gates_resolve_planned[], mu_gates_read_planned[], mu_report_planned[], mu_create_planned[],
     mu_links_planned[], mu_checkpoints_planned[], mu_checkpoints_read_planned[],
-    mu_keeper_planned[], mu_restore_planned[];
+    mu_keeper_planned[], mu_restore_planned[], mu_hibernate_planned[];
 
 #endif

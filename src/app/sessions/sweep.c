@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "app/sessions/attempts.h"
+#include "app/sessions/hibernate_int.h"
 #include "app/sessions/sessions_int.h"
 #include "app/sessions/statements_int.h"
 #include "base/encode.h"
@@ -86,6 +87,7 @@ struct mu_sweeper {
     struct mu_metric *orphan_gauge, *purged;
     int ended_state, ended_outcome, ended_reason;
     bool ended_stop; /* a stop had been accepted */
+    bool parked;     /* it did not end */
     char why[512];   /* of the session that expires */
 };
 
@@ -223,6 +225,7 @@ static struct ending ending_of(int state)
     case MU_ST_QUEUED_WORKER:
         return (struct ending){MU_ST_TIMED_OUT, MU_OUT_TIMED_OUT, MU_END_QUEUE_TIMEOUT, "timeout"};
     case MU_ST_HIBERNATED:
+    case MU_ST_WAITING_AWAY:
         return (struct ending){MU_ST_COMPLETED, MU_OUT_CANCELLED, MU_END_STOPPED, "cancelled"};
     case MU_ST_PARKED:
         return (struct ending){MU_ST_FAILED, MU_OUT_FAILED, MU_END_RUNNER_LOST, "runner_lost"};
@@ -246,7 +249,7 @@ static mu_bytes expired_text(const struct due_row *d, bool stopped, bool queued)
     if (stopped) {
         return MU_B("Cancelled");
     }
-    if (d->state == MU_ST_HIBERNATED) {
+    if (d->state == MU_ST_HIBERNATED || d->state == MU_ST_WAITING_AWAY) {
         return MU_B("Nobody woke the session in time");
     }
     if (d->state == MU_ST_PARKED) {
@@ -284,11 +287,37 @@ static int expire_result(struct mu_sweeper *w, struct mu_tx *tx, const char *cod
         r = MU_TX_SEND(tx, &mu_q_attempt_end, -1, MU_VT(id), MU_VI(d->epoch), MU_VI(MU_ATT_STOPPED),
                        MU_VNULL, MU_VI(w->now_ms));
     }
-    bool held = d->state != MU_ST_HIBERNATED && d->state != MU_ST_PARKED;
+    bool held = !mu_state_sleeps(d->state);
     if (r >= 0 && d->state > MU_ST_QUEUED_WORKER && held) {
         r = MU_TX_SEND(tx, &q_unsettled, -1, MU_VT(id), MU_VI(d->epoch));
     }
     return r;
+}
+
+/* One that ran before and finds no worker now waits for people. 0; MU_E_CONFLICT: it ends. */
+static int park(struct mu_sweeper *w, struct mu_tx *tx)
+{
+    const struct due_row *d = &w->rows[w->at];
+    mu_bytes id = mu_id_bytes(&d->id);
+    struct mu_clocks l;
+    const struct mu_park p = {
+        .epoch = d->epoch,
+        .now_ms = w->now_ms,
+        .hold_until_ms = w->now_ms + w->opts.hibernated_ms,
+        .from = d->state,
+        .text = MU_B("No worker took the session up again in time; resume it to try again")};
+    if (d->state != MU_ST_QUEUED_WORKER || w->opts.hibernated_ms <= 0) {
+        return MU_E_CONFLICT;
+    }
+    int r = mu_clocks_of(tx, id, true, MU_B_NONE, &l);
+    if (r < 0) {
+        return r;
+    }
+    if (l.state != d->state || l.epoch != d->epoch || l.deadline_ms > w->now_ms) {
+        return MU_E_STALE;
+    }
+    r = mu_park(tx, id, &p);
+    return r == MU_E_STALE ? MU_E_CONFLICT : r;
 }
 
 static int run_expire(struct mu_unit *u, struct mu_tx *tx)
@@ -298,7 +327,12 @@ static int run_expire(struct mu_unit *u, struct mu_tx *tx)
     mu_bytes id = mu_id_bytes(&d->id);
     const struct ending e = ending_of(d->state);
     struct mu_open open;
-    int r = mu_tx_stream(tx, id, 2);
+    int r = park(w, tx);
+    w->parked = r >= 0;
+    if (r != MU_E_CONFLICT) {
+        return r;
+    }
+    r = mu_tx_stream(tx, id, 2);
     if (r >= 0) {
         r = mu_session_open_read(tx, id, &open);
     }
@@ -332,7 +366,11 @@ static void expired(struct mu_unit *u, int result)
 {
     struct mu_sweeper *w = MU_CONTAINER(u, struct mu_sweeper, unit);
     const struct due_row *d = &w->rows[w->at];
-    if (result >= 0) {
+    if (result >= 0 && w->parked) {
+        mu_metric_add(w->opts.sessions->parked, 1);
+        w->opts.expired(w->opts.arg, mu_id_bytes(&d->id));
+        w->n_expired++;
+    } else if (result >= 0) {
         if (w->ended_outcome == MU_OUT_CANCELLED && !w->ended_stop) { /* nobody had asked for it */
             mu_sessions_note_stop(w->opts.sessions, mu_str(d->org_id));
         }

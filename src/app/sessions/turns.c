@@ -4,7 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "app/sessions/live_int.h"
+#include "app/sessions/hibernate_int.h"
 
 static const struct mu_stmt q_new = {
     "turn_new", "ttiiittt",
@@ -143,11 +143,17 @@ static int run_add(struct mu_unit *u, struct mu_tx *tx)
         op->pos = op->first && !bounds.none ? -1 : 1;
     }
     op->ahead = op->first ? open.b : open.a + open.b;
+    struct mu_actor by;
+    user_actor(&by, op->admin, op->user);
+    if (l.state == MU_ST_HIBERNATED) { /* somebody needs it */
+        r = mu_wake(tx, op->sessions, session, &l, op->now_ms, mu_str(by.text));
+        if (r < 0) {
+            return r;
+        }
+    }
     r = mu_tx_stream(tx, session, 1);
     const struct new_turn t = {&op->id, session,   op->prompt, op->options, op->user,
                                op->pos, op->ahead, op->now_ms, op->source};
-    struct mu_actor by;
-    user_actor(&by, op->admin, op->user);
     return r < 0 ? r : insert_turn(tx, &t, by.text);
 }
 

@@ -280,7 +280,7 @@ void mu_oz_run(struct mu_json_w *w, const struct mu_oz *oz, const struct mu_sess
     }
     mu_jw_kbool(w, "is_sandbox_running",
                 v->route == MU_ROUTE_WORKER && v->outcome == 0 && v->state >= 40 &&
-                    v->state < MU_ST_HIBERNATED);
+                    v->state < MU_ST_STOPPING && !mu_state_sleeps(v->state));
     if (v->skill.len) {
         mu_jw_key(w, "agent_skill");
         mu_jw_obj(w);

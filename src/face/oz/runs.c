@@ -116,7 +116,7 @@ static bool add_state(struct mu_session_list *op, mu_bytes word)
         {"QUEUED", {20}, {0}},
         {"PENDING", {22}, {0}},
         {"CLAIMED", {30}, {0}},
-        {"INPROGRESS", {40, 50, 60, 64, 70, 72, 74, 76}, {0}},
+        {"INPROGRESS", {40, 50, 60, 64, 66, 70, 74, 76}, {0}},
         {"SUCCEEDED", {0}, {MU_OUT_FINISHED}},
         {"FAILED", {0}, {MU_OUT_FAILED, MU_OUT_TIMED_OUT}},
         {"CANCELLED", {80}, {MU_OUT_CANCELLED}},

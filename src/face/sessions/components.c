@@ -18,7 +18,8 @@
 #define SUMMARY                                                                                    \
     "\"sessionId\":" STR ",\"orgId\":" STR ",\"state\":" STATE ",\"providerId\":" STR              \
     ",\"repoUrl\":" STR ",\"startedAt\":" TIME ",\"createdAt\":" TIME ",\"runStartedAt\":" TIME    \
-    ",\"completedAt\":" TIME ",\"durationSeconds\":" INT ",\"taskSummary\":" STR ",\"mode\":" STR
+    ",\"completedAt\":" TIME ",\"durationSeconds\":" INT ",\"taskSummary\":" STR ",\"mode\":" STR  \
+    ",\"hibernated\":" BOOL ",\"parked\":" BOOL
 
 const char *const mu_sess_components[] = {
     "SessionSummary",

@@ -108,7 +108,7 @@ static void gates_read(struct mu_gate_list *op, int result)
 
 static void read_gates(struct mu_sess_reading *rd)
 {
-    if (rd->state != MU_ST_RUNNING && rd->state != MU_ST_WAITING && rd->state != MU_ST_PAUSED) {
+    if (rd->state < MU_ST_QUEUED_WORKER || rd->state >= MU_ST_STOPPING) {
         look(rd);
         return;
     }

@@ -37,10 +37,10 @@ const char *mu_sess_state(int state)
 }
 
 /* Those that a row can have. */
-static const int stored_states[] = {MU_ST_QUEUED,     MU_ST_QUEUED_WORKER, MU_ST_CLAIMED,
-                                    MU_ST_PREPARING,  MU_ST_STARTING,      MU_ST_RUNNING,
-                                    MU_ST_WAITING,    MU_ST_PAUSED,        MU_ST_HIBERNATING,
-                                    MU_ST_HIBERNATED, MU_ST_PARKED,        MU_ST_STOPPING};
+static const int stored_states[] = {
+    MU_ST_QUEUED,     MU_ST_QUEUED_WORKER, MU_ST_CLAIMED,      MU_ST_PREPARING, MU_ST_STARTING,
+    MU_ST_RUNNING,    MU_ST_WAITING,       MU_ST_WAITING_AWAY, MU_ST_PAUSED,    MU_ST_HIBERNATING,
+    MU_ST_HIBERNATED, MU_ST_PARKED,        MU_ST_STOPPING};
 
 static bool add_live(struct mu_session_list *op, int state)
 {
@@ -200,6 +200,9 @@ static void add_summary(struct mu_json_w *w, const struct mu_session_view *v, in
     mu_sess_prefixed(w, "sessionId", "ses_", v->id);
     mu_jw_kstr(w, "orgId", v->org_id);
     mu_jw_kcstr(w, "state", state ? state : mu_sess_state(v->state));
+    if (mu_state_sleeps(v->state)) { /* it holds no worker: a wake puts it back into the queue */
+        mu_jw_kbool(w, v->state == MU_ST_PARKED ? "parked" : "hibernated", true);
+    }
     mu_jw_kstr(w, "providerId", mu_sess_provider(v->harness));
     mu_jw_kstr(w, "repoUrl", url.ptr ? url : MU_B(""));
     add_times(w, v, now_ms);
@@ -330,7 +333,7 @@ void mu_sess_detail(struct mu_json_w *w, const struct mu_session_view *v, int64_
         w->comma = true;
     }
     mu_jw_ki64(w, "lastEventSeq", v->last_event_seq);
-    mu_jw_ki64(w, "attempt", v->epoch);
+    mu_jw_ki64(w, "attempt", v->executions);
     mu_jw_kstr(w, "createdBy", v->creator);
     (void)now_ms;
     mu_arena_fini(&spec.arena);

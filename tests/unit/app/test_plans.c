@@ -227,6 +227,7 @@ static void lists_and_sweeps_are_answered_from_their_index(struct world *w)
     check_all(w, mu_checkpoints_read_planned);
     check_all(w, mu_keeper_planned);
     check_all(w, mu_restore_planned);
+    check_all(w, mu_hibernate_planned);
     const struct mu_planned due[] = {{&mu_q_sched_due, "schedules_due"}, {NULL, NULL}};
     check_all(w, due);
     with_db(w, "DELETE FROM sessions", NULL, NULL);
