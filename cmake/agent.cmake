@@ -6,7 +6,8 @@
 set(MU_AGENT_SRC
   src/base/alloc.c src/base/buf.c src/base/bytes.c src/base/clock.c src/base/encode.c src/base/env.c src/base/err.c
   src/base/arena.c src/base/id.c src/base/ring.c src/exec/pty.c
-  src/io/folder.c src/proto/frame.c src/proto/json_write.c src/proto/jtok.c src/proto/links.c src/proto/repo.c src/proto/sse.c)
+  src/io/folder.c src/proto/frame.c src/proto/json_write.c src/proto/jtok.c src/proto/links.c src/proto/redact.c src/proto/redact_forms.c src/proto/redact_json.c
+  src/proto/repo.c src/proto/sse.c)
 file(GLOB agent_globbed RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/runner/*.c)
 file(GLOB agent_agents RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/exec/agents/*.c)
 list(APPEND MU_AGENT_SRC ${agent_globbed} ${agent_agents} src/main/agent_main.c)
