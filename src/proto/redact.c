@@ -172,7 +172,7 @@ int mu_redact_add(struct mu_redact *r, mu_bytes name, mu_bytes value, bool encod
     int e = encoded && lines ? mu_redact_base64(r, number, value) : 0;
     for (mu_bytes rest = value; rest.ptr && !e;) {
         mu_bytes line = mu_bytes_split(&rest, '\n');
-        if (line.len && line.ptr[line.len - 1] == '\r') {
+        if (rest.ptr && line.len && line.ptr[line.len - 1] == '\r') {
             line.len--;
         }
         e = put_pieces(r, number, line, encoded);
@@ -266,8 +266,8 @@ static void mark(struct walk *w, size_t n, unsigned name)
     take(w, waiting(w) - n, true);
     take(w, n, false);
     if (!w->s->inside) {
-        mu_buf_add_str(w->out, "[redacted:");
-        mu_buf_add_str(w->out, w->r->names[name]);
+        mu_buf_add_str(w->out, w->s->brief ? "[redacted" : "[redacted:");
+        mu_buf_add_str(w->out, w->s->brief ? "" : w->r->names[name]);
         mu_buf_add_char(w->out, ']');
         w->s->hits++;
     }

@@ -39,6 +39,7 @@ struct mu_redact_stream {
     uint32_t state;
     uint32_t held; /* bytes that may be the beginning of a value */
     bool inside;   /* the last that was given out is a mark */
+    bool brief;    /* marks without names; set by the caller */
     uint64_t hits; /* marks so far */
     char hold[MU_REDACT_PIECE];
 };
@@ -57,9 +58,9 @@ bool mu_redact_waits(const struct mu_redact *r, const struct mu_redact_stream *s
 /* A text of its own; the number of marks. */
 uint64_t mu_redact_text(const struct mu_redact *r, mu_bytes in, struct mu_buf *out);
 /* A JSON document: every string in it but keys of our own. `keep` names strings that stay, as
- * "key" or "key.key" by the objects around them, NULL-terminated. MU_E_INVALID: it is no JSON that
- * we wrote; what `out` fails with, -ENOMEM. */
+ * "key" or "key.key" by the objects around them, NULL-terminated. `brief`: marks without names.
+ * MU_E_INVALID: it is no JSON that we wrote; what `out` fails with, -ENOMEM. */
 MU_MUST_USE int mu_redact_json(const struct mu_redact *r, mu_bytes json, const char *const *keep,
-                               struct mu_buf *out);
+                               bool brief, struct mu_buf *out);
 
 #endif

@@ -15,6 +15,7 @@ struct place {
 struct reader {
     const struct mu_redact *r;
     const char *const *keep;
+    bool brief;
     struct mu_buf *out;
     struct mu_buf decoded, clean, wrapped;
     struct mu_jtok json;
@@ -72,7 +73,10 @@ static int clean(struct reader *d, mu_bytes literal)
         return e;
     }
     mu_buf_clear(&d->clean);
-    if (!mu_redact_text(d->r, said, &d->clean)) {
+    struct mu_redact_stream s = {.brief = d->brief};
+    mu_redact_feed(d->r, &s, said, &d->clean);
+    mu_redact_flush(d->r, &s, &d->clean);
+    if (!s.hits) {
         return d->clean.failed;
     }
     struct mu_json_w w = mu_json_w(d->out);
@@ -125,14 +129,14 @@ static int structure(struct reader *d, char c)
     return 0;
 }
 
-int mu_redact_json(const struct mu_redact *r, mu_bytes json, const char *const *keep,
+int mu_redact_json(const struct mu_redact *r, mu_bytes json, const char *const *keep, bool brief,
                    struct mu_buf *out)
 {
     if (!mu_redact_any(r)) {
         mu_buf_add(out, json);
         return out->failed;
     }
-    struct reader d = {.r = r, .keep = keep, .out = out, .text = json};
+    struct reader d = {.r = r, .keep = keep, .brief = brief, .out = out, .text = json};
     struct mu_buf *bufs[] = {&d.decoded, &d.clean, &d.wrapped};
     for (size_t i = 0; i < MU_ARRAY_LEN(bufs); i++) {
         mu_buf_init(bufs[i], STRING_MAX);

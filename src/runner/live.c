@@ -113,6 +113,7 @@ static size_t want(void *arg, struct pollfd *fds, int64_t *wait_ms)
         short events = (short)((mu_term_may_read(v, i) ? POLLIN : 0) | (t->in.len ? POLLOUT : 0));
         n = add(v, fds, n, t->fd, events, (int)i);
         sooner(wait_ms, t->hold_until);
+        sooner(wait_ms, t->shown_at);
         if (t->ended) {
             *wait_ms = MU_MIN(*wait_ms, (int64_t)20);
         }
@@ -303,9 +304,9 @@ static void said(void *arg, mu_bytes b)
     while (b.len) {
         ptrdiff_t at = mu_bytes_find_char(b, '\n');
         mu_bytes line = mu_bytes_head(b, at < 0 ? b.len : (size_t)at);
-        mu_term_put(v, 0, line);
+        mu_term_put(v, 0, line, false);
         if (at >= 0) {
-            mu_term_put(v, 0, MU_B("\r\n"));
+            mu_term_put(v, 0, MU_B("\r\n"), false);
         }
         b = mu_bytes_from(b, line.len + (at >= 0));
     }
@@ -375,6 +376,8 @@ int mu_live_open(struct mu_runner *r, struct mu_live **ret)
     }
     mu_agent_init(&v->agent);
     mu_buf_init(&v->output, MU_TERM_OUTPUT);
+    mu_buf_init(&v->clean, MU_LIVE_CLEAN);
+    mu_buf_init(&v->words, MU_LIVE_CLEAN);
     mu_buf_init(&v->turn.prompt, MU_LIVE_PROMPT + 1);
     mu_buf_init(&v->next.prompt, MU_LIVE_PROMPT + 1);
     mu_buf_init(&v->turn.segment, MU_LIVE_SEGMENT);
@@ -384,6 +387,7 @@ int mu_live_open(struct mu_runner *r, struct mu_live **ret)
     snprintf(v->session, sizeof v->session, "%s", session ? session : "");
     const char *key = getenv(KEY_ENV);
     int e = mu_link_init(&v->link, getenv(LINK_ENV), key ? key : "", &ops, v);
+    snprintf(r->link_key, sizeof r->link_key, "%s", v->link.key);
     unsetenv(LINK_ENV);
     unsetenv(KEY_ENV);
     *ret = v;
@@ -403,7 +407,8 @@ struct mu_live *mu_live_close(struct mu_live *v)
             mu_term_fini(&v->terms[i]);
         }
         struct mu_buf *bufs[] = {&v->turn.prompt, &v->next.prompt, &v->turn.segment,
-                                 &v->turn.stream, &v->output};
+                                 &v->turn.stream, &v->output,      &v->clean,
+                                 &v->words};
         for (size_t i = 0; i < MU_ARRAY_LEN(bufs); i++) {
             mu_buf_fini(bufs[i]);
         }
@@ -413,6 +418,11 @@ struct mu_live *mu_live_close(struct mu_live *v)
         mu_free(v);
     }
     return NULL;
+}
+
+void mu_live_secrets(struct mu_live *v)
+{
+    v->link.redact = v->r->redact;
 }
 
 void mu_live_boot(struct mu_live *v, const char *step)

@@ -29,6 +29,7 @@ enum {
     MU_LIVE_AGENT_OUT = 4 << 20,
     MU_LIVE_EXACT = 8 << 10,
     MU_LIVE_KEY = 4 << 10,
+    MU_LIVE_CLEAN = 64 << 20,
 };
 
 struct mu_term {
@@ -42,6 +43,9 @@ struct mu_term {
     struct mu_ring ring;
     int64_t sent, acked;
     int64_t sent_at, hold_until; /* 0: nothing is held back */
+    struct mu_redact_stream stream;
+    int64_t shown_at; /* when what may be a secret's beginning is shown; 0: there is none */
+    bool to_file;     /* what came last belongs into the output */
     struct mu_buf in;
 };
 
@@ -54,6 +58,8 @@ struct mu_turn {
     bool thought;          /* of which kind */
     int64_t offset[2];     /* text, thought */
     struct mu_buf stream;  /* not sent yet */
+    struct mu_redact_stream secrets;
+    bool said_thought; /* of which kind what is in `secrets` is */
     int64_t stream_at;
     bool stream_thought;
     bool cancel;
@@ -96,6 +102,8 @@ struct mu_live {
     struct mu_link link;
     struct mu_term terms[MU_TERMS];
     struct mu_buf output; /* not in the file yet */
+    struct mu_buf clean;  /* for a moment: what a terminal may show */
+    struct mu_buf words;  /* the same, of the agent's words */
     int64_t output_at;    /* when it is written at the latest; 0: there is none */
     struct mu_agent agent;
     struct mu_turn turn, next; /* next: its id and prompt only */
@@ -190,7 +198,8 @@ void mu_live_foreign(void *arg, unsigned handle);
 /* live_term.c */
 void mu_term_init(struct mu_term *t);
 void mu_term_fini(struct mu_term *t);
-void mu_term_put(struct mu_live *v, unsigned n, mu_bytes b);
+/* Without the secrets, and with `file` into the file with the output as well. */
+void mu_term_put(struct mu_live *v, unsigned n, mu_bytes b, bool file);
 /* 0 or -errno; `argv` NULL = a shell. */
 int mu_term_start(struct mu_live *v, unsigned n, const char *const *argv, int in, unsigned cols,
                   unsigned rows);
@@ -201,7 +210,6 @@ bool mu_term_may_read(const struct mu_live *v, unsigned n);
 void mu_term_read(struct mu_live *v, unsigned n);
 void mu_term_write(struct mu_live *v, unsigned n);
 void mu_term_pump(struct mu_live *v);
-void mu_term_output(struct mu_live *v, mu_bytes b); /* into the file, soon */
 void mu_term_output_flush(struct mu_live *v);
 
 /* live_view.c: what terminal 0 shows of an agent without a screen. */

@@ -31,6 +31,7 @@ int mu_link_init(struct mu_link *l, const char *path, const char *key,
     mu_jtok_init(&l->json);
     mu_buf_init(&l->out, MU_LINK_OUT);
     mu_buf_init(&l->build, MU_FRAME_JSON_MAX);
+    mu_buf_init(&l->clean, MU_FRAME_JSON_MAX);
     mu_bytes k = mu_str(key);
     bool good = k.len == 64 && strlen(path) < sizeof l->path;
     for (size_t i = 0; i < k.len && good; i++) {
@@ -63,6 +64,7 @@ void mu_link_fini(struct mu_link *l)
     mu_jtok_fini(&l->json);
     mu_buf_fini(&l->out);
     mu_buf_fini(&l->build);
+    mu_buf_fini(&l->clean);
     explicit_bzero(l->key, sizeof l->key);
 }
 
@@ -140,9 +142,46 @@ static void send_notes(struct mu_link *l)
     }
 }
 
+/* Words that the protocol has, and names of files that have to be found again. */
+static void hide_secrets(struct mu_link *l)
+{
+    static const char *const keep[] = {"type",
+                                       "status",
+                                       "kind",
+                                       "step",
+                                       "outcome",
+                                       "phase",
+                                       "turnId",
+                                       "adapter",
+                                       "providerId",
+                                       "conversationId",
+                                       "workspacePath",
+                                       "events.type",
+                                       "approval.action",
+                                       "approval.risk",
+                                       NULL};
+    bool own = mu_bytes_starts(mu_buf_bytes(&l->build), MU_B("{\"type\":\"checkpoint\""));
+    if (l->build.failed || own || !mu_redact_any(l->redact)) {
+        return;
+    }
+    mu_buf_clear(&l->clean);
+    int e = mu_redact_json(l->redact, mu_buf_bytes(&l->build), keep, false, &l->clean);
+    if (e == MU_E_TOO_LARGE) { /* marks may be longer than what they stand for */
+        mu_buf_clear(&l->clean);
+        e = mu_redact_json(l->redact, mu_buf_bytes(&l->build), keep, true, &l->clean);
+    }
+    struct mu_buf was = l->build;
+    l->build = l->clean;
+    l->clean = was;
+    l->build.failed = e;
+}
+
 void mu_link_end(struct mu_link *l)
 {
     mu_jw_obj_end(&l->w);
+    if (l->numbered || l->up) { /* not the greeting, which is for the worker */
+        hide_secrets(l);
+    }
     if (l->build.failed) {
         l->failed = l->numbered ? l->build.failed : l->failed;
     } else if (l->numbered) {

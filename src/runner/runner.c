@@ -20,6 +20,7 @@ int mu_runner_fail(struct mu_runner *r, int status, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(r->result.message, sizeof r->result.message, fmt, ap);
     va_end(ap);
+    mu_secrets_hide(r->redact, r->result.message, sizeof r->result.message);
     mu_note("%s", r->result.message);
     return status;
 }
@@ -178,7 +179,11 @@ static int step_env(struct mu_runner *r)
     if (json && *json && mu_envvars_json(mu_str(json_copy), put_env, NULL, &err) < 0) {
         return mu_runner_fail(r, 2, "OZ_ENV_VARS_JSON: %s", err.text);
     }
-    return 0;
+    int status = mu_secrets_learn(r, mu_str(lines_copy), mu_str(json_copy));
+    if (r->live) {
+        mu_live_secrets(r->live);
+    }
+    return status;
 }
 
 static int step_agent(struct mu_runner *r)
@@ -277,6 +282,7 @@ static int open_all(struct mu_runner *r)
 static void close_all(struct mu_runner *r)
 {
     r->live = mu_live_close(r->live);
+    mu_secrets_forget(r);
     r->restore = mu_restore_free(r->restore);
     mu_output_fini(&r->output);
     mu_result_fini(&r->result);
@@ -307,6 +313,7 @@ int mu_runner_main(int argc, char **argv)
     umask(022);
     struct inputs in = {argc - 1, argv + 1, take_env("OZ_RUN_TOKEN")};
     unsetenv("RUNNER_TOKEN");
+    r.token = in.token;
     int status = open_all(&r);
     if (!status && mu_live_wanted()) {
         status = mu_live_open(&r, &r.live);

@@ -15,6 +15,7 @@
 #include "runner/restore.h"
 #include "runner/result.h"
 #include "runner/runner.h"
+#include "runner/secrets.h"
 #include "runner/workspace.h"
 
 enum {
@@ -39,6 +40,11 @@ struct mu_runner {
     struct mu_checkouts checkouts; /* what the task began with */
     struct mu_output output;       /* fd -1 until the agent began */
     struct mu_result result;
+    const char *token; /* of the attempt; not in the environment any more */
+    char link_key[65];
+    struct mu_redact *redact;       /* NULL until the variables are known */
+    struct mu_redact_stream stream; /* what the agent of a one-shot task says */
+    struct mu_buf clean;
 };
 
 /* Why the run ends early; returns `status`. */

@@ -276,7 +276,7 @@ static void json_becomes(const struct mu_redact *r, const char *json, const char
     static const char *const keep[] = {"type", "events.type", NULL};
     struct mu_buf out MU_CLEANUP(mu_buf_fini);
     mu_buf_init(&out, 1 << 20);
-    assert_int_equal(mu_redact_json(r, mu_str(json), keep, &out), 0);
+    assert_int_equal(mu_redact_json(r, mu_str(json), keep, false, &out), 0);
     is(mu_buf_bytes(&out), want);
 }
 
@@ -315,7 +315,7 @@ static void what_is_no_json_is_refused(void **state)
     struct mu_buf out MU_CLEANUP(mu_buf_fini);
     mu_buf_init(&out, 1000);
     for (size_t i = 0; i < MU_ARRAY_LEN(bad); i++) {
-        assert_int_not_equal(mu_redact_json(r, mu_str(bad[i]), NULL, &out), 0);
+        assert_int_not_equal(mu_redact_json(r, mu_str(bad[i]), NULL, false, &out), 0);
     }
     mu_redact_free(r);
 }
@@ -354,7 +354,7 @@ static int all_of_it(void *arg)
         e = e ? e : mu_redact_add(r, MU_B("B"), MU_B("another one\nwith two lines"), encoded);
     }
     e = e ? e : mu_redact_ready(r);
-    e = e ? e : mu_redact_json(r, MU_B("{\"a\":\"\\tanother one\"}"), NULL, &out);
+    e = e ? e : mu_redact_json(r, MU_B("{\"a\":\"\\tanother one\"}"), NULL, false, &out);
     if (!e) {
         is(mu_buf_bytes(&out), "{\"a\":\"\\t[redacted:B]\"}");
     }
