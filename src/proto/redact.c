@@ -17,7 +17,10 @@ struct mu_redact {
     struct node *nodes;
     uint32_t n, cap;
     uint32_t first[256];  /* the root's children */
-    uint64_t pairs[1024]; /* the first two bytes of all values: nearly all bytes pass here */
+    uint64_t pairs[1024]; /* the first two bytes of all values */
+    /* By two bytes: how far before them a value may begin that has them among its first bytes, or
+     * rather how many places need not be looked at (Wu and Manber). */
+    unsigned char shift[1 << 16];
     char (*names)[MU_REDACT_NAME];
     unsigned n_names;
 };
@@ -27,6 +30,7 @@ struct mu_redact *mu_redact_new(void)
     struct mu_redact *r = mu_calloc(1, sizeof *r);
     if (r) {
         r->cap = 256;
+        memset(r->shift, MU_REDACT_MIN - 1, sizeof r->shift);
         r->n = 1;
         r->nodes = mu_calloc(r->cap, sizeof *r->nodes);
         r->names = mu_calloc(MU_REDACT_NAMES, sizeof *r->names);
@@ -109,6 +113,11 @@ static int add_child(struct mu_redact *r, uint32_t *state, unsigned char c)
     return 0;
 }
 
+static unsigned pair_at(const unsigned char *p)
+{
+    return (unsigned)p[0] << 8 | p[1];
+}
+
 int mu_redact_put(struct mu_redact *r, unsigned name, mu_bytes form)
 {
     const unsigned char *p = (const unsigned char *)form.ptr;
@@ -128,8 +137,12 @@ int mu_redact_put(struct mu_redact *r, unsigned name, mu_bytes form)
         r->nodes[state].hit = (uint16_t)form.len;
         r->nodes[state].name = (uint16_t)name;
     }
-    unsigned pair = (unsigned)p[0] << 8 | p[1];
-    r->pairs[pair >> 6] |= UINT64_C(1) << (pair & 63);
+    unsigned first = pair_at(p);
+    r->pairs[first >> 6] |= UINT64_C(1) << (first & 63);
+    for (unsigned i = 0; i + 1 < MU_REDACT_MIN; i++) {
+        unsigned char *shift = &r->shift[pair_at(p + i)];
+        *shift = (unsigned char)MU_MIN(*shift, MU_REDACT_MIN - 2 - i);
+    }
     return 0;
 }
 
@@ -287,6 +300,28 @@ static void advance(struct walk *w)
     }
 }
 
+static bool may_begin(const struct mu_redact *r, const unsigned char *p)
+{
+    unsigned pair = pair_at(p);
+    return r->pairs[pair >> 6] >> (pair & 63) & 1;
+}
+
+/* Where a value may begin, or the last byte: nearly all others are never looked at. */
+static size_t next_place(const struct mu_redact *r, const unsigned char *p, size_t i, size_t n)
+{
+    while (i + MU_REDACT_MIN <= n) {
+        unsigned shift = r->shift[pair_at(p + i + MU_REDACT_MIN - 2)];
+        if (!shift && may_begin(r, p + i)) {
+            return i;
+        }
+        i += shift ? shift : 1;
+    }
+    while (i + 1 < n && !may_begin(r, p + i)) {
+        i++;
+    }
+    return i;
+}
+
 void mu_redact_feed(const struct mu_redact *r, struct mu_redact_stream *s, mu_bytes in,
                     struct mu_buf *out)
 {
@@ -298,15 +333,7 @@ void mu_redact_feed(const struct mu_redact *r, struct mu_redact_stream *s, mu_by
     }
     while (w.at < in.len) {
         if (!s->state && !s->held) {
-            size_t i = w.at;
-            unsigned pair = p[i];
-            for (; i + 1 < in.len; i++) {
-                pair = (pair << 8 | p[i + 1]) & 0xffff;
-                if (r->pairs[pair >> 6] >> (pair & 63) & 1) {
-                    break;
-                }
-            }
-            w.at = i;
+            w.at = next_place(r, p, w.at, in.len);
         }
         advance(&w);
     }

@@ -171,16 +171,20 @@ static struct mu_question *free_question(struct mu_live *v, unsigned handle)
 }
 
 static void open_question(struct mu_live *v, const struct mu_acp_ask *ask,
-                          const struct mu_guard_answer *g)
+                          const struct mu_guard_answer *g, uint64_t command)
 {
     struct mu_question *q = free_question(v, ask->handle);
     if (!q) { /* as many as acp lets through */
         mu_agent_decide(v, ask->handle, MU_ACP_DENY, "too many questions are open");
         return;
     }
-    mu_bytes what =
-        mu_utf8_cut(ask->command.ptr ? ask->command : mu_str(ask->tool->title), sizeof q->what - 1);
+    struct mu_buf clean MU_CLEANUP(mu_buf_fini); /* what is cut shows no half of a secret */
+    mu_buf_init(&clean, MU_LIVE_CLEAN);
+    (void)mu_redact_text(v->r->redact, ask->command.ptr ? ask->command : mu_str(ask->tool->title),
+                         &clean);
+    mu_bytes what = mu_utf8_cut(mu_buf_bytes(&clean), sizeof q->what - 1);
     snprintf(q->what, sizeof q->what, "%.*s", MU_ARGS(what));
+    q->command = command;
     mu_view_note(v, "\x1b[33m", "? %s (%s, risk %s: %s)", q->what, mu_guard_action_name(g->action),
                  mu_guard_risk_name(g->risk), g->rule);
     say_question(v, q, ask, g);
@@ -222,6 +226,9 @@ static void decide(struct mu_live *v, const struct mu_acp_ask *ask, bool allow, 
         mu_view_note(v, "\x1b[31m", "denied by the policy: %s", why);
         remember_refusal(v, ask->tool->title, "the policy of this session", why);
     }
+    if (allow) {
+        mu_live_command(v, ask->tool, true);
+    }
     mu_agent_decide(v, ask->handle, allow ? MU_ACP_ALLOW : MU_ACP_DENY, v->turn.refusal);
 }
 
@@ -240,6 +247,7 @@ void mu_live_ask(void *arg, const struct mu_acp_ask *ask)
     v->turn.refused = false;
     mu_turn_segment(v);
     mu_view_tool(v, t);
+    uint64_t command = mu_live_command_asks(v, t);
     mu_guard_check(&v->guard, &request, &g);
     if (g.verdict == MU_GUARD_DENY) {
         alert(v, ask, &g);
@@ -250,7 +258,7 @@ void mu_live_ask(void *arg, const struct mu_acp_ask *ask)
         decide(v, ask, true, g.rule);
     } else {
         mu_turn_tool(v, t, NULL);
-        open_question(v, ask, &g);
+        open_question(v, ask, &g, command);
     }
 }
 
@@ -346,6 +354,9 @@ void mu_gate_answer(struct mu_live *v, const struct mu_jtok *j, int answer)
                         : "cancelled",
                  by[0] ? " by " : "", by, reason[0] ? ", " : "", reason, q->what);
     bool own = q->own;
+    if (allow) {
+        mu_live_command_allowed(v, q->command);
+    }
     if (deny && !own) {
         remember_refusal(v, q->what, "a person", reason);
     }

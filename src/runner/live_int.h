@@ -30,6 +30,7 @@ enum {
     MU_LIVE_EXACT = 8 << 10,
     MU_LIVE_KEY = 4 << 10,
     MU_LIVE_CLEAN = 64 << 20,
+    MU_LIVE_COMMANDS = 64,
 };
 
 struct mu_term {
@@ -76,8 +77,18 @@ struct mu_turn {
 struct mu_question {
     char id[MU_ID_LEN + 1]; /* "" = free */
     unsigned handle;
-    bool own; /* the agent asks for words, not for a permission */
+    bool own;         /* the agent asks for words, not for a permission */
+    uint64_t command; /* for mu_live_command_allowed() */
     char what[200];
+};
+
+/* A command of this turn's tools. */
+struct mu_live_command {
+    uint64_t id; /* 0: free */
+    enum { MU_COMMAND_WAITS, MU_COMMAND_RUNS, MU_COMMAND_OVER } step;
+    bool asked, allowed;
+    int64_t at;
+    char call[MU_ROW_ID_MAX];
 };
 
 enum mu_agent_step { MU_AGENT_NONE, MU_AGENT_STARTING, MU_AGENT_READY, MU_AGENT_GONE };
@@ -123,6 +134,8 @@ struct mu_live {
     } diffs[MU_LIVE_DIFFS];
     size_t n_diffs;
     struct mu_ck *ckpt;
+    struct mu_live_command running[MU_LIVE_COMMANDS];
+    size_t n_running;
     char heads[MU_CHECKOUTS_MAX][65]; /* the newest commit that was told of each checkout */
     struct {
         char id[MU_LIVE_ID];
@@ -184,6 +197,13 @@ void mu_turn_abort(struct mu_live *v);
 void mu_turn_over(struct mu_live *v, const char *outcome, const char *reason, bool error);
 void mu_turn_complete(struct mu_live *v); /* after the changes were told */
 void mu_turn_tool(struct mu_live *v, const struct mu_acp_tool *t, const char *note);
+
+/* live_command.c: a tool was heard of; `allowed`: it may run now. Other kinds are ignored. */
+void mu_live_command(struct mu_live *v, const struct mu_acp_tool *t, bool allowed);
+/* It waits for a permission; what mu_live_command_allowed() is told when a person gives it. */
+uint64_t mu_live_command_asks(struct mu_live *v, const struct mu_acp_tool *t);
+void mu_live_command_allowed(struct mu_live *v, uint64_t id);
+void mu_live_commands_over(struct mu_live *v); /* with the turn */
 
 /* live_gate.c */
 void mu_live_ask(void *arg, const struct mu_acp_ask *ask);

@@ -211,8 +211,8 @@ static void on_tool(void *arg, const struct mu_acp_tool *t)
     mu_turn_segment(v);
     mu_view_tool(v, t);
     mu_turn_tool(v, t, NULL);
+    mu_live_command(v, t, false);
     touched(v, t);
-    v->commands += strcmp(t->kind, "execute") == 0 && t->status >= MU_ACP_COMPLETED;
 }
 
 static void on_update(void *arg, mu_bytes kind, mu_bytes json)
@@ -354,6 +354,7 @@ void mu_turn_over(struct mu_live *v, const char *outcome, const char *reason, bo
     mu_turn_segment(v);
     mu_turn_stream(v);
     mu_gate_close_all(v);
+    mu_live_commands_over(v);
     if (t->step == MU_TURN_RUNS) {
         v->busy_ms += mu_mono_ms() - v->busy_from;
     }
@@ -467,6 +468,8 @@ void mu_turn_ready(struct mu_live *v, const struct mu_acp_info *info)
         mu_jw_kstr(w, "detail", info->not_loaded);
     } else if (v->agent.no_serve[0]) {
         mu_jw_kcstr(w, "detail", v->agent.no_serve);
+    } else if (info && info->no_model) {
+        mu_jw_kcstr(w, "detail", "the agent does not offer the model that is wanted");
     }
     mu_jw_kbool(w, "resumed", info && info->resumed);
     mu_link_end(&v->link);
@@ -482,6 +485,9 @@ static void on_ready(void *arg, const struct mu_acp_info *info)
     if (info->not_loaded.ptr) {
         mu_view_note(v, "\x1b[33m", "a new conversation was begun: %.*s",
                      MU_ARGS(info->not_loaded));
+    }
+    if (info->no_model) {
+        mu_view_note(v, "\x1b[33m", "the agent does not offer the model that is wanted");
     }
 }
 

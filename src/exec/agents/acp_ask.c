@@ -75,7 +75,7 @@ static void add_word(struct mu_buf *dst, mu_bytes word)
 }
 
 /* Text, or a list of words (Codex). */
-static mu_bytes command_of(struct mu_acp *a, int input, struct mu_buf *dst)
+mu_bytes mu_acp_command(struct mu_acp *a, int input, struct mu_buf *dst)
 {
     static const char *const names[] = {"command", "cmd"};
     const struct mu_jtok *j = &a->json;
@@ -146,7 +146,7 @@ static int hand_on(struct mu_acp *a, unsigned handle, int params)
         return mu_acp_break(a, -ENOMEM, "no memory for a request of the agent");
     }
     ask.tool = t;
-    ask.command = command_of(a, input, &command);
+    ask.command = mu_acp_command(a, input, &command);
     if (mu_jtok_add(j, mu_jtok_get(j, input, "url"), &url) == 0) {
         ask.url = mu_buf_bytes(&url);
     }
