@@ -72,7 +72,14 @@ void mu_live_end(struct mu_live *v, int status, const char *fmt, ...)
 
 /* --- the loop's part --- */
 
-enum { W_LINK = 100, W_TELL, W_OUT, W_ERR, W_SERVE /* and one behind it for each of its */ };
+enum {
+    W_LINK = 100,
+    W_TELL,
+    W_OUT,
+    W_ERR,
+    W_SERVE /* and one behind it for each of its */,
+    W_PUSH = 200 /* the same */
+};
 
 static size_t add(struct mu_live *v, struct pollfd *fds, size_t n, int fd, short events, int who)
 {
@@ -116,6 +123,13 @@ static size_t want(void *arg, struct pollfd *fds, int64_t *wait_ms)
         sooner(wait_ms, t->shown_at);
         if (t->ended) {
             *wait_ms = MU_MIN(*wait_ms, (int64_t)20);
+        }
+    }
+    if (n + MU_PUSH_FDS <= MU_WATCH_FDS) {
+        int who[MU_PUSH_FDS];
+        size_t more = mu_push_want(v, fds + n, who);
+        for (size_t i = 0; i < more; i++) {
+            v->who[n++] = W_PUSH + who[i];
         }
     }
     if (a->ended) {
@@ -260,7 +274,9 @@ static void serve(void *arg, const struct pollfd *fds, size_t n)
     mu_link_serve(&v->link, link);
     for (size_t i = 0; i < n; i++) {
         /* what came before may have closed it and opened another under its number */
-        if (fds[i].revents && v->who[i] != W_LINK) {
+        if (fds[i].revents && v->who[i] >= W_PUSH) {
+            mu_push_io(v, v->who[i] - W_PUSH);
+        } else if (fds[i].revents && v->who[i] != W_LINK) {
             serve_one(v, v->who[i], fds[i].revents);
         }
     }
@@ -375,6 +391,7 @@ int mu_live_open(struct mu_runner *r, struct mu_live **ret)
         mu_term_init(&v->terms[i]);
     }
     mu_agent_init(&v->agent);
+    mu_push_init(&v->push);
     mu_buf_init(&v->output, MU_TERM_OUTPUT);
     mu_buf_init(&v->clean, MU_LIVE_CLEAN);
     mu_buf_init(&v->words, MU_LIVE_CLEAN);
@@ -403,6 +420,7 @@ struct mu_live *mu_live_close(struct mu_live *v)
     if (v) {
         v->r->procs.watch = NULL;
         mu_agent_fini(v);
+        mu_push_fini(&v->push);
         for (size_t i = 0; i < MU_TERMS; i++) {
             mu_term_fini(&v->terms[i]);
         }
@@ -545,7 +563,9 @@ int mu_live_run(struct mu_live *v)
         choose(v);
     }
     if (!status && v->told && !v->done && !p->stopping) {
-        status = mu_agent_start(v);
+        int e = mu_push_hold(v);
+        status = e ? mu_runner_fail(v->r, 1, "the repository's credential: %s", mu_err_text(e))
+                   : mu_agent_start(v);
         bool waits = v->agent.step == MU_AGENT_NONE;
         v->agent.step = status ? MU_AGENT_GONE : v->agent.step;
         v->phase = v->agent.step == MU_AGENT_READY || waits ? "running" : v->phase;

@@ -329,7 +329,9 @@ int mu_agent_cancel(struct mu_live *v)
 void mu_agent_decide(struct mu_live *v, unsigned handle, enum mu_acp_decision d, const char *words)
 {
     struct mu_agent *a = &v->agent;
-    if (a->serve) {
+    if (handle >= MU_PUSH_HANDLE) {
+        mu_push_decide(v, handle, d == MU_ACP_ALLOW, words);
+    } else if (a->serve) {
         (void)!mu_oc_decide(&a->serve->oc, handle, d, v->guard.stop_on_deny ? NULL : words);
     } else {
         (void)!mu_acp_answer(&a->acp, handle, d);

@@ -12,6 +12,7 @@
 #include "runner/live_checkpoint.h"
 #include "runner/live_link.h"
 #include "runner/live_serve.h"
+#include "runner/push.h"
 #include "runner/runner_int.h"
 
 enum {
@@ -31,6 +32,8 @@ enum {
     MU_LIVE_KEY = 4 << 10,
     MU_LIVE_CLEAN = 64 << 20,
     MU_LIVE_COMMANDS = 64,
+    MU_LIVE_APPROVED = 4,
+    MU_LIVE_APPROVED_MAX = 4096,
 };
 
 struct mu_term {
@@ -77,8 +80,9 @@ struct mu_turn {
 struct mu_question {
     char id[MU_ID_LEN + 1]; /* "" = free */
     unsigned handle;
-    bool own;         /* the agent asks for words, not for a permission */
-    uint64_t command; /* for mu_live_command_allowed() */
+    bool own;                         /* the agent asks for words, not for a permission */
+    uint64_t command;                 /* for mu_live_command_allowed() */
+    char sends[MU_LIVE_APPROVED_MAX]; /* the command that sends work away; "" = it does not */
     char what[200];
 };
 
@@ -123,6 +127,9 @@ struct mu_live {
     char answered[MU_LIVE_REMEMBER][MU_LIVE_ID];
     size_t n_over, n_answered;
     struct mu_guard guard;
+    struct mu_push push;
+    char approved[MU_LIVE_APPROVED][MU_LIVE_APPROVED_MAX]; /* by people, for once, in this turn */
+    size_t n_approved;
     char session[MU_LIVE_ID], harness[32], load[MU_ACP_ID_MAX], model[256];
     int64_t epoch;
     bool told; /* init came once */
@@ -208,6 +215,8 @@ void mu_live_commands_over(struct mu_live *v); /* with the turn */
 /* live_gate.c */
 void mu_live_ask(void *arg, const struct mu_acp_ask *ask);
 void mu_live_ask_gone(void *arg, unsigned handle);
+/* Work would be sent away, by whatever runs in here; mu_push_decide() is told. */
+void mu_gate_push(struct mu_live *v, unsigned handle, mu_bytes command);
 void mu_gate_answer(struct mu_live *v, const struct mu_jtok *j, int answer);
 /* A question that the server thinks open. */
 void mu_gate_pending(struct mu_live *v, const char *id);

@@ -355,6 +355,7 @@ void mu_turn_over(struct mu_live *v, const char *outcome, const char *reason, bo
     mu_turn_stream(v);
     mu_gate_close_all(v);
     mu_live_commands_over(v);
+    memset(v->approved, 0, sizeof v->approved);
     if (t->step == MU_TURN_RUNS) {
         v->busy_ms += mu_mono_ms() - v->busy_from;
     }

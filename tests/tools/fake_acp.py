@@ -6,6 +6,7 @@ differently (real-parts.md 5) is chosen by the JSON object in FAKE_ACP:
 import json
 import os
 import queue
+import subprocess
 import sys
 import threading
 import time
@@ -110,6 +111,9 @@ class Agent:
                 time.sleep(0.01)
         elif word == "stuck":  # whatever comes
             time.sleep(float(rest or 3600))
+        elif word == "shell":  # what an agent's tool runs
+            done = subprocess.run(["/bin/sh", "-c", rest], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            self.words(f"<{done.returncode}> {done.stdout}{done.stderr}")
         elif word == "model":
             self.words(self.model)
         elif word == "exit":

@@ -125,4 +125,7 @@ MU_MUST_USE int mu_acp_answer(struct mu_acp *a, unsigned handle, enum mu_acp_dec
  * call of ask_gone). Nothing when there is no turn. */
 MU_MUST_USE int mu_acp_cancel(struct mu_acp *a);
 
+/* Appends a word as a shell would write it, behind those that are there. */
+void mu_acp_word(struct mu_buf *dst, mu_bytes word);
+
 #endif

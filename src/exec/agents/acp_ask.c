@@ -53,8 +53,7 @@ static bool is_plain(mu_bytes word)
     return word.len > 0;
 }
 
-/* A list of words as a shell would write it. */
-static void add_word(struct mu_buf *dst, mu_bytes word)
+void mu_acp_word(struct mu_buf *dst, mu_bytes word)
 {
     if (dst->len) {
         mu_buf_add_char(dst, ' ');
@@ -90,7 +89,7 @@ mu_bytes mu_acp_command(struct mu_acp *a, int input, struct mu_buf *dst)
             if (mu_jtok_add(j, k, &a->scratch) < 0) {
                 return MU_B_NONE;
             }
-            add_word(dst, mu_buf_bytes(&a->scratch));
+            mu_acp_word(dst, mu_buf_bytes(&a->scratch));
         }
         if (dst->len && !dst->failed) {
             return mu_buf_bytes(dst);
