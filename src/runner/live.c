@@ -405,8 +405,8 @@ int mu_live_open(struct mu_runner *r, struct mu_live **ret)
     const char *key = getenv(KEY_ENV);
     int e = mu_link_init(&v->link, getenv(LINK_ENV), key ? key : "", &ops, v);
     snprintf(r->link_key, sizeof r->link_key, "%s", v->link.key);
-    unsetenv(LINK_ENV);
-    unsetenv(KEY_ENV);
+    mu_runner_unset(r, LINK_ENV);
+    mu_runner_unset(r, KEY_ENV);
     *ret = v;
     if (e) {
         return mu_runner_fail(r, 2, "MUSTER_LINK or MUSTER_LINK_KEY is not usable");

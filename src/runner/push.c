@@ -49,18 +49,19 @@ void mu_push_fini(struct mu_push *p)
 
 /* --- keeping it back --- */
 
-static void take_out(struct mu_push *p)
+static void take_out(struct mu_live *v)
 {
+    struct mu_push *p = &v->push;
     static const char *const names[] = {MU_REPO_TOKENS};
     for (size_t i = 0; i < MU_ARRAY_LEN(names); i++) {
-        const char *v = getenv(names[i]);
-        if (v && *v && !strchr(v, '\n')) {
-            mu_buf_printf(&p->credential, "%s=%s\n", names[i], v);
+        const char *value = getenv(names[i]);
+        if (value && *value && !strchr(value, '\n')) {
+            mu_buf_printf(&p->credential, "%s=%s\n", names[i], value);
         }
-        unsetenv(names[i]);
+        mu_runner_unset(v->r, names[i]);
     }
-    unsetenv("OZ_ENV_VARS"); /* where they came from */
-    unsetenv("OZ_ENV_VARS_JSON");
+    mu_runner_unset(v->r, "OZ_ENV_VARS"); /* where they came from */
+    mu_runner_unset(v->r, "OZ_ENV_VARS_JSON");
 }
 
 static int listen_there(struct mu_live *v)
@@ -109,7 +110,7 @@ int mu_push_hold(struct mu_live *v)
     if (!wanted || v->skip_permissions || v->push.listener >= 0) {
         return 0;
     }
-    take_out(&v->push);
+    take_out(v);
     int e = v->push.credential.failed;
     e = e ? e : listen_there(v);
     return e ? e : put_in_front(v);

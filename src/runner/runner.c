@@ -14,6 +14,8 @@
 #include "runner/http.h"
 #include "runner/runner_int.h"
 
+extern char **environ;
+
 int mu_runner_fail(struct mu_runner *r, int status, const char *fmt, ...)
 {
     va_list ap;
@@ -242,11 +244,35 @@ static void lock_memory(void)
 #endif
 }
 
-static char *take_env(const char *name)
+/* Where the strings lie that the kernel put there: one behind the other. */
+static void find_env(struct mu_runner *r)
+{
+    char *end = environ[0];
+    for (char **e = environ; *e && *e == end; e++) {
+        end += strlen(*e) + 1;
+    }
+    r->env_block = environ[0];
+    r->env_len = environ[0] ? (size_t)(end - environ[0]) : 0;
+}
+
+void mu_runner_unset(struct mu_runner *r, const char *name)
+{
+    size_t n = strlen(name);
+    unsetenv(name);
+    for (size_t at = 0; at < r->env_len; at += strlen(r->env_block + at) + 1) {
+        char *e = r->env_block + at;
+        if (strncmp(e, name, n) == 0 && e[n] == '=') {
+            size_t len = strlen(e);
+            memset(e, '-', len); /* nobody's name, and the others stay where they are */
+        }
+    }
+}
+
+static char *take_env(struct mu_runner *r, const char *name)
 {
     const char *v = getenv(name);
     char *copy = v ? mu_bytes_dup(mu_str(v)) : NULL;
-    unsetenv(name);
+    mu_runner_unset(r, name);
     return copy;
 }
 
@@ -261,7 +287,7 @@ static int open_all(struct mu_runner *r)
     if (mu_procs_init(&r->procs, &err) < 0) {
         return mu_runner_fail(r, 1, "%s", err.text);
     }
-    char *keeper MU_AUTO_FREE = take_env(MU_FD3_ENV);
+    char *keeper MU_AUTO_FREE = take_env(r, MU_FD3_ENV);
     if (keeper && strcmp(keeper, "3") == 0) {
         if (mu_bridge_open(MU_FD3, &r->bridge, &err) < 0) {
             return mu_runner_fail(r, 1, "network: %s", err.text);
@@ -311,8 +337,9 @@ int mu_runner_main(int argc, char **argv)
         }
     }
     umask(022);
-    struct inputs in = {argc - 1, argv + 1, take_env("OZ_RUN_TOKEN")};
-    unsetenv("RUNNER_TOKEN");
+    find_env(&r);
+    struct inputs in = {argc - 1, argv + 1, take_env(&r, "OZ_RUN_TOKEN")};
+    mu_runner_unset(&r, "RUNNER_TOKEN");
     r.token = in.token;
     int status = open_all(&r);
     if (!status && mu_live_wanted()) {

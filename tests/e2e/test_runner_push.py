@@ -197,7 +197,7 @@ def test_who_asked_and_is_gone_takes_the_question_along(world):
 def test_where_nobody_wants_to_be_asked_nothing_is_kept_back(world, options):
     live = world(**options)
     said = shell(live, "git push origin work; echo $PATH; echo ${GH_TOKEN:+there}")
-    assert "/.oz/bin" not in said and said.endswith("there\n")  # git has no askpass there: as before
+    assert "/.oz/bin" not in said and "there\n" in said  # git has no askpass there: as before
 
 
 def test_a_policy_that_is_loosened_hands_it_out(world):
