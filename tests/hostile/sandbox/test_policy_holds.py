@@ -26,21 +26,21 @@ WAYS = {  # each tries to print the file $F
     "dots": 'cat "/workspace/../../../..$F" "../../../../..$F"',
     "roots": 'cat "/proc/self/root$F" "/proc/1/root$F" "/proc/1/cwd/..$F" "/proc/$PPID/root$F"',
     "link": 'ln -s "$F" l; cat l; ln "$F" h; cat h; cp "$F" c; cat c; tar c "$F" | strings',
-    "descriptors": 'for n in 0 1 2 3 4 5 6 7 8 9 10 11 12; do cat <&$n /dev/fd/$n; done',
+    "descriptors": 'for n in 3 4 5 6 7 8 9; do timeout 2 sh -c "cat <&$n"; timeout 2 cat /dev/fd/$n; done',
     "mount": 'mkdir m; mount --bind "$(dirname "$F")" m; cat m/*; unshare -rm cat "$F"; chroot / cat "$F"',
 }
 REACH = {  # each tries to speak to $H:$P, or to the host by its address
-    "curl": 'curl -sm 5 "http://$H:$P/" "https://$H:$P/"; curl -sm 5 "http://127.0.0.1:$P/"',
-    "without the proxy": 'env -u http_proxy -u https_proxy -u HTTP_PROXY -u HTTPS_PROXY -u ALL_PROXY -u all_proxy curl -sm 5 "http://$H:$P/"; '
-                         'curl -sm 5 --noproxy "*" "http://$A:$P/"',
-    "quoted": "c''url -sm 5 http://\"$H\":$P/; /usr/bin/curl -sm 5 http://$A:$P/",
+    "curl": 'curl -sm 3 "http://$H:$P/" "https://$H:$P/"; curl -psm 3 "http://$H:$P/"; curl -sm 3 "http://127.0.0.1:$P/"',
+    "without the proxy": 'env -u http_proxy -u https_proxy -u HTTP_PROXY -u HTTPS_PROXY -u ALL_PROXY -u all_proxy curl -sm 3 "http://$H:$P/"; '
+                         'curl -sm 3 --noproxy "*" "http://$A:$P/"',
+    "quoted": "c''url -sm 5 http://\"$H\":$P/; /usr/bin/curl -sm 3 http://$A:$P/",
     "script": "printf 'import socket, os\\nfor h in (os.environ[\"H\"], os.environ[\"A\"], \"127.0.0.1\"):\\n try: socket.create_connection((h, "
               "int(os.environ[\"P\"])), 5).sendall(b\"x\")\\n except OSError as e: print(e)\\n' >s.py; python3 s.py",
     "bash": 'exec 7<>"/dev/tcp/$H/$P" && echo hello >&7; exec 8<>"/dev/tcp/$A/$P" && echo hello >&8',
-    "names": 'getent hosts "$H"; host "$H"; nslookup "$H"',
-    "the proxy's name": 'curl -sm 5 -x "http://$H:$P" http://listed.example/; curl -sm 5 -H "Host: listed.example" "http://$H:$P/"; '
-                        'curl -sm 5 --connect-to "listed.example:443:$H:$P" https://listed.example/',
-    "git": 'git clone "http://$H:$P/o/r" r; git ls-remote "https://$H:$P/o/r"; git ls-remote "git://$A:$P/o/r"',
+    "names": 'timeout 3 getent hosts "$H"; timeout 3 host "$H"',
+    "names of the proxy": 'curl -sm 3 -x "http://$H:$P" http://listed.example/; curl -sm 3 -H "Host: listed.example" "http://$H:$P/"; '
+                        'curl -sm 3 --connect-to "listed.example:443:$H:$P" https://listed.example/',
+    "git": 'export GIT_HTTP_LOW_SPEED_TIME=3 GIT_HTTP_LOW_SPEED_LIMIT=1; timeout 3 git clone "http://$H:$P/o/r" r; timeout 3 git ls-remote "https://$H:$P/o/r"; timeout 3 git ls-remote "git://$A:$P/o/r"',
 }
 
 
@@ -128,6 +128,6 @@ def test_hosts_that_are_not_listed_are_not_reached(host):
 
 def test_a_listed_one_is(host):
     address, port, reached = host
-    run(every({"curl": 'curl -sm 5 "http://$H:$P/"', "git": 'git ls-remote "http://$H:$P/o/r"'}), {"H": "listed.example", "P": port},
+    run(every({"curl": 'curl -psm 3 "http://$H:$P/"', "git": 'timeout 3 git ls-remote "https://$H:$P/o/r"'}), {"H": "listed.example", "P": port},
         ALLOW=f"listed.example:{port}", RESOLVE=f"listed.example={address}", ALLOW_ADDR=f"{address}:{port}")
     assert len(reached) >= 2
