@@ -76,14 +76,14 @@ static void add_result(struct mu_live *v, struct mu_buf *b, const struct mu_acp_
 void mu_view_tool(struct mu_live *v, const struct mu_acp_tool *t)
 {
     static const char *const words[] = {"waits", "runs", "done", "failed"};
-    struct mu_buf b MU_CLEANUP(mu_buf_fini);
     char line[sizeof v->tool_line];
-    mu_buf_init(&b, TEXT_MAX);
     snprintf(line, sizeof line, "%.64s %d %s", t->id, (int)t->status, t->title);
     if (strcmp(line, v->tool_line) == 0) {
         return; /* agents repeat themselves */
     }
     memcpy(v->tool_line, line, sizeof line);
+    struct mu_buf b MU_CLEANUP(mu_buf_fini);
+    mu_buf_init(&b, TEXT_MAX);
     mu_buf_add_str(&b, "\r\n" CYAN "* ");
     char title[sizeof t->title];
     memcpy(title, t->title, sizeof title);

@@ -12,7 +12,7 @@ import harness
 import lossy_proxy
 import pytest
 from harness import BINARY, eventually
-from seat import Cli, Seat
+from seat import SESSION, Cli, Seat
 from village import Village
 
 pytestmark = pytest.mark.engine_free

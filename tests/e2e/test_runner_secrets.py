@@ -110,7 +110,7 @@ def test_tools_questions_and_paths(make):  # noqa: F811
 
 
 def test_a_terminal_that_prints_it_slowly_and_in_other_forms(make):  # noqa: F811
-    live = make_with(make, program="static")
+    live = make_with(make, program="static", policy={"requiresApprovalFor": []})
     p = live.peer
     p.wait_for("boot", step="running")
     script = """for i in $(seq 0 %d); do printf %%s "$(printf %%s "$GH_TOKEN" | cut -c$((i + 1)))"; sleep 0.05; done; echo .

@@ -85,9 +85,8 @@ static void on_gone(void *arg, unsigned handle)
     mu_buf_printf(&r->told, "g%u", handle);
 }
 
-static void on_update(void *arg, mu_bytes kind, mu_bytes json)
+static void on_update(void *arg MU_UNUSED, mu_bytes kind, mu_bytes json)
 {
-    struct run *r = arg;
     struct mu_jtok j;
     mu_jtok_init(&j);
     MU_CHECK(kind.len && mu_jtok_parse(&j, json) == 0);

@@ -8,6 +8,7 @@ import copy
 import json
 import urllib.parse
 
+import harness
 import httpx
 import jsonschema_rs
 import pytest
@@ -232,6 +233,12 @@ class Caller:
             if r.status_code != 403 or at + 1 == len(self.callers):
                 return r
             self.at[(method, path)] = at + 1
+
+
+@pytest.fixture(scope="module")
+def shared(model, postgres):
+    with harness.serving({**harness.provider_env(model), "OZ_MAX_SESSIONS_PER_ORG": "500"}, postgres=postgres, name="fields") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

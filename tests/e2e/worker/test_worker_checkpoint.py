@@ -207,10 +207,9 @@ def test_storing_has_troubles(server, live, fault):
     far.c.expect("task_completed", execution_id=far.execution)
 
 
+@pytest.mark.parametrize("live", ["direct"], indirect=True)  # the same code for every kind
 @pytest.mark.parametrize("fault", ["none", "spoilt", "missing", "nonsense", "once", "evil"])
 def test_fetching_has_troubles(server, live, fault):
-    if live.kind != "direct":
-        pytest.skip("the same code")
     far = live(RUN[1])
     far.wait_for("boot", step="running", timeout=60)
     far.wait_for("checkpoint", turnId=far.turn("write a.txt 1"))
@@ -238,11 +237,10 @@ def test_fetching_has_troubles(server, live, fault):
     assert not (live.daemon.state / "link" / new.execution).exists()
 
 
+@pytest.mark.parametrize("live", ["direct"], indirect=True)  # process 1 of a sandbox is not killed from inside
 def test_a_runner_that_dies_is_lost(server, live):
     far = live(RUN[1])
     far.wait_for("boot", step="running", timeout=60)
     far.say(type="terminal-open", requestId="r", terminal=1, cols=80, rows=24, command="kill -9 $PPID; kill -9 1")
-    if live.kind == "namespace":
-        pytest.skip("process 1 is not killed from inside")
     end = far.c.expect("task_failed", execution_id=far.execution, timeout=60)
     assert end["failure_reason"] == "runner_lost", end

@@ -56,6 +56,12 @@ struct world {
     struct mu_sessions *sessions;
     struct mu_principal alice, bob, admin;
     int result;
+    struct { /* a connection of the test's own; statements are found by their address */
+        struct mu_db *db;
+        struct mu_stmt stmts[64];
+        char *texts[64];
+        size_t n;
+    } side;
 };
 
 /* --- every unit twice --- */
@@ -148,19 +154,31 @@ int __wrap_mu_writer_submit(struct mu_writer *w, struct mu_unit *u)
 
 /* --- looking at and into the database from outside --- */
 
+static void close_side(struct world *w)
+{
+    w->side.db = mu_db_close(w->side.db);
+    for (; w->side.n; w->side.n--) {
+        free(w->side.texts[w->side.n - 1]);
+    }
+}
+
 static void with_db(struct world *w, const char *sql, mu_row_fn fn, void *arg)
 {
-    struct mu_db *db = NULL;
     struct mu_err err = {0};
-    if (mu_db_open(&(struct mu_db_opts){.url = w->url}, &db, &err) < 0) {
+    if (w->side.n == MU_ARRAY_LEN(w->side.stmts)) {
+        close_side(w);
+    }
+    if (!w->side.db && mu_db_open(&(struct mu_db_opts){.url = w->url}, &w->side.db, &err) < 0) {
         fail_msg("%s", err.text);
     }
-    const struct mu_stmt stmt = {"test", "", sql, NULL};
-    int r = fn ? mu_db_run(db, &stmt, NULL, 0, fn, arg) : mu_db_script(db, sql);
+    size_t i = w->side.n++;
+    w->side.texts[i] = strdup(sql);
+    w->side.stmts[i] = (struct mu_stmt){"test", "", w->side.texts[i], NULL};
+    int r = fn ? mu_db_run(w->side.db, &w->side.stmts[i], NULL, 0, fn, arg)
+               : mu_db_script(w->side.db, sql);
     if (r < 0) {
-        fail_msg("%s: %s", sql, mu_db_errmsg(db));
+        fail_msg("%s: %s", sql, mu_db_errmsg(w->side.db));
     }
-    mu_db_close(db);
 }
 
 static int on_number(void *arg, struct mu_row *row)
@@ -325,6 +343,7 @@ static void world_end(struct world *w)
     bool twice = doubling.on;
     doubling.on = false;
     int64_t bad = w->writer ? holes(w) : 0;
+    close_side(w);
     w->readers = mu_readers_free(w->readers);
     w->writer = mu_writer_free(w->writer);
     w->loop = mu_loop_free(w->loop);
