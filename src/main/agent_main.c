@@ -11,6 +11,9 @@ int mu_keep_main(int argc, char **argv);
 
 int main(int argc, char **argv)
 {
+    if (argc > 0 && mu_runner_is_shim(argv[0])) {
+        return mu_runner_shim(argc, argv);
+    }
     if (mu_runner_is_askpass()) {
         return mu_runner_askpass(argc, argv);
     }

@@ -6,16 +6,27 @@
 
 #include "runner/runner_int.h"
 
+enum { CLEAN_MAX = 1 << 20 }; /* of what one read gives, with its marks */
+
 static const char *get_env(const char *name)
 {
     return getenv(name);
 }
 
+static void keep(struct mu_runner *r)
+{
+    mu_bytes clean = mu_buf_bytes(&r->clean);
+    mu_output_add(&r->output, clean);
+    mu_report_log(&r->report, r->output.total - (int64_t)clean.len, clean);
+    mu_buf_clear(&r->clean);
+}
+
 static void said(void *arg, mu_bytes piece)
 {
     struct mu_runner *r = arg;
-    mu_output_add(&r->output, piece);
-    mu_report_log(&r->report, r->output.total - (int64_t)piece.len, piece);
+    mu_buf_clear(&r->clean);
+    mu_redact_feed(r->redact, &r->stream, piece, &r->clean);
+    keep(r);
     mu_say(&r->procs, piece);
 }
 
@@ -108,7 +119,11 @@ int mu_runner_agent(struct mu_runner *r)
     if (e) {
         return mu_runner_fail(r, 2, "%s", e == -ENOMEM ? mu_err_text(e) : err.text);
     }
+    mu_buf_init(&r->clean, CLEAN_MAX);
     int status = run(r, &cmd);
+    mu_redact_flush(r->redact, &r->stream, &r->clean);
+    keep(r);
+    mu_buf_fini(&r->clean);
     mu_harness_cmd_fini(&cmd);
     return status;
 }

@@ -7,10 +7,11 @@
 
 #include "io/folder.h"
 #include "proto/repo.h"
+#include "runner/push.h"
 #include "runner/runner_int.h"
 
 extern char **environ;
-#define ASKPASS_ENV "MUSTER_ASKPASS"
+#define ASKPASS_ENV MU_ASKPASS_ENV
 
 static const char *github_token(void)
 {

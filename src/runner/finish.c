@@ -66,6 +66,11 @@ static void add_patch(struct mu_runner *r)
         limits.timeout_ms = PATCH_STOPPING_MS;
     }
     int64_t bytes = mu_patch_make(&r->checkouts, &r->ws, &r->procs, &limits);
+    bytes = bytes > 0 ? mu_secrets_file(r, "changes.patch") : bytes;
+    if (bytes < 0) {
+        mu_note("changes.patch: %s", mu_err_text((int)bytes));
+        (void)unlinkat(r->ws.oz, "changes.patch", 0);
+    }
     struct mu_result_file f = {mu_bytes_dup(MU_B("changes.patch")),
                                mu_bytes_dup(MU_B(MU_WORKSPACE "/.oz/changes.patch")),
                                mu_media_type("changes.patch"), bytes};
@@ -92,6 +97,27 @@ static void find_branch(struct mu_runner *r)
     }
 }
 
+/* What could not be gone through is not handed on. */
+static void hide_in_artifacts(struct mu_runner *r, size_t first)
+{
+    struct mu_result *res = &r->result;
+    size_t n = first;
+    for (size_t i = first; i < res->n_files; i++) {
+        struct mu_result_file f = res->files[i];
+        mu_bytes path = mu_str(f.path);
+        f.bytes = mu_bytes_starts(path, MU_B(MU_WORKSPACE "/.oz/"))
+                      ? mu_secrets_file(r, f.path + sizeof MU_WORKSPACE "/.oz/" - 1)
+                      : MU_E_INVALID;
+        if (f.bytes < 0) {
+            mu_note("%s: %s", f.name, mu_err_text((int)f.bytes));
+            mu_result_file_fini(&f);
+        } else {
+            res->files[n++] = f;
+        }
+    }
+    res->n_files = n;
+}
+
 static void collect(struct mu_runner *r, struct mu_buf *kept)
 {
     struct mu_result *res = &r->result;
@@ -108,7 +134,9 @@ static void collect(struct mu_runner *r, struct mu_buf *kept)
     write_result(r); /* whoever kills us now finds what is known */
     if (r->output.fd >= 0) {
         add_patch(r);
+        size_t first = res->n_files;
         size_t left_out = mu_workspace_artifacts(&r->ws, res->files, &res->n_files);
+        hide_in_artifacts(r, first);
         if (left_out) {
             mu_note("%zu of the artifacts were left out: no plain files, too many or too large",
                     left_out);

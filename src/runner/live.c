@@ -73,7 +73,14 @@ void mu_live_end(struct mu_live *v, int status, const char *fmt, ...)
 
 /* --- the loop's part --- */
 
-enum { W_LINK = 100, W_TELL, W_OUT, W_ERR, W_SERVE /* and one behind it for each of its */ };
+enum {
+    W_LINK = 100,
+    W_TELL,
+    W_OUT,
+    W_ERR,
+    W_SERVE /* and one behind it for each of its */,
+    W_PUSH = 200 /* the same */
+};
 
 static size_t add(struct mu_live *v, struct pollfd *fds, size_t n, int fd, short events, int who)
 {
@@ -114,8 +121,16 @@ static size_t want(void *arg, struct pollfd *fds, int64_t *wait_ms)
         short events = (short)((mu_term_may_read(v, i) ? POLLIN : 0) | (t->in.len ? POLLOUT : 0));
         n = add(v, fds, n, t->fd, events, (int)i);
         sooner(wait_ms, t->hold_until);
+        sooner(wait_ms, t->shown_at);
         if (t->ended) {
             *wait_ms = MU_MIN(*wait_ms, (int64_t)20);
+        }
+    }
+    if (n + MU_PUSH_FDS <= MU_WATCH_FDS) {
+        int who[MU_PUSH_FDS];
+        size_t more = mu_push_want(v, fds + n, who);
+        for (size_t i = 0; i < more; i++) {
+            v->who[n++] = W_PUSH + who[i];
         }
     }
     if (a->ended) {
@@ -262,7 +277,9 @@ static void serve(void *arg, const struct pollfd *fds, size_t n)
     mu_link_serve(&v->link, link);
     for (size_t i = 0; i < n; i++) {
         /* what came before may have closed it and opened another under its number */
-        if (fds[i].revents && v->who[i] != W_LINK) {
+        if (fds[i].revents && v->who[i] >= W_PUSH) {
+            mu_push_io(v, v->who[i] - W_PUSH);
+        } else if (fds[i].revents && v->who[i] != W_LINK) {
             serve_one(v, v->who[i], fds[i].revents);
         }
     }
@@ -311,9 +328,9 @@ static void said(void *arg, mu_bytes b)
     while (b.len) {
         ptrdiff_t at = mu_bytes_find_char(b, '\n');
         mu_bytes line = mu_bytes_head(b, at < 0 ? b.len : (size_t)at);
-        mu_term_put(v, 0, line);
+        mu_term_put(v, 0, line, false);
         if (at >= 0) {
-            mu_term_put(v, 0, MU_B("\r\n"));
+            mu_term_put(v, 0, MU_B("\r\n"), false);
         }
         b = mu_bytes_from(b, line.len + (at >= 0));
     }
@@ -407,7 +424,10 @@ int mu_live_open(struct mu_runner *r, const char *token, struct mu_live **ret)
         mu_term_init(&v->terms[i]);
     }
     mu_agent_init(&v->agent);
+    mu_push_init(&v->push);
     mu_buf_init(&v->output, MU_TERM_OUTPUT);
+    mu_buf_init(&v->clean, MU_LIVE_CLEAN);
+    mu_buf_init(&v->words, MU_LIVE_CLEAN);
     mu_buf_init(&v->turn.prompt, MU_LIVE_PROMPT + 1);
     mu_buf_init(&v->next.prompt, MU_LIVE_PROMPT + 1);
     mu_buf_init(&v->turn.segment, MU_LIVE_SEGMENT);
@@ -417,9 +437,10 @@ int mu_live_open(struct mu_runner *r, const char *token, struct mu_live **ret)
     snprintf(v->session, sizeof v->session, "%s", session ? session : "");
     *ret = v;
     int status = open_link(v, token, &ops);
-    unsetenv(LINK_ENV);
-    unsetenv(KEY_ENV);
-    unsetenv(WS_ENV);
+    snprintf(r->link_key, sizeof r->link_key, "%s", v->link.key);
+    mu_runner_unset(r, LINK_ENV);
+    mu_runner_unset(r, KEY_ENV);
+    mu_runner_unset(r, WS_ENV);
     if (status) {
         return status;
     }
@@ -432,11 +453,13 @@ struct mu_live *mu_live_close(struct mu_live *v)
     if (v) {
         v->r->procs.watch = NULL;
         mu_agent_fini(v);
+        mu_push_fini(&v->push);
         for (size_t i = 0; i < MU_TERMS; i++) {
             mu_term_fini(&v->terms[i]);
         }
         struct mu_buf *bufs[] = {&v->turn.prompt, &v->next.prompt, &v->turn.segment,
-                                 &v->turn.stream, &v->output};
+                                 &v->turn.stream, &v->output,      &v->clean,
+                                 &v->words};
         for (size_t i = 0; i < MU_ARRAY_LEN(bufs); i++) {
             mu_buf_fini(bufs[i]);
         }
@@ -446,6 +469,11 @@ struct mu_live *mu_live_close(struct mu_live *v)
         mu_free(v);
     }
     return NULL;
+}
+
+void mu_live_secrets(struct mu_live *v)
+{
+    v->link.redact = v->r->redact;
 }
 
 void mu_live_boot(struct mu_live *v, const char *step)
@@ -575,7 +603,9 @@ int mu_live_run(struct mu_live *v)
         choose(v);
     }
     if (!status && v->told && !v->done && !p->stopping) {
-        status = mu_agent_start(v);
+        int e = mu_push_hold(v);
+        status = e ? mu_runner_fail(v->r, 1, "the repository's credential: %s", mu_err_text(e))
+                   : mu_agent_start(v);
         bool waits = v->agent.step == MU_AGENT_NONE;
         v->agent.step = status ? MU_AGENT_GONE : v->agent.step;
         v->phase = v->agent.step == MU_AGENT_READY || waits ? "running" : v->phase;

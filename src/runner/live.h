@@ -13,6 +13,8 @@ bool mu_live_wanted(void);
 /* Takes the link out of the environment; from now on the server is told of everything. `token`: the
  * session's, or NULL. 0 or the status to end with. */
 int mu_live_open(struct mu_runner *r, const char *token, struct mu_live **ret);
+/* r->redact is known: no message says what it hides. */
+void mu_live_secrets(struct mu_live *v);
 /* A step of the preparation begins. */
 void mu_live_boot(struct mu_live *v, const char *step);
 /* The agent and its turns, until the session is over. The status to end with. */

@@ -139,11 +139,17 @@ static size_t split(char *text, const char *argv[WORDS])
     return n;
 }
 
+static const char *wanted_model(const struct mu_live *v)
+{
+    const char *model = getenv("OZ_MODEL_ID");
+    return v->model[0] ? v->model : model && *model ? model : v->r->args.model;
+}
+
 static struct mu_acp_options options(const struct mu_live *v, const char *mode)
 {
     return (struct mu_acp_options){v->r->ws.root,
                                    v->agent.conversation[0] ? v->agent.conversation : v->load, mode,
-                                   MU_VERSION};
+                                   MU_VERSION, v->model};
 }
 
 /* OpenCode's own server. -errno: it is not there. */
@@ -152,14 +158,13 @@ static int start_serve(struct mu_live *v, const char *command)
     struct mu_agent *a = &v->agent;
     struct mu_acp_options opt = options(v, NULL);
     char *copy MU_AUTO_FREE = mu_bytes_dup(mu_str(command));
-    const char *argv[WORDS + 5] = {NULL}, *model = getenv("OZ_MODEL_ID");
+    const char *argv[WORDS + 5] = {NULL};
     char port[8];
     bool no_interpreter = false;
     size_t n = split(copy, argv);
     int r = n ? 0 : -ENOENT;
-    model = v->model[0] ? v->model : model && *model ? model : v->r->args.model;
     end_speaking(a);
-    a->serve = r ? NULL : mu_serve_new(v, &opt, model, &r);
+    a->serve = r ? NULL : mu_serve_new(v, &opt, wanted_model(v), &r);
     if (!a->serve) {
         return r;
     }
@@ -324,7 +329,9 @@ int mu_agent_cancel(struct mu_live *v)
 void mu_agent_decide(struct mu_live *v, unsigned handle, enum mu_acp_decision d, const char *words)
 {
     struct mu_agent *a = &v->agent;
-    if (a->serve) {
+    if (handle >= MU_PUSH_HANDLE) {
+        mu_push_decide(v, handle, d == MU_ACP_ALLOW, words);
+    } else if (a->serve) {
         (void)!mu_oc_decide(&a->serve->oc, handle, d, v->guard.stop_on_deny ? NULL : words);
     } else {
         (void)!mu_acp_answer(&a->acp, handle, d);

@@ -246,8 +246,7 @@ static void on_terminal_open(struct mu_live *v, const struct mu_jtok *j)
         say_terminal(v, request, n, NULL);
         return;
     }
-    int r =
-        v->phase && strcmp(v->phase, "preparing") == 0 ? MU_E_UNAVAILABLE : start_terminal(v, j, n);
+    int r = v->push.settled ? start_terminal(v, j, n) : MU_E_UNAVAILABLE;
     say_terminal(v, request, n, r ? mu_err_text(r) : NULL);
     if (!r) {
         int len = snprintf(data, sizeof data, "{\"terminal\":%d}", n);

@@ -59,7 +59,9 @@ void mu_gate_close_all(struct mu_live *v)
 {
     for (size_t i = 0; i < MU_LIVE_QUESTIONS; i++) {
         if (v->questions[i].id[0]) {
-            mu_live_ask_gone(v, v->questions[i].handle);
+            unsigned handle = v->questions[i].handle;
+            mu_live_ask_gone(v, handle);
+            mu_push_decide(v, handle, false, "nobody answered in time");
         }
     }
 }
@@ -171,16 +173,23 @@ static struct mu_question *free_question(struct mu_live *v, unsigned handle)
 }
 
 static void open_question(struct mu_live *v, const struct mu_acp_ask *ask,
-                          const struct mu_guard_answer *g)
+                          const struct mu_guard_answer *g, uint64_t command)
 {
     struct mu_question *q = free_question(v, ask->handle);
     if (!q) { /* as many as acp lets through */
         mu_agent_decide(v, ask->handle, MU_ACP_DENY, "too many questions are open");
         return;
     }
-    mu_bytes what =
-        mu_utf8_cut(ask->command.ptr ? ask->command : mu_str(ask->tool->title), sizeof q->what - 1);
+    struct mu_buf clean MU_CLEANUP(mu_buf_fini); /* what is cut shows no half of a secret */
+    mu_buf_init(&clean, MU_LIVE_CLEAN);
+    (void)mu_redact_text(v->r->redact, ask->command.ptr ? ask->command : mu_str(ask->tool->title),
+                         &clean);
+    mu_bytes what = mu_utf8_cut(mu_buf_bytes(&clean), sizeof q->what - 1);
     snprintf(q->what, sizeof q->what, "%.*s", MU_ARGS(what));
+    q->command = command;
+    if (g->action == MU_GUARD_MERGE && ask->command.len < sizeof q->sends) {
+        snprintf(q->sends, sizeof q->sends, "%.*s", MU_ARGS(ask->command));
+    }
     mu_view_note(v, "\x1b[33m", "? %s (%s, risk %s: %s)", q->what, mu_guard_action_name(g->action),
                  mu_guard_risk_name(g->risk), g->rule);
     say_question(v, q, ask, g);
@@ -222,6 +231,9 @@ static void decide(struct mu_live *v, const struct mu_acp_ask *ask, bool allow, 
         mu_view_note(v, "\x1b[31m", "denied by the policy: %s", why);
         remember_refusal(v, ask->tool->title, "the policy of this session", why);
     }
+    if (allow) {
+        mu_live_command(v, ask->tool, true);
+    }
     mu_agent_decide(v, ask->handle, allow ? MU_ACP_ALLOW : MU_ACP_DENY, v->turn.refusal);
 }
 
@@ -240,6 +252,7 @@ void mu_live_ask(void *arg, const struct mu_acp_ask *ask)
     v->turn.refused = false;
     mu_turn_segment(v);
     mu_view_tool(v, t);
+    uint64_t command = mu_live_command_asks(v, t);
     mu_guard_check(&v->guard, &request, &g);
     if (g.verdict == MU_GUARD_DENY) {
         alert(v, ask, &g);
@@ -250,8 +263,51 @@ void mu_live_ask(void *arg, const struct mu_acp_ask *ask)
         decide(v, ask, true, g.rule);
     } else {
         mu_turn_tool(v, t, NULL);
-        open_question(v, ask, &g);
+        open_question(v, ask, &g, command);
     }
+}
+
+void mu_gate_push(struct mu_live *v, unsigned handle, mu_bytes command)
+{
+    struct mu_acp_tool *t = mu_calloc(1, sizeof *t);
+    struct mu_buf exact MU_CLEANUP(mu_buf_fini);
+    struct mu_guard_request request = {.kind = MU_B("execute"), .command = command};
+    struct mu_guard_answer g;
+    mu_buf_init(&exact, 1 << 20);
+    struct mu_json_w w = mu_json_w(&exact);
+    mu_jw_obj(&w);
+    mu_jw_kstr(&w, "command", command);
+    mu_jw_obj_end(&w);
+    if (!t || exact.failed) {
+        mu_free(t);
+        mu_push_decide(v, handle, false, "out of memory");
+        return;
+    }
+    snprintf(t->id, sizeof t->id, "push-%u", handle - MU_PUSH_HANDLE);
+    snprintf(t->name, sizeof t->name, "shell");
+    snprintf(t->kind, sizeof t->kind, "execute");
+    mu_bytes title = mu_utf8_cut(command, sizeof t->title - 1);
+    snprintf(t->title, sizeof t->title, "%.*s", MU_ARGS(title));
+    struct mu_acp_ask ask = {.handle = handle,
+                             .tool = t,
+                             .command = command,
+                             .exact = mu_buf_bytes(&exact),
+                             .subject = command};
+    mu_guard_check(&v->guard, &request, &g);
+    if (g.verdict == MU_GUARD_DENY) {
+        alert(v, &ask, &g);
+        mu_push_decide(v, handle, false, g.rule);
+    } else if (v->skip_permissions || !(v->guard.asks >> MU_GUARD_MERGE & 1)) {
+        mu_push_decide(v, handle, true, NULL); /* the policy was loosened meanwhile */
+    } else {
+        if (g.verdict == MU_GUARD_ALLOW) { /* what it does may not, but what it gets can */
+            g.action = MU_GUARD_MERGE;
+            g.risk = MU_GUARD_MED;
+            snprintf(g.rule, sizeof g.rule, "it would get the credential of the repository");
+        }
+        open_question(v, &ask, &g, 0);
+    }
+    mu_free(t);
 }
 
 /* The agent wants to know something: nobody but people can say it. */
@@ -346,6 +402,12 @@ void mu_gate_answer(struct mu_live *v, const struct mu_jtok *j, int answer)
                         : "cancelled",
                  by[0] ? " by " : "", by, reason[0] ? ", " : "", reason, q->what);
     bool own = q->own;
+    if (allow) {
+        mu_live_command_allowed(v, q->command);
+        if (q->sends[0] && q->handle < MU_PUSH_HANDLE) {
+            memcpy(v->approved[v->n_approved++ % MU_LIVE_APPROVED], q->sends, sizeof q->sends);
+        }
+    }
     if (deny && !own) {
         remember_refusal(v, q->what, "a person", reason);
     }

@@ -12,6 +12,7 @@
 #include "runner/live_checkpoint.h"
 #include "runner/live_link.h"
 #include "runner/live_serve.h"
+#include "runner/push.h"
 #include "runner/runner_int.h"
 
 enum {
@@ -29,6 +30,10 @@ enum {
     MU_LIVE_AGENT_OUT = 4 << 20,
     MU_LIVE_EXACT = 8 << 10,
     MU_LIVE_KEY = 4 << 10,
+    MU_LIVE_CLEAN = 64 << 20,
+    MU_LIVE_COMMANDS = 64,
+    MU_LIVE_APPROVED = 4,
+    MU_LIVE_APPROVED_MAX = 4096,
 };
 
 struct mu_term {
@@ -42,6 +47,9 @@ struct mu_term {
     struct mu_ring ring;
     int64_t sent, acked;
     int64_t sent_at, hold_until; /* 0: nothing is held back */
+    struct mu_redact_stream stream;
+    int64_t shown_at; /* when what may be a secret's beginning is shown; 0: there is none */
+    bool to_file;     /* what came last belongs into the output */
     struct mu_buf in;
 };
 
@@ -54,6 +62,8 @@ struct mu_turn {
     bool thought;          /* of which kind */
     int64_t offset[2];     /* text, thought */
     struct mu_buf stream;  /* not sent yet */
+    struct mu_redact_stream secrets;
+    bool said_thought; /* of which kind what is in `secrets` is */
     int64_t stream_at;
     bool stream_thought;
     bool cancel;
@@ -70,8 +80,19 @@ struct mu_turn {
 struct mu_question {
     char id[MU_ID_LEN + 1]; /* "" = free */
     unsigned handle;
-    bool own; /* the agent asks for words, not for a permission */
+    bool own;                         /* the agent asks for words, not for a permission */
+    uint64_t command;                 /* for mu_live_command_allowed() */
+    char sends[MU_LIVE_APPROVED_MAX]; /* the command that sends work away; "" = it does not */
     char what[200];
+};
+
+/* A command of this turn's tools. */
+struct mu_live_command {
+    uint64_t id; /* 0: free */
+    enum { MU_COMMAND_WAITS, MU_COMMAND_RUNS, MU_COMMAND_OVER } step;
+    bool asked, allowed;
+    int64_t at;
+    char call[MU_ROW_ID_MAX];
 };
 
 enum mu_agent_step { MU_AGENT_NONE, MU_AGENT_STARTING, MU_AGENT_READY, MU_AGENT_GONE };
@@ -105,6 +126,8 @@ struct mu_live {
     struct mu_link link;
     struct mu_term terms[MU_TERMS];
     struct mu_buf output; /* not in the file yet */
+    struct mu_buf clean;  /* for a moment: what a terminal may show */
+    struct mu_buf words;  /* the same, of the agent's words */
     int64_t output_at;    /* when it is written at the latest; 0: there is none */
     struct mu_agent agent;
     struct mu_turn turn, next; /* next: its id and prompt only */
@@ -113,6 +136,9 @@ struct mu_live {
     char answered[MU_LIVE_REMEMBER][MU_LIVE_ID];
     size_t n_over, n_answered;
     struct mu_guard guard;
+    struct mu_push push;
+    char approved[MU_LIVE_APPROVED][MU_LIVE_APPROVED_MAX]; /* by people, for once, in this turn */
+    size_t n_approved;
     char session[MU_LIVE_ID], harness[32], load[MU_ACP_ID_MAX], model[256];
     int64_t epoch;
     bool told; /* init came once */
@@ -125,6 +151,8 @@ struct mu_live {
     size_t n_diffs;
     struct mu_ck *ckpt;
     struct mu_hold hold;
+    struct mu_live_command running[MU_LIVE_COMMANDS];
+    size_t n_running;
     char heads[MU_CHECKOUTS_MAX][65]; /* the newest commit that was told of each checkout */
     struct {
         char id[MU_LIVE_ID];
@@ -187,9 +215,18 @@ void mu_turn_over(struct mu_live *v, const char *outcome, const char *reason, bo
 void mu_turn_complete(struct mu_live *v); /* after the changes were told */
 void mu_turn_tool(struct mu_live *v, const struct mu_acp_tool *t, const char *note);
 
+/* live_command.c: a tool was heard of; `allowed`: it may run now. Other kinds are ignored. */
+void mu_live_command(struct mu_live *v, const struct mu_acp_tool *t, bool allowed);
+/* It waits for a permission; what mu_live_command_allowed() is told when a person gives it. */
+uint64_t mu_live_command_asks(struct mu_live *v, const struct mu_acp_tool *t);
+void mu_live_command_allowed(struct mu_live *v, uint64_t id);
+void mu_live_commands_over(struct mu_live *v); /* with the turn */
+
 /* live_gate.c */
 void mu_live_ask(void *arg, const struct mu_acp_ask *ask);
 void mu_live_ask_gone(void *arg, unsigned handle);
+/* Work would be sent away, by whatever runs in here; mu_push_decide() is told. */
+void mu_gate_push(struct mu_live *v, unsigned handle, mu_bytes command);
 void mu_gate_answer(struct mu_live *v, const struct mu_jtok *j, int answer);
 /* A question that the server thinks open. */
 void mu_gate_pending(struct mu_live *v, const char *id);
@@ -208,7 +245,8 @@ void mu_hold_watch(struct mu_live *v, int64_t now);
 /* live_term.c */
 void mu_term_init(struct mu_term *t);
 void mu_term_fini(struct mu_term *t);
-void mu_term_put(struct mu_live *v, unsigned n, mu_bytes b);
+/* Without the secrets, and with `file` into the file with the output as well. */
+void mu_term_put(struct mu_live *v, unsigned n, mu_bytes b, bool file);
 /* 0 or -errno; `argv` NULL = a shell. */
 int mu_term_start(struct mu_live *v, unsigned n, const char *const *argv, int in, unsigned cols,
                   unsigned rows);
@@ -219,7 +257,6 @@ bool mu_term_may_read(const struct mu_live *v, unsigned n);
 void mu_term_read(struct mu_live *v, unsigned n);
 void mu_term_write(struct mu_live *v, unsigned n);
 void mu_term_pump(struct mu_live *v);
-void mu_term_output(struct mu_live *v, mu_bytes b); /* into the file, soon */
 void mu_term_output_flush(struct mu_live *v);
 
 /* live_view.c: what terminal 0 shows of an agent without a screen. */

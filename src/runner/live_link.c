@@ -45,6 +45,7 @@ static int begin_link(struct mu_link *l, struct mu_link_ws *ws, const struct mu_
     mu_jtok_init(&l->json);
     mu_buf_init(&l->out, MU_LINK_OUT);
     mu_buf_init(&l->build, MU_FRAME_JSON_MAX);
+    mu_buf_init(&l->clean, MU_FRAME_JSON_MAX);
     l->notes = mu_calloc(MU_LINK_MESSAGES, sizeof *l->notes);
     return l->notes ? 0 : -ENOMEM;
 }
@@ -91,6 +92,7 @@ void mu_link_fini(struct mu_link *l)
     mu_buf_fini(&l->out);
     mu_buf_fini(&l->build);
     l->ws = mu_link_ws_free(l->ws);
+    mu_buf_fini(&l->clean);
     explicit_bzero(l->key, sizeof l->key);
 }
 
@@ -168,9 +170,46 @@ static void send_notes(struct mu_link *l)
     }
 }
 
+/* Words that the protocol has, and names of files that have to be found again. */
+static void hide_secrets(struct mu_link *l)
+{
+    static const char *const keep[] = {"type",
+                                       "status",
+                                       "kind",
+                                       "step",
+                                       "outcome",
+                                       "phase",
+                                       "turnId",
+                                       "adapter",
+                                       "providerId",
+                                       "conversationId",
+                                       "workspacePath",
+                                       "events.type",
+                                       "approval.action",
+                                       "approval.risk",
+                                       NULL};
+    bool own = mu_bytes_starts(mu_buf_bytes(&l->build), MU_B("{\"type\":\"checkpoint\""));
+    if (l->build.failed || own || !mu_redact_any(l->redact)) {
+        return;
+    }
+    mu_buf_clear(&l->clean);
+    int e = mu_redact_json(l->redact, mu_buf_bytes(&l->build), keep, false, &l->clean);
+    if (e == MU_E_TOO_LARGE) { /* marks may be longer than what they stand for */
+        mu_buf_clear(&l->clean);
+        e = mu_redact_json(l->redact, mu_buf_bytes(&l->build), keep, true, &l->clean);
+    }
+    struct mu_buf was = l->build;
+    l->build = l->clean;
+    l->clean = was;
+    l->build.failed = e;
+}
+
 void mu_link_end(struct mu_link *l)
 {
     mu_jw_obj_end(&l->w);
+    if (l->numbered || l->up) { /* not the greeting, which is for the worker */
+        hide_secrets(l);
+    }
     if (l->build.failed) {
         l->failed = l->numbered ? l->build.failed : l->failed;
     } else if (l->numbered) {

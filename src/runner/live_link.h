@@ -9,6 +9,7 @@
 #include "proto/frame.h"
 #include "proto/json_write.h"
 #include "proto/jtok.h"
+#include "proto/redact.h"
 #include "runner/live_ws.h"
 
 enum {
@@ -40,6 +41,8 @@ struct mu_link {
     uint64_t ups;          /* how often it was up */
     struct mu_frame_in in;
     struct mu_buf out, build;
+    const struct mu_redact *redact; /* what no message says; NULL = nothing; not owned */
+    struct mu_buf clean;
     struct mu_json_w w;
     bool numbered; /* what is built */
     struct mu_jtok json;

@@ -14,6 +14,7 @@ enum {
     HOLD_MS = 2, /* a terminal that runs says no more often something small */
     HOLD_BYTES = 64 << 10,
     OUTPUT_MS = 50,
+    SECRET_MS = 20,
 };
 extern char **environ;
 
@@ -34,10 +35,39 @@ void mu_term_fini(struct mu_term *t)
     mu_buf_fini(&t->in);
 }
 
-void mu_term_put(struct mu_live *v, unsigned n, mu_bytes b)
+static void term_output(struct mu_live *v, mu_bytes b);
+
+/* What is clean: to people, and into the file. */
+static void show(struct mu_live *v, unsigned n)
 {
-    (void)mu_ring_add(&v->terms[n].ring, b); /* what has no memory is a gap */
-    v->term_bytes += b.len;
+    mu_bytes b = mu_buf_bytes(&v->clean);
+    if (b.len) {
+        (void)mu_ring_add(&v->terms[n].ring, b); /* what has no memory is a gap */
+        v->term_bytes += b.len;
+        if (v->terms[n].to_file) {
+            term_output(v, b);
+        }
+    }
+    mu_buf_clear(&v->clean);
+}
+
+void mu_term_put(struct mu_live *v, unsigned n, mu_bytes b, bool file)
+{
+    struct mu_term *t = &v->terms[n];
+    t->to_file = file;
+    mu_redact_feed(v->r->redact, &t->stream, b, &v->clean);
+    t->shown_at =
+        v->r->redact && mu_redact_waits(v->r->redact, &t->stream) ? mu_mono_ms() + SECRET_MS : 0;
+    show(v, n);
+}
+
+/* A quiet terminal: the echo of a key is not kept because a secret begins like it. */
+static void show_rest(struct mu_live *v, unsigned n)
+{
+    struct mu_term *t = &v->terms[n];
+    t->shown_at = 0;
+    mu_redact_idle(v->r->redact, &t->stream, &v->clean);
+    show(v, n);
 }
 
 /* --- the program in it --- */
@@ -161,10 +191,7 @@ void mu_term_read(struct mu_live *v, unsigned n)
     }
     if (have) {
         v->wrote_ms = mu_mono_ms();
-        mu_term_put(v, n, mu_bytes_of(block, have));
-        if (n == 0) {
-            mu_term_output(v, mu_bytes_of(block, have));
-        }
+        mu_term_put(v, n, mu_bytes_of(block, have), n == 0);
     }
 }
 
@@ -177,7 +204,7 @@ void mu_term_output_flush(struct mu_live *v)
     v->output_at = 0;
 }
 
-void mu_term_output(struct mu_live *v, mu_bytes b)
+static void term_output(struct mu_live *v, mu_bytes b)
 {
     if (v->output.len + b.len > MU_TERM_OUTPUT) {
         mu_term_output_flush(v);
@@ -230,6 +257,9 @@ void mu_term_gone(struct mu_live *v, unsigned n)
     t->pid = 0;
     t->ended = t->open = false;
     t->drain_until = 0;
+    mu_redact_flush(v->r->redact, &t->stream, &v->clean);
+    t->shown_at = 0;
+    show(v, n);
     pump(v, n); /* what was held back comes before */
     int k = snprintf(data, sizeof data, "{\"terminal\":%u,\"exitCode\":%d}", n,
                      mu_procs_status(t->wstatus));
@@ -277,6 +307,9 @@ static void pump(struct mu_live *v, unsigned n)
 void mu_term_pump(struct mu_live *v)
 {
     for (unsigned n = 0; n < MU_TERMS; n++) {
+        if (v->terms[n].shown_at && mu_mono_ms() >= v->terms[n].shown_at) {
+            show_rest(v, n);
+        }
         pump(v, n);
     }
     if (v->output_at && mu_mono_ms() >= v->output_at) {

@@ -17,7 +17,7 @@ enum {
 
 /* --- words --- */
 
-void mu_turn_segment(struct mu_live *v)
+static void say_segment(struct mu_live *v)
 {
     struct mu_turn *t = &v->turn;
     if (!t->segment.len) {
@@ -76,6 +76,45 @@ static void stream(struct mu_live *v, bool thought, mu_bytes text)
     t->offset[thought] += (int64_t)text.len;
 }
 
+/* Without secrets. */
+static void show_words(struct mu_live *v, bool thought, mu_bytes text)
+{
+    struct mu_turn *t = &v->turn;
+    if (!text.len) {
+        return;
+    }
+    mu_view_words(v, thought, text);
+    stream(v, thought, text);
+    if (t->thought != thought) {
+        say_segment(v);
+        t->thought = thought;
+    }
+    while (text.len) {
+        mu_bytes part = mu_utf8_cut(text, MU_LIVE_SEGMENT - t->segment.len);
+        mu_buf_add(&t->segment, part);
+        v->link.failed = t->segment.failed ? t->segment.failed : v->link.failed;
+        text = mu_bytes_from(text, part.len);
+        if (text.len || t->segment.len == MU_LIVE_SEGMENT) {
+            say_segment(v);
+        }
+    }
+}
+
+/* Nothing follows that may belong to what was said last. */
+static void end_words(struct mu_live *v)
+{
+    struct mu_turn *t = &v->turn;
+    mu_redact_flush(v->r->redact, &t->secrets, &v->words);
+    show_words(v, t->said_thought, mu_buf_bytes(&v->words));
+    mu_buf_clear(&v->words);
+}
+
+void mu_turn_segment(struct mu_live *v)
+{
+    end_words(v);
+    say_segment(v);
+}
+
 static void on_text(void *arg, bool thought, mu_bytes text)
 {
     struct mu_live *v = arg;
@@ -86,21 +125,14 @@ static void on_text(void *arg, bool thought, mu_bytes text)
     if (!thought && mu_bytes_trim(text).len) {
         t->refused = false;
     }
-    mu_view_words(v, thought, text);
-    stream(v, thought, text);
-    if (t->thought != thought) {
-        mu_turn_segment(v);
-        t->thought = thought;
+    if (t->said_thought != thought) {
+        end_words(v);
+        t->said_thought = thought;
     }
-    while (text.len) {
-        mu_bytes part = mu_utf8_cut(text, MU_LIVE_SEGMENT - t->segment.len);
-        mu_buf_add(&t->segment, part);
-        v->link.failed = t->segment.failed ? t->segment.failed : v->link.failed;
-        text = mu_bytes_from(text, part.len);
-        if (text.len || t->segment.len == MU_LIVE_SEGMENT) {
-            mu_turn_segment(v);
-        }
-    }
+    mu_redact_feed(v->r->redact, &t->secrets, text, &v->words);
+    v->link.failed = v->words.failed ? v->words.failed : v->link.failed;
+    show_words(v, thought, mu_buf_bytes(&v->words));
+    mu_buf_clear(&v->words);
 }
 
 /* --- tools --- */
@@ -179,8 +211,8 @@ static void on_tool(void *arg, const struct mu_acp_tool *t)
     mu_turn_segment(v);
     mu_view_tool(v, t);
     mu_turn_tool(v, t, NULL);
+    mu_live_command(v, t, false);
     touched(v, t);
-    v->commands += strcmp(t->kind, "execute") == 0 && t->status >= MU_ACP_COMPLETED;
 }
 
 static void on_update(void *arg, mu_bytes kind, mu_bytes json)
@@ -282,7 +314,7 @@ static void running(struct mu_live *v)
     struct mu_turn *t = &v->turn;
     t->step = MU_TURN_RUNS;
     t->offset[0] = t->offset[1] = 0;
-    t->cancel = t->refused = t->thought = false;
+    t->cancel = t->refused = t->thought = t->said_thought = false;
     t->kill_at = 0;
     t->explained = 0;
     mu_buf_clear(&t->segment);
@@ -322,6 +354,8 @@ void mu_turn_over(struct mu_live *v, const char *outcome, const char *reason, bo
     mu_turn_segment(v);
     mu_turn_stream(v);
     mu_gate_close_all(v);
+    mu_live_commands_over(v);
+    memset(v->approved, 0, sizeof v->approved);
     if (t->step == MU_TURN_RUNS) {
         v->busy_ms += mu_mono_ms() - v->busy_from;
     }
@@ -435,6 +469,8 @@ void mu_turn_ready(struct mu_live *v, const struct mu_acp_info *info)
         mu_jw_kstr(w, "detail", info->not_loaded);
     } else if (v->agent.no_serve[0]) {
         mu_jw_kcstr(w, "detail", v->agent.no_serve);
+    } else if (info && info->no_model) {
+        mu_jw_kcstr(w, "detail", "the agent does not offer the model that is wanted");
     }
     mu_jw_kbool(w, "resumed", info && info->resumed);
     mu_link_end(&v->link);
@@ -450,6 +486,9 @@ static void on_ready(void *arg, const struct mu_acp_info *info)
     if (info->not_loaded.ptr) {
         mu_view_note(v, "\x1b[33m", "a new conversation was begun: %.*s",
                      MU_ARGS(info->not_loaded));
+    }
+    if (info->no_model) {
+        mu_view_note(v, "\x1b[33m", "the agent does not offer the model that is wanted");
     }
 }
 

@@ -14,8 +14,7 @@ enum { TEXT_MAX = 512 << 10, RESULT_LINES = 20, RESULT_BYTES = 2000 };
 
 static void show(struct mu_live *v, const struct mu_buf *b)
 {
-    mu_term_put(v, 0, mu_buf_bytes(b));
-    mu_term_output(v, mu_buf_bytes(b));
+    mu_term_put(v, 0, mu_buf_bytes(b), true);
 }
 
 /* Lines end with CR LF; other control characters (C0, DEL, and C1 in UTF-8) are left out. */
@@ -54,10 +53,13 @@ void mu_view_words(struct mu_live *v, bool thought, mu_bytes text)
     show(v, &b);
 }
 
-static void add_result(struct mu_buf *b, const struct mu_acp_tool *t)
+static void add_result(struct mu_live *v, struct mu_buf *b, const struct mu_acp_tool *t)
 {
-    mu_bytes rest = mu_utf8_cut(mu_buf_bytes(&t->result), RESULT_BYTES);
-    bool cut = rest.len < t->result.len;
+    struct mu_buf clean MU_CLEANUP(mu_buf_fini); /* what is cut shows no half of a secret */
+    mu_buf_init(&clean, TEXT_MAX);
+    (void)mu_redact_text(v->r->redact, mu_buf_bytes(&t->result), &clean);
+    mu_bytes rest = mu_utf8_cut(mu_buf_bytes(&clean), RESULT_BYTES);
+    bool cut = rest.len < clean.len;
     int lines = 0;
     while (rest.len && lines < RESULT_LINES) {
         mu_bytes line = mu_bytes_split(&rest, '\n');
@@ -83,10 +85,13 @@ void mu_view_tool(struct mu_live *v, const struct mu_acp_tool *t)
     struct mu_buf b MU_CLEANUP(mu_buf_fini);
     mu_buf_init(&b, TEXT_MAX);
     mu_buf_add_str(&b, "\r\n" CYAN "* ");
-    add_safe(&b, mu_str(t->title));
+    char title[sizeof t->title];
+    memcpy(title, t->title, sizeof title);
+    mu_secrets_hide(v->r->redact, title, sizeof title);
+    add_safe(&b, mu_str(title));
     mu_buf_printf(&b, RESET DIM " [%s] %s" RESET "\r\n", t->kind, words[t->status]);
     if (t->status == MU_ACP_COMPLETED || t->status == MU_ACP_FAILED) {
-        add_result(&b, t);
+        add_result(v, &b, t);
     }
     show(v, &b);
 }

@@ -146,13 +146,21 @@ void mu_say(struct mu_procs *p, mu_bytes b)
         return;
     }
     p->said += (int64_t)b.len;
-    mu_buf_add(&p->say, p->said > MU_SAY_MAX ? mark : b);
+    if (p->said > MU_SAY_MAX) {
+        mu_buf_add(&p->say, mark);
+    } else {
+        mu_redact_feed(p->redact, &p->say_stream, b, &p->say);
+    }
     p->say.failed = 0; /* what does not fit is lost */
     write_say(p);
 }
 
 void mu_say_flush(struct mu_procs *p, int64_t ms)
 {
+    if (p->redact) {
+        mu_redact_flush(p->redact, &p->say_stream, &p->say);
+        p->say.failed = 0;
+    }
     for (int64_t end = mu_mono_ms() + ms; p->say.len && mu_mono_ms() < end;) {
         struct pollfd out = {1, POLLOUT, 0};
         (void)poll(&out, 1, 50);

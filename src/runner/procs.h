@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "proto/redact.h"
 
 struct mu_bridge;
 
@@ -40,7 +41,9 @@ struct mu_procs {
     int64_t kill_at;              /* monotonic ms; 0 = not yet */
     struct mu_buf say;            /* for standard output, not written yet */
     int64_t said;
-    bool mute; /* nobody reads standard output any more */
+    bool mute;                      /* nobody reads standard output any more */
+    const struct mu_redact *redact; /* what is kept out of it; NULL = nothing; not owned */
+    struct mu_redact_stream say_stream;
     /* Output of daemons that setup commands left: read so that they do not die of a closed pipe. */
     int linger[MU_LINGER];
     size_t n_linger;

@@ -14,12 +14,15 @@
 #include "runner/http.h"
 #include "runner/runner_int.h"
 
+extern char **environ;
+
 int mu_runner_fail(struct mu_runner *r, int status, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(r->result.message, sizeof r->result.message, fmt, ap);
     va_end(ap);
+    mu_secrets_hide(r->redact, r->result.message, sizeof r->result.message);
     mu_note("%s", r->result.message);
     return status;
 }
@@ -178,7 +181,11 @@ static int step_env(struct mu_runner *r)
     if (json && *json && mu_envvars_json(mu_str(json_copy), put_env, NULL, &err) < 0) {
         return mu_runner_fail(r, 2, "OZ_ENV_VARS_JSON: %s", err.text);
     }
-    return 0;
+    int status = mu_secrets_learn(r, mu_str(lines_copy), mu_str(json_copy));
+    if (r->live) {
+        mu_live_secrets(r->live);
+    }
+    return status;
 }
 
 static int step_agent(struct mu_runner *r)
@@ -237,11 +244,35 @@ static void lock_memory(void)
 #endif
 }
 
-static char *take_env(const char *name)
+/* Where the strings lie that the kernel put there: one behind the other. */
+static void find_env(struct mu_runner *r)
+{
+    char *end = environ[0];
+    for (char **e = environ; *e && *e == end; e++) {
+        end += strlen(*e) + 1;
+    }
+    r->env_block = environ[0];
+    r->env_len = environ[0] ? (size_t)(end - environ[0]) : 0;
+}
+
+void mu_runner_unset(struct mu_runner *r, const char *name)
+{
+    size_t n = strlen(name);
+    unsetenv(name);
+    for (size_t at = 0; at < r->env_len; at += strlen(r->env_block + at) + 1) {
+        char *e = r->env_block + at;
+        if (strncmp(e, name, n) == 0 && e[n] == '=') {
+            size_t len = strlen(e);
+            memset(e, '-', len); /* nobody's name, and the others stay where they are */
+        }
+    }
+}
+
+static char *take_env(struct mu_runner *r, const char *name)
 {
     const char *v = getenv(name);
     char *copy = v ? mu_bytes_dup(mu_str(v)) : NULL;
-    unsetenv(name);
+    mu_runner_unset(r, name);
     return copy;
 }
 
@@ -256,7 +287,7 @@ static int open_all(struct mu_runner *r)
     if (mu_procs_init(&r->procs, &err) < 0) {
         return mu_runner_fail(r, 1, "%s", err.text);
     }
-    char *keeper MU_AUTO_FREE = take_env(MU_FD3_ENV);
+    char *keeper MU_AUTO_FREE = take_env(r, MU_FD3_ENV);
     if (keeper && strcmp(keeper, "3") == 0) {
         if (mu_bridge_open(MU_FD3, &r->bridge, &err) < 0) {
             return mu_runner_fail(r, 1, "network: %s", err.text);
@@ -277,6 +308,7 @@ static int open_all(struct mu_runner *r)
 static void close_all(struct mu_runner *r)
 {
     r->live = mu_live_close(r->live);
+    mu_secrets_forget(r);
     r->restore = mu_restore_free(r->restore);
     mu_output_fini(&r->output);
     mu_result_fini(&r->result);
@@ -305,11 +337,13 @@ int mu_runner_main(int argc, char **argv)
         }
     }
     umask(022);
-    struct inputs in = {argc - 1, argv + 1, take_env("OZ_RUN_TOKEN")};
-    char *other_name MU_AUTO_FREE = take_env("RUNNER_TOKEN");
+    find_env(&r);
+    struct inputs in = {argc - 1, argv + 1, take_env(&r, "OZ_RUN_TOKEN")};
+    char *other_name MU_AUTO_FREE = take_env(&r, "RUNNER_TOKEN");
     if (!in.token) {
         in.token = mu_steal(&other_name);
     }
+    r.token = in.token;
     int status = open_all(&r);
     if (!status && mu_live_wanted()) {
         status = mu_live_open(&r, in.token, &r.live);

@@ -12,4 +12,9 @@ int mu_runner_main(int argc, char **argv);
 int mu_runner_is_askpass(void);
 int mu_runner_askpass(int argc, char **argv);
 
+/* True for the name of a program that this one stands in for (shim.c); then mu_runner_shim() is all
+ * that it does. Returns the exit status, or not at all. */
+int mu_runner_is_shim(const char *name);
+int mu_runner_shim(int argc, char **argv);
+
 #endif

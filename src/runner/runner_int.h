@@ -15,6 +15,7 @@
 #include "runner/restore.h"
 #include "runner/result.h"
 #include "runner/runner.h"
+#include "runner/secrets.h"
 #include "runner/workspace.h"
 
 enum {
@@ -39,6 +40,13 @@ struct mu_runner {
     struct mu_checkouts checkouts; /* what the task began with */
     struct mu_output output;       /* fd -1 until the agent began */
     struct mu_result result;
+    const char *token; /* of the attempt; not in the environment any more */
+    char link_key[65];
+    char *env_block; /* what it was started with, which /proc/1/environ shows */
+    size_t env_len;
+    struct mu_redact *redact;       /* NULL until the variables are known */
+    struct mu_redact_stream stream; /* what the agent of a one-shot task says */
+    struct mu_buf clean;
 };
 
 /* Why the run ends early; returns `status`. */
@@ -73,6 +81,9 @@ struct mu_tag {
 void mu_tag_init(struct mu_tag *t, struct mu_procs *procs, const char *fmt, ...) MU_PRINTF(3, 4);
 void mu_tag_sink(void *tag, mu_bytes piece);
 void mu_tag_end(struct mu_tag *t);
+
+/* Takes a variable out of the environment, and its value out of what /proc/1/environ shows. */
+void mu_runner_unset(struct mu_runner *r, const char *name);
 
 /* A number of seconds from the environment, in milliseconds. */
 int64_t mu_runner_seconds(const char *name, int64_t fallback_s);

@@ -99,7 +99,7 @@ static void run(struct run *r, mu_bytes in, unsigned seed)
 {
     static const struct mu_acp_ops ops = {on_send, on_ready,  on_text, on_tool, on_ask,
                                           on_gone, on_update, on_turn, on_noise};
-    static const struct mu_acp_options opt = {"/w", "c1", "default", "1"};
+    static const struct mu_acp_options opt = {"/w", "c1", "default", "1", NULL};
     struct mu_err err;
     *r = (struct run){.turns = 0};
     mu_buf_init(&r->sent, 16 << 20);

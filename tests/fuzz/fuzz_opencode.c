@@ -131,7 +131,7 @@ static void run(struct run *r, mu_bytes in, unsigned seed)
                                            .update = on_update,
                                            .turn = on_turn};
     static const struct mu_oc_ops ops = {on_call, on_listen, on_question, on_foreign};
-    static const struct mu_acp_options opt = {"/w", "ses_1", NULL, "1"};
+    static const struct mu_acp_options opt = {"/w", "ses_1", NULL, "1", NULL};
     struct mu_http_stream http;
     struct mu_sse sse;
     *r = (struct run){.turns = 0};

@@ -1,10 +1,12 @@
 #!/usr/bin/python3
 """An agent of the Agent Client Protocol whose turns are written in their prompts, one action a line. What real agents do
 differently (real-parts.md 5) is chosen by the JSON object in FAKE_ACP:
+  models [..] (the first is current), model_option (how models are offered: as an option of this name),
   ids int|uuid|same, load bool, modes [..], options claude|codex|opencode|gemini, usage prompt|meta|none, version N."""
 import json
 import os
 import queue
+import subprocess
 import sys
 import threading
 import time
@@ -36,6 +38,7 @@ def say(message):
 
 class Agent:
     session = None
+    model = ""
 
     def update(self, update_, **fields):
         say({"method": "session/update", "params": {"sessionId": self.session, "update": {"sessionUpdate": update_, **fields}}})
@@ -108,6 +111,11 @@ class Agent:
                 time.sleep(0.01)
         elif word == "stuck":  # whatever comes
             time.sleep(float(rest or 3600))
+        elif word == "shell":  # what an agent's tool runs
+            done = subprocess.run(["/bin/sh", "-c", rest], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            self.words(f"<{done.returncode}> {done.stdout}{done.stderr}")
+        elif word == "model":
+            self.words(self.model)
         elif word == "exit":
             os._exit(int(rest))
         elif word == "garbage":
@@ -179,7 +187,25 @@ class Agent:
                 self.session = result["sessionId"] = "conv-" + uuid.uuid4().hex
             if LOOK.get("modes"):
                 result["modes"] = {"currentModeId": LOOK["modes"][0], "availableModes": [{"id": i, "name": i} for i in LOOK["modes"]]}
+            if LOOK.get("models"):
+                self.model = LOOK["models"][0]
+                option = LOOK.get("model_option")
+                if option:
+                    result["configOptions"] = [
+                        {"id": "effort", "category": "thought_level", "currentValue": "high", "options": [{"value": "high", "name": "High"}]},
+                        {"id": option, "category": "model", "type": "select", "currentValue": self.model, "options": [
+                            {"group": "g", "name": "A group", "options": [{"value": m, "name": m.title()} for m in LOOK["models"]]}]}]
+                else:
+                    result["models"] = {"currentModelId": self.model, "availableModels": [{"modelId": m, "name": m.title()} for m in LOOK["models"]]}
             say({"id": number, "result": result})
+        elif method == "session/set_model" and not LOOK.get("model_option"):
+            if LOOK.get("refuse_model"):
+                return say({"id": number, "error": {"code": -32603, "message": "no"}})
+            self.model = params["modelId"]
+            say({"id": number, "result": {}})
+        elif method == "session/set_config_option" and params["configId"] == LOOK.get("model_option"):
+            self.model = params["value"]
+            say({"id": number, "result": {"configOptions": []}})
         elif method == "session/set_mode":
             self.mode = params["modeId"]
             say({"id": number, "result": {}})

@@ -195,8 +195,11 @@ int mu_acp_cancel(struct mu_acp *a)
 static int ready(struct mu_acp *a)
 {
     struct mu_acp_info info = {mu_str(a->agent[0] ? a->agent : NULL),
-                               mu_str(a->version[0] ? a->version : NULL), mu_str(a->conversation),
-                               a->resumed, mu_str(a->not_loaded[0] ? a->not_loaded : NULL)};
+                               mu_str(a->version[0] ? a->version : NULL),
+                               mu_str(a->conversation),
+                               a->resumed,
+                               mu_str(a->not_loaded[0] ? a->not_loaded : NULL),
+                               a->no_model};
     a->state = MU_ACP_READY;
     a->ops->ready(a->arg, &info);
     return a->state == MU_ACP_BROKEN ? a->err.code : 0;
@@ -259,6 +262,73 @@ static bool wants_mode(struct mu_acp *a, int result)
     return false;
 }
 
+/* The item of `list` whose `id` or name is the model that is wanted. */
+static bool find_model(struct mu_acp *a, int list, const char *id, bool grouped)
+{
+    const struct mu_jtok *j = &a->json;
+    mu_bytes model = mu_str(a->opt.model);
+    for (int i = mu_jtok_first(j, list); i >= 0; i = mu_jtok_next(j, list, i)) {
+        int v = mu_jtok_get(j, i, id), group = mu_jtok_get(j, i, "options");
+        if (mu_jtok_is(j, v, model) || mu_jtok_is(j, mu_jtok_get(j, i, "name"), model)) {
+            return mu_jtok_copy(j, v, a->model, sizeof a->model) && a->model[0];
+        }
+        if (!grouped && find_model(a, group, id, true)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What the agent offers: as an option of the conversation, or as older ones do. */
+static void look_for_model(struct mu_acp *a, int result)
+{
+    const struct mu_jtok *j = &a->json;
+    int models = mu_jtok_get(j, result, "models");
+    int options = mu_jtok_get(j, result, "configOptions"), current = -1;
+    bool offers = models >= 0, found = false;
+    a->model[0] = a->model_option[0] = 0;
+    if (!a->opt.model || !a->opt.model[0]) {
+        return;
+    }
+    for (int i = mu_jtok_first(j, options); i >= 0 && !found; i = mu_jtok_next(j, options, i)) {
+        int id = mu_jtok_get(j, i, "id");
+        if (mu_jtok_is(j, id, MU_B("model")) ||
+            mu_jtok_is(j, mu_jtok_get(j, i, "category"), MU_B("model"))) {
+            offers = true;
+            found = mu_jtok_copy(j, id, a->model_option, sizeof a->model_option) &&
+                    find_model(a, mu_jtok_get(j, i, "options"), "value", false);
+            current = mu_jtok_get(j, i, "currentValue");
+        }
+    }
+    if (!found) {
+        a->model_option[0] = 0;
+        found = find_model(a, mu_jtok_get(j, models, "availableModels"), "modelId", false);
+        current = mu_jtok_get(j, models, "currentModelId");
+    }
+    a->no_model = offers && !found;
+    if (found && mu_jtok_is(j, current, mu_str(a->model))) {
+        a->model[0] = 0; /* it is that one */
+    }
+}
+
+/* Ready, after the model that is wanted was asked for. */
+static int ready_with_model(struct mu_acp *a)
+{
+    struct mu_json_w w;
+    if (!a->model[0]) {
+        return ready(a);
+    }
+    bool option = a->model_option[0] != 0;
+    a->state = MU_ACP_MODEL;
+    request(a, &w, option ? "session/set_config_option" : "session/set_model");
+    mu_jw_kcstr(&w, "sessionId", a->conversation);
+    if (option) {
+        mu_jw_kcstr(&w, "configId", a->model_option);
+    }
+    mu_jw_kcstr(&w, option ? "value" : "modelId", a->model);
+    return request_end(a, &w);
+}
+
 static int opened(struct mu_acp *a, int result)
 {
     struct mu_json_w w;
@@ -272,8 +342,9 @@ static int opened(struct mu_acp *a, int result)
     }
     a->loading = false;
     mu_rows_clear(&a->rows);
+    look_for_model(a, result);
     if (!wants_mode(a, result)) {
-        return ready(a);
+        return ready_with_model(a);
     }
     a->state = MU_ACP_MODE;
     request(a, &w, "session/set_mode");
@@ -336,7 +407,11 @@ static int answered(struct mu_acp *a, int result, int error)
         return turn_over(a, result, error);
     }
     if (a->state == MU_ACP_MODE) {
-        return ready(a); /* one that stays as it is still asks or not as it likes */
+        return ready_with_model(a); /* one that stays as it is still asks or not as it likes */
+    }
+    if (a->state == MU_ACP_MODEL) {
+        a->no_model = error >= 0;
+        return ready(a);
     }
     if (error >= 0) {
         error_text(a, error, text, sizeof text);

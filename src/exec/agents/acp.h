@@ -35,6 +35,7 @@ struct mu_acp_info {
     mu_bytes conversation;
     bool resumed;        /* session/load */
     mu_bytes not_loaded; /* why not, when a conversation was to be loaded; ptr NULL otherwise */
+    bool no_model;       /* the model that is wanted is not among those that it offers */
 };
 
 struct mu_acp_usage {
@@ -66,6 +67,7 @@ struct mu_acp_options {
     const char *conversation; /* to be loaded; NULL or "" = a new one */
     const char *mode;         /* chosen when the agent offers it; NULL = as it is */
     const char *version;      /* ours */
+    const char *model; /* chosen when the agent offers it by this name; NULL or "" = its own */
 };
 
 enum mu_acp_state {
@@ -73,6 +75,7 @@ enum mu_acp_state {
     MU_ACP_INITIALIZING,
     MU_ACP_OPENING, /* session/load or session/new */
     MU_ACP_MODE,    /* session/set_mode */
+    MU_ACP_MODEL,   /* session/set_model, session/set_config_option */
     MU_ACP_READY,
     MU_ACP_PROMPTED,
     MU_ACP_BROKEN,
@@ -87,8 +90,10 @@ struct mu_acp {
     char conversation[MU_ACP_ID_MAX];
     char agent[128], version[64];
     char not_loaded[200];
-    bool loading, can_load, resumed, cancelling;
-    int64_t last_id, wait_id; /* ours; wait_id 0 = none */
+    bool loading, can_load, resumed, cancelling, no_model;
+    char model[MU_ACP_ID_MAX], model_option[MU_ACP_ID_MAX]; /* to be chosen, and what is set for it:
+                                                               "" = session/set_model */
+    int64_t last_id, wait_id;                               /* ours; wait_id 0 = none */
     struct mu_buf line, out, scratch, scratch2;
     struct mu_jtok json;
     struct mu_acp_open_ask *asks; /* MU_ACP_ASKS */
@@ -119,5 +124,8 @@ MU_MUST_USE int mu_acp_answer(struct mu_acp *a, unsigned handle, enum mu_acp_dec
 /* Asks for the end of the turn and answers what is open with "cancelled" (each is gone, without a
  * call of ask_gone). Nothing when there is no turn. */
 MU_MUST_USE int mu_acp_cancel(struct mu_acp *a);
+
+/* Appends a word as a shell would write it, behind those that are there. */
+void mu_acp_word(struct mu_buf *dst, mu_bytes word);
 
 #endif

@@ -53,8 +53,7 @@ static bool is_plain(mu_bytes word)
     return word.len > 0;
 }
 
-/* A list of words as a shell would write it. */
-static void add_word(struct mu_buf *dst, mu_bytes word)
+void mu_acp_word(struct mu_buf *dst, mu_bytes word)
 {
     if (dst->len) {
         mu_buf_add_char(dst, ' ');
@@ -75,7 +74,7 @@ static void add_word(struct mu_buf *dst, mu_bytes word)
 }
 
 /* Text, or a list of words (Codex). */
-static mu_bytes command_of(struct mu_acp *a, int input, struct mu_buf *dst)
+mu_bytes mu_acp_command(struct mu_acp *a, int input, struct mu_buf *dst)
 {
     static const char *const names[] = {"command", "cmd"};
     const struct mu_jtok *j = &a->json;
@@ -90,7 +89,7 @@ static mu_bytes command_of(struct mu_acp *a, int input, struct mu_buf *dst)
             if (mu_jtok_add(j, k, &a->scratch) < 0) {
                 return MU_B_NONE;
             }
-            add_word(dst, mu_buf_bytes(&a->scratch));
+            mu_acp_word(dst, mu_buf_bytes(&a->scratch));
         }
         if (dst->len && !dst->failed) {
             return mu_buf_bytes(dst);
@@ -146,7 +145,7 @@ static int hand_on(struct mu_acp *a, unsigned handle, int params)
         return mu_acp_break(a, -ENOMEM, "no memory for a request of the agent");
     }
     ask.tool = t;
-    ask.command = command_of(a, input, &command);
+    ask.command = mu_acp_command(a, input, &command);
     if (mu_jtok_add(j, mu_jtok_get(j, input, "url"), &url) == 0) {
         ask.url = mu_buf_bytes(&url);
     }

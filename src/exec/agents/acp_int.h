@@ -28,6 +28,8 @@ struct mu_acp_tool *mu_acp_row(struct mu_acp *a, int call);
 
 /* acp_ask.c */
 int mu_acp_asked(struct mu_acp *a, int id, int params);
+/* The command of a tool's input, as text; ptr NULL: it says none. Uses a->scratch. */
+mu_bytes mu_acp_command(struct mu_acp *a, int input, struct mu_buf *dst);
 /* The agent takes a request back. */
 void mu_acp_taken_back(struct mu_acp *a, int params);
 /* Nobody waits any more; with a word to the caller. */

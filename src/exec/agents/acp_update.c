@@ -95,6 +95,36 @@ static void set_result(struct mu_acp *a, struct mu_acp_tool *t, int call)
     }
 }
 
+/* Of an execute; agents say its end in one of several places. */
+static void set_command(struct mu_acp *a, struct mu_acp_tool *t, int call)
+{
+    static const char *const codes[] = {"exit_code", "exitCode", "exit"};
+    static const char *const folders[] = {"cwd", "workdir", "dir_path"};
+    const struct mu_jtok *j = &a->json;
+    int input = mu_jtok_get(j, call, "rawInput");
+    int meta = mu_jtok_get(j, mu_jtok_get(j, call, "_meta"), "terminal_exit");
+    int said[] = {mu_jtok_get(j, call, "rawOutput"), meta};
+    struct mu_buf command MU_CLEANUP(mu_buf_fini);
+    mu_buf_init(&command, MU_ACP_LINE_MAX);
+    if (strcmp(t->kind, "execute") != 0) {
+        return;
+    }
+    mu_bytes text = mu_acp_command(a, input, &command);
+    if (text.ptr) {
+        mu_row_keep(&t->command, &t->command_cut, text);
+    }
+    for (size_t i = 0; i < MU_ARRAY_LEN(folders) && !t->cwd[0]; i++) {
+        mu_acp_copy(a, mu_jtok_get(j, input, folders[i]), t->cwd, sizeof t->cwd);
+    }
+    for (size_t i = 0; i < MU_ARRAY_LEN(codes) * MU_ARRAY_LEN(said); i++) {
+        int64_t n = mu_jtok_i64(j, mu_jtok_get(j, said[i % 2], codes[i / 2]), INT64_MIN);
+        if (n >= INT32_MIN && n <= INT32_MAX) {
+            t->exited = true;
+            t->exit_code = (int)n;
+        }
+    }
+}
+
 static void set_name(struct mu_acp *a, struct mu_acp_tool *t, int call)
 {
     const struct mu_jtok *j = &a->json;
@@ -141,6 +171,7 @@ struct mu_acp_tool *mu_acp_row(struct mu_acp *a, int call)
     if (raw.len && !mu_bytes_is(raw, "{}") && mu_jtok_kind(j, input) != MU_JTOK_NULL) {
         mu_row_keep(&t->args, &t->args_cut, raw);
     }
+    set_command(a, t, call);
     set_paths(a, t, call);
     set_result(a, t, call);
     return t;

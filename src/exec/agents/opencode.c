@@ -234,8 +234,12 @@ int mu_oc_cancel(struct mu_oc *o)
 
 static int ready(struct mu_oc *o)
 {
-    struct mu_acp_info info = {MU_B("opencode"), mu_str(o->version), mu_str(o->conversation),
-                               o->resumed, mu_str(o->not_loaded[0] ? o->not_loaded : NULL)};
+    struct mu_acp_info info = {MU_B("opencode"),
+                               mu_str(o->version),
+                               mu_str(o->conversation),
+                               o->resumed,
+                               mu_str(o->not_loaded[0] ? o->not_loaded : NULL),
+                               false};
     o->state = MU_ACP_READY;
     o->tell->ready(o->arg, &info);
     return state(o);

@@ -225,6 +225,26 @@ static void set_paths(struct mu_oc *o, struct mu_acp_tool *t, int state)
     }
 }
 
+static void set_command(struct mu_oc *o, struct mu_acp_tool *t, int state)
+{
+    const struct mu_jtok *j = &o->json;
+    int input = mu_jtok_get(j, state, "input");
+    int64_t code =
+        mu_jtok_i64(j, mu_jtok_get(j, mu_jtok_get(j, state, "metadata"), "exit"), INT64_MIN);
+    if (strcmp(t->kind, "execute") != 0) {
+        return;
+    }
+    mu_buf_clear(&o->words);
+    if (mu_jtok_add(j, mu_jtok_get(j, input, "command"), &o->words) == 0) {
+        mu_row_keep(&t->command, &t->command_cut, mu_buf_bytes(&o->words));
+    }
+    mu_oc_copy(o, mu_jtok_get(j, input, "workdir"), t->cwd, sizeof t->cwd);
+    if (code >= INT32_MIN && code <= INT32_MAX) {
+        t->exited = true;
+        t->exit_code = (int)code;
+    }
+}
+
 /* What it says itself, else the most telling of its arguments. */
 static void set_title(struct mu_oc *o, struct mu_acp_tool *t, int state)
 {
@@ -282,6 +302,7 @@ static int tool(struct mu_oc *o, int part)
         mu_row_keep(&t->args, &t->args_cut, raw);
     }
     set_title(o, t, state);
+    set_command(o, t, state);
     set_paths(o, t, state);
     int result = mu_jtok_get(j, state, t->status == MU_ACP_FAILED ? "error" : "output");
     mu_buf_clear(&o->words);

@@ -25,6 +25,7 @@ static void row_free(struct mu_acp_tool *t)
     }
     mu_buf_fini(&t->args);
     mu_buf_fini(&t->result);
+    mu_buf_fini(&t->command);
     mu_free(t);
 }
 
@@ -80,6 +81,7 @@ struct mu_acp_tool *mu_rows_get(struct mu_rows *r, const char *id)
         t->born = r->touches + 1;
         mu_buf_init(&t->args, MU_ROW_TEXT_MAX);
         mu_buf_init(&t->result, MU_ROW_TEXT_MAX);
+        mu_buf_init(&t->command, MU_ROW_TEXT_MAX);
         r->list[r->n++] = t;
     }
     return t;

@@ -26,6 +26,11 @@ struct mu_acp_tool {
     struct mu_buf args;   /* JSON as it came, or its first part */
     struct mu_buf result; /* text */
     bool args_cut, result_cut;
+    struct mu_buf command; /* of an execute: what a shell is given, or its first part */
+    bool command_cut;
+    char cwd[512]; /* where it says that it runs; "" = it does not */
+    bool exited;   /* exit_code was said */
+    int exit_code;
     char *paths[MU_ROW_PATHS];
     size_t n_paths;
     uint64_t born, touched; /* counted over all messages about tools */

@@ -92,7 +92,7 @@ static void on_noise(void *arg, mu_bytes line)
 
 static const struct mu_acp_ops ops = {on_send, on_ready,  on_text, on_tool, on_ask,
                                       on_gone, on_update, on_turn, on_noise};
-static const struct mu_acp_options new_one = {"/workspace", NULL, "default", "1"};
+static const struct mu_acp_options new_one = {"/workspace", NULL, "default", "1", NULL};
 
 static int begin(struct heard *h, const struct mu_acp_options *opt)
 {
@@ -319,7 +319,7 @@ static void what_is_said_at_the_start(void **state)
 static void a_conversation_is_loaded_and_its_history_is_not_told(void **state)
 {
     (void)state;
-    static const struct mu_acp_options load = {"/w", "s1", NULL, "1"};
+    static const struct mu_acp_options load = {"/w", "s1", NULL, "1", NULL};
     struct heard h;
     assert_int_equal(begin(&h, &load), 0);
     assert_int_equal(

@@ -120,8 +120,8 @@ static const struct mu_acp_ops tell = {.ready = on_ready,
                                        .update = on_update,
                                        .turn = on_turn};
 static const struct mu_oc_ops ops = {on_call, on_listen, on_question, on_foreign};
-static const struct mu_acp_options new_one = {"/workspace", NULL, NULL, "1"};
-static const struct mu_acp_options old_one = {"/workspace", "ses_old", NULL, "1"};
+static const struct mu_acp_options new_one = {"/workspace", NULL, NULL, "1", NULL};
+static const struct mu_acp_options old_one = {"/workspace", "ses_old", NULL, "1", NULL};
 
 static int begin(struct heard *h, const struct mu_acp_options *opt, const char *model)
 {
