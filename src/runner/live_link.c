@@ -222,6 +222,10 @@ void mu_link_end(struct mu_link *l)
 
 void mu_link_acked(struct mu_link *l, int64_t seq, bool anew)
 {
+    /* a server that takes nothing of what waits is not asked ever faster */
+    if (!l->n || l->last - (int64_t)l->n + 1 <= seq) {
+        l->retry_ms = first_retry(l);
+    }
     while (l->n && l->last - (int64_t)l->n + 1 <= seq) {
         struct mu_link_note *n = note(l, 0);
         l->bytes -= n->len;
@@ -306,7 +310,6 @@ static int take(void *arg, enum mu_frame_kind kind, mu_bytes payload)
         }
         l->up = true;
         l->ups++;
-        l->retry_ms = first_retry(l);
         l->ping_at = mu_mono_ms() + PING_MS;
         int64_t acked = mu_jtok_i64(&l->json, mu_jtok_get(&l->json, 0, "lastAckedSeq"), 0);
         if (acked < 0 || acked > l->last) {
