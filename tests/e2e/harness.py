@@ -94,12 +94,14 @@ class Postgres:
         return done
 
     def start(self):
-        for _ in range(5):  # what is left of one that was stopped at once may hold its shared memory for a moment
+        # What is left of one that was stopped at once may hold its shared memory for a moment; and pg_ctl gives up on one that
+        # is busy recovering while others knock.
+        for _ in range(40):
             # pg_ctl's child keeps the pipes open: no capture here.
             done = subprocess.run([*self.prefix, str(self.bin / "pg_ctl"), "-D", str(self.dir / "data"), "-w", "-t", "60", "-l",
                                    str(self.dir / "log"), "start"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                   cwd="/", timeout=90)
-            if done.returncode == 0:
+            if done.returncode == 0 or self._run("pg_isready", "-q", "-h", self.dir, "-p", 5432, check=False).returncode == 0:
                 return
             time.sleep(1)
         raise AssertionError("PostgreSQL does not start: " + (self.dir / "log").read_text(errors="replace")[-3000:])
