@@ -25,7 +25,6 @@ enum {
 
 struct part {
     const char *name, *sha256; /* in the arena */
-    int64_t bytes;
 };
 
 struct mu_fetching {
@@ -192,8 +191,7 @@ static bool add_part(struct mu_fetching *f, yyjson_val *v, int64_t *all)
         return false;
     }
     struct part *p = &f->parts[f->n++];
-    *p = (struct part){mu_arena_dup(&f->arena, name).ptr, mu_arena_dup(&f->arena, digest).ptr,
-                       bytes};
+    *p = (struct part){mu_arena_dup(&f->arena, name).ptr, mu_arena_dup(&f->arena, digest).ptr};
     return p->name && p->sha256;
 }
 
@@ -327,10 +325,13 @@ void mu_restore_run(struct mu_attempt *t)
         mu_checkouts_run(t);
         return;
     }
+    if (!t->token || !t->w->conf->server_root_url) {
+        fail(t, "its list", "there is nobody to ask, or no token to ask with");
+        return;
+    }
     struct mu_fetching *f = mu_calloc(1, sizeof *f);
-    if (!f || !t->token || !t->w->conf->server_root_url) {
-        mu_free(f);
-        fail(t, "its list", t->token ? mu_err_text(-ENOMEM) : "there is no token to ask with");
+    if (!f) {
+        fail(t, "its list", mu_err_text(-ENOMEM));
         return;
     }
     mu_arena_init(&f->arena, MANIFEST_ARENA);
