@@ -105,7 +105,7 @@ struct mu_attempt {
     mu_bytes prompt;
     struct mu_fetch *prompt_fetch; /* also of what it is restored from */
     struct mu_fetching *fetching;  /* that */
-    bool has_folder;               /* its socket's, before that is there */
+    bool has_folder;               /* its socket's, while there is no relay that has it */
     bool restores;                 /* it is there */
     struct mu_checkouts checkouts;
     struct mu_buf fetched;
