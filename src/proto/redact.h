@@ -57,10 +57,16 @@ bool mu_redact_waits(const struct mu_redact *r, const struct mu_redact_stream *s
 
 /* A text of its own; the number of marks. */
 uint64_t mu_redact_text(const struct mu_redact *r, mu_bytes in, struct mu_buf *out);
-/* A JSON document: every string in it but keys of our own. `keep` names strings that stay, as
- * "key" or "key.key" by the objects around them, NULL-terminated. `brief`: marks without names.
- * MU_E_INVALID: it is no JSON that we wrote; what `out` fails with, -ENOMEM. */
-MU_MUST_USE int mu_redact_json(const struct mu_redact *r, mu_bytes json, const char *const *keep,
-                               bool brief, struct mu_buf *out);
+/* What of a JSON document is its writer's own and stays. */
+struct mu_redact_own {
+    const char *const *keep; /* strings, as "key" or "key.key" by the objects around them;
+                                NULL-terminated, NULL = none */
+    size_t levels;           /* so many objects have keys of its own, from the outermost … */
+    const char *but;         /* … if they are not in this member of it; NULL = none */
+};
+/* A JSON document: every other string in it. `brief`: marks without names. MU_E_INVALID: it is no
+ * JSON that we wrote; what `out` fails with, -ENOMEM. */
+MU_MUST_USE int mu_redact_json(const struct mu_redact *r, mu_bytes json,
+                               const struct mu_redact_own *own, bool brief, struct mu_buf *out);
 
 #endif

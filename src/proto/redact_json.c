@@ -7,14 +7,14 @@
 #include "proto/jtok.h"
 #include "proto/redact.h"
 
-enum { STRING_MAX = 64 << 20, OWN_KEYS = 4 /* objects whose keys are ours, from the outermost */ };
+enum { STRING_MAX = 64 << 20 };
 
 struct place {
     bool object, value; /* a value comes next, else a key */
 };
 struct reader {
     const struct mu_redact *r;
-    const char *const *keep;
+    const struct mu_redact_own *own;
     bool brief;
     struct mu_buf *out;
     struct mu_buf decoded, clean, wrapped;
@@ -30,7 +30,7 @@ struct reader {
 /* "key" or "key.key" */
 static bool kept(const struct reader *d)
 {
-    for (const char *const *k = d->keep; k && *k && d->objects && d->objects <= 2; k++) {
+    for (const char *const *k = d->own->keep; k && *k && d->objects && d->objects <= 2; k++) {
         mu_bytes second = mu_str(*k);
         mu_bytes first = mu_bytes_split(&second, '.');
         bool same = mu_bytes_eq(first, d->key[0]);
@@ -43,7 +43,8 @@ static bool kept(const struct reader *d)
 
 static bool own_key(const struct reader *d)
 {
-    return d->objects <= 1 || (d->objects <= OWN_KEYS && !mu_bytes_is(d->key[0], "args"));
+    bool other = d->objects > 1 && d->own->but && mu_bytes_is(d->key[0], d->own->but);
+    return d->objects <= d->own->levels && !other;
 }
 
 /* What the literal says. */
@@ -129,14 +130,14 @@ static int structure(struct reader *d, char c)
     return 0;
 }
 
-int mu_redact_json(const struct mu_redact *r, mu_bytes json, const char *const *keep, bool brief,
-                   struct mu_buf *out)
+int mu_redact_json(const struct mu_redact *r, mu_bytes json, const struct mu_redact_own *own,
+                   bool brief, struct mu_buf *out)
 {
     if (!mu_redact_any(r)) {
         mu_buf_add(out, json);
         return out->failed;
     }
-    struct reader d = {.r = r, .keep = keep, .brief = brief, .out = out, .text = json};
+    struct reader d = {.r = r, .own = own, .brief = brief, .out = out, .text = json};
     struct mu_buf *bufs[] = {&d.decoded, &d.clean, &d.wrapped};
     for (size_t i = 0; i < MU_ARRAY_LEN(bufs); i++) {
         mu_buf_init(bufs[i], STRING_MAX);

@@ -334,9 +334,6 @@ void mu_checkpoint_take(struct mu_live *v)
     bool turn = c->wanted;
     c->wanted = false;
     c->typed_ms = 0;
-    if (!turn) {
-        memcpy(c->wanted_turn, c->turn, sizeof c->wanted_turn);
-    }
     int64_t limit = TAKE_MS;
     if (v->r->procs.stopping) {
         limit = v->r->procs.kill_at - STOP_RESERVE_MS - mu_mono_ms();
@@ -344,7 +341,9 @@ void mu_checkpoint_take(struct mu_live *v)
     if (limit < STOP_LEAST_MS || take(v, limit)) {
         return;
     }
-    memcpy(c->turn, c->wanted_turn, sizeof c->turn);
+    if (turn) {
+        memcpy(c->turn, c->wanted_turn, sizeof c->turn);
+    }
     if (turn || c->changed) {
         c->sending = true;
         mu_checkpoint_serve(v);
@@ -385,7 +384,6 @@ void mu_checkpoint_last(struct mu_live *v)
         mu_checkpoint_take(v);
     } else if ((c->prev || c->typed_ms) &&
                !c->sending) { /* somebody typed in a terminal since then */
-        memcpy(c->wanted_turn, c->turn, sizeof c->turn);
         int64_t left = last_until(v) - mu_mono_ms();
         if (left >= STOP_LEAST_MS && take(v, left) == 0) {
             c->sending = c->changed;

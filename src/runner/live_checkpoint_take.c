@@ -51,20 +51,6 @@ static void close_folder(struct mu_ck *c)
     }
 }
 
-void mu_ck_forget(struct mu_ck *c)
-{
-    for (size_t i = 0; i < c->n_roots; i++) {
-        mu_free(c->roots[i].dir);
-    }
-    c->n_roots = 0;
-    c->prev = 0;
-    c->links = 0;
-    close_folder(c);
-    if (c->v->r->ws.oz >= 0) {
-        (void)mu_folder_remove_at(c->v->r->ws.oz, PLACE);
-    }
-}
-
 void mu_ck_close(struct mu_ck *c)
 {
     for (size_t i = 0; i < c->n_roots; i++) {
@@ -72,6 +58,16 @@ void mu_ck_close(struct mu_ck *c)
     }
     c->n_roots = 0;
     close_folder(c);
+}
+
+void mu_ck_forget(struct mu_ck *c)
+{
+    mu_ck_close(c);
+    c->prev = 0;
+    c->links = 0;
+    if (c->v->r->ws.oz >= 0) {
+        (void)mu_folder_remove_at(c->v->r->ws.oz, PLACE);
+    }
 }
 
 static int open_folder(struct mu_ck *c)

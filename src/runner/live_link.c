@@ -188,15 +188,17 @@ static void hide_secrets(struct mu_link *l)
                                        "approval.action",
                                        "approval.risk",
                                        NULL};
+    /* what agents and tools call theirs is in an event's data, or in args */
+    static const struct mu_redact_own ours = {keep, 4, "args"};
     bool own = mu_bytes_starts(mu_buf_bytes(&l->build), MU_B("{\"type\":\"checkpoint\""));
     if (l->build.failed || own || !mu_redact_any(l->redact)) {
         return;
     }
     mu_buf_clear(&l->clean);
-    int e = mu_redact_json(l->redact, mu_buf_bytes(&l->build), keep, false, &l->clean);
+    int e = mu_redact_json(l->redact, mu_buf_bytes(&l->build), &ours, false, &l->clean);
     if (e == MU_E_TOO_LARGE) { /* marks may be longer than what they stand for */
         mu_buf_clear(&l->clean);
-        e = mu_redact_json(l->redact, mu_buf_bytes(&l->build), keep, true, &l->clean);
+        e = mu_redact_json(l->redact, mu_buf_bytes(&l->build), &ours, true, &l->clean);
     }
     struct mu_buf was = l->build;
     l->build = l->clean;

@@ -1,10 +1,8 @@
 /* What a task needs before its sandbox starts: a prompt that is too long for a variable. */
-#include <errno.h>
-
 #include "base/log.h"
 #include "worker/worker_int.h"
 
-enum { TRIES = 4, TRY_MS = 1000, FETCH_MS = 60000, CONNECT_MS = 10000 };
+enum { TRIES = 4, TRY_MS = 1000, FETCH_MS = 60000 };
 
 static void fetch_prompt(struct mu_attempt *t);
 
@@ -44,35 +42,6 @@ static void on_done(void *arg, const struct mu_fetch_result *result)
     }
 }
 
-static int start_fetch(struct mu_attempt *t, mu_bytes path, mu_bytes token)
-{
-    struct mu_buf url, auth;
-    mu_bytes root = mu_str(t->w->conf->server_root_url);
-    while (mu_bytes_ends(root, MU_B("/"))) {
-        root = mu_bytes_head(root, root.len - 1);
-    }
-    mu_buf_init(&url, 8192);
-    mu_buf_init(&auth, 8192);
-    mu_buf_printf(&url, "%.*s%.*s%c", MU_ARGS(root), MU_ARGS(path), 0);
-    mu_buf_printf(&auth, "Authorization: Bearer %.*s%c", MU_ARGS(token), 0);
-    const char *const headers[] = {auth.ptr, NULL};
-    const struct mu_fetch_request req = {.method = "GET",
-                                         .url = url.ptr,
-                                         .headers = headers,
-                                         .connect_ms = CONNECT_MS,
-                                         .total_ms = FETCH_MS,
-                                         .max_bytes = MU_WIRE_MAX_MESSAGE,
-                                         .body_fn = on_body,
-                                         .done = on_done,
-                                         .arg = t};
-    struct mu_fetcher *f = mu_worker_fetcher(t->w);
-    int r =
-        url.failed || auth.failed || !f ? -ENOMEM : mu_fetch_real.start(f, &req, &t->prompt_fetch);
-    mu_buf_wipe(&auth);
-    mu_buf_fini(&url);
-    return r;
-}
-
 static void fetch_prompt(struct mu_attempt *t)
 {
     mu_bytes path = mu_wire_var(&t->as, "OZ_TASK_PROMPT_URL");
@@ -82,7 +51,13 @@ static void fetch_prompt(struct mu_attempt *t)
         return;
     }
     mu_buf_clear(&t->fetched);
-    int r = start_fetch(t, path, token);
+    const struct mu_fetch_request req = {.method = "GET",
+                                         .total_ms = FETCH_MS,
+                                         .max_bytes = MU_WIRE_MAX_MESSAGE,
+                                         .body_fn = on_body,
+                                         .done = on_done,
+                                         .arg = t};
+    int r = mu_attempt_ask(t, path, token, NULL, req, &t->prompt_fetch);
     if (r < 0) {
         mu_attempt_fail(t, "workspace_setup", "the prompt could not be fetched: %s",
                         mu_err_text(r));

@@ -228,22 +228,20 @@ static bool take_hello(struct peer *p, yyjson_val *m)
     return ok;
 }
 
-static void give_frame(struct mu_relay *r, enum mu_frame_kind kind, mu_bytes json, bool *ret_ok)
+static bool give_frame(struct mu_relay *r, enum mu_frame_kind kind, mu_bytes json)
 {
     struct mu_buf frame;
     mu_buf_init(&frame, MU_FRAME_JSON_MAX + MU_FRAME_HEAD);
-    *ret_ok = mu_frame_add(&frame, kind, json) == 0 &&
+    bool ok = mu_frame_add(&frame, kind, json) == 0 &&
               mu_local_send(r->runner->conn, mu_buf_bytes(&frame)) == 0;
     mu_buf_fini(&frame);
+    return ok;
 }
 
 void mu_relay_put_answer(struct mu_relay *r, mu_bytes json)
 {
-    bool ok = true;
-    if (r && r->runner) {
-        give_frame(r, MU_FRAME_PUT, json, &ok);
-    }
-    if (!ok) { /* not ended here: who calls may be in the middle of one of its frames */
+    /* not ended when that fails: who calls may be in the middle of one of its frames */
+    if (r && r->runner && !give_frame(r, MU_FRAME_PUT, json)) {
         mu_log(MU_LOG_WARN, "runner.not_answered", MU_KC("task_id", r->t->task_id));
     }
 }
@@ -384,14 +382,47 @@ int mu_relay_open(struct mu_attempt *t)
         return r;
     }
     t->relay = relay;
+    t->has_folder = false; /* the relay's from here on */
     return 0;
 }
 
+struct removal {
+    struct mu_job job;
+    char path[4400];
+};
+
+static void run_removal(struct mu_job *job)
+{
+    (void)mu_folder_remove(MU_CONTAINER(job, struct removal, job)->path);
+}
+
+static void removed(struct mu_job *job)
+{
+    if (!job->ran) { /* the worker ends */
+        run_removal(job);
+    }
+    mu_free(MU_CONTAINER(job, struct removal, job));
+}
+
+/* With what it was restored from, which may be thousands of files, and after what is still being
+ * stored there: the pool has one thread. */
 void mu_relay_remove(struct mu_attempt *t)
 {
     char path[4400];
     snprintf(path, sizeof path, "%s/link/%s", t->w->conf->state_dir, t->execution_id);
-    (void)mu_folder_remove(path); /* with what it was restored from */
+    if (rmdir(path) == 0) {
+        return;
+    }
+    struct mu_work *work = mu_worker_work(t->w);
+    struct removal *x = work ? mu_calloc(1, sizeof *x) : NULL;
+    if (x) {
+        x->job = (struct mu_job){.run = run_removal, .done = removed, .loop = t->w->loop};
+        memcpy(x->path, path, sizeof path);
+    }
+    if (!x || mu_work_submit(work, &x->job) < 0) {
+        mu_free(x);
+        (void)mu_folder_remove(path);
+    }
 }
 
 struct mu_relay *mu_relay_close(struct mu_relay *r, bool remove)
@@ -454,12 +485,9 @@ static struct mu_attempt *find(struct mu_worker *w, yyjson_val *data)
 static bool give(struct mu_relay *r, yyjson_val *m)
 {
     struct mu_buf json;
-    bool ok = false;
     mu_buf_init(&json, MU_FRAME_JSON_MAX);
     mu_json_add(&json, m);
-    if (!json.failed) {
-        give_frame(r, MU_FRAME_JSON, mu_buf_bytes(&json), &ok);
-    }
+    bool ok = !json.failed && give_frame(r, MU_FRAME_JSON, mu_buf_bytes(&json));
     mu_buf_fini(&json);
     return ok;
 }

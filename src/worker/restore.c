@@ -18,7 +18,6 @@ enum {
     PARTS = 8192,
     TRIES = 5,
     TRY_MS = 500, /* doubles */
-    CONNECT_MS = 10000,
     FETCH_MS = 300000,
     TOO_MANY = 429
 };
@@ -26,7 +25,6 @@ enum {
 
 struct part {
     const char *name, *sha256; /* in the arena */
-    int64_t bytes;
 };
 
 struct mu_fetching {
@@ -193,8 +191,7 @@ static bool add_part(struct mu_fetching *f, yyjson_val *v, int64_t *all)
         return false;
     }
     struct part *p = &f->parts[f->n++];
-    *p = (struct part){mu_arena_dup(&f->arena, name).ptr, mu_arena_dup(&f->arena, digest).ptr,
-                       bytes};
+    *p = (struct part){mu_arena_dup(&f->arena, name).ptr, mu_arena_dup(&f->arena, digest).ptr};
     return p->name && p->sha256;
 }
 
@@ -286,33 +283,16 @@ static void on_done(void *arg, const struct mu_fetch_result *result)
 
 static int get(struct mu_attempt *t, const char *name)
 {
-    struct mu_buf url, auth;
-    mu_bytes root = mu_str(t->w->conf->server_root_url);
-    while (mu_bytes_ends(root, MU_B("/"))) {
-        root = mu_bytes_head(root, root.len - 1);
-    }
-    mu_buf_init(&url, 8192);
-    mu_buf_init(&auth, 8192);
-    mu_buf_printf(&url, "%.*s/api/v1/agent/runs/%s/checkpoint%s%s%c", MU_ARGS(root), t->task_id,
-                  name ? "/" : "", name ? name : "", 0);
-    mu_buf_printf(&auth, "Authorization: Bearer %s%c", t->token, 0);
-    const char *const headers[] = {auth.ptr, NULL};
+    char path[512];
+    snprintf(path, sizeof path, "/api/v1/agent/runs/%s/checkpoint%s%s", t->task_id, name ? "/" : "",
+             name ? name : "");
     const struct mu_fetch_request req = {.method = "GET",
-                                         .url = url.ptr,
-                                         .headers = headers,
-                                         .connect_ms = CONNECT_MS,
                                          .total_ms = FETCH_MS,
                                          .max_bytes = name ? PART_BYTES : MANIFEST_BYTES,
                                          .body_fn = on_body,
                                          .done = on_done,
                                          .arg = t};
-    struct mu_fetcher *fetcher = mu_worker_fetcher(t->w);
-    int r = url.failed || auth.failed || !fetcher
-                ? -ENOMEM
-                : mu_fetch_real.start(fetcher, &req, &t->prompt_fetch);
-    mu_buf_wipe(&auth);
-    mu_buf_fini(&url);
-    return r;
+    return mu_attempt_ask(t, mu_str(path), mu_str(t->token), NULL, req, &t->prompt_fetch);
 }
 
 static void next(struct mu_fetching *f)
@@ -345,10 +325,13 @@ void mu_restore_run(struct mu_attempt *t)
         mu_checkouts_run(t);
         return;
     }
+    if (!t->token || !t->w->conf->server_root_url) {
+        fail(t, "its list", "there is nobody to ask, or no token to ask with");
+        return;
+    }
     struct mu_fetching *f = mu_calloc(1, sizeof *f);
-    if (!f || !t->token || !t->w->conf->server_root_url) {
-        mu_free(f);
-        fail(t, "its list", t->token ? mu_err_text(-ENOMEM) : "there is no token to ask with");
+    if (!f) {
+        fail(t, "its list", mu_err_text(-ENOMEM));
         return;
     }
     mu_arena_init(&f->arena, MANIFEST_ARENA);

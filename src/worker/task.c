@@ -104,7 +104,7 @@ struct mu_attempt *mu_attempt_free(struct mu_attempt *t)
     mu_collect_fini(&t->collect);
     mu_checkouts_release(t);
     t->fetching = mu_restore_free(t->fetching);
-    if (t->has_folder && !t->relay) {
+    if (t->has_folder) {
         mu_relay_remove(t);
     }
     t->relay = mu_relay_close(t->relay, true);

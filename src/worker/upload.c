@@ -1,6 +1,6 @@
 /* Files of a task, one after the other: PUT /api/v1/agent/runs/{run}/files/{name} with the session
  * token (oz-worker.md 16). */
-#include <errno.h>
+#include <stdio.h>
 
 #include "base/log.h"
 #include "worker/worker_int.h"
@@ -9,7 +9,6 @@ enum {
     MAX_FILE = 32 << 20, /* what the server takes */
     TRIES = 6,
     TRY_MS = 500, /* doubles */
-    CONNECT_MS = 10000,
     UPLOAD_MS = 300000,
     TOO_MANY = 429
 };
@@ -57,35 +56,15 @@ static void on_done(void *arg, const struct mu_fetch_result *result)
 
 int mu_upload_start(struct mu_attempt *t, const struct mu_upload *up, struct mu_fetch **ret)
 {
-    struct mu_buf url, auth, type;
-    mu_bytes root = mu_str(t->w->conf->server_root_url);
-    while (mu_bytes_ends(root, MU_B("/"))) {
-        root = mu_bytes_head(root, root.len - 1);
-    }
-    mu_buf_init(&url, 8192);
-    mu_buf_init(&auth, 8192);
-    mu_buf_init(&type, 256);
-    mu_buf_printf(&url, "%.*s/api/v1/agent/runs/%s/files/%s%c", MU_ARGS(root), t->task_id, up->name,
-                  0);
-    mu_buf_printf(&auth, "Authorization: Bearer %s%c", t->token, 0);
-    mu_buf_printf(&type, "Content-Type: %s%c", up->media_type, 0);
-    const char *const headers[] = {auth.ptr, type.ptr, NULL};
+    char path[512];
+    snprintf(path, sizeof path, "/api/v1/agent/runs/%s/files/%s", t->task_id, up->name);
     const struct mu_fetch_request req = {.method = "PUT",
-                                         .url = url.ptr,
-                                         .headers = headers,
                                          .body = up->content,
-                                         .connect_ms = CONNECT_MS,
                                          .total_ms = UPLOAD_MS,
                                          .max_bytes = 65536,
                                          .done = up->done,
                                          .arg = up->arg};
-    struct mu_fetcher *f = mu_worker_fetcher(t->w);
-    int r = url.failed || auth.failed || type.failed || !f ? -ENOMEM
-                                                           : mu_fetch_real.start(f, &req, ret);
-    mu_buf_wipe(&auth);
-    mu_buf_fini(&url);
-    mu_buf_fini(&type);
-    return r;
+    return mu_attempt_ask(t, mu_str(path), mu_str(t->token), up->media_type, req, ret);
 }
 
 static void on_content(void *arg, int result, mu_bytes bytes)

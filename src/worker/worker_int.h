@@ -105,7 +105,7 @@ struct mu_attempt {
     mu_bytes prompt;
     struct mu_fetch *prompt_fetch; /* also of what it is restored from */
     struct mu_fetching *fetching;  /* that */
-    bool has_folder;               /* its socket's, before that is there */
+    bool has_folder;               /* its socket's, while there is no relay that has it */
     bool restores;                 /* it is there */
     struct mu_checkouts checkouts;
     struct mu_buf fetched;
@@ -308,6 +308,12 @@ void mu_relay_remove(struct mu_attempt *t);
 void mu_relay_put_answer(struct mu_relay *r, mu_bytes json);
 /* Where its runner finds what it is restored from. In the attempt's arena. */
 const char *mu_relay_restore(struct mu_attempt *t);
+/* ask.c: a request to the server, with one of the attempt's tokens; `media_type` of the body, NULL
+ * = there is none. All of `req` but url, headers and connect_ms is the caller's. As start() of a
+ * fetcher. */
+MU_MUST_USE int mu_attempt_ask(struct mu_attempt *t, mu_bytes path, mu_bytes token,
+                               const char *media_type, struct mu_fetch_request req,
+                               struct mu_fetch **ret);
 /* puts.c: files that a runner wants stored while it runs (docs/runner-protocol.md) */
 struct mu_puts *mu_puts_new(struct mu_attempt *t);
 /* What is under way is given up. Returns NULL. */

@@ -53,7 +53,7 @@ static bool hex64(mu_bytes text)
     return text.len == 64;
 }
 
-/* The parts, in the arena of the task; NULL: they are none, and op->bad says why. */
+/* The parts, in the arena of the task; where they are none, op->bad says why. -ENOMEM. */
 static int take_parts(struct mu_checkpoint_take *op, struct mu_arena *a, yyjson_val *list)
 {
     size_t i, n = yyjson_arr_size(list);

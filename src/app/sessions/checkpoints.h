@@ -101,7 +101,6 @@ struct mu_checkpoint_find {
     int64_t epoch;
     mu_bytes name;
     struct mu_id object; /* out */
-    int64_t bytes;       /* out */
     void (*done)(struct mu_checkpoint_find *op, int result);
     void *ctx;
 };

@@ -28,7 +28,7 @@ static const struct mu_stmt q_page = {
     NULL};
 static const struct mu_stmt q_object = {
     "ckpt_object", "tiit",
-    "SELECT object_id, bytes FROM checkpoint_parts WHERE session_id = $1 AND epoch = $2 AND number "
+    "SELECT object_id FROM checkpoint_parts WHERE session_id = $1 AND epoch = $2 AND number "
     "= $3 AND name = $4 AND dead = 0",
     NULL};
 static const struct mu_stmt q_org = {"ckpt_org", "t", "SELECT org_id FROM sessions WHERE id = $1",
@@ -145,13 +145,6 @@ int mu_checkpoint_chain(struct mu_sessions *s, struct mu_checkpoint_chain *op)
 
 /* --- one part --- */
 
-static int take_object(void *arg, struct mu_row *row)
-{
-    struct mu_checkpoint_find *op = arg;
-    op->bytes = mu_row_i64(row, 1);
-    return mu_id_parse(mu_row_bytes(row, 0), NULL, &op->object);
-}
-
 static int run_find(struct mu_read *read, struct mu_db *db)
 {
     struct mu_checkpoint_find *op = MU_CONTAINER(read, struct mu_checkpoint_find, read);
@@ -168,7 +161,7 @@ static int run_find(struct mu_read *read, struct mu_db *db)
     for (size_t i = 0; i < chain.n; i++) {
         const struct mu_chain_link *l = &chain.links[i];
         if (l->number == number) {
-            r = MU_DB_RUN(db, &q_object, take_object, op, MU_VT(id), MU_VI(l->epoch),
+            r = MU_DB_RUN(db, &q_object, take_id, &op->object, MU_VT(id), MU_VI(l->epoch),
                           MU_VI(l->number), MU_VT(op->name));
             return r < 0 ? r : r == 0 ? MU_E_NOT_FOUND : 0;
         }

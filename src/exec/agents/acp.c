@@ -54,14 +54,7 @@ int mu_acp_break(struct mu_acp *a, int code, const char *fmt, ...)
 
 void mu_acp_copy(struct mu_acp *a, int v, char *dst, size_t cap)
 {
-    mu_buf_clear(&a->scratch);
-    bool got = mu_jtok_add(&a->json, v, &a->scratch) == 0;
-    mu_bytes text = got ? mu_utf8_cut(mu_buf_bytes(&a->scratch), cap - 1) : MU_B_NONE;
-    size_t n = 0;
-    for (size_t i = 0; i < text.len; i++) { /* a NUL would end it early */
-        dst[n++] = text.ptr[i] ? text.ptr[i] : ' ';
-    }
-    dst[n] = 0;
+    mu_row_text(&a->json, v, &a->scratch, dst, cap);
 }
 
 /* --- what is said to the agent --- */

@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "base/encode.h"
 #include "exec/agents/acp_int.h"
 
 static void set_kind(struct mu_acp *a, struct mu_acp_tool *t, int v)

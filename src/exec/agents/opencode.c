@@ -4,7 +4,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "base/encode.h"
 #include "exec/agents/opencode_int.h"
 
 enum { OUT_MAX = 4 << 20, PATH_MAX_LEN = 512 };
@@ -14,7 +13,6 @@ int mu_oc_init(struct mu_oc *o, const struct mu_acp_ops *tell, const struct mu_o
 {
     *o = (struct mu_oc){.tell = tell, .ops = ops, .arg = arg, .opt = *opt, .model = model};
     mu_buf_init(&o->out, OUT_MAX);
-    mu_buf_init(&o->path, PATH_MAX_LEN);
     mu_buf_init(&o->scratch, MU_OC_EVENT_MAX);
     mu_buf_init(&o->words, MU_OC_EVENT_MAX);
     mu_jtok_init(&o->json);
@@ -36,7 +34,6 @@ void mu_oc_fini(struct mu_oc *o)
     mu_free(o->parts);
     mu_free(o->open);
     mu_buf_fini(&o->out);
-    mu_buf_fini(&o->path);
     mu_buf_fini(&o->scratch);
     mu_buf_fini(&o->words);
     mu_jtok_fini(&o->json);
@@ -64,31 +61,20 @@ static int state(const struct mu_oc *o)
 
 /* --- reading --- */
 
+static bool plain_id(const char *text)
+{
+    size_t n = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-");
+    return n > 0 && n < MU_OC_ID_MAX && !text[n];
+}
+
 bool mu_oc_id(const struct mu_jtok *j, int v, char ret[MU_OC_ID_MAX])
 {
-    if (!mu_jtok_copy(j, v, ret, MU_OC_ID_MAX) || !ret[0]) {
-        return false;
-    }
-    for (const char *c = ret; *c; c++) {
-        bool good = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') ||
-                    (*c >= '0' && *c <= '9') || *c == '_' || *c == '-';
-        if (!good) {
-            return false;
-        }
-    }
-    return true;
+    return mu_jtok_copy(j, v, ret, MU_OC_ID_MAX) && plain_id(ret);
 }
 
 void mu_oc_copy(struct mu_oc *o, int v, char *dst, size_t cap)
 {
-    mu_buf_clear(&o->scratch);
-    bool got = mu_jtok_add(&o->json, v, &o->scratch) == 0;
-    mu_bytes text = got ? mu_utf8_cut(mu_buf_bytes(&o->scratch), cap - 1) : MU_B_NONE;
-    size_t n = 0;
-    for (size_t i = 0; i < text.len; i++) { /* a NUL would end it early */
-        dst[n++] = text.ptr[i] ? text.ptr[i] : ' ';
-    }
-    dst[n] = 0;
+    mu_row_text(&o->json, v, &o->scratch, dst, cap);
 }
 
 void mu_oc_error(struct mu_oc *o, int error, char *dst, size_t cap)
@@ -143,12 +129,6 @@ static int create(struct mu_oc *o)
 {
     o->state = MU_ACP_OPENING;
     return mu_oc_call(o, MU_OC_CREATE, "POST", MU_B("{\"title\":\"muster\"}"), "/session");
-}
-
-static bool plain_id(const char *text)
-{
-    size_t n = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-");
-    return n > 0 && n < MU_OC_ID_MAX && !text[n];
 }
 
 /* The stream runs before anything is asked for: nothing of it can be missed. */

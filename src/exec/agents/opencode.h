@@ -89,7 +89,7 @@ struct mu_oc {
     size_t n_open;
     unsigned last_handle;
     struct mu_rows rows;
-    struct mu_buf out, path, scratch, words;
+    struct mu_buf out, scratch, words;
     struct mu_jtok json;
     uint64_t garbage, ignored; /* events that were no JSON; without meaning */
     struct mu_err err;         /* why it is BROKEN */

@@ -206,20 +206,11 @@ int mu_oc_reply(struct mu_oc *o, unsigned handle, mu_bytes answer)
 
 /* --- being asked --- */
 
-static const struct {
-    const char *permission, *kind;
-} kinds[] = {{"edit", "edit"},
-             {"bash", "execute"},
-             {"webfetch", "fetch"},
-             {"websearch", "fetch"},
-             {"read", "read"}};
-
 /* The row that it is about; one that was not told of yet, or of another conversation, is made. */
 static struct mu_acp_tool *row_of(struct mu_oc *o, int properties, unsigned handle)
 {
     const struct mu_jtok *j = &o->json;
-    char id[MU_ACP_ID_MAX];
-    int permission = mu_jtok_get(j, properties, "permission");
+    char id[MU_ACP_ID_MAX], permission[sizeof(((struct mu_acp_tool *)0)->name)];
     int meta = mu_jtok_get(j, properties, "metadata"),
         list = mu_jtok_get(j, properties, "patterns");
     mu_oc_copy(o, mu_jtok_get(j, mu_jtok_get(j, properties, "tool"), "callID"), id, sizeof id);
@@ -231,14 +222,13 @@ static struct mu_acp_tool *row_of(struct mu_oc *o, int properties, unsigned hand
         return NULL;
     }
     t->touched = ++o->rows.touches;
+    mu_oc_copy(o, mu_jtok_get(j, properties, "permission"), permission, sizeof permission);
+    const char *kind = mu_oc_kind(mu_str(permission)); /* permissions are named as the tools are */
     if (!t->name[0]) {
-        mu_oc_copy(o, permission, t->name, sizeof t->name);
-        snprintf(t->kind, sizeof t->kind, "%s", mu_oc_kind(mu_str(t->name)));
+        snprintf(t->name, sizeof t->name, "%s", permission);
     }
-    for (size_t i = 0; i < MU_ARRAY_LEN(kinds); i++) {
-        if (mu_jtok_is(j, permission, mu_str(kinds[i].permission))) {
-            snprintf(t->kind, sizeof t->kind, "%s", kinds[i].kind);
-        }
+    if (strcmp(kind, "other") != 0) {
+        snprintf(t->kind, sizeof t->kind, "%s", kind);
     }
     size_t before = t->n_paths;
     mu_oc_add_path(o, t, mu_jtok_get(j, meta, "filepath"));

@@ -87,6 +87,17 @@ struct mu_acp_tool *mu_rows_get(struct mu_rows *r, const char *id)
     return t;
 }
 
+void mu_row_text(const struct mu_jtok *j, int v, struct mu_buf *scratch, char *dst, size_t cap)
+{
+    mu_buf_clear(scratch);
+    bool got = mu_jtok_add(j, v, scratch) == 0;
+    mu_bytes text = got ? mu_utf8_cut(mu_buf_bytes(scratch), cap - 1) : MU_B_NONE;
+    for (size_t i = 0; i < text.len; i++) {
+        dst[i] = text.ptr[i] ? text.ptr[i] : ' ';
+    }
+    dst[text.len] = 0;
+}
+
 void mu_row_keep(struct mu_buf *dst, bool *cut, mu_bytes text)
 {
     mu_bytes part = mu_utf8_cut(text, MU_ROW_TEXT_MAX);

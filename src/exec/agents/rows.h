@@ -2,7 +2,7 @@
 #ifndef MU_EXEC_AGENTS_ROWS_H
 #define MU_EXEC_AGENTS_ROWS_H
 
-#include "base/buf.h"
+#include "proto/jtok.h"
 
 enum {
     MU_ROW_ID_MAX = 512,
@@ -49,6 +49,8 @@ struct mu_acp_tool *mu_rows_find(const struct mu_rows *r, const char *id);
 /* Made when it is not there: what is over makes room first, then what was silent longest. NULL: no
  * memory. */
 struct mu_acp_tool *mu_rows_get(struct mu_rows *r, const char *id);
+/* A string value, cut between characters when it is too long; a NUL in it becomes a blank. */
+void mu_row_text(const struct mu_jtok *j, int v, struct mu_buf *scratch, char *dst, size_t cap);
 /* The first part of `text`, cut between characters. */
 void mu_row_keep(struct mu_buf *dst, bool *cut, mu_bytes text);
 /* Once each; what is too much is not remembered. */

@@ -3,6 +3,7 @@ restored from comes from there (docs/runner-protocol.md)."""
 import hashlib
 import json
 import pathlib
+import signal
 import threading
 import time
 import uuid
@@ -25,10 +26,19 @@ class Far:
         self.server, self.c, self.run, self.execution = server, c, name, str(uuid.uuid4())
         self.init = {"type": "init", "sessionId": name, "epoch": 1, "mode": "interactive", "harness": "claude", "cols": 120, "rows": 40,
                      "policy": {}, "skipPermissions": True, "checkpoints": True, "answers": [], "pending": [], "terminals": []}
-        self.messages, self.at, self.closing = [], 0, False
+        self.messages, self.at, self.closing, self.hellos = [], 0, False, 0
         task = worker_server.assignment(name, self.execution, prompt="", session_token="token-of-" + name, mode="live", **more)
         c.send("task_assignment", **task)
-        threading.Thread(target=self.serve, daemon=True).start()
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def go_on(self, c):
+        """Its worker has connected again."""
+        self.thread.join()
+        self.c, self.at, before = c, 0, self.hellos
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+        harness.eventually(lambda: self.hellos > before, timeout=30, what="the runner is back")
 
     def say(self, **m):
         self.c.send("runner", task_id=self.run, execution_id=self.execution, epoch=1, frames=[m])
@@ -47,6 +57,7 @@ class Far:
     def take(self, f):
         if f["type"] == "hello":
             self.say(**self.init, lastAckedSeq=len(self.messages))
+            self.hellos += 1
         elif "seq" in f and f["seq"] == len(self.messages) + 1:
             self.messages.append(f)
             self.say(type="ack", seq=f["seq"])
@@ -100,9 +111,9 @@ def live(request, server, start, tmp_path):
         # the agent is part of the workspace, and put there by a set-up command
         setup = "test -e fake_acp.py || printf %s " + __import__("base64").b64encode(FAKE.encode()).decode() + " | base64 -d >fake_acp.py"
         env = {"OZ_ENV_SETUP_COMMANDS": setup, "OZ_SIDECAR_CLAUDE_ACP_CMD": agent, "OZ_HARNESS": "claude"}
-        made.append(Far(server, c, name, env=env, **more))
+        made.append(Far(server, begin.c, name, env=env, **more))
         return made[-1]
-    begin.kind, begin.daemon, begin.c = kind, d, c
+    begin.daemon, begin.c = d, c
     yield begin
     for far in made:
         far.closing = True
@@ -149,6 +160,32 @@ def test_a_session_goes_on_somewhere_else(server, live):
     assert b"all-right" in unpacked(server, third, m)
 
 
+def test_a_restored_session_outlives_a_restart_of_its_worker(server, live):
+    d = live.daemon
+    d.stop()
+    d.args.append("--keep-running")
+    d.start()
+    live.c = server.connection()
+    far = live(RUN[1])
+    far.wait_for("boot", step="running", timeout=60)
+    far.wait_for("checkpoint", turnId=far.turn("write a.txt 1"))
+    server.checkpoints[RUN[2]] = far.chain()
+    far.say(type="end-session")
+    far.c.expect("task_completed", execution_id=far.execution)
+    new = live(RUN[2], checkpoint={"id": str(uuid.uuid4()), "parts": []})
+    new.wait_for("boot", step="running", timeout=60)
+    folder = d.state / "link" / new.execution
+    d.signal(signal.SIGTERM)
+    assert d.wait_exit() == 0
+    assert (folder / "restore").is_dir()  # a sandbox has the folder mounted: another of that name is not the same
+    d.start()
+    new.go_on(server.connection())
+    new.wait_for("checkpoint", turnId=new.turn("write b.txt 2"))
+    new.say(type="end-session")
+    new.c.expect("task_completed", execution_id=new.execution)
+    harness.eventually(lambda: not folder.exists(), what="the folder is gone")
+
+
 def unpacked(server, far, m):
     """All trees of a checkpoint's packs, uncompressed."""
     import subprocess
@@ -189,10 +226,7 @@ def test_storing_has_troubles(server, live, fault):
         server.on_put = cut
         turn = str(uuid.uuid4())
         far.say(type="prompt", turnId=turn, content="write a.txt 1", attempt=1)
-        again = server.connection()
-        far.c, far.at = again, 0
-        threading.Thread(target=far.serve, daemon=True).start()
-        live.c = again
+        far.go_on(server.connection())
     else:
         turn = far.turn("write a.txt 1")
     if fault == "refused":
@@ -234,7 +268,7 @@ def test_fetching_has_troubles(server, live, fault):
         return
     end = new.c.expect("task_failed", execution_id=new.execution, timeout=60)
     assert end["failure_reason"] == "restore_failed" and "checkpoint could not be fetched" in end["message"], end
-    assert not (live.daemon.state / "link" / new.execution).exists()
+    harness.eventually(lambda: not (live.daemon.state / "link" / new.execution).exists(), what="the folder is gone")
 
 
 @pytest.mark.parametrize("live", ["direct"], indirect=True)  # process 1 of a sandbox is not killed from inside

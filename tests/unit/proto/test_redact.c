@@ -274,9 +274,10 @@ static void base64_in_lines_is_found(void **state)
 static void json_becomes(const struct mu_redact *r, const char *json, const char *want)
 {
     static const char *const keep[] = {"type", "events.type", NULL};
+    static const struct mu_redact_own own = {keep, 4, "args"};
     struct mu_buf out MU_CLEANUP(mu_buf_fini);
     mu_buf_init(&out, 1 << 20);
-    assert_int_equal(mu_redact_json(r, mu_str(json), keep, false, &out), 0);
+    assert_int_equal(mu_redact_json(r, mu_str(json), &own, false, &out), 0);
     is(mu_buf_bytes(&out), want);
 }
 
@@ -307,6 +308,19 @@ static void words_of_ours_stay_and_no_others(void **state)
     mu_redact_free(r);
 }
 
+static void nothing_is_its_own_unless_it_is_said(void **state)
+{
+    (void)state;
+    const struct mu_redact_own own = {NULL, 1, NULL};
+    struct mu_redact *r = knows_one("COMPLETED");
+    struct mu_buf out MU_CLEANUP(mu_buf_fini);
+    mu_buf_init(&out, 1000);
+    mu_bytes json = MU_B("{\"COMPLETED\":{\"COMPLETED\":\"COMPLETED\"}}");
+    assert_int_equal(mu_redact_json(r, json, &own, false, &out), 0);
+    is(mu_buf_bytes(&out), "{\"COMPLETED\":{\"[redacted:NAME]\":\"[redacted:NAME]\"}}");
+    mu_redact_free(r);
+}
+
 static void what_is_no_json_is_refused(void **state)
 {
     (void)state;
@@ -315,7 +329,9 @@ static void what_is_no_json_is_refused(void **state)
     struct mu_buf out MU_CLEANUP(mu_buf_fini);
     mu_buf_init(&out, 1000);
     for (size_t i = 0; i < MU_ARRAY_LEN(bad); i++) {
-        assert_int_not_equal(mu_redact_json(r, mu_str(bad[i]), NULL, false, &out), 0);
+        assert_int_not_equal(
+            mu_redact_json(r, mu_str(bad[i]), &(struct mu_redact_own){NULL, 4, NULL}, false, &out),
+            0);
     }
     mu_redact_free(r);
 }
@@ -354,7 +370,9 @@ static int all_of_it(void *arg)
         e = e ? e : mu_redact_add(r, MU_B("B"), MU_B("another one\nwith two lines"), encoded);
     }
     e = e ? e : mu_redact_ready(r);
-    e = e ? e : mu_redact_json(r, MU_B("{\"a\":\"\\tanother one\"}"), NULL, false, &out);
+    e = e ? e
+          : mu_redact_json(r, MU_B("{\"a\":\"\\tanother one\"}"),
+                           &(struct mu_redact_own){NULL, 4, NULL}, false, &out);
     if (!e) {
         is(mu_buf_bytes(&out), "{\"a\":\"\\t[redacted:B]\"}");
     }
@@ -385,6 +403,7 @@ int main(void)
         cmocka_unit_test(base64_in_lines_is_found),
         cmocka_unit_test(a_document_stays_one),
         cmocka_unit_test(words_of_ours_stay_and_no_others),
+        cmocka_unit_test(nothing_is_its_own_unless_it_is_said),
         cmocka_unit_test(what_is_no_json_is_refused),
         cmocka_unit_test(too_many_values_are_said),
         cmocka_unit_test(no_memory_is_an_error),
