@@ -429,8 +429,18 @@ static void on_stopped(void *arg)
     stopped = true;
 }
 
+/* What a sweep has to look at. */
+static bool work_is_left(struct world *w)
+{
+    return num(w,
+               "SELECT (SELECT count(*) FROM checkpoints WHERE expires_ms <= %lld) + (SELECT "
+               "count(*) FROM checkpoint_parts WHERE dead = 1)",
+               (long long)now(w)) > 0;
+}
+
 static void keep_house(struct world *w)
 {
+    assert_true(work_is_left(w));
     const struct mu_keeper_opts o = {.core = w->loop,
                                      .sessions = w->sessions,
                                      .work = pool,
@@ -438,7 +448,10 @@ static void keep_house(struct world *w)
                                      .object_gone = object_gone};
     assert_int_equal(mu_keeper_new(&o, &keeper), 0);
     mu_keeper_start(keeper, 0);
-    run_for(w, 300);
+    for (int i = 0; i < 1000 && work_is_left(w); i++) {
+        run_for(w, 10);
+    }
+    assert_false(work_is_left(w));
     stopped = false;
     mu_keeper_stop(keeper, on_stopped, w);
     while (!stopped) {

@@ -104,6 +104,11 @@ static int change(struct mu_fleet_change *op, enum mu_fleet_act act, const struc
     return changed_result;
 }
 
+static bool is_closed(void *arg)
+{
+    return ((struct peer *)arg)->closed;
+}
+
 /* --- tests --- */
 
 static void a_token_is_used_up_by_one_conditional_write(struct world *w)
@@ -190,7 +195,7 @@ static void a_worker_with_sessions_goes_only_by_force(struct world *w)
     assert_string_equal(op.sessions[0].text, id.text);
     assert_int_equal(change(&op, MU_ACT_REMOVE, &a.uid, w->alice.org_id, true), 0);
     until_state(&id, 22);
-    run_for(w, 20);
+    until(is_closed, p, "its connection is closed");
     assert_int_equal(p->close_code, 4411);
     assert_int_equal(mu_identity_resolve(w->identity, mu_str(a.pass.token), &who), 0);
     assert_true(who.removed);
