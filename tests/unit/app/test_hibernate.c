@@ -387,19 +387,6 @@ static void without_a_checkpoint_it_is_not_parked(struct world *w)
     assert_int_equal(state_of(w, &id), MU_ST_RUNNING);
 }
 
-static void on_expired(void *arg, mu_bytes id MU_UNUSED)
-{
-    ++*(int *)arg;
-}
-static void on_file_gone(void *arg MU_UNUSED, mu_bytes id MU_UNUSED)
-{
-}
-static bool swept;
-static void on_swept(void *arg MU_UNUSED)
-{
-    swept = true;
-}
-
 static void deadline(struct world *w, const struct mu_id *id)
 {
     put_sql(w, "UPDATE sessions SET deadline_ms = %lld WHERE id = '%s'", (long long)now(w),
@@ -427,23 +414,8 @@ static void time_parks_those_that_ran_and_ends_those_that_sleep(struct world *w)
     for (size_t i = 0; i < MU_ARRAY_LEN(all); i++) {
         deadline(w, all[i]);
     }
-    int expired = 0;
-    struct mu_work *pool;
-    struct mu_sweeper *sw;
-    assert_int_equal(mu_work_new(1, 4, &pool), 0);
-    const struct mu_sweeper_opts o = {.sessions = w->sessions,
-                                      .core = w->loop,
-                                      .retention_interval_ms = 3600000,
-                                      .hibernated_ms = 86400000,
-                                      .work = pool,
-                                      .expired = on_expired,
-                                      .file_gone = on_file_gone,
-                                      .arg = &expired};
-    assert_int_equal(mu_sweeper_new(&o, &sw), 0);
-    for (int i = 0; i < 300 && expired < 5; i++) {
-        run_for(w, 50);
-    }
-    assert_int_equal(expired, 5);
+    sweep_until(w, 0, five_expired);
+    assert_int_equal(n_expired, 5);
     assert_int_equal(state_of(w, &woken), MU_ST_PARKED);
     assert_int_equal(state_of(w, &asleep), MU_ST_COMPLETED);
     assert_int_equal(state_of(w, &waits), MU_ST_COMPLETED);
@@ -454,13 +426,6 @@ static void time_parks_those_that_ran_and_ends_those_that_sleep(struct world *w)
     assert_non_null(strstr(seen.error, "No worker"));
     assert_int_equal(live(&w->alice), 1);
     assert_int_equal(wake(w, &w->alice, &woken), 0);
-    swept = false;
-    mu_sweeper_stop(sw, on_swept, NULL);
-    while (!swept) {
-        mu_loop_run(w->loop);
-    }
-    mu_sweeper_free(sw);
-    mu_work_free(pool);
     assert_int_equal(holes(w), 0);
 }
 
