@@ -60,18 +60,10 @@ static struct mu_principal token_for(const struct mu_principal *who, int64_t use
 
 static struct peer *come_as(const struct mu_fleet_register *op)
 {
-    struct peer *x = &peers[n_peers++];
-    x->alive = true;
-    x->admitted = 1;
-    x->peer = (struct mu_peer){.loop = W->loop,
-                               .order = on_order,
-                               .probe = on_probe,
-                               .close = on_close,
-                               .release = on_release};
-    x->admission = (struct mu_admission){
-        .peer = &x->peer, .name = MU_B(""), .runner = op->uid, .done = on_admitted, .ctx = x};
-    mu_fleet_admit(fleet, &x->admission);
-    until(is_admitted, x, "an answer to a worker that comes");
+    struct peer *x = new_peer();
+    x->admission.name = MU_B("");
+    x->admission.runner = op->uid;
+    admit(x);
     if (x->admitted == 0) {
         mu_fleet_attach(&x->peer);
     }
