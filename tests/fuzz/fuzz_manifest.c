@@ -15,9 +15,10 @@ static void check_root(const struct mu_manifest_root *r)
     MU_CHECK(!rest.len || mu_bytes_is_path(rest));
     while (rest.len) {
         mu_bytes part = mu_bytes_split(&rest, '/');
-        MU_CHECK(!mu_bytes_is(part, ".git") && !mu_bytes_is(part, ".."));
+        MU_CHECK(!mu_bytes_eq_nocase(part, MU_B(".git")) && !mu_bytes_is(part, ".."));
     }
-    MU_CHECK(!mu_bytes_starts(mu_str(r->dir), MU_B(".oz/")) && r->branch[0] != '-');
+    rest = mu_str(r->dir);
+    MU_CHECK(!mu_bytes_is(mu_bytes_split(&rest, '/'), ".oz") && r->branch[0] != '-');
     MU_CHECK(r->commit[0]);
     check_id(r->commit);
     check_id(r->head);

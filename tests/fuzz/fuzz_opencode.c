@@ -22,6 +22,7 @@ static int on_call(void *arg, enum mu_oc_call call, const char *method, const ch
     MU_CHECK(!body.ptr || mu_jtok_parse(&j, body) == 0);
     mu_jtok_fini(&j);
     mu_buf_printf(&r->told, "%d %s %s", (int)call, method, path);
+    mu_buf_add(&r->told, body);
     return 0;
 }
 
@@ -35,6 +36,9 @@ static void on_question(void *arg, const struct mu_oc_question *q)
 {
     struct run *r = arg;
     MU_CHECK(q->text.len);
+    mu_buf_printf(&r->told, "q%u", q->handle);
+    mu_buf_add(&r->told, q->text);
+    mu_buf_add(&r->told, q->options);
     if (q->handle % 3) {
         MU_CHECK(mu_oc_reply(&r->oc, q->handle, q->options) == 0);
         MU_CHECK(mu_oc_reply(&r->oc, q->handle, MU_B("1")) == MU_E_NOT_FOUND);
@@ -85,12 +89,15 @@ static void on_gone(void *arg, unsigned handle)
     mu_buf_printf(&r->told, "g%u", handle);
 }
 
-static void on_update(void *arg MU_UNUSED, mu_bytes kind, mu_bytes json)
+static void on_update(void *arg, mu_bytes kind, mu_bytes json)
 {
+    struct run *r = arg;
     struct mu_jtok j;
     mu_jtok_init(&j);
     MU_CHECK(kind.len && mu_jtok_parse(&j, json) == 0);
     mu_jtok_fini(&j);
+    mu_buf_add(&r->told, kind);
+    mu_buf_add(&r->told, json);
 }
 
 static void on_turn(void *arg, enum mu_acp_outcome o, mu_bytes reason, const struct mu_acp_usage *u)

@@ -1,6 +1,7 @@
 """Village 15, check 13: what a task must not read or reach it does not, whoever asks and however it is written: a command, a
 script, quoted, by an absolute path, in another language, behind links. The mount tree and the broker hold that, not a list
 of words. (The other two parts: tests/e2e/test_runner_secrets.py, tests/e2e/test_runner_push.py.)"""
+import contextlib
 import os
 import pathlib
 import secrets
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 
 import pytest
 from test_way_out import program
@@ -20,7 +22,7 @@ WAYS = {  # each tries to print the file $F
     "quoted": "c''at \"$F\"; \\cat $F; 'cat' $F",
     "variable": 'x=ca; y=t; $x$y "$F"; eval "$x$y $F"',
     "script": "printf '#!/bin/sh\\ncat \"%s\"\\n' \"$F\" >s.sh; chmod +x s.sh; ./s.sh; sh s.sh",
-    "substitution": 'echo "$(<"$F")" "$(cat <"$F")"; while read -r l; do echo "$l"; done <"$F"',
+    "substitution": 'bash -c \'echo "$(<"$F")"\'; echo "$(cat <"$F")"; while read -r l; do echo "$l"; done <"$F"',
     "perl": "perl -e 'open my $f, \"<\", $ENV{F} or die; print <$f>'",
     "python": "python3 -c 'import os; print(open(os.environ[\"F\"]).read())'",
     "dots": 'cat "/workspace/../../../..$F" "../../../../..$F"',
@@ -36,7 +38,7 @@ REACH = {  # each tries to speak to $H:$P, or to the host by its address
     "quoted": "c''url -sm 5 http://\"$H\":$P/; /usr/bin/curl -sm 3 http://$A:$P/",
     "script": "printf 'import socket, os\\nfor h in (os.environ[\"H\"], os.environ[\"A\"], \"127.0.0.1\"):\\n try: socket.create_connection((h, "
               "int(os.environ[\"P\"])), 5).sendall(b\"x\")\\n except OSError as e: print(e)\\n' >s.py; python3 s.py",
-    "bash": 'exec 7<>"/dev/tcp/$H/$P" && echo hello >&7; exec 8<>"/dev/tcp/$A/$P" && echo hello >&8',
+    "bash": 'bash -c \'exec 7<>"/dev/tcp/$H/$P" && echo hello >&7\'; bash -c \'exec 8<>"/dev/tcp/$A/$P" && echo hello >&8\'',
     "names": 'timeout 3 getent hosts "$H"; timeout 3 host "$H"',
     "names of the proxy": 'curl -sm 3 -x "http://$H:$P" http://listed.example/; curl -sm 3 -H "Host: listed.example" "http://$H:$P/"; '
                         'curl -sm 3 --connect-to "listed.example:443:$H:$P" https://listed.example/',
@@ -90,7 +92,9 @@ def test_the_test_would_see_it(secret):
     path, word = secret
     inside = {k: v for k, v in WAYS.items() if k not in ("dots", "descriptors", "mount")}
     said = run(f"printf '%s\\n' {word} >/tmp/key\n" + every(inside), {"F": "/tmp/key"})
-    for name, part in zip(inside, said.split("== ")[1:]):
+    parts = said.split("== ")[1:]
+    assert len(parts) == len(inside), said
+    for name, part in zip(inside, parts):
         assert word in part, (name, part)
 
 
@@ -105,8 +109,10 @@ def host():
                 conn, peer = server.accept()
             except OSError:
                 return
-            reached.append((peer, conn.recv(100)))
-            conn.close()
+            reached.append(peer)
+            with conn, contextlib.suppress(OSError):
+                conn.settimeout(5)
+                conn.recv(100)
     threading.Thread(target=serve, daemon=True).start()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:  # an address of this machine that is not loopback
         try:
@@ -119,15 +125,35 @@ def host():
     server.close()
 
 
+def visitors(address, port, reached):
+    """Who came before this call: a server accepts in their order."""
+    with socket.create_connection((address, port)) as s:
+        mine, end = s.getsockname(), time.monotonic() + 30
+        while mine not in reached:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    return [peer for peer in reached if peer != mine]
+
+
+def test_each_way_reaches_it_from_outside(host, tmp_path):
+    address, port, reached = host
+    for name, text in REACH.items():
+        if name != "names":
+            reached.clear()
+            subprocess.run(["sh", "-c", text], cwd=tmp_path, capture_output=True, timeout=60, stdin=subprocess.DEVNULL,
+                           env={"PATH": os.environ["PATH"], "H": address, "A": address, "P": str(port)})
+            assert visitors(address, port, reached), name
+
+
 def test_hosts_that_are_not_listed_are_not_reached(host):
     address, port, reached = host
     said = run(every(REACH), {"H": "not-listed.example", "A": address, "P": port}, ALLOW="listed.example:443",
                RESOLVE=f"not-listed.example={address},listed.example={address}", ALLOW_ADDR=f"{address}:{port},127.0.0.1:{port}")
-    assert "all tried" in said and not reached, (reached, said)
+    assert "all tried" in said and not visitors(address, port, reached), (reached, said)
 
 
 def test_a_listed_one_is(host):
     address, port, reached = host
     run(every({"curl": 'curl -psm 3 "http://$H:$P/"', "git": 'timeout 3 git ls-remote "https://$H:$P/o/r"'}), {"H": "listed.example", "P": port},
         ALLOW=f"listed.example:{port}", RESOLVE=f"listed.example={address}", ALLOW_ADDR=f"{address}:{port}")
-    assert len(reached) >= 2
+    assert len(visitors(address, port, reached)) >= 2

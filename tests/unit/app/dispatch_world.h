@@ -113,6 +113,18 @@ static void until_(bool (*holds)(void), const char *what)
 }
 #define UNTIL(fn) until_(fn, #fn)
 
+/* Looked at after each turn. They take no time, what other threads do does: hence so many. */
+static void turn_until_(bool (*holds)(void), const char *what)
+{
+    for (int i = 0; i < 1000000 && !holds(); i++) {
+        run_for(&w, 0);
+    }
+    if (!holds()) {
+        fail_msg("never: %s", what);
+    }
+}
+#define TURN_UNTIL(fn) turn_until_(fn, #fn)
+
 static bool ready_now(void)
 {
     return is_ready;
@@ -290,6 +302,10 @@ static struct row ended(const struct asked *a)
 static bool all_gone(void)
 {
     return dispatch->runs.count == 0;
+}
+static bool one_is_on_its_way(void)
+{
+    return dispatch->n_active || dispatch->n_waiting;
 }
 static bool one_waits(void)
 {

@@ -95,17 +95,21 @@ static bool is_admitted(void *arg)
 {
     return ((struct peer *)arg)->admitted != 1;
 }
+static bool is_released(void *arg)
+{
+    return ((struct peer *)arg)->released;
+}
 static bool has_order(void *arg)
 {
     const struct peer *x = arg;
     return x->n_orders > x->taken;
 }
 
-static struct peer *come(const char *name, bool native)
+/* With an admission that says only who waits for its answer. */
+static struct peer *new_peer(void)
 {
     assert_true(n_peers < PEERS);
     struct peer *x = &peers[n_peers++];
-    snprintf(x->name, sizeof x->name, "%s", name);
     x->alive = true;
     x->admitted = 1;
     x->peer = (struct mu_peer){.loop = W->loop,
@@ -113,14 +117,24 @@ static struct peer *come(const char *name, bool native)
                                .probe = on_probe,
                                .close = on_close,
                                .release = on_release};
-    x->admission = (struct mu_admission){.peer = &x->peer,
-                                         .name = mu_str(x->name),
-                                         .instance = native ? MU_B("i-1") : MU_B_NONE,
-                                         .native = native,
-                                         .done = on_admitted,
-                                         .ctx = x};
+    x->admission = (struct mu_admission){.peer = &x->peer, .done = on_admitted, .ctx = x};
+    return x;
+}
+
+static void admit(struct peer *x)
+{
     mu_fleet_admit(fleet, &x->admission);
     until(is_admitted, x, "an answer to a worker that comes");
+}
+
+static struct peer *come(const char *name, bool native)
+{
+    struct peer *x = new_peer();
+    snprintf(x->name, sizeof x->name, "%s", name);
+    x->admission.name = mu_str(x->name);
+    x->admission.instance = native ? MU_B("i-1") : MU_B_NONE;
+    x->admission.native = native;
+    admit(x);
     return x;
 }
 
@@ -140,10 +154,7 @@ static void leave(struct peer *x, const struct mu_id *unsent)
         x->peer.n_unsent = 1;
     }
     mu_fleet_gone(&x->peer);
-    for (int i = 0; i < 100 && !x->released; i++) {
-        run_for(W, 1);
-    }
-    assert_true(x->released);
+    until(is_released, x, "a worker is released");
 }
 
 static struct order *next(struct peer *x, enum mu_order_kind kind)

@@ -210,4 +210,54 @@ static void put_chunk(struct world *w, const struct mu_id *id, int64_t epoch, in
     assert_true(r >= 0 || r == MU_E_STALE);
 }
 
+/* --- time --- */
+
+static int n_expired;
+static bool is_swept;
+
+static void count_expired(void *arg, mu_bytes id)
+{
+    n_expired++;
+}
+static void ignore_file(void *arg, mu_bytes id)
+{
+}
+static void on_swept(void *arg)
+{
+    is_swept = true;
+}
+
+/* The sweeper runs, and sees the clock jump by `later_ms` after its start, until it was enough. */
+static void sweep_until(struct world *w, int64_t later_ms, bool (*enough)(struct world *w))
+{
+    struct mu_sweeper *sw = NULL;
+    struct mu_work *work = NULL;
+    n_expired = 0;
+    assert_int_equal(mu_work_new(1, 4, &work), 0);
+    const struct mu_sweeper_opts o = {.sessions = w->sessions,
+                                      .core = w->loop,
+                                      .retention_interval_ms = 3600000,
+                                      .hibernated_ms = 86400000,
+                                      .work = work,
+                                      .expired = count_expired,
+                                      .file_gone = ignore_file};
+    assert_int_equal(mu_sweeper_new(&o, &sw), 0);
+    advance(w, later_ms);
+    for (int i = 0; i < 1000 && !enough(w); i++) {
+        run_for(w, 20);
+    }
+    is_swept = false;
+    mu_sweeper_stop(sw, on_swept, NULL);
+    while (!is_swept) {
+        run_for(w, 1);
+    }
+    mu_sweeper_free(sw);
+    mu_work_free(work);
+}
+
+static bool five_expired(struct world *w)
+{
+    return n_expired >= 5;
+}
+
 #endif

@@ -209,6 +209,9 @@ static void what_is_none_is_refused_and_its_number_is_taken(struct world *w)
     op = a_checkpoint(&id, 1, ++seq, 0, 0);
     assert_int_equal(do_take(w, &op), 0);
     assert_string_equal(op.refused, "its number is none");
+    op = a_checkpoint(&id, 1, ++seq, 2, 2);
+    assert_int_equal(do_take(w, &op), 0);
+    assert_string_equal(op.refused, "its number is none");
     w->sessions->opts.checkpoint_max = 0;
     op = a_checkpoint(&id, 1, ++seq, 9, 0);
     assert_int_equal(do_take(w, &op), 0);
@@ -241,6 +244,36 @@ static void the_oldest_chains_go_and_the_newest_stays(struct world *w)
     assert_int_equal(part(w, &id, 2, 4, 3, 1), MU_E_STALE);
     taken(w, &id, 1, 5, 3, 10); /* 4 was never finished */
     assert_int_equal(parts_of(w, &id, 0), 2);
+}
+
+static void there_are_only_so_many(struct world *w)
+{
+    struct mu_id id = talking(w);
+    struct mu_checkpoint_take op;
+    for (int n = 1; n <= MU_CHECKPOINT_CHAIN + 1; n++) {
+        op = a_checkpoint(&id, 1, n, n, n - 1);
+        assert_int_equal(do_take(w, &op), 0);
+        assert_true(!op.refused == (n <= MU_CHECKPOINT_CHAIN));
+    }
+    assert_string_equal(op.refused, "its chain is too long");
+    put_sql(w,
+            "INSERT INTO checkpoints (id, session_id, epoch, seq, number, kind, state, root_id, "
+            "ref, created_ms, expires_ms) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 "
+            "FROM n WHERE i < %d) SELECT 'c' || i, '%s', 1, 100 + i, 100 + i, 1, 1, 'c' || i, "
+            "'{}', 1, %lld FROM n",
+            MU_CHECKPOINT_ROWS - MU_CHECKPOINT_CHAIN, id.text, (long long)now(w) + 60000);
+    op = a_checkpoint(&id, 1, MU_CHECKPOINT_CHAIN + 2, 5000, 0);
+    assert_int_equal(do_take(w, &op), 0);
+    assert_int_equal(kept(w, &id), MU_CHECKPOINT_ROWS - MU_CHECKPOINT_CHAIN + 1);
+    put_sql(w, "DELETE FROM checkpoints");
+    put_sql(w,
+            "INSERT INTO checkpoint_parts (session_id, epoch, number, name, object_id, bytes, "
+            "sha256, created_ms, dead) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 "
+            "FROM n WHERE i < %d) SELECT '%s', 1, 5001, 'n' || i, 'o' || i, 0, 's', 1, 0 FROM n",
+            MU_CHECKPOINT_PART_ROWS, id.text);
+    assert_int_equal(part(w, &id, 1, 5001, 0, 1), MU_E_LIMIT);
+    put_sql(w, "DELETE FROM checkpoint_parts WHERE name = 'n1'");
+    assert_int_equal(part(w, &id, 1, 5001, 0, 1), 0);
 }
 
 /* --- losses --- */
@@ -375,6 +408,7 @@ static void a_fork_has_copies_and_shares_the_bytes(struct world *w)
 {
     struct mu_id id = talking(w);
     int64_t epoch;
+    assert_int_equal(part(w, &id, 1, 1, 0, 7), 0); /* another comes in its place: not copied */
     taken(w, &id, 1, 1, 0, 10);
     struct mu_id second = taken(w, &id, 1, 2, 1, 20);
     taken(w, &id, 1, 3, 2, 30);
@@ -429,8 +463,18 @@ static void on_stopped(void *arg)
     stopped = true;
 }
 
+/* What a sweep has to look at. */
+static bool work_is_left(struct world *w)
+{
+    return num(w,
+               "SELECT (SELECT count(*) FROM checkpoints WHERE expires_ms <= %lld) + (SELECT "
+               "count(*) FROM checkpoint_parts WHERE dead = 1)",
+               (long long)now(w)) > 0;
+}
+
 static void keep_house(struct world *w)
 {
+    assert_true(work_is_left(w));
     const struct mu_keeper_opts o = {.core = w->loop,
                                      .sessions = w->sessions,
                                      .work = pool,
@@ -438,7 +482,10 @@ static void keep_house(struct world *w)
                                      .object_gone = object_gone};
     assert_int_equal(mu_keeper_new(&o, &keeper), 0);
     mu_keeper_start(keeper, 0);
-    run_for(w, 300);
+    for (int i = 0; i < 1000 && work_is_left(w); i++) {
+        run_for(w, 10);
+    }
+    assert_false(work_is_left(w));
     stopped = false;
     mu_keeper_stop(keeper, on_stopped, w);
     while (!stopped) {
@@ -465,6 +512,10 @@ static void objects_go_when_nobody_names_them(struct world *w)
     struct mu_session_delete del = {.id = id, .org_id = mu_str(w->alice.org_id)};
     assert_int_equal(do_delete(w, &del), 0);
     assert_int_equal(end_with(w, &other, 1, 90, MU_OUT_FINISHED, ""), 0);
+    struct mu_id held = talking(w);
+    taken(w, &held, 1, 1, 0, 10);
+    assert_int_equal(end_with(w, &held, 1, 90, MU_OUT_FINISHED, ""), 0);
+    put_sql(w, "UPDATE sessions SET held = 1 WHERE id = '%s'", held.text);
     keep_house(w);
     assert_int_equal(atomic_load(&n_gone), 0); /* the fork names the one, and the other is young */
     assert_int_equal(parts_of(w, &id, 1), 0);
@@ -480,7 +531,9 @@ static void objects_go_when_nobody_names_them(struct world *w)
     keep_house(w);
     assert_int_equal(atomic_load(&n_gone), 2);
     assert_string_equal(gone[1], shared);
-    assert_int_equal(num(w, "SELECT count(*) FROM checkpoint_parts"), 0);
+    assert_int_equal(
+        num(w, "SELECT count(*) FROM checkpoint_parts WHERE session_id <> '%s'", held.text), 0);
+    assert_int_equal(kept(w, &held), 1);
     pool = mu_work_free(pool);
 }
 
@@ -534,6 +587,7 @@ static void checkpoints_survive_any_failing_allocation(struct world *w)
     ALL(a_checkpoint_is_stored_with_the_runners_number)                                            \
     ALL(what_is_none_is_refused_and_its_number_is_taken)                                           \
     ALL(the_oldest_chains_go_and_the_newest_stays)                                                 \
+    BOTH(there_are_only_so_many)                                                                   \
     ALL(a_lost_session_goes_on_from_the_newest)                                                    \
     BOTH(a_turn_that_was_done_forgives_losses)                                                     \
     ALL(a_task_begins_again_if_it_asked_for_it)                                                    \

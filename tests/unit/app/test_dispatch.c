@@ -344,9 +344,7 @@ static void what_becomes_free_on_the_way_to_waiting_is_seen(void **state)
     struct mu_provider *pr = provider(&w, "custom");
     mu_provider_note_full(pr, a->who.org_id, w.now_ms + 60000);
     assert_int_equal(mu_dispatch_create(dispatch, &a->op), 0);
-    for (int i = 0; i < 5000 && !dispatch->n_active && !dispatch->n_waiting; i++) {
-        run_for(&w, 0);
-    }
+    TURN_UNTIL(one_is_on_its_way);
     mu_provider_note_free(pr, a->who.org_id, 0); /* while the row is told that it waits */
     answer(nth_fetch(1));
     assert_int_equal(ended(a).outcome, MU_OUT_FINISHED);

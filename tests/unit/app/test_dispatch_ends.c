@@ -171,8 +171,6 @@ static void what_ends_within_the_grace_is_a_success(void **state)
     assert_int_equal(look(a).outcome, MU_OUT_FINISHED);
 }
 
-enum { TURNS = 1000000 }; /* they take no time, others do */
-
 /* A stop while nothing but a unit of work is under way: it must not wait for ever. */
 static void a_stop_during_the_saturation_unit_ends(void **state)
 {
@@ -188,12 +186,8 @@ static void a_stop_during_the_saturation_unit_ends(void **state)
     UNTIL(all_gone);
     struct asked *a = prepare("one", "p1");
     assert_int_equal(mu_dispatch_create(dispatch, &a->op), 0);
-    for (int i = 0; i < TURNS && !a->create_done; i++) {
-        run_for(&w, 0);
-    }
-    for (int i = 0; i < TURNS && !dispatch->n_active && !dispatch->n_waiting; i++) {
-        run_for(&w, 0);
-    }
+    TURN_UNTIL(last_created);
+    TURN_UNTIL(one_is_on_its_way);
     mu_dispatch_stop(dispatch, 60000, stopped_now, NULL);
     UNTIL(has_stopped);
     assert_int_equal(look(a).state, MU_ST_QUEUED);

@@ -60,18 +60,10 @@ static struct mu_principal token_for(const struct mu_principal *who, int64_t use
 
 static struct peer *come_as(const struct mu_fleet_register *op)
 {
-    struct peer *x = &peers[n_peers++];
-    x->alive = true;
-    x->admitted = 1;
-    x->peer = (struct mu_peer){.loop = W->loop,
-                               .order = on_order,
-                               .probe = on_probe,
-                               .close = on_close,
-                               .release = on_release};
-    x->admission = (struct mu_admission){
-        .peer = &x->peer, .name = MU_B(""), .runner = op->uid, .done = on_admitted, .ctx = x};
-    mu_fleet_admit(fleet, &x->admission);
-    until(is_admitted, x, "an answer to a worker that comes");
+    struct peer *x = new_peer();
+    x->admission.name = MU_B("");
+    x->admission.runner = op->uid;
+    admit(x);
     if (x->admitted == 0) {
         mu_fleet_attach(&x->peer);
     }
@@ -102,6 +94,11 @@ static int change(struct mu_fleet_change *op, enum mu_fleet_act act, const struc
     mu_fleet_change(fleet, op);
     until(is_changed, NULL, "an answer to a change");
     return changed_result;
+}
+
+static bool is_closed(void *arg)
+{
+    return ((struct peer *)arg)->closed;
 }
 
 /* --- tests --- */
@@ -190,7 +187,7 @@ static void a_worker_with_sessions_goes_only_by_force(struct world *w)
     assert_string_equal(op.sessions[0].text, id.text);
     assert_int_equal(change(&op, MU_ACT_REMOVE, &a.uid, w->alice.org_id, true), 0);
     until_state(&id, 22);
-    run_for(w, 20);
+    until(is_closed, p, "its connection is closed");
     assert_int_equal(p->close_code, 4411);
     assert_int_equal(mu_identity_resolve(w->identity, mu_str(a.pass.token), &who), 0);
     assert_true(who.removed);

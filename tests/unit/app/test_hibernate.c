@@ -117,7 +117,10 @@ static void an_idle_one_is_put_down_behind_its_checkpoint_and_woken(struct world
     assert_int_equal(sleep_at(w, &id, 1, MU_ST_RUNNING, number + 1), MU_E_CONFLICT);
     assert_int_equal(sleep_at(w, &id, 2, MU_ST_RUNNING, number), MU_E_STALE);
     assert_int_equal(sleep_at(w, &id, 1, MU_ST_PAUSED, number), MU_E_CONFLICT);
+    put_chunk(w, &id, 1, 0, MU_B("of this attempt"), false);
+    assert_int_equal(num(w, "SELECT count(*) FROM output_chunks"), 1);
     assert_int_equal(sleep_at(w, &id, 1, MU_ST_RUNNING, number), 0);
+    assert_int_equal(num(w, "SELECT count(*) FROM output_chunks"), 0);
     assert_int_equal(state_of(w, &id), MU_ST_HIBERNATED);
     assert_int_equal(row_of(w, &id).epoch, 2);
     assert_int_equal(
@@ -142,10 +145,12 @@ static void an_idle_one_is_put_down_behind_its_checkpoint_and_woken(struct world
     mu_free(q.pin);
     runs_again(w, &id, 2);
     /* its own clock stood still */
-    assert_in_range(num(w, "SELECT run_deadline_ms FROM sessions WHERE id = '%s'", id.text),
-                    ran + 5000, ran + 5100);
+    assert_int_equal(num(w, "SELECT run_deadline_ms FROM sessions WHERE id = '%s'", id.text),
+                     ran + 5000);
     assert_int_equal(do_queued(w, &q), MU_E_NOT_FOUND);
     mu_free(q.pin);
+    /* that one is of another attempt */
+    assert_int_equal(sleep_at(w, &id, 3, MU_ST_RUNNING, number), MU_E_CONFLICT);
     assert_int_equal(holes(w), 0);
 }
 
@@ -164,6 +169,13 @@ static void one_that_has_something_to_do_stays(struct world *w)
                                      .turn = turn,
                                      .turn_state = MU_TURN_DONE};
     assert_int_equal(do_report(w, &done), 0);
+    struct mu_gate_ask gate = a_gate(&id, 1, "k");
+    assert_int_equal(do_ask(w, &gate), 0);
+    assert_int_equal(decide(w, &id, &gate.id, true), 0);
+    assert_int_equal(state_of(w, &id), MU_ST_RUNNING);
+    assert_int_equal(falls_asleep(w, &id, 1, MU_ST_RUNNING), MU_E_CONFLICT); /* nobody told it */
+    struct mu_gate_delivered told = {.session = id, .gate = gate.id};
+    assert_int_equal(do_delivered(w, &told), 0);
     assert_int_equal(falls_asleep(w, &id, 1, MU_ST_RUNNING), 0);
     assert_int_equal(state_of(w, &id), MU_ST_HIBERNATED);
 }
@@ -254,6 +266,21 @@ static void a_decision_wakes_it_and_is_for_the_same_request_once(struct world *w
     assert_string_not_equal(more.id.text, first.id.text);
     assert_int_equal(num(w, "SELECT count(*) FROM gates"), 3);
     assert_int_equal(holes(w), 0);
+}
+
+static void what_was_decided_is_told_before_it_sleeps(struct world *w)
+{
+    struct mu_id id = talking(w), turn = add_turn(w, &id, "one");
+    struct mu_gate_ask first, second;
+    assert_int_equal(next_turn(w, &id, 1), 0);
+    assert_int_equal(ask_in(w, &id, 1, "k1", &turn, &first), 0);
+    assert_int_equal(ask_in(w, &id, 1, "k2", &turn, &second), 0);
+    assert_int_equal(decide(w, &id, &first.id, true), 0);
+    assert_int_equal(state_of(w, &id), MU_ST_WAITING);
+    assert_int_equal(falls_asleep(w, &id, 1, MU_ST_WAITING), MU_E_CONFLICT);
+    struct mu_gate_delivered told = {.session = id, .gate = first.id};
+    assert_int_equal(do_delivered(w, &told), 0);
+    assert_int_equal(falls_asleep(w, &id, 1, MU_ST_WAITING), 0);
 }
 
 static void what_was_decided_is_not_for_another_turn(struct world *w)
@@ -387,19 +414,6 @@ static void without_a_checkpoint_it_is_not_parked(struct world *w)
     assert_int_equal(state_of(w, &id), MU_ST_RUNNING);
 }
 
-static void on_expired(void *arg, mu_bytes id MU_UNUSED)
-{
-    ++*(int *)arg;
-}
-static void on_file_gone(void *arg MU_UNUSED, mu_bytes id MU_UNUSED)
-{
-}
-static bool swept;
-static void on_swept(void *arg MU_UNUSED)
-{
-    swept = true;
-}
-
 static void deadline(struct world *w, const struct mu_id *id)
 {
     put_sql(w, "UPDATE sessions SET deadline_ms = %lld WHERE id = '%s'", (long long)now(w),
@@ -414,8 +428,10 @@ static void time_parks_those_that_ran_and_ends_those_that_sleep(struct world *w)
     struct mu_session_create c = new_run(&w->alice);
     c.mode = MU_MODE_INTERACTIVE;
     c.route = MU_ROUTE_WORKER;
-    assert_int_equal(do_create(w, &c), 0); /* never ran */
     assert_int_equal(falls_asleep(w, &woken, 1, MU_ST_RUNNING), 0);
+    struct mu_fork f = {.source = woken};
+    c.fork = &f;
+    assert_int_equal(do_create(w, &c), 0); /* never ran, and has a checkpoint */
     assert_int_equal(wake(w, &w->alice, &woken), 0);
     assert_int_equal(falls_asleep(w, &asleep, 1, MU_ST_RUNNING), 0);
     assert_int_equal(next_turn(w, &waits, 1), 0);
@@ -427,21 +443,8 @@ static void time_parks_those_that_ran_and_ends_those_that_sleep(struct world *w)
     for (size_t i = 0; i < MU_ARRAY_LEN(all); i++) {
         deadline(w, all[i]);
     }
-    int expired = 0;
-    struct mu_work *pool;
-    struct mu_sweeper *sw;
-    assert_int_equal(mu_work_new(1, 4, &pool), 0);
-    const struct mu_sweeper_opts o = {.sessions = w->sessions,
-                                      .core = w->loop,
-                                      .retention_interval_ms = 3600000,
-                                      .hibernated_ms = 86400000,
-                                      .work = pool,
-                                      .expired = on_expired,
-                                      .file_gone = on_file_gone,
-                                      .arg = &expired};
-    assert_int_equal(mu_sweeper_new(&o, &sw), 0);
-    run_for(w, 1500);
-    assert_int_equal(expired, 5);
+    sweep_until(w, 0, five_expired);
+    assert_int_equal(n_expired, 5);
     assert_int_equal(state_of(w, &woken), MU_ST_PARKED);
     assert_int_equal(state_of(w, &asleep), MU_ST_COMPLETED);
     assert_int_equal(state_of(w, &waits), MU_ST_COMPLETED);
@@ -452,13 +455,6 @@ static void time_parks_those_that_ran_and_ends_those_that_sleep(struct world *w)
     assert_non_null(strstr(seen.error, "No worker"));
     assert_int_equal(live(&w->alice), 1);
     assert_int_equal(wake(w, &w->alice, &woken), 0);
-    swept = false;
-    mu_sweeper_stop(sw, on_swept, NULL);
-    while (!swept) {
-        mu_loop_run(w->loop);
-    }
-    mu_sweeper_free(sw);
-    mu_work_free(pool);
     assert_int_equal(holes(w), 0);
 }
 
@@ -474,12 +470,21 @@ static void those_that_wait_for_long_enough_are_found(struct world *w)
     assert_int_equal(ask_in(w, &waits, 1, "k", &turn, &gate), 0);
     assert_int_equal(pause_it(w, &w->alice, &paused), 0);
     (void)working(w, &w->alice);
+    struct mu_id fresh = talking(w);
+    struct mu_session_report done = {.id = fresh,
+                                     .epoch = 1,
+                                     .seq = 1,
+                                     .turn = add_turn(w, &fresh, "one"),
+                                     .turn_state = MU_TURN_DONE};
+    assert_int_equal(next_turn(w, &fresh, 1), 0);
     struct mu_session_sleepies op = {.idle_before_ms = now(w) - 1000,
                                      .waiting_before_ms = now(w) - 1000,
                                      .paused_before_ms = now(w) - 1000};
     assert_int_equal(do_sleepies(w, &op), 0);
     assert_int_equal(op.n, 0);
     advance(w, 2000);
+    assert_int_equal(do_report(w, &done), 0); /* its turn was long, and is over just now */
+    put_sql(w, "UPDATE sessions SET updated_ms = 1 WHERE id = '%s'", fresh.text);
     op.idle_before_ms = op.waiting_before_ms = op.paused_before_ms = now(w) - 1000;
     assert_int_equal(do_sleepies(w, &op), 0);
     assert_int_equal(op.n, 3);
@@ -529,6 +534,7 @@ IN_WORLD(a_prompt_wakes_it)
 IN_WORLD(a_stop_ends_it_at_once)
 IN_WORLD(its_turn_waits_again_and_that_was_no_try)
 IN_WORLD(a_decision_wakes_it_and_is_for_the_same_request_once)
+IN_WORLD(what_was_decided_is_told_before_it_sleeps)
 IN_WORLD(what_was_decided_is_not_for_another_turn)
 IN_WORLD(a_gate_that_is_open_when_it_wakes_is_asked_for_again)
 IN_WORLD(an_expired_gate_wakes_it_too)
@@ -549,6 +555,7 @@ int main(void)
         ON_BOTH(a_stop_ends_it_at_once),
         ON_ALL(its_turn_waits_again_and_that_was_no_try),
         ON_ALL(a_decision_wakes_it_and_is_for_the_same_request_once),
+        ON_BOTH(what_was_decided_is_told_before_it_sleeps),
         ON_BOTH(what_was_decided_is_not_for_another_turn),
         ON_ALL(a_gate_that_is_open_when_it_wakes_is_asked_for_again),
         ON_BOTH(an_expired_gate_wakes_it_too),

@@ -166,45 +166,6 @@ static void a_stop_says_who_and_why(struct world *w)
 
 /* --- deadlines --- */
 
-static bool swept;
-static int n_expired;
-static void on_expired(void *arg, mu_bytes id)
-{
-    n_expired++;
-}
-static void on_file_gone(void *arg, mu_bytes id)
-{
-}
-static void on_stopped(void *arg)
-{
-    swept = true;
-}
-
-/* Runs the sweeper, which sees the clock jump by `later_ms` after its start. */
-static void sweep(struct world *w, int64_t later_ms)
-{
-    struct mu_sweeper *sw = NULL;
-    struct mu_work *work = NULL;
-    assert_int_equal(mu_work_new(1, 4, &work), 0);
-    const struct mu_sweeper_opts o = {.sessions = w->sessions,
-                                      .core = w->loop,
-                                      .retention_interval_ms = 3600000,
-                                      .work = work,
-                                      .expired = on_expired,
-                                      .file_gone = on_file_gone,
-                                      .arg = w};
-    assert_int_equal(mu_sweeper_new(&o, &sw), 0);
-    advance(w, later_ms);
-    run_for(w, 1500);
-    swept = false;
-    mu_sweeper_stop(sw, on_stopped, w);
-    while (!swept) {
-        run_for(w, 1);
-    }
-    mu_sweeper_free(sw);
-    mu_work_free(work);
-}
-
 static void every_state_ends_at_its_deadline(struct world *w)
 {
     static const struct {
@@ -218,7 +179,6 @@ static void every_state_ends_at_its_deadline(struct world *w)
         {76, 92, MU_OUT_FAILED, MU_END_RUNNER_LOST, "runner_lost"},
     };
     struct mu_id ids[MU_ARRAY_LEN(cases)], gate;
-    n_expired = 0;
     for (size_t i = 0; i < MU_ARRAY_LEN(cases); i++) {
         ids[i] = working(w, &w->alice);
         if (cases[i].state <= 70) {
@@ -233,7 +193,7 @@ static void every_state_ends_at_its_deadline(struct world *w)
         put_sql(w, "UPDATE sessions SET state = %d, deadline_ms = %lld WHERE id = '%s'",
                 cases[i].state, (long long)now(w), ids[i].text);
     }
-    sweep(w, 0);
+    sweep_until(w, 0, five_expired);
     assert_int_equal(n_expired, MU_ARRAY_LEN(cases));
     for (size_t i = 0; i < MU_ARRAY_LEN(cases); i++) {
         struct row r = row_of(w, &ids[i]);
@@ -250,6 +210,11 @@ static void every_state_ends_at_its_deadline(struct world *w)
     assert_int_equal(num(w, "SELECT COUNT(*) FROM gates WHERE status = 0"), 0);
     assert_int_equal(num(w, "SELECT COUNT(*) FROM attempts WHERE reason = 'kept'"), 2);
     assert_int_equal(live(&w->alice), 0);
+}
+
+static bool two_are_orphans(struct world *w)
+{
+    return metric(w, "muster_orphans") == 2;
 }
 
 static void what_must_not_be_is_counted(struct world *w)
@@ -271,8 +236,8 @@ static void what_must_not_be_is_counted(struct world *w)
             other.text, other.text);
     put_sql(w, "UPDATE sessions SET deadline_ms = %lld, updated_ms = %lld",
             (long long)now(w) + 600000, (long long)now(w) + 600000);
-    sweep(w, 60000);
-    assert_int_equal(metric(w, "muster_orphans"), 2);
+    sweep_until(w, 60000, two_are_orphans);
+    assert_true(two_are_orphans(w));
 }
 
 /* --- at random --- */

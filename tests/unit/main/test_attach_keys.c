@@ -1,10 +1,5 @@
-/* clang-format off */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-/* clang-format on */
+#include "../unit.h"
+
 #include "main/attach_keys.h"
 
 static void keys_have_names(void **state)

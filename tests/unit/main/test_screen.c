@@ -1,10 +1,5 @@
-/* clang-format off */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-/* clang-format on */
+#include "../unit.h"
+
 #include "main/screen.h"
 
 static void assert_reset(const struct mu_screen *s, const char *want)

@@ -160,7 +160,8 @@ static void short_values_are_none(void **state)
 static void each_line_of_a_value_is_one(void **state)
 {
     (void)state;
-    struct mu_redact *r = knows_one("-----BEGIN-----\r\nMIIEvQIBADANBgkq\nhki\nG9w0BAQEFAASCBKc\n");
+    struct mu_redact *r =
+        knows_one("-----BEGIN-----\r\nMIIEvQIBADANBgkq\r\nhki\nG9w0BAQEFAASCBKc\n");
     becomes(r, MU_B("MIIEvQIBADANBgkq\r\nhki\r\nG9w0BAQEFAASCBKc"),
             "[redacted:NAME]\r\nhki\r\n[redacted:NAME]");
     mu_redact_free(r);
@@ -209,6 +210,21 @@ static void hides(const struct mu_redact *r, mu_bytes text)
     if (!mu_redact_text(r, text, &out)) {
         fail_msg("shown: %.*s", MU_ARGS(text));
     }
+}
+
+static void names_beyond_their_bound_are_found_all_the_same(void **state)
+{
+    (void)state;
+    struct mu_redact *r = mu_redact_new();
+    char name[16], value[32];
+    for (int i = 0; i < MU_REDACT_NAMES + 2; i++) {
+        snprintf(name, sizeof name, "N%d", i);
+        snprintf(value, sizeof value, "s3cr3t-%d-value", i);
+        assert_int_equal(mu_redact_add(r, mu_str(name), mu_str(value), false), 0);
+    }
+    assert_int_equal(mu_redact_ready(r), 0);
+    hides(r, mu_str(value));
+    mu_redact_free(r);
 }
 
 static void other_forms_are_found(void **state)
@@ -399,6 +415,7 @@ int main(void)
         cmocka_unit_test(each_line_of_a_value_is_one),
         cmocka_unit_test(a_long_line_is_several_and_one_mark),
         cmocka_unit_test(names_are_words),
+        cmocka_unit_test(names_beyond_their_bound_are_found_all_the_same),
         cmocka_unit_test(other_forms_are_found),
         cmocka_unit_test(base64_in_lines_is_found),
         cmocka_unit_test(a_document_stays_one),

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "../alloc_fail.h"
+#include "base/buf.h"
 #include "runner/manifest.h"
 
 #define ID_A "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
@@ -113,6 +114,56 @@ static void what_would_leave_the_workspace_or_is_no_checkpoint_is_refused(void *
     part_refused("1", "{\"name\":\"\"}");
 }
 
+/* The item so many times between the two. */
+static int read_many(const char *before, const char *item, size_t n, const char *after)
+{
+    struct mu_manifest m;
+    struct mu_err err;
+    struct mu_buf b;
+    mu_buf_init(&b, MU_MANIFEST_BYTES);
+    mu_buf_add_str(&b, before);
+    for (size_t i = 0; i < n; i++) {
+        mu_buf_add_str(&b, i ? "," : "");
+        mu_buf_add_str(&b, item);
+    }
+    mu_buf_add_str(&b, after);
+    int r = b.failed ? b.failed : mu_manifest_read(mu_buf_bytes(&b), &m, &err);
+    if (r == 0) {
+        mu_manifest_fini(&m);
+    }
+    mu_buf_fini(&b);
+    return r;
+}
+
+static void there_are_only_so_many_of_each(void **state)
+{
+    (void)state;
+#define HOME "{\"kind\":\"home\",\"commit\":\"" ID_A "\""
+    char parts[4096];
+    int at = snprintf(parts, sizeof parts, "{\"roots\":[" HOME ",\"parts\":128}],\"parts\":[");
+    for (int i = 0; i < 128; i++) {
+        at += snprintf(parts + at, sizeof parts - (size_t)at, "%s{\"name\":\"p\"}", i ? "," : "");
+    }
+    snprintf(parts + at, sizeof parts - (size_t)at, "]}");
+    const struct {
+        const char *before, *item;
+        size_t max;
+        const char *after;
+    } cases[] = {
+        {"{\"checkpoints\":[", "{\"roots\":[" HOME "}],\"parts\":[]}", MU_MANIFEST_CHAIN, "]}"},
+        {"{\"checkpoints\":[{\"roots\":[", HOME "}", MU_MANIFEST_ROOTS, "],\"parts\":[]}]}"},
+        {"{\"checkpoints\":[{\"roots\":[" HOME ",\"shallow\":[", "\"" ID_A "\"",
+         MU_MANIFEST_SHALLOW, "]}],\"parts\":[]}]}"},
+        {"{\"checkpoints\":[", parts, MU_MANIFEST_FILES / 128, "]}"}};
+    for (size_t i = 0; i < MU_ARRAY_LEN(cases); i++) {
+        for (size_t more = 0; more < 2; more++) {
+            assert_int_equal(
+                read_many(cases[i].before, cases[i].item, cases[i].max + more, cases[i].after),
+                more ? MU_E_INVALID : 0);
+        }
+    }
+}
+
 static int read_it(void *arg)
 {
     struct mu_manifest m;
@@ -136,6 +187,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_newest_says_what_there_is_and_all_give_its_packs),
         cmocka_unit_test(what_would_leave_the_workspace_or_is_no_checkpoint_is_refused),
+        cmocka_unit_test(there_are_only_so_many_of_each),
         cmocka_unit_test(any_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
