@@ -1,7 +1,8 @@
 #!/usr/bin/python3
-"""The agent of script/bench --only live: asks as often as its prompt says, and says in microseconds how long each answer
-took, from the request's last byte to the answer's."""
+"""The agent of script/bench --only live. A number as its prompt: it asks as often, and says in microseconds how long each answer
+took, from the request's last byte to the answer's. `change N`: it adds a line to each of N files of its repository."""
 import json
+import pathlib
 import sys
 import time
 
@@ -24,6 +25,13 @@ def ask(number):
     return (time.monotonic_ns() - began) // 1000
 
 
+def change(number):
+    files = sorted(p for p in pathlib.Path().glob("d*/*") if p.is_file())
+    for path in files[::len(files) // number][:number]:
+        with path.open("a") as f:
+            f.write("one more line\n")
+
+
 for line in sys.stdin:
     m = json.loads(line)
     if m.get("method") == "initialize":
@@ -31,7 +39,10 @@ for line in sys.stdin:
     elif m.get("method") == "session/new":
         say({"id": m["id"], "result": {"sessionId": "conv-1"}})
     elif m.get("method") == "session/prompt":
-        took = [ask(i) for i in range(int("".join(p["text"] for p in m["params"]["prompt"])))]
+        words = "".join(p["text"] for p in m["params"]["prompt"]).split()
+        if words[0] == "change":
+            change(int(words[1]))
+        took = [ask(i) for i in range(int(words[0]))] if words[0] != "change" else []
         say({"method": "session/update", "params": {"sessionId": "conv-1", "update": {
             "sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": f"<took {json.dumps(took)}>"}}}})
         say({"id": m["id"], "result": {"stopReason": "end_turn"}})

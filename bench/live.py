@@ -15,6 +15,8 @@ import threading
 import time
 import urllib.request
 
+import sandbox
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build/bench"
 TOKEN = "a-tenant-of-the-benchmark"
@@ -64,28 +66,21 @@ def running(server, session):
 
 
 @contextlib.contextmanager
-def repository(**files):
-    """A repository on git's own server."""
-    with tempfile.TemporaryDirectory(prefix="mu-bench-git-") as top:
-        work = pathlib.Path(top, "work")
-        git = ["git", "-C", str(work), "-c", "user.name=a", "-c", "user.email=a@example.org"]
-        subprocess.run(["git", "init", "-q", "-b", "main", str(work)], check=True)
-        for name, text in files.items():
-            (work / name).write_text(text)
-        subprocess.run([*git, "add", "-A"], check=True)
-        subprocess.run([*git, "commit", "-qm", "all"], check=True)
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-        daemon = subprocess.Popen(["git", "daemon", "--listen=127.0.0.1", f"--port={port}", f"--base-path={top}", "--export-all",
-                                   "--reuseaddr"], stderr=subprocess.DEVNULL, start_new_session=True)
-        url = f"git://127.0.0.1:{port}/work"
-        try:
-            until(lambda: subprocess.run(["git", "ls-remote", url], capture_output=True).returncode == 0, "git daemon")
-            yield url
-        finally:
-            os.killpg(daemon.pid, 15)
-            daemon.wait()
+def served(folder):
+    """Git's own server for one repository."""
+    folder = pathlib.Path(folder)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    daemon = subprocess.Popen(["git", "daemon", "--listen=127.0.0.1", f"--port={port}", f"--base-path={folder.parent}",
+                               "--export-all", "--reuseaddr", str(folder)], stderr=subprocess.DEVNULL, start_new_session=True)
+    url = f"git://127.0.0.1:{port}/{folder.name}"
+    try:
+        until(lambda: subprocess.run(["git", "ls-remote", url], capture_output=True).returncode == 0, "git daemon")
+        yield url
+    finally:
+        os.killpg(daemon.pid, 15)
+        daemon.wait()
 
 
 def processes(root):
@@ -192,7 +187,7 @@ def terminals(bench):
     times, rounds = (4, 1) if bench.o.quick else (16, 3)
     bytes_mb = times * 64 * 1.048576
     server = server_for(bench, True)
-    with repository(README="read me\n") as url:
+    with sandbox.repository(0, README="read me\n") as folder, served(folder) as url:
         session = running(server, create(server, providerId="shell", repo={"url": url}, options={"mode": "interactive"}))
     server.call("POST", f"/api/v1/sessions/{session}/terminals", {"cols": 120, "rows": 40})
     with Watch(bench, processes(server.pid)) as watch:
@@ -353,17 +348,25 @@ def idle(bench):
                 f"{(before + 50000 * each) / 1024:.0f} MiB with 50,000), {100 * cpu:.0f} % of a core, opened in {took:.1f} s", "≤ 256 MiB with 50,000")
 
 
-# --- approvals ---
+# --- an agent that is told what to do ---
+
+AGENT = {"agent.py": (ROOT / "bench/agent.py").read_text()}
+
+
+def asked(server, url):
+    """A session of bench/agent.py on its repository."""
+    made = server.call("POST", "/api/v1/environments", {"name": "bench", "docker_image": "debian:12", "setup_commands": [
+        "install -D -m 755 /workspace/agent.py /home/agent/.local/bin/claude-agent-acp"]})
+    session = create(server, providerId="claude_code", repo={"url": url}, options={
+        "mode": "interactive", "environmentId": made["id"], "policy": {"shellAllowlist": ["ls"]}})
+    return running(server, session)
+
 
 def approvals(bench):
     n = 50 if bench.o.quick else 300
     server = server_for(bench, True)
-    made = server.call("POST", "/api/v1/environments", {"name": "bench", "docker_image": "debian:12", "setup_commands": [
-        "install -D -m 755 /workspace/agent.py /home/agent/.local/bin/claude-agent-acp"]})
-    with repository(**{"agent.py": (ROOT / "bench/agent.py").read_text()}) as url:
-        session = create(server, providerId="claude_code", repo={"url": url}, options={
-            "mode": "interactive", "environmentId": made.get("environment_id") or made["id"], "policy": {"shellAllowlist": ["ls"]}})
-        running(server, session)
+    with sandbox.repository(0, **AGENT) as folder, served(folder) as url:
+        session = asked(server, url)
     allow = bench.spawn([BUILD / "live", "allow", str(server.port), TOKEN, session], stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE, text=True)
     if allow.stdout.readline() != "ready\n":
@@ -387,8 +390,33 @@ def approvals(bench):
                 "p50 ≤ 10 ms")
 
 
+def checkpoints(bench):
+    """From the end of a turn that changed files to the checkpoint that has them, by the log's own times: taken in the sandbox,
+    stored and synced outside it, in the log."""
+    mib, n = (64, 5) if bench.o.quick else (1024, 12)
+    server = server_for(bench, True)
+    with sandbox.repository(mib, 64, **AGENT) as folder, served(folder) as url:
+        session = asked(server, url)
+    took = []
+    for _ in range(n):
+        server.call("POST", f"/api/v1/sessions/{session}/prompts", {"prompt": "change 100"})
+
+        def kept():
+            events = server.call("GET", f"/api/v1/sessions/{session}/events?types=TURN_ENDED,CHECKPOINT_TAKEN&limit=500")["data"]["events"]
+            turns = [e for e in events if e["type"] == "TURN_ENDED"]
+            taken = {e["data"].get("turnId"): e for e in events if e["type"] == "CHECKPOINT_TAKEN"}
+            done = [(taken[t["data"]["turnId"]], t) for t in turns if t["data"]["turnId"] in taken]
+            return done[-1] if len(done) > len(took) else None
+        checkpoint, turn = until(kept, "the checkpoint", 120)
+        took.append(checkpoint["ts"] - turn["ts"])
+    server.call("POST", f"/api/v1/sessions/{session}/stop?wait=30")
+    server.stop()
+    took = sorted(took[1:])  # the first one meets a cold tree
+    bench.value(f"checkpoint of a tree of {mib:,} MiB (files of 64 KiB) with 100 changed files",
+                f"p50 {statistics.median(took):.0f} ms, most {took[-1]:.0f} ms, {checkpoint['data']['bytes'] / (1 << 20):.1f} MiB", "≤ 300 ms")
+
+
 def group(bench, only=None):
-    """The row of checkpoints belongs here too: a tree of 1 GiB with 100 changed files, ≤ 300 ms."""
-    for case in (terminals, followers, idle, approvals):
+    for case in (terminals, followers, idle, approvals, checkpoints):
         if not only or case.__name__ == only:
             case(bench)

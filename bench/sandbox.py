@@ -102,8 +102,8 @@ class Crun:
 
 
 @contextlib.contextmanager
-def repository(mib):
-    """A repository of files that do not compress, mib MiB of them."""
+def repository(mib, kib=512, **more):
+    """A repository of files that do not compress, mib MiB of them, each of kib KiB; and those given by name and text."""
     folder = tempfile.mkdtemp(prefix="mu-bench-repo-")
     os.chmod(folder, 0o755)
     git = ["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "gc.auto=0"]
@@ -111,10 +111,12 @@ def repository(mib):
         subprocess.run([*git, "init", "-q", "-b", "main"], check=True)
         for name in ("core.compression", "core.looseCompression", "pack.compression", "core.bigFileThreshold"):
             subprocess.run([*git, "config", name, "0"], check=True)  # no deltas are looked for either
-        for i in range(2 * mib):
+        for name, text in more.items():
+            pathlib.Path(folder, name).write_text(text)
+        for i in range(1024 * mib // kib):
             path = pathlib.Path(folder, f"d{i % 50}", f"f{i}.bin")
             path.parent.mkdir(exist_ok=True)
-            path.write_bytes(os.urandom(512 << 10))
+            path.write_bytes(os.urandom(kib << 10))
         subprocess.run([*git, "add", "-A"], check=True)
         subprocess.run([*git, "commit", "-qm", "all"], check=True)
         yield folder
