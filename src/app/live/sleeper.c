@@ -179,15 +179,14 @@ static void on_timer(struct mu_timer *t)
             }
         }
     }
-    z->op = z->reading ? z->op
-                       : (struct mu_session_sleepies){
-                             .read = {.loop = l->opts.core},
-                             .idle_before_ms = before(wall, l->opts.sleep_idle_ms),
-                             .waiting_before_ms = before(wall, l->opts.sleep_waiting_ms),
-                             .paused_before_ms = before(wall, l->opts.sleep_paused_ms),
-                             .done = found,
-                             .ctx = z};
     if (!z->reading && z->n_open < AT_ONCE && !l->stopping) {
+        z->op = (struct mu_session_sleepies){
+            .read = {.loop = l->opts.core},
+            .idle_before_ms = before(wall, l->opts.sleep_idle_ms),
+            .waiting_before_ms = before(wall, l->opts.sleep_waiting_ms),
+            .paused_before_ms = before(wall, l->opts.sleep_paused_ms),
+            .done = found,
+            .ctx = z};
         z->reading = mu_session_sleepies(l->opts.sessions, &z->op) == 0;
     }
     (void)!mu_timer_set(&z->timer, z->tick_ms);
