@@ -38,7 +38,10 @@ static const struct mu_stmt q_carry = {
     "IS NULL",
     NULL};
 static const struct mu_stmt q_pending = {
-    "gates_pending", "t", "SELECT count(*) FROM gates WHERE session_id = $1 AND status = 0", NULL};
+    "gates_pending", "ti",
+    "SELECT count(*) FROM gates WHERE session_id = $1 AND status = 0 AND (epoch < 0 OR epoch >= "
+    "$2)",
+    NULL};
 static const struct mu_stmt q_new = {
     "gate_new", "ttttiiiiittiiitttti",
     "INSERT INTO gates (id, session_id, org_id, turn_id, epoch, kind, action, risk, status, "
@@ -116,9 +119,9 @@ int mu_gate_find(struct mu_tx *tx, mu_bytes session, mu_bytes gate, struct mu_ga
     return MU_TX_RUN(tx, &q_find, take_found, ret, MU_VT(gate), MU_VT(session));
 }
 
-int mu_gates_pending(struct mu_tx *tx, mu_bytes session, int64_t *ret)
+int mu_gates_pending(struct mu_tx *tx, mu_bytes session, int64_t epoch, int64_t *ret)
 {
-    int r = MU_TX_RUN(tx, &q_pending, mu_row_take_i64, ret, MU_VT(session));
+    int r = MU_TX_RUN(tx, &q_pending, mu_row_take_i64, ret, MU_VT(session), MU_VI(epoch));
     return r < 0 ? r : 0;
 }
 
@@ -200,7 +203,7 @@ static int decide(struct mu_gate_ask *op, struct mu_tx *tx)
         snprintf(op->reason, sizeof op->reason, "session_grant");
         return r < 0 ? r : 0;
     }
-    r = mu_gates_pending(tx, session, &n);
+    r = mu_gates_pending(tx, session, 0, &n);
     if (r >= 0 && n >= MU_GATES_PENDING_MAX) {
         op->status = MU_GATE_DENIED;
         snprintf(op->reason, sizeof op->reason, "too_many_pending");

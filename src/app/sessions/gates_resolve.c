@@ -78,11 +78,12 @@ static int move_on(struct deciding *d, struct mu_tx *tx)
     if (d->l.state != MU_ST_WAITING && d->l.state != MU_ST_WAITING_AWAY) {
         return 0;
     }
-    int r = mu_gates_pending(tx, d->session, &pending);
+    bool away = d->l.state == MU_ST_WAITING_AWAY; /* its attempt ended with that */
+    int r = mu_gates_pending(tx, d->session, d->l.epoch - away, &pending);
     if (r < 0 || pending) {
         return r;
     }
-    if (d->l.state == MU_ST_WAITING_AWAY) {
+    if (away) {
         return mu_wake(tx, d->sessions, d->session, &d->l, d->v.now_ms, d->v.by);
     }
     const struct mu_state_change c = {

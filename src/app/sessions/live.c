@@ -151,8 +151,8 @@ static int run_resume(struct mu_unit *u, struct mu_tx *tx)
     if (l.state != MU_ST_PAUSED) {
         return MU_E_CONFLICT;
     }
-    r = mu_gates_pending(tx, id, &pending);
-    if (r >= 0 && pending) {
+    r = mu_gates_pending(tx, id, l.epoch, &pending);
+    if (r >= 0) {
         r = MU_TX_SEND(tx, &q_gates_shift, -1, MU_VT(id), MU_VI(op->now_ms), MU_VI(l.paused_ms));
     }
     op->to = pending ? MU_ST_WAITING : MU_ST_RUNNING;

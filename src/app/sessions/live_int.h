@@ -42,7 +42,9 @@ struct mu_gate_found {
 };
 MU_MUST_USE int mu_gate_find(struct mu_tx *tx, mu_bytes session, mu_bytes gate,
                              struct mu_gate_found *ret); /* 1, 0 = none, or a code */
-MU_MUST_USE int mu_gates_pending(struct mu_tx *tx, mu_bytes session, int64_t *ret);
+/* How many are open that people, or the runners of that attempt and of later ones, asked for: what
+ * an earlier one asked for nobody waits for before it is asked for again. */
+MU_MUST_USE int mu_gates_pending(struct mu_tx *tx, mu_bytes session, int64_t epoch, int64_t *ret);
 
 /* That gate as lists show it. 1, 0 = none, or a code of each(). */
 MU_MUST_USE int mu_gate_by_id(struct mu_db *db, mu_bytes session, mu_bytes gate,
