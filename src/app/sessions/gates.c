@@ -403,23 +403,26 @@ int mu_gate_ask(struct mu_sessions *s, struct mu_gate_ask *op)
 static int run_delivered(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_gate_delivered *op = MU_CONTAINER(u, struct mu_gate_delivered, unit);
-    mu_bytes session = mu_id_bytes(&op->session), gate = mu_id_bytes(&op->gate);
+    mu_bytes session = mu_id_bytes(&op->session), gate;
     struct mu_gate_found found;
-    struct mu_id id;
-    int r = mu_tx_stream(tx, session, 0);
+    struct mu_clocks l;
     op->state = 0;
-    if (r >= 0) {
-        r = MU_TX_RUN(tx, &q_asked, take_id, &id, MU_VT(session), MU_VT(gate));
+    op->found = op->gate;
+    gate = mu_id_bytes(&op->found);
+    int r = mu_clocks_of(tx, session, true, MU_B_NONE, &l);
+    if (r >= 0 && l.epoch != op->epoch) {
+        return MU_E_STALE;
     }
-    if (r > 0) {
-        op->gate = id;
+    if (r >= 0) {
+        r = MU_TX_RUN(tx, &q_asked, take_id, &op->found, MU_VT(session),
+                      MU_VT(mu_id_bytes(&op->gate)));
     }
     if (r >= 0) {
         r = mu_gate_find(tx, session, gate, &found);
         r = r == 0 ? MU_E_NOT_FOUND : r;
     }
     if (r >= 0 && found.known.status == MU_GATE_PENDING) {
-        r = op->unwanted ? mu_gate_withdraw(tx, op, &found) : MU_E_CONFLICT;
+        r = op->unwanted ? mu_gate_withdraw(tx, op, &found, &l) : MU_E_CONFLICT;
     }
     if (r >= 0) {
         r = MU_TX_RUN(tx, &q_taken, NULL, NULL, MU_VT(gate), MU_VT(session), MU_VI(op->now_ms));

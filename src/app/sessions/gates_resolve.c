@@ -285,11 +285,12 @@ int mu_gate_expire(struct mu_sessions *s, struct mu_gate_expire *op)
 /* --- by who asked --- */
 
 int mu_gate_withdraw(struct mu_tx *tx, struct mu_gate_delivered *op,
-                     const struct mu_gate_found *found)
+                     const struct mu_gate_found *found, const struct mu_clocks *l)
 {
     struct deciding d = {
         .session = mu_id_bytes(&op->session),
-        .gate = mu_id_bytes(&op->gate),
+        .gate = mu_id_bytes(&op->found),
+        .l = *l,
         .found = *found,
         .sessions = op->sessions,
         .v = {.status = MU_GATE_CANCELLED,
@@ -297,8 +298,7 @@ int mu_gate_withdraw(struct mu_tx *tx, struct mu_gate_delivered *op,
               .by = MU_B("runner"),
               .now_ms = op->now_ms},
     };
-    int r = mu_clocks_of(tx, d.session, true, MU_B_NONE, &d.l);
-    r = r < 0 ? r : decide(&d, tx);
+    int r = decide(&d, tx);
     op->state = d.l.state;
     return r;
 }

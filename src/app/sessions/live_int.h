@@ -61,6 +61,6 @@ struct mu_verdict {
 MU_MUST_USE int mu_gate_resolved_event(struct mu_tx *tx, mu_bytes gate, const struct mu_verdict *v);
 /* Nobody waits for this pending gate any more: it is cancelled. op->state: the session's. */
 MU_MUST_USE int mu_gate_withdraw(struct mu_tx *tx, struct mu_gate_delivered *op,
-                                 const struct mu_gate_found *found);
+                                 const struct mu_gate_found *found, const struct mu_clocks *l);
 
 #endif

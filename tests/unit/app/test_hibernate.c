@@ -225,6 +225,9 @@ static void a_decision_wakes_it_and_is_for_the_same_request_once(struct world *w
     assert_int_equal(state_of(w, &id), MU_ST_WAITING);
     assert_int_equal(falls_asleep(w, &id, 1, MU_ST_WAITING), 0);
     assert_int_equal(state_of(w, &id), MU_ST_WAITING_AWAY);
+    /* the runner that it had before cannot take it back */
+    struct mu_gate_delivered late = {.session = id, .gate = first.id, .epoch = 1, .unwanted = true};
+    assert_int_equal(do_delivered(w, &late), MU_E_STALE);
     (void)add_turn(w, &id, "later"); /* waits like the other */
     assert_int_equal(state_of(w, &id), MU_ST_WAITING_AWAY);
     assert_int_equal(decide(w, &id, &first.id, true), 0);
@@ -246,7 +249,7 @@ static void a_decision_wakes_it_and_is_for_the_same_request_once(struct world *w
     again.id.text[0] = 0;
     assert_int_equal(do_ask(w, &again), 0);
     assert_string_equal(again.id.text, first.id.text);
-    struct mu_gate_delivered taken = {.session = id, .gate = again.fresh};
+    struct mu_gate_delivered taken = {.session = id, .gate = again.fresh, .epoch = epoch};
     assert_int_equal(do_delivered(w, &taken), 0);
     assert_int_equal(num(w, "SELECT count(*) FROM gates WHERE delivered_ms IS NOT NULL"), 1);
     assert_int_equal(ask_in(w, &id, epoch, "k", &turn, &more), 0);
@@ -313,7 +316,7 @@ static void a_gate_that_nobody_asked_for_again_holds_nothing_up(struct world *w)
     assert_int_equal(state_of(w, &id), MU_ST_WAITING);
     assert_int_equal(decide(w, &id, &other.id, true), 0);
     assert_int_equal(state_of(w, &id), MU_ST_RUNNING);
-    struct mu_gate_delivered taken = {.session = id, .gate = other.id};
+    struct mu_gate_delivered taken = {.session = id, .gate = other.id, .epoch = 3};
     assert_int_equal(do_delivered(w, &taken), 0);
     /* nor when it is away */
     assert_int_equal(ask_in(w, &id, 3, "more", &turn, &more), 0);
