@@ -130,27 +130,20 @@ static int take_id(void *arg, struct mu_row *row)
     return mu_id_parse(mu_row_bytes(row, 0), NULL, arg);
 }
 
-/* 1: it has been asked already; 0; or a code. */
-static int find_existing(struct mu_gate_ask *op, struct mu_tx *tx)
+/* It has been asked by that name already: 1; 0; or a code. */
+static int find_own(struct mu_gate_ask *op, struct mu_tx *tx)
 {
     struct mu_gate_found found;
     mu_bytes session = mu_id_bytes(&op->session);
-    int r = mu_gate_find(tx, session, mu_id_bytes(&op->made), &found);
-    if (r != 0) {
-        op->id = op->made;
-        op->status = r > 0 ? found.known.status : 0;
-        return r;
-    }
-    if (op->epoch >= 0) {
+    op->id = op->made;
+    int r = mu_gate_find(tx, session, mu_id_bytes(&op->id), &found);
+    if (r == 0 && op->epoch >= 0) {
         r = MU_TX_RUN(tx, &q_asked, take_id, &op->id, MU_VT(session),
                       MU_VT(mu_id_bytes(&op->made)));
-        if (r != 0) {
-            r = r < 0 ? r : mu_gate_find(tx, session, mu_id_bytes(&op->id), &found);
-            op->status = r > 0 ? found.known.status : 0;
-            return r;
-        }
+        r = r > 0 ? mu_gate_find(tx, session, mu_id_bytes(&op->id), &found) : r;
     }
-    return MU_TX_RUN(tx, &q_same, take_id, &op->id, MU_VT(session), MU_VT(op->request_key));
+    op->status = r > 0 ? found.known.status : op->status;
+    return r;
 }
 
 /* The runner asks again for what it had asked for before its session hibernated: it is the same
@@ -355,10 +348,13 @@ static int run_ask(struct mu_unit *u, struct mu_tx *tx)
                        MU_VI(op->runner_seq));
     }
     if (r >= 0) {
+        r = find_own(op, tx);
+    }
+    if (r == 0) {
         r = carry(op, tx, &l);
     }
     if (r == 0) {
-        r = find_existing(op, tx);
+        r = MU_TX_RUN(tx, &q_same, take_id, &op->id, MU_VT(session), MU_VT(op->request_key));
     }
     if (r != 0) {
         op->existing = r > 0;
