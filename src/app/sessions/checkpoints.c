@@ -110,15 +110,10 @@ bool mu_checkpoint_name(mu_bytes name, int64_t *ret_epoch, int64_t *ret_number)
 
 /* --- what goes --- */
 
-static int take_id(void *arg, struct mu_row *row)
-{
-    return mu_id_parse(mu_row_bytes(row, 0), NULL, arg);
-}
-
 int mu_checkpoints_prune(struct mu_tx *tx, mu_bytes session)
 {
     struct mu_id root;
-    int r = MU_TX_RUN(tx, &q_oldest, take_id, &root, MU_VT(session));
+    int r = MU_TX_RUN(tx, &q_oldest, mu_row_take_id, &root, MU_VT(session));
     if (r <= 0) {
         return r;
     }

@@ -84,16 +84,11 @@ int mu_chain_names(struct mu_db *db, mu_bytes session, const struct mu_chain *ch
     return r < 0 ? r : dst->failed;
 }
 
-static int take_id(void *arg, struct mu_row *row)
-{
-    return mu_id_parse(mu_row_bytes(row, 0), NULL, arg);
-}
-
 /* What the attempt is to begin with. */
 static int read_restore(struct mu_db *db, mu_bytes session, int64_t epoch, struct mu_chain *ret)
 {
     struct mu_id id;
-    int r = MU_DB_RUN(db, &q_restore, take_id, &id, MU_VT(session), MU_VI(epoch));
+    int r = MU_DB_RUN(db, &q_restore, mu_row_take_id, &id, MU_VT(session), MU_VI(epoch));
     return r < 0 ? r : r == 0 ? MU_E_NOT_FOUND : mu_chain_read(db, session, mu_id_bytes(&id), ret);
 }
 

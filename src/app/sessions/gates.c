@@ -125,11 +125,6 @@ int mu_gates_pending(struct mu_tx *tx, mu_bytes session, int64_t epoch, int64_t 
     return r < 0 ? r : 0;
 }
 
-static int take_id(void *arg, struct mu_row *row)
-{
-    return mu_id_parse(mu_row_bytes(row, 0), NULL, arg);
-}
-
 /* It has been asked by that name already: 1; 0; or a code. */
 static int find_own(struct mu_gate_ask *op, struct mu_tx *tx)
 {
@@ -138,7 +133,7 @@ static int find_own(struct mu_gate_ask *op, struct mu_tx *tx)
     op->id = op->made;
     int r = mu_gate_find(tx, session, mu_id_bytes(&op->id), &found);
     if (r == 0 && op->epoch >= 0) {
-        r = MU_TX_RUN(tx, &q_asked, take_id, &op->id, MU_VT(session),
+        r = MU_TX_RUN(tx, &q_asked, mu_row_take_id, &op->id, MU_VT(session),
                       MU_VT(mu_id_bytes(&op->made)));
         r = r > 0 ? mu_gate_find(tx, session, mu_id_bytes(&op->id), &found) : r;
     }
@@ -156,7 +151,7 @@ static int carry(struct mu_gate_ask *op, struct mu_tx *tx, struct mu_clocks *l)
     if (op->epoch < 0 || !op->turn_id.len) {
         return 0;
     }
-    int r = MU_TX_RUN(tx, &q_carried, take_id, &id, MU_VT(session), MU_VT(op->request_key),
+    int r = MU_TX_RUN(tx, &q_carried, mu_row_take_id, &id, MU_VT(session), MU_VT(op->request_key),
                       MU_VT(op->turn_id), MU_VI(op->epoch));
     if (r <= 0) {
         return r;
@@ -354,7 +349,7 @@ static int run_ask(struct mu_unit *u, struct mu_tx *tx)
         r = carry(op, tx, &l);
     }
     if (r == 0) {
-        r = MU_TX_RUN(tx, &q_same, take_id, &op->id, MU_VT(session), MU_VT(op->request_key));
+        r = MU_TX_RUN(tx, &q_same, mu_row_take_id, &op->id, MU_VT(session), MU_VT(op->request_key));
     }
     if (r != 0) {
         op->existing = r > 0;
@@ -410,7 +405,7 @@ static int run_delivered(struct mu_unit *u, struct mu_tx *tx)
         return MU_E_STALE;
     }
     if (r >= 0) {
-        r = MU_TX_RUN(tx, &q_asked, take_id, &op->found, MU_VT(session),
+        r = MU_TX_RUN(tx, &q_asked, mu_row_take_id, &op->found, MU_VT(session),
                       MU_VT(mu_id_bytes(&op->gate)));
     }
     if (r >= 0) {

@@ -120,11 +120,6 @@ static int still_waits(struct mu_session_sleep *op, struct mu_tx *tx, const stru
     return r < 0 ? r : there ? 0 : MU_E_CONFLICT;
 }
 
-static int take_id(void *arg, struct mu_row *row)
-{
-    return mu_id_parse(mu_row_bytes(row, 0), NULL, arg);
-}
-
 static int put_down(struct mu_session_sleep *op, struct mu_tx *tx, int to)
 {
     mu_bytes id = mu_id_bytes(&op->id), conversation = mu_str(op->conversation);
@@ -140,7 +135,7 @@ static int put_down(struct mu_session_sleep *op, struct mu_tx *tx, int to)
         r = MU_TX_SEND(tx, &mu_q_chunks_drop, -1, MU_VT(id));
     }
     if (r >= 0) {
-        r = MU_TX_RUN(tx, &q_turn_waits, take_id, &turn, MU_VT(id));
+        r = MU_TX_RUN(tx, &q_turn_waits, mu_row_take_id, &turn, MU_VT(id));
     }
     if (r >= 0) {
         r = mu_tx_stream(tx, id, turn.text[0] ? 2 : 1);
