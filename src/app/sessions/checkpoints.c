@@ -47,13 +47,6 @@ static const struct mu_stmt q_all_parts = {
     "UPDATE checkpoint_parts SET dead = 1 WHERE session_id = $1 AND dead = 0", NULL};
 static const struct mu_stmt q_all_drop = {"ckpt_all_drop", "t",
                                           "DELETE FROM checkpoints WHERE session_id = $1", NULL};
-static const struct mu_stmt q_seq = {
-    "ckpt_runner_seq", "ti",
-    "SELECT runner_seq FROM attempts WHERE session_id = $1 AND epoch = $2 AND ended_ms IS NULL",
-    NULL};
-static const struct mu_stmt q_seq_set = {
-    "ckpt_runner_seq_set", "tii",
-    "UPDATE attempts SET runner_seq = $3 WHERE session_id = $1 AND epoch = $2", NULL};
 static const struct mu_stmt q_prev = {
     "ckpt_prev", "tii",
     "SELECT c.id, c.root_id, (SELECT count(*) FROM checkpoints x WHERE x.session_id = $1 AND "
@@ -74,8 +67,6 @@ static const struct mu_stmt q_new = {
     "conversation, bytes, created_ms, ref, expires_ms, kind, state) VALUES ($1, $2, $3, $4, $5, "
     "$6, $7, $8, $9, $10, $11, $12, $13, 1, 1)",
     NULL};
-static const struct mu_stmt q_conversation = {
-    "ckpt_conversation", "tt", "UPDATE sessions SET conversation = $2 WHERE id = $1", NULL};
 /* Of checkpoints that nobody finished. */
 static const struct mu_stmt q_left = {
     "ckpt_left", "tii",
@@ -306,7 +297,7 @@ static int keep(struct taking *t, struct mu_tx *tx)
         r = MU_TX_SEND(tx, &q_left, -1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->number));
     }
     if (r >= 0 && op->conversation.ptr) {
-        r = MU_TX_SEND(tx, &q_conversation, -1, MU_VT(id), MU_VT(op->conversation));
+        r = MU_TX_SEND(tx, &mu_q_conversation, -1, MU_VT(id), MU_VT(op->conversation));
     }
     if (r >= 0 && counts.b >= MU_CHECKPOINT_ROWS) {
         r = mu_checkpoints_prune(tx, id);
@@ -340,7 +331,7 @@ static int run_take(struct mu_unit *u, struct mu_tx *tx)
     if (l.epoch != op->epoch || l.state < MU_ST_CLAIMED || l.state > MU_ST_STOPPING) {
         return MU_E_STALE;
     }
-    r = MU_TX_RUN(tx, &q_seq, mu_row_take_i64, &stored, MU_VT(id), MU_VI(op->epoch));
+    r = MU_TX_RUN(tx, &mu_q_runner_seq, mu_row_take_i64, &stored, MU_VT(id), MU_VI(op->epoch));
     if (r <= 0) {
         return r < 0 ? r : MU_E_STALE;
     }
@@ -348,7 +339,7 @@ static int run_take(struct mu_unit *u, struct mu_tx *tx)
         op->repeated = op->runner_seq <= stored;
         return op->repeated ? 0 : MU_E_MISMATCH;
     }
-    r = MU_TX_SEND(tx, &q_seq_set, 1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->runner_seq));
+    r = MU_TX_SEND(tx, &mu_q_runner_seq_set, 1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->runner_seq));
     if (r >= 0) {
         r = judge(&t, tx);
     }

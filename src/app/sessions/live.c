@@ -19,7 +19,7 @@ static const struct mu_stmt q_move = {
     "deadline_ms = $8, updated_ms = $9, rev = rev + 1 WHERE id = $1 AND epoch = $2 AND state = $3",
     NULL};
 /* A gate that opened meanwhile has stood still only since then. */
-static const struct mu_stmt q_gates_shift = {
+const struct mu_stmt mu_q_gates_shift = {
     "gates_shift", "tii",
     "UPDATE gates SET expires_ms = expires_ms + ($2 - CASE WHEN created_ms > $3 THEN created_ms "
     "ELSE CAST($3 AS BIGINT) END) WHERE session_id = $1 AND status = 0 AND expires_ms IS NOT NULL",
@@ -153,7 +153,7 @@ static int run_resume(struct mu_unit *u, struct mu_tx *tx)
     }
     r = mu_gates_pending(tx, id, l.epoch, &pending);
     if (r >= 0) {
-        r = MU_TX_SEND(tx, &q_gates_shift, -1, MU_VT(id), MU_VI(op->now_ms), MU_VI(l.paused_ms));
+        r = MU_TX_SEND(tx, &mu_q_gates_shift, -1, MU_VT(id), MU_VI(op->now_ms), MU_VI(l.paused_ms));
     }
     op->to = pending ? MU_ST_WAITING : MU_ST_RUNNING;
     return r < 0 ? r : move_by(tx, id, &l, op->to, op->now_ms, 0, op->by);
@@ -229,7 +229,7 @@ int mu_live_state_read(struct mu_sessions *s, struct mu_live_state *op)
 
 const struct mu_planned mu_live_planned[] = {
     {&q_read, ""},
-    {&q_gates_shift, "gates_pending"},
+    {&mu_q_gates_shift, "gates_pending"},
     {&q_turn, "turns_open"},
     {NULL, NULL},
 };

@@ -21,6 +21,11 @@ MU_MUST_USE int mu_clocks_of(struct mu_tx *tx, mu_bytes id, bool admin, mu_bytes
  * `l` likewise. */
 MU_MUST_USE int mu_clocks_move(struct mu_tx *tx, mu_bytes id, struct mu_clocks *l, int to,
                                int64_t now_ms, int64_t hold_until_ms);
+/* session, now, since when they stood still: their time goes on. */
+extern const struct mu_stmt mu_q_gates_shift;
+/* Number of the last message of the attempt's runner that is stored; the conversation of its agent.
+ */
+extern const struct mu_stmt mu_q_runner_seq, mu_q_runner_seq_set, mu_q_conversation;
 /* Is in 60, 64 or 70, at a worker. */
 static inline bool mu_clocks_runs(const struct mu_clocks *l)
 {
