@@ -273,7 +273,11 @@ static int refuse(struct taking *t, struct mu_tx *tx)
              "\"kind\":\"checkpoint\",\"title\":\"a checkpoint was not kept\",\"description\":"
              "\"Checkpoint %lld was not kept: %s\"}",
              op->fresh.text, (long long)op->number, t->bad);
-    int r = mu_tx_stream(tx, mu_id_bytes(&op->id), 1);
+    mu_bytes id = mu_id_bytes(&op->id);
+    int r = MU_TX_SEND(tx, &q_left, -1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->number));
+    if (r >= 0) {
+        r = mu_tx_stream(tx, id, 1);
+    }
     return r < 0
                ? r
                : mu_tx_event(tx, MU_EV_ALERT_RAISED, op->now_ms, MU_B("system"), mu_str(op->event));

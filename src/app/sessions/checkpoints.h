@@ -46,7 +46,7 @@ struct mu_checkpoint_part {
 };
 /* The runner says that it took one: stored with the runner's number `runner_seq` and the event
  * CHECKPOINT_TAKEN, or (`refused`) only that number and the event ALERT_RAISED. What is left of
- * earlier ones that were never finished goes. MU_E_STALE; MU_E_MISMATCH: `runner_seq` is not the
+ * those up to it that were never finished goes. MU_E_STALE; MU_E_MISMATCH: `runner_seq` is not the
  * next number. */
 struct mu_checkpoint_take {
     struct mu_unit unit;
