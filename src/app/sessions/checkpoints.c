@@ -23,9 +23,9 @@ static const struct mu_stmt q_replace = {
     "AND number = $3 AND name = $4",
     NULL};
 static const struct mu_stmt q_part = {
-    "ckpt_part", "tiittiti",
-    "INSERT INTO checkpoint_parts (session_id, epoch, number, name, object_id, bytes, sha256, "
-    "created_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    "ckpt_part", "tiittit",
+    "INSERT INTO checkpoint_parts (session_id, epoch, number, name, object_id, bytes, sha256) "
+    "VALUES ($1, $2, $3, $4, $5, $6, $7)",
     NULL};
 static const struct mu_stmt q_oldest = {
     "ckpt_oldest", "t",
@@ -170,7 +170,7 @@ static int run_put(struct mu_unit *u, struct mu_tx *tx)
     if (r >= 0) {
         r = MU_TX_SEND(tx, &q_part, 1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->number),
                        MU_VT(op->name), MU_VT(mu_id_bytes(&op->object)), MU_VI(op->bytes),
-                       MU_VT(mu_str(op->sha256.text)), MU_VI(op->now_ms));
+                       MU_VT(mu_str(op->sha256.text)));
     }
     return MU_MIN(r, 0);
 }
@@ -192,7 +192,6 @@ int mu_checkpoint_put(struct mu_sessions *s, struct mu_checkpoint_put *op)
         return MU_E_TOO_LARGE;
     }
     op->sessions = s;
-    op->now_ms = mu_sessions_now(s);
     return mu_session_submit(s, &op->unit, &op->session, run_put, put_done);
 }
 

@@ -36,7 +36,7 @@ struct mu_checkpoint_put {
     struct mu_digest_hex sha256;
     void (*done)(struct mu_checkpoint_put *op, int result);
     void *ctx;
-    int64_t now_ms, number; /* own */
+    int64_t number; /* own */
 };
 MU_MUST_USE int mu_checkpoint_put(struct mu_sessions *s, struct mu_checkpoint_put *op);
 

@@ -22,9 +22,9 @@ static const struct mu_stmt q_copy = {
     NULL};
 static const struct mu_stmt q_copy_parts = {
     "fork_parts", "ttii",
-    "INSERT INTO checkpoint_parts (session_id, epoch, number, name, object_id, bytes, sha256, "
-    "created_ms) SELECT $2, 0, number, name, object_id, bytes, sha256, created_ms FROM "
-    "checkpoint_parts WHERE session_id = $1 AND epoch = $3 AND number = $4 AND dead = 0",
+    "INSERT INTO checkpoint_parts (session_id, epoch, number, name, object_id, bytes, sha256) "
+    "SELECT $2, 0, number, name, object_id, bytes, sha256 FROM checkpoint_parts WHERE session_id = "
+    "$1 AND epoch = $3 AND number = $4 AND dead = 0",
     NULL};
 static const struct mu_stmt q_lost = {
     "lost_read", "t",
