@@ -75,7 +75,7 @@ MU_MUST_USE int mu_checkpoint_take(struct mu_sessions *s, struct mu_checkpoint_t
 /* --- reading: rows are valid inside the callback, which runs on a reader thread --- */
 struct mu_checkpoint_row {
     mu_bytes id, turn_id, conversation; /* ptr NULL = none, the last two */
-    mu_bytes manifest;                  /* as in mu_checkpoint_take */
+    mu_bytes manifest;                  /* as in mu_checkpoint_take; lists have none */
     int64_t seq /* counts in the session, from 1 */, number, prev,
         epoch /* 0: of a fork's source */, bytes, created_ms;
 };

@@ -19,12 +19,12 @@ static const struct mu_stmt q_restore = {
     "SELECT restore_id FROM sessions WHERE id = $1 AND epoch = $2 AND ended_ms IS NULL AND "
     "restore_id IS NOT NULL",
     NULL};
-#define COLUMNS                                                                                    \
-    "SELECT c.id, c.turn_id, c.conversation, c.ref, c.seq, c.number, b.number, c.epoch, c.bytes, " \
-    "c.created_ms FROM checkpoints c LEFT JOIN checkpoints b ON b.id = c.base_id WHERE "
-static const struct mu_stmt q_one = {"ckpt_one", "t", COLUMNS "c.id = $1", NULL};
+#define ROWS(ref)                                                                                  \
+    "SELECT c.id, c.turn_id, c.conversation, " ref ", c.seq, c.number, b.number, c.epoch, "        \
+    "c.bytes, c.created_ms FROM checkpoints c LEFT JOIN checkpoints b ON b.id = c.base_id WHERE "
+static const struct mu_stmt q_one = {"ckpt_one", "t", ROWS("c.ref") "c.id = $1", NULL};
 static const struct mu_stmt q_page = {
-    "ckpt_page", "tii", COLUMNS "c.session_id = $1 AND c.seq < $2 ORDER BY c.seq DESC LIMIT $3",
+    "ckpt_page", "tii", ROWS("''") "c.session_id = $1 AND c.seq < $2 ORDER BY c.seq DESC LIMIT $3",
     NULL};
 static const struct mu_stmt q_object = {
     "ckpt_object", "tiit",
