@@ -119,7 +119,8 @@ static void begin(struct mu_sleeper *z, const struct mu_sleepy *x)
     bool talks = s && s->phase == MU_LIVE_TALKING;
     bool busy = x->state == MU_ST_RUNNING && s && s->active_ms > now - l->opts.sleep_idle_ms;
     if (of.epoch != x->epoch || busy || (talks && s->state != x->state) ||
-        (!talks && x->state != MU_ST_PAUSED)) {
+        (!talks && x->state != MU_ST_PAUSED) ||
+        !mu_fleet_runner_by_worker(l->opts.fleet, &of)) { /* else it takes no checkpoints */
         return;
     }
     struct nap *n = mu_calloc(1, sizeof *n);
