@@ -9,9 +9,11 @@ enum { CAP_MS = 24 * 3600 * 1000 };
 
 static const struct mu_stmt q_read = {
     "live_read", "t",
-    "SELECT s.org_id, s.state, s.route, s.mode, s.epoch, s.created_ms, s.deadline_ms, s.limit_ms, "
-    "s.run_deadline_ms, s.wait_ms, s.paused_ms, t.last_seq FROM sessions s JOIN streams t ON t.id "
-    "= s.id WHERE s.id = $1",
+    "SELECT s.org_id, s.state, s.route, s.mode, s.epoch, CASE WHEN s.restore_id IS NULL THEN "
+    "s.created_ms ELSE coalesce((SELECT a.offered_ms FROM attempts a WHERE a.session_id = s.id AND "
+    "a.epoch = s.epoch), s.created_ms) END, s.deadline_ms, s.limit_ms, s.run_deadline_ms, "
+    "s.wait_ms, s.paused_ms, t.last_seq FROM sessions s JOIN streams t ON t.id = s.id WHERE s.id = "
+    "$1",
     NULL};
 static const struct mu_stmt q_move = {
     "live_move", "tiiiiiiii",
@@ -46,8 +48,8 @@ static int take_live(void *arg, struct mu_row *row)
     l->state = (int)mu_row_i64(row, 1);
     l->route = (int)mu_row_i64(row, 2);
     l->mode = (int)mu_row_i64(row, 3);
-    int64_t *const rest[] = {&l->epoch,           &l->created_ms, &l->deadline_ms, &l->limit_ms,
-                             &l->run_deadline_ms, &l->wait_ms,    &l->paused_ms,   &l->last_seq};
+    int64_t *const rest[] = {&l->epoch,           &l->since_ms, &l->deadline_ms, &l->limit_ms,
+                             &l->run_deadline_ms, &l->wait_ms,  &l->paused_ms,   &l->last_seq};
     for (int i = 0; i < (int)MU_ARRAY_LEN(rest); i++) {
         *rest[i] = mu_row_i64(row, 4 + i);
     }
@@ -81,7 +83,7 @@ int mu_clocks_move(struct mu_tx *tx, mu_bytes id, struct mu_clocks *l, int to, i
         l->run_deadline_ms = l->run_deadline_ms ? l->run_deadline_ms : l->deadline_ms;
     }
     l->paused_ms = to == MU_ST_PAUSED ? now_ms : 0;
-    int64_t until = l->created_ms + CAP_MS;
+    int64_t until = l->since_ms + CAP_MS;
     if (!l->limit_ms) { /* what its executor allowed holds */
         until = MU_MAX(until, l->run_deadline_ms);
     }

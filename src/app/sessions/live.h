@@ -302,8 +302,8 @@ MU_MUST_USE int mu_gates_close_turn(struct mu_tx *tx, mu_bytes session_id, mu_by
 
 /* --- pause and resume --- */
 /* 60, 64 -> 70. The clock of the session and of its gates stops. MU_E_NOT_FOUND, MU_E_CONFLICT.
- * While a session waits or is paused, its deadline is 24 h after it was made, or before that
- * `hold_until_ms`. */
+ * While a session waits or is paused, its deadline is 24 h after it was made (or was taken up again
+ * from a checkpoint), or before that `hold_until_ms`. */
 struct mu_session_pause {
     struct mu_unit unit;
     struct mu_sessions *sessions;

@@ -9,7 +9,8 @@
 struct mu_clocks {
     char org[MU_ORG_LEN + 1];
     int state, route, mode;
-    int64_t epoch, created_ms, deadline_ms, limit_ms, run_deadline_ms, wait_ms, paused_ms;
+    int64_t epoch, deadline_ms, limit_ms, run_deadline_ms, wait_ms, paused_ms;
+    int64_t since_ms; /* when it was made, or taken up again from a checkpoint */
     int64_t last_seq; /* of its events */
 };
 /* Under the stream's lock. MU_E_NOT_FOUND. */

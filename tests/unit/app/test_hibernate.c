@@ -338,6 +338,21 @@ static void a_gate_that_nobody_asked_for_again_holds_nothing_up(struct world *w)
     assert_int_equal(holes(w), 0);
 }
 
+static void it_may_wait_again_after_days_of_sleep(struct world *w)
+{
+    struct mu_id id = talking(w);
+    struct mu_gate_ask gate;
+    assert_int_equal(falls_asleep(w, &id, 1, MU_ST_RUNNING), 0);
+    advance(w, INT64_C(3) * 86400000);
+    struct mu_id turn = add_turn(w, &id, "go on");
+    runs_again(w, &id, 2);
+    assert_int_equal(next_turn(w, &id, 3), 0);
+    assert_int_equal(ask_in(w, &id, 3, "k", &turn, &gate), 0);
+    assert_in_range(row_of(w, &id).deadline, now(w) + 86000000, now(w) + 86400000);
+    assert_int_equal(decide(w, &id, &gate.id, true), 0);
+    assert_in_range(row_of(w, &id).deadline, now(w) + 3500000, now(w) + 3600000);
+}
+
 static void an_expired_gate_wakes_it_too(struct world *w)
 {
     struct mu_id id = talking(w), turn = add_turn(w, &id, "one");
@@ -572,6 +587,7 @@ IN_WORLD(a_decision_wakes_it_and_is_for_the_same_request_once)
 IN_WORLD(what_was_decided_is_not_for_another_turn)
 IN_WORLD(a_gate_that_is_open_when_it_wakes_is_asked_for_again)
 IN_WORLD(a_gate_that_nobody_asked_for_again_holds_nothing_up)
+IN_WORLD(it_may_wait_again_after_days_of_sleep)
 IN_WORLD(an_expired_gate_wakes_it_too)
 IN_WORLD(what_cannot_be_known_again_keeps_it_awake)
 IN_WORLD(lost_too_often_it_is_parked_and_may_be_tried_again)
@@ -593,6 +609,7 @@ int main(void)
         ON_BOTH(what_was_decided_is_not_for_another_turn),
         ON_ALL(a_gate_that_is_open_when_it_wakes_is_asked_for_again),
         ON_BOTH(a_gate_that_nobody_asked_for_again_holds_nothing_up),
+        ON_BOTH(it_may_wait_again_after_days_of_sleep),
         ON_BOTH(an_expired_gate_wakes_it_too),
         ON_BOTH(what_cannot_be_known_again_keeps_it_awake),
         ON_ALL(lost_too_often_it_is_parked_and_may_be_tried_again),
