@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/id.h"
 #include "db/db_int.h"
 
 enum { MAX_SQL = 16 << 20, FIRST_SLOTS = 128 };
@@ -315,4 +316,15 @@ int64_t mu_row_i64(struct mu_row *r, int col)
 mu_bytes mu_row_bytes(struct mu_row *r, int col)
 {
     return r->driver->row_bytes(r, col);
+}
+
+int mu_row_take_i64(void *arg, struct mu_row *row)
+{
+    *(int64_t *)arg = mu_row_i64(row, 0);
+    return 0;
+}
+
+int mu_row_take_id(void *arg, struct mu_row *row)
+{
+    return mu_id_parse(mu_row_bytes(row, 0), NULL, arg);
 }

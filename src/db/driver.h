@@ -45,6 +45,9 @@ typedef int (*mu_row_fn)(void *arg, struct mu_row *row);
 bool mu_row_null(struct mu_row *r, int col);
 int64_t mu_row_i64(struct mu_row *r, int col);    /* 0 for NULL */
 mu_bytes mu_row_bytes(struct mu_row *r, int col); /* text or bytes; ptr NULL for NULL */
+/* Two such callbacks: the first column of the last row, into an int64_t or a struct mu_id. */
+int mu_row_take_i64(void *arg, struct mu_row *row);
+int mu_row_take_id(void *arg, struct mu_row *row);
 
 struct mu_db_opts {
     const char *url;   /* "file:…" or a path, or "postgres://…" */

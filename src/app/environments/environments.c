@@ -387,12 +387,6 @@ static int take_env(void *arg, struct mu_row *row)
     return r < 0 ? r : 0;
 }
 
-static int take_i64(void *arg, struct mu_row *row)
-{
-    *(int64_t *)arg = mu_row_i64(row, 0);
-    return 0;
-}
-
 static int read_list(struct reading *rd)
 {
     struct mu_env_read *op = rd->op;
@@ -401,8 +395,8 @@ static int read_list(struct reading *rd)
     if (op->cursor.text[0]) {
         cursor = mu_id_bytes(&op->cursor);
         place = mu_id_ms(&op->cursor); /* of one that is gone: where it began */
-        int r = MU_DB_RUN(rd->db, &q_place, take_i64, &place, MU_VT(cursor), MU_VT(op->org_id),
-                          MU_VI(op->admin));
+        int r = MU_DB_RUN(rd->db, &q_place, mu_row_take_i64, &place, MU_VT(cursor),
+                          MU_VT(op->org_id), MU_VI(op->admin));
         if (r < 0) {
             return r;
         }

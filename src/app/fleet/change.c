@@ -21,12 +21,6 @@ static const struct mu_stmt q_remove = {
     "worker_remove", "ti",
     "UPDATE workers SET removed_ms = $2 WHERE id = $1 AND removed_ms IS NULL", NULL};
 
-static int take_number(void *arg, struct mu_row *row)
-{
-    *(int64_t *)arg = mu_row_i64(row, 0);
-    return 0;
-}
-
 /* --- to the worker --- */
 
 void mu_worker_told_drain(struct mu_worker *w)
@@ -166,7 +160,7 @@ void mu_worker_removed(struct mu_worker *w)
 static int run_drain(struct mu_tx *tx, struct mu_fleet_change *op)
 {
     int64_t fresh = 0;
-    int r = MU_TX_RUN(tx, &q_drain, take_number, &fresh, MU_VT(mu_id_bytes(&op->uid)),
+    int r = MU_TX_RUN(tx, &q_drain, mu_row_take_i64, &fresh, MU_VT(mu_id_bytes(&op->uid)),
                       MU_VI(op->now_ms), MU_VIOPT(op->until_ms));
     return r < 0 ? r : r == 0 ? MU_E_NOT_FOUND : fresh ? MU_EV_RUNNER_DRAINING : 0;
 }

@@ -17,11 +17,6 @@ static const struct mu_stmt q_again = {
     "IS NULL",
     NULL};
 
-static bool is_new(const struct mu_fleet_register *op)
-{
-    return op->created;
-}
-
 static mu_bytes or_empty(mu_bytes json)
 {
     return json.ptr ? json : MU_B("{}");
@@ -30,7 +25,7 @@ static mu_bytes or_empty(mu_bytes json)
 static int store_row(struct mu_tx *tx, struct mu_fleet_register *op)
 {
     mu_bytes uid = mu_id_bytes(&op->uid), org = mu_str(op->org_id);
-    if (is_new(op)) {
+    if (op->created) {
         return MU_TX_SEND(tx, &q_new, 1, MU_VT(uid), org.len ? MU_VT(org) : MU_VNULL,
                           MU_VT(op->host), MU_VT(or_empty(op->caps)),
                           MU_VT(op->version.ptr ? op->version : MU_B("")), MU_VI(op->capacity),
@@ -56,7 +51,7 @@ static int run_register(struct mu_unit *u, struct mu_tx *tx)
     if (r >= 0 && op->enrolment.text[0]) {
         r = mu_pass_store(tx, &op->pass, op->host, 0, op->now_ms);
     }
-    if (r >= 0 && is_new(op)) {
+    if (r >= 0 && op->created) {
         r = mu_worker_event(tx, op->stream, op->org_id, MU_EV_RUNNER_REGISTERED, op->now_ms,
                             MU_B("runner"), mu_str(op->event));
     }

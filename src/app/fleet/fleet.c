@@ -267,15 +267,26 @@ int mu_fleet_load_queued(struct mu_fleet *f, const struct mu_live_row *row)
     return r;
 }
 
+/* It is forgotten as soon as the unit that is under way came back. */
+static bool goes(const struct mu_task *t)
+{
+    return t->work && t->work->want == MU_WANT_DROP;
+}
+
 bool mu_fleet_knows(struct mu_fleet *f, const struct mu_id *session)
 {
-    return mu_map_get(&f->tasks, mu_id_bytes(session)) != NULL;
+    const struct mu_task *t = mu_map_get(&f->tasks, mu_id_bytes(session));
+    return t && !goes(t);
 }
 
 int mu_fleet_woken(struct mu_fleet *f, const struct mu_live_row *row)
 {
-    bool known = f->ended || mu_map_get(&f->tasks, row->id);
-    return known ? 0 : mu_fleet_load_queued(f, row); /* stopped meanwhile: its offer finds out */
+    const struct mu_task *t = mu_map_get(&f->tasks, row->id);
+    if (f->ended || (t && !goes(t))) {
+        return 0;
+    }
+    return t ? MU_E_BUSY
+             : mu_fleet_load_queued(f, row); /* stopped meanwhile: its offer finds out */
 }
 
 static int load_attempt(void *arg, const struct mu_attempt_row *row)

@@ -83,7 +83,8 @@ void mu_fleet_expired(struct mu_fleet *f, mu_bytes session_id);
 void mu_fleet_asleep(struct mu_fleet *f, const struct mu_execution *of);
 /* Whether the session is one of those that wait for a worker or are held by one. */
 bool mu_fleet_knows(struct mu_fleet *f, const struct mu_id *session);
-/* It was woken: it waits for a worker (again). Nothing when it is known already. -ENOMEM. */
+/* It was woken: it waits for a worker (again). Nothing when it is known already. MU_E_BUSY: not all
+ * of its last execution is over; -ENOMEM. */
 MU_MUST_USE int mu_fleet_woken(struct mu_fleet *f, const struct mu_live_row *row);
 /* Of one whose stop was accepted: its worker gives it no time for an end of its own. */
 void mu_fleet_hurry(struct mu_fleet *f, mu_bytes session_id);

@@ -167,7 +167,6 @@ struct mu_worker {
     char *meta, *runtimes;                        /* JSON; may be NULL */
     int64_t drain_ms, drain_until_ms, drained_ms; /* by order, stored */
     int64_t beat_ms, sequence; /* loop time and number of the last heartbeat on this connection */
-    int64_t left_ms;           /* loop time */
     int64_t cpu, memory, disk, skew_ms;
     struct mu_id drain_command;
     unsigned changing; /* units about it that are under way */

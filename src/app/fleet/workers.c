@@ -290,7 +290,6 @@ static void detach(struct mu_worker *w)
     if (w->attached) {
         mu_metric_set(f->connected, (int64_t)--f->n_connected);
         w->seen_ms = mu_fleet_now(f);
-        w->left_ms = mu_loop_now_ms(f->opts.core);
         mu_worker_dirty(w);
         mu_log(MU_LOG_INFO, "worker.disconnected", MU_KC("worker_id", w->name),
                MU_KI("in_flight", w->in_flight));

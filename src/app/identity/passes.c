@@ -31,12 +31,6 @@ static const struct mu_stmt revoke_of = {
     "worker_passes_revoke", "ti",
     "UPDATE credentials SET revoked_ms = $2 WHERE subject_id = $1 AND revoked_ms IS NULL", NULL};
 
-static int take_number(void *arg, struct mu_row *row)
-{
-    *(int64_t *)arg = mu_row_i64(row, 0);
-    return 0;
-}
-
 struct pass {
     char hash[65]; /* the map's key */
     int kind;
@@ -227,7 +221,7 @@ int mu_pass_store(struct mu_tx *tx, const struct mu_pass *p, mu_bytes name, int6
 int mu_enrolment_take(struct mu_tx *tx, const struct mu_id *enrolment, int64_t now_ms,
                       int64_t *ret_left)
 {
-    int r = MU_TX_RUN(tx, &take_use, take_number, ret_left, MU_VT(mu_id_bytes(enrolment)),
+    int r = MU_TX_RUN(tx, &take_use, mu_row_take_i64, ret_left, MU_VT(mu_id_bytes(enrolment)),
                       MU_VI(now_ms));
     return r < 0 ? r : r == 0 ? MU_E_UNAUTHORIZED : 0;
 }

@@ -444,7 +444,8 @@ struct poke {
 static void poked(struct mu_post *post)
 {
     struct poke *p = MU_CONTAINER(post, struct poke, post);
-    struct mu_live_session *s = mu_live_find(p->l, &p->session);
+    bool known = mu_fleet_knows(p->l->opts.fleet, &p->session);
+    struct mu_live_session *s = known ? mu_live_find(p->l, &p->session) : NULL;
     if (s) {
         s->want_turn = s->want_answers = true;
         if (s->task == MU_LIVE_IDLE) {

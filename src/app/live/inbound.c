@@ -619,7 +619,7 @@ static void delivered(struct mu_gate_delivered *op, int result)
         return;
     }
     if (op->state) { /* nobody waits for it any more */
-        mu_live_gate_closed(s->l, &op->gate);
+        mu_live_gate_closed(s->l, &op->found);
         s->state = s->state == MU_ST_WAITING ? op->state : s->state;
     }
     struct mu_session_report *next = &s->op.report;
@@ -649,6 +649,7 @@ static bool deliver(struct mu_live_session *s, yyjson_val *m)
     *op = (struct mu_gate_delivered){.unit = {.loop = s->l->opts.core},
                                      .session = s->id,
                                      .gate = gate,
+                                     .epoch = s->of.epoch,
                                      .unwanted = !mu_json_get_bool(m, "taken", true),
                                      .done = delivered,
                                      .ctx = s};

@@ -119,7 +119,8 @@ static void begin(struct mu_sleeper *z, const struct mu_sleepy *x)
     bool talks = s && s->phase == MU_LIVE_TALKING;
     bool busy = x->state == MU_ST_RUNNING && s && s->active_ms > now - l->opts.sleep_idle_ms;
     if (of.epoch != x->epoch || busy || (talks && s->state != x->state) ||
-        (!talks && x->state != MU_ST_PAUSED)) {
+        (!talks && x->state != MU_ST_PAUSED) ||
+        !mu_fleet_runner_by_worker(l->opts.fleet, &of)) { /* else it takes no checkpoints */
         return;
     }
     struct nap *n = mu_calloc(1, sizeof *n);
@@ -179,15 +180,14 @@ static void on_timer(struct mu_timer *t)
             }
         }
     }
-    z->op = z->reading ? z->op
-                       : (struct mu_session_sleepies){
-                             .read = {.loop = l->opts.core},
-                             .idle_before_ms = before(wall, l->opts.sleep_idle_ms),
-                             .waiting_before_ms = before(wall, l->opts.sleep_waiting_ms),
-                             .paused_before_ms = before(wall, l->opts.sleep_paused_ms),
-                             .done = found,
-                             .ctx = z};
     if (!z->reading && z->n_open < AT_ONCE && !l->stopping) {
+        z->op = (struct mu_session_sleepies){
+            .read = {.loop = l->opts.core},
+            .idle_before_ms = before(wall, l->opts.sleep_idle_ms),
+            .waiting_before_ms = before(wall, l->opts.sleep_waiting_ms),
+            .paused_before_ms = before(wall, l->opts.sleep_paused_ms),
+            .done = found,
+            .ctx = z};
         z->reading = mu_session_sleepies(l->opts.sessions, &z->op) == 0;
     }
     (void)!mu_timer_set(&z->timer, z->tick_ms);

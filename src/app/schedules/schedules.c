@@ -160,19 +160,13 @@ static int write_existing(struct mu_schedule_write *op, struct mu_tx *tx)
     }
 }
 
-static int take_count(void *arg, struct mu_row *row)
-{
-    *(int64_t *)arg = mu_row_i64(row, 0);
-    return 0;
-}
-
 static int write_new(struct mu_schedule_write *op, struct mu_tx *tx)
 {
     mu_bytes org = mu_str(op->who->org_id);
     int64_t count = 0;
     int r = mu_identity_store_org(tx, op->who, op->now_ms);
     if (r >= 0) {
-        r = MU_TX_RUN(tx, &q_count, take_count, &count, MU_VT(org));
+        r = MU_TX_RUN(tx, &q_count, mu_row_take_i64, &count, MU_VT(org));
     }
     if (r >= 0 && count >= MU_SCHED_MAX) {
         r = MU_E_LIMIT;

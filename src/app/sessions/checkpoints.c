@@ -23,9 +23,9 @@ static const struct mu_stmt q_replace = {
     "AND number = $3 AND name = $4",
     NULL};
 static const struct mu_stmt q_part = {
-    "ckpt_part", "tiittiti",
-    "INSERT INTO checkpoint_parts (session_id, epoch, number, name, object_id, bytes, sha256, "
-    "created_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    "ckpt_part", "tiittit",
+    "INSERT INTO checkpoint_parts (session_id, epoch, number, name, object_id, bytes, sha256) "
+    "VALUES ($1, $2, $3, $4, $5, $6, $7)",
     NULL};
 static const struct mu_stmt q_oldest = {
     "ckpt_oldest", "t",
@@ -47,13 +47,6 @@ static const struct mu_stmt q_all_parts = {
     "UPDATE checkpoint_parts SET dead = 1 WHERE session_id = $1 AND dead = 0", NULL};
 static const struct mu_stmt q_all_drop = {"ckpt_all_drop", "t",
                                           "DELETE FROM checkpoints WHERE session_id = $1", NULL};
-static const struct mu_stmt q_seq = {
-    "ckpt_runner_seq", "ti",
-    "SELECT runner_seq FROM attempts WHERE session_id = $1 AND epoch = $2 AND ended_ms IS NULL",
-    NULL};
-static const struct mu_stmt q_seq_set = {
-    "ckpt_runner_seq_set", "tii",
-    "UPDATE attempts SET runner_seq = $3 WHERE session_id = $1 AND epoch = $2", NULL};
 static const struct mu_stmt q_prev = {
     "ckpt_prev", "tii",
     "SELECT c.id, c.root_id, (SELECT count(*) FROM checkpoints x WHERE x.session_id = $1 AND "
@@ -74,8 +67,6 @@ static const struct mu_stmt q_new = {
     "conversation, bytes, created_ms, ref, expires_ms, kind, state) VALUES ($1, $2, $3, $4, $5, "
     "$6, $7, $8, $9, $10, $11, $12, $13, 1, 1)",
     NULL};
-static const struct mu_stmt q_conversation = {
-    "ckpt_conversation", "tt", "UPDATE sessions SET conversation = $2 WHERE id = $1", NULL};
 /* Of checkpoints that nobody finished. */
 static const struct mu_stmt q_left = {
     "ckpt_left", "tii",
@@ -110,15 +101,10 @@ bool mu_checkpoint_name(mu_bytes name, int64_t *ret_epoch, int64_t *ret_number)
 
 /* --- what goes --- */
 
-static int take_id(void *arg, struct mu_row *row)
-{
-    return mu_id_parse(mu_row_bytes(row, 0), NULL, arg);
-}
-
 int mu_checkpoints_prune(struct mu_tx *tx, mu_bytes session)
 {
     struct mu_id root;
-    int r = MU_TX_RUN(tx, &q_oldest, take_id, &root, MU_VT(session));
+    int r = MU_TX_RUN(tx, &q_oldest, mu_row_take_id, &root, MU_VT(session));
     if (r <= 0) {
         return r;
     }
@@ -184,7 +170,7 @@ static int run_put(struct mu_unit *u, struct mu_tx *tx)
     if (r >= 0) {
         r = MU_TX_SEND(tx, &q_part, 1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->number),
                        MU_VT(op->name), MU_VT(mu_id_bytes(&op->object)), MU_VI(op->bytes),
-                       MU_VT(mu_str(op->sha256.text)), MU_VI(op->now_ms));
+                       MU_VT(mu_str(op->sha256.text)));
     }
     return MU_MIN(r, 0);
 }
@@ -206,7 +192,6 @@ int mu_checkpoint_put(struct mu_sessions *s, struct mu_checkpoint_put *op)
         return MU_E_TOO_LARGE;
     }
     op->sessions = s;
-    op->now_ms = mu_sessions_now(s);
     return mu_session_submit(s, &op->unit, &op->session, run_put, put_done);
 }
 
@@ -287,7 +272,11 @@ static int refuse(struct taking *t, struct mu_tx *tx)
              "\"kind\":\"checkpoint\",\"title\":\"a checkpoint was not kept\",\"description\":"
              "\"Checkpoint %lld was not kept: %s\"}",
              op->fresh.text, (long long)op->number, t->bad);
-    int r = mu_tx_stream(tx, mu_id_bytes(&op->id), 1);
+    mu_bytes id = mu_id_bytes(&op->id);
+    int r = MU_TX_SEND(tx, &q_left, -1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->number));
+    if (r >= 0) {
+        r = mu_tx_stream(tx, id, 1);
+    }
     return r < 0
                ? r
                : mu_tx_event(tx, MU_EV_ALERT_RAISED, op->now_ms, MU_B("system"), mu_str(op->event));
@@ -311,7 +300,7 @@ static int keep(struct taking *t, struct mu_tx *tx)
         r = MU_TX_SEND(tx, &q_left, -1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->number));
     }
     if (r >= 0 && op->conversation.ptr) {
-        r = MU_TX_SEND(tx, &q_conversation, -1, MU_VT(id), MU_VT(op->conversation));
+        r = MU_TX_SEND(tx, &mu_q_conversation, -1, MU_VT(id), MU_VT(op->conversation));
     }
     if (r >= 0 && counts.b >= MU_CHECKPOINT_ROWS) {
         r = mu_checkpoints_prune(tx, id);
@@ -345,7 +334,7 @@ static int run_take(struct mu_unit *u, struct mu_tx *tx)
     if (l.epoch != op->epoch || l.state < MU_ST_CLAIMED || l.state > MU_ST_STOPPING) {
         return MU_E_STALE;
     }
-    r = MU_TX_RUN(tx, &q_seq, mu_row_take_i64, &stored, MU_VT(id), MU_VI(op->epoch));
+    r = MU_TX_RUN(tx, &mu_q_runner_seq, mu_row_take_i64, &stored, MU_VT(id), MU_VI(op->epoch));
     if (r <= 0) {
         return r < 0 ? r : MU_E_STALE;
     }
@@ -353,7 +342,7 @@ static int run_take(struct mu_unit *u, struct mu_tx *tx)
         op->repeated = op->runner_seq <= stored;
         return op->repeated ? 0 : MU_E_MISMATCH;
     }
-    r = MU_TX_SEND(tx, &q_seq_set, 1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->runner_seq));
+    r = MU_TX_SEND(tx, &mu_q_runner_seq_set, 1, MU_VT(id), MU_VI(op->epoch), MU_VI(op->runner_seq));
     if (r >= 0) {
         r = judge(&t, tx);
     }

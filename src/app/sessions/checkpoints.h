@@ -36,7 +36,7 @@ struct mu_checkpoint_put {
     struct mu_digest_hex sha256;
     void (*done)(struct mu_checkpoint_put *op, int result);
     void *ctx;
-    int64_t now_ms, number; /* own */
+    int64_t number; /* own */
 };
 MU_MUST_USE int mu_checkpoint_put(struct mu_sessions *s, struct mu_checkpoint_put *op);
 
@@ -46,7 +46,7 @@ struct mu_checkpoint_part {
 };
 /* The runner says that it took one: stored with the runner's number `runner_seq` and the event
  * CHECKPOINT_TAKEN, or (`refused`) only that number and the event ALERT_RAISED. What is left of
- * earlier ones that were never finished goes. MU_E_STALE; MU_E_MISMATCH: `runner_seq` is not the
+ * those up to it that were never finished goes. MU_E_STALE; MU_E_MISMATCH: `runner_seq` is not the
  * next number. */
 struct mu_checkpoint_take {
     struct mu_unit unit;
@@ -75,7 +75,7 @@ MU_MUST_USE int mu_checkpoint_take(struct mu_sessions *s, struct mu_checkpoint_t
 /* --- reading: rows are valid inside the callback, which runs on a reader thread --- */
 struct mu_checkpoint_row {
     mu_bytes id, turn_id, conversation; /* ptr NULL = none, the last two */
-    mu_bytes manifest;                  /* as in mu_checkpoint_take */
+    mu_bytes manifest;                  /* as in mu_checkpoint_take; lists have none */
     int64_t seq /* counts in the session, from 1 */, number, prev,
         epoch /* 0: of a fork's source */, bytes, created_ms;
 };

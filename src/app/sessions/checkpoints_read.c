@@ -19,12 +19,12 @@ static const struct mu_stmt q_restore = {
     "SELECT restore_id FROM sessions WHERE id = $1 AND epoch = $2 AND ended_ms IS NULL AND "
     "restore_id IS NOT NULL",
     NULL};
-#define COLUMNS                                                                                    \
-    "SELECT c.id, c.turn_id, c.conversation, c.ref, c.seq, c.number, b.number, c.epoch, c.bytes, " \
-    "c.created_ms FROM checkpoints c LEFT JOIN checkpoints b ON b.id = c.base_id WHERE "
-static const struct mu_stmt q_one = {"ckpt_one", "t", COLUMNS "c.id = $1", NULL};
+#define ROWS(ref)                                                                                  \
+    "SELECT c.id, c.turn_id, c.conversation, " ref ", c.seq, c.number, b.number, c.epoch, "        \
+    "c.bytes, c.created_ms FROM checkpoints c LEFT JOIN checkpoints b ON b.id = c.base_id WHERE "
+static const struct mu_stmt q_one = {"ckpt_one", "t", ROWS("c.ref") "c.id = $1", NULL};
 static const struct mu_stmt q_page = {
-    "ckpt_page", "tii", COLUMNS "c.session_id = $1 AND c.seq < $2 ORDER BY c.seq DESC LIMIT $3",
+    "ckpt_page", "tii", ROWS("''") "c.session_id = $1 AND c.seq < $2 ORDER BY c.seq DESC LIMIT $3",
     NULL};
 static const struct mu_stmt q_object = {
     "ckpt_object", "tiit",
@@ -84,16 +84,11 @@ int mu_chain_names(struct mu_db *db, mu_bytes session, const struct mu_chain *ch
     return r < 0 ? r : dst->failed;
 }
 
-static int take_id(void *arg, struct mu_row *row)
-{
-    return mu_id_parse(mu_row_bytes(row, 0), NULL, arg);
-}
-
 /* What the attempt is to begin with. */
 static int read_restore(struct mu_db *db, mu_bytes session, int64_t epoch, struct mu_chain *ret)
 {
     struct mu_id id;
-    int r = MU_DB_RUN(db, &q_restore, take_id, &id, MU_VT(session), MU_VI(epoch));
+    int r = MU_DB_RUN(db, &q_restore, mu_row_take_id, &id, MU_VT(session), MU_VI(epoch));
     return r < 0 ? r : r == 0 ? MU_E_NOT_FOUND : mu_chain_read(db, session, mu_id_bytes(&id), ret);
 }
 

@@ -51,12 +51,12 @@ static const struct mu_stmt q_create = {
 /* Two creates at the limit minus one must not both see room. */
 static const struct mu_stmt q_org_lock = {"org_lock", "t", "",
                                           "SELECT pg_advisory_xact_lock(hashtextextended($1, 1))"};
+#define SLEEPS MU_SQL(MU_ST_WAITING_AWAY) ", " MU_SQL(MU_ST_HIBERNATED) ", " MU_SQL(MU_ST_PARKED)
 /* SQLite would go through all that the org ever had. */
-#define ORG_LIVE(indexed)                                                                                                                      \
-    "SELECT count(*) FROM (SELECT 1 FROM sessions" indexed                                                                                     \
-    " WHERE org_id = $1 AND ended_ms IS NULL AND state <> " MU_SQL(                                                                            \
-        MU_ST_HIBERNATED) " AND state <> " MU_SQL(MU_ST_PARKED) " AND state <> " MU_SQL(MU_ST_WAITING_AWAY) " AND view BETWEEN 2 AND 3 LIMIT " \
-                                                                                                            "$2) x"
+#define ORG_LIVE(indexed)                                                                          \
+    "SELECT count(*) FROM (SELECT 1 FROM sessions" indexed                                         \
+    " WHERE org_id = $1 AND ended_ms IS NULL AND state NOT IN (" SLEEPS                            \
+    ") AND view BETWEEN 2 AND 3 LIMIT $2) x"
 static const struct mu_stmt q_org_live = {"org_live", "ti",
                                           ORG_LIVE(" INDEXED BY sessions_counted"), ORG_LIVE("")};
 static const struct mu_stmt q_spec = {

@@ -2,7 +2,7 @@
  * sweep.c. */
 #include <stdio.h>
 
-#include "app/sessions/sessions_int.h"
+#include "app/sessions/checkpoints_int.h"
 #include "base/encode.h"
 #include "proto/json.h"
 
@@ -263,9 +263,6 @@ int mu_session_delete_parts(struct mu_tx *tx, mu_bytes id)
         {"del_turns", "t", "DELETE FROM turns WHERE session_id = $1", NULL},
         {"del_segments", "t", "DELETE FROM segments WHERE session_id = $1", NULL},
         {"del_recordings", "t", "DELETE FROM recordings WHERE session_id = $1", NULL},
-        {"del_ckpt_parts", "t",
-         "UPDATE checkpoint_parts SET dead = 1 WHERE session_id = $1 AND dead = 0", NULL},
-        {"del_checkpoints", "t", "DELETE FROM checkpoints WHERE session_id = $1", NULL},
         {"del_events", "t", "DELETE FROM events WHERE stream_id = $1", NULL},
         {"del_stream", "t", "DELETE FROM streams WHERE id = $1", NULL},
         {"del_artifacts", "t", "DELETE FROM artifacts WHERE session_id = $1", NULL},
@@ -276,7 +273,7 @@ int mu_session_delete_parts(struct mu_tx *tx, mu_bytes id)
         {"del_result", "t", "DELETE FROM session_results WHERE session_id = $1", NULL},
         {"del_spec", "t", "DELETE FROM session_specs WHERE session_id = $1", NULL},
     };
-    int r = 0;
+    int r = mu_checkpoints_drop(tx, id);
     for (size_t i = 0; r >= 0 && i < MU_ARRAY_LEN(parts); i++) {
         r = MU_TX_SEND(tx, &parts[i], -1, MU_VT(id));
     }

@@ -38,7 +38,10 @@ static const struct mu_stmt q_carry = {
     "IS NULL",
     NULL};
 static const struct mu_stmt q_pending = {
-    "gates_pending", "t", "SELECT count(*) FROM gates WHERE session_id = $1 AND status = 0", NULL};
+    "gates_pending", "ti",
+    "SELECT count(*) FROM gates WHERE session_id = $1 AND status = 0 AND (epoch < 0 OR epoch >= "
+    "$2)",
+    NULL};
 static const struct mu_stmt q_new = {
     "gate_new", "ttttiiiiittiiitttti",
     "INSERT INTO gates (id, session_id, org_id, turn_id, epoch, kind, action, risk, status, "
@@ -116,38 +119,26 @@ int mu_gate_find(struct mu_tx *tx, mu_bytes session, mu_bytes gate, struct mu_ga
     return MU_TX_RUN(tx, &q_find, take_found, ret, MU_VT(gate), MU_VT(session));
 }
 
-int mu_gates_pending(struct mu_tx *tx, mu_bytes session, int64_t *ret)
+int mu_gates_pending(struct mu_tx *tx, mu_bytes session, int64_t epoch, int64_t *ret)
 {
-    int r = MU_TX_RUN(tx, &q_pending, mu_row_take_i64, ret, MU_VT(session));
+    int r = MU_TX_RUN(tx, &q_pending, mu_row_take_i64, ret, MU_VT(session), MU_VI(epoch));
     return r < 0 ? r : 0;
 }
 
-static int take_id(void *arg, struct mu_row *row)
-{
-    return mu_id_parse(mu_row_bytes(row, 0), NULL, arg);
-}
-
-/* 1: it has been asked already; 0; or a code. */
-static int find_existing(struct mu_gate_ask *op, struct mu_tx *tx)
+/* It has been asked by that name already: 1; 0; or a code. */
+static int find_own(struct mu_gate_ask *op, struct mu_tx *tx)
 {
     struct mu_gate_found found;
     mu_bytes session = mu_id_bytes(&op->session);
-    int r = mu_gate_find(tx, session, mu_id_bytes(&op->made), &found);
-    if (r != 0) {
-        op->id = op->made;
-        op->status = r > 0 ? found.known.status : 0;
-        return r;
-    }
-    if (op->epoch >= 0) {
-        r = MU_TX_RUN(tx, &q_asked, take_id, &op->id, MU_VT(session),
+    op->id = op->made;
+    int r = mu_gate_find(tx, session, mu_id_bytes(&op->id), &found);
+    if (r == 0 && op->epoch >= 0) {
+        r = MU_TX_RUN(tx, &q_asked, mu_row_take_id, &op->id, MU_VT(session),
                       MU_VT(mu_id_bytes(&op->made)));
-        if (r != 0) {
-            r = r < 0 ? r : mu_gate_find(tx, session, mu_id_bytes(&op->id), &found);
-            op->status = r > 0 ? found.known.status : 0;
-            return r;
-        }
+        r = r > 0 ? mu_gate_find(tx, session, mu_id_bytes(&op->id), &found) : r;
     }
-    return MU_TX_RUN(tx, &q_same, take_id, &op->id, MU_VT(session), MU_VT(op->request_key));
+    op->status = r > 0 ? found.known.status : op->status;
+    return r;
 }
 
 /* The runner asks again for what it had asked for before its session hibernated: it is the same
@@ -160,7 +151,7 @@ static int carry(struct mu_gate_ask *op, struct mu_tx *tx, struct mu_clocks *l)
     if (op->epoch < 0 || !op->turn_id.len) {
         return 0;
     }
-    int r = MU_TX_RUN(tx, &q_carried, take_id, &id, MU_VT(session), MU_VT(op->request_key),
+    int r = MU_TX_RUN(tx, &q_carried, mu_row_take_id, &id, MU_VT(session), MU_VT(op->request_key),
                       MU_VT(op->turn_id), MU_VI(op->epoch));
     if (r <= 0) {
         return r;
@@ -200,7 +191,7 @@ static int decide(struct mu_gate_ask *op, struct mu_tx *tx)
         snprintf(op->reason, sizeof op->reason, "session_grant");
         return r < 0 ? r : 0;
     }
-    r = mu_gates_pending(tx, session, &n);
+    r = mu_gates_pending(tx, session, 0, &n);
     if (r >= 0 && n >= MU_GATES_PENDING_MAX) {
         op->status = MU_GATE_DENIED;
         snprintf(op->reason, sizeof op->reason, "too_many_pending");
@@ -352,10 +343,13 @@ static int run_ask(struct mu_unit *u, struct mu_tx *tx)
                        MU_VI(op->runner_seq));
     }
     if (r >= 0) {
+        r = find_own(op, tx);
+    }
+    if (r == 0) {
         r = carry(op, tx, &l);
     }
     if (r == 0) {
-        r = find_existing(op, tx);
+        r = MU_TX_RUN(tx, &q_same, mu_row_take_id, &op->id, MU_VT(session), MU_VT(op->request_key));
     }
     if (r != 0) {
         op->existing = r > 0;
@@ -400,23 +394,26 @@ int mu_gate_ask(struct mu_sessions *s, struct mu_gate_ask *op)
 static int run_delivered(struct mu_unit *u, struct mu_tx *tx)
 {
     struct mu_gate_delivered *op = MU_CONTAINER(u, struct mu_gate_delivered, unit);
-    mu_bytes session = mu_id_bytes(&op->session), gate = mu_id_bytes(&op->gate);
+    mu_bytes session = mu_id_bytes(&op->session), gate;
     struct mu_gate_found found;
-    struct mu_id id;
-    int r = mu_tx_stream(tx, session, 0);
+    struct mu_clocks l;
     op->state = 0;
-    if (r >= 0) {
-        r = MU_TX_RUN(tx, &q_asked, take_id, &id, MU_VT(session), MU_VT(gate));
+    op->found = op->gate;
+    gate = mu_id_bytes(&op->found);
+    int r = mu_clocks_of(tx, session, true, MU_B_NONE, &l);
+    if (r >= 0 && l.epoch != op->epoch) {
+        return MU_E_STALE;
     }
-    if (r > 0) {
-        op->gate = id;
+    if (r >= 0) {
+        r = MU_TX_RUN(tx, &q_asked, mu_row_take_id, &op->found, MU_VT(session),
+                      MU_VT(mu_id_bytes(&op->gate)));
     }
     if (r >= 0) {
         r = mu_gate_find(tx, session, gate, &found);
         r = r == 0 ? MU_E_NOT_FOUND : r;
     }
     if (r >= 0 && found.known.status == MU_GATE_PENDING) {
-        r = op->unwanted ? mu_gate_withdraw(tx, op, &found) : MU_E_CONFLICT;
+        r = op->unwanted ? mu_gate_withdraw(tx, op, &found, &l) : MU_E_CONFLICT;
     }
     if (r >= 0) {
         r = MU_TX_RUN(tx, &q_taken, NULL, NULL, MU_VT(gate), MU_VT(session), MU_VI(op->now_ms));

@@ -78,11 +78,12 @@ static int move_on(struct deciding *d, struct mu_tx *tx)
     if (d->l.state != MU_ST_WAITING && d->l.state != MU_ST_WAITING_AWAY) {
         return 0;
     }
-    int r = mu_gates_pending(tx, d->session, &pending);
+    bool away = d->l.state == MU_ST_WAITING_AWAY; /* its attempt ended with that */
+    int r = mu_gates_pending(tx, d->session, d->l.epoch - away, &pending);
     if (r < 0 || pending) {
         return r;
     }
-    if (d->l.state == MU_ST_WAITING_AWAY) {
+    if (away) {
         return mu_wake(tx, d->sessions, d->session, &d->l, d->v.now_ms, d->v.by);
     }
     const struct mu_state_change c = {
@@ -284,11 +285,12 @@ int mu_gate_expire(struct mu_sessions *s, struct mu_gate_expire *op)
 /* --- by who asked --- */
 
 int mu_gate_withdraw(struct mu_tx *tx, struct mu_gate_delivered *op,
-                     const struct mu_gate_found *found)
+                     const struct mu_gate_found *found, const struct mu_clocks *l)
 {
     struct deciding d = {
         .session = mu_id_bytes(&op->session),
-        .gate = mu_id_bytes(&op->gate),
+        .gate = mu_id_bytes(&op->found),
+        .l = *l,
         .found = *found,
         .sessions = op->sessions,
         .v = {.status = MU_GATE_CANCELLED,
@@ -296,8 +298,7 @@ int mu_gate_withdraw(struct mu_tx *tx, struct mu_gate_delivered *op,
               .by = MU_B("runner"),
               .now_ms = op->now_ms},
     };
-    int r = mu_clocks_of(tx, d.session, true, MU_B_NONE, &d.l);
-    r = r < 0 ? r : decide(&d, tx);
+    int r = decide(&d, tx);
     op->state = d.l.state;
     return r;
 }

@@ -37,11 +37,6 @@ static const struct mu_stmt q_wake = {
     "losses END, deadline_ms = $4, updated_ms = $3, rev = rev + 1 WHERE id = $1 AND epoch = $2 AND "
     "state IN (66, 74, 76) AND stop_ms IS NULL",
     NULL};
-static const struct mu_stmt q_wake_gates = {
-    "wake_gates", "tii",
-    "UPDATE gates SET expires_ms = expires_ms + ($2 - CASE WHEN created_ms > $3 THEN created_ms "
-    "ELSE CAST($3 AS BIGINT) END) WHERE session_id = $1 AND status = 0 AND expires_ms IS NOT NULL",
-    NULL};
 static const struct mu_stmt q_no_error = {
     "wake_result", "ti",
     "UPDATE session_results SET error_code = NULL, error_message = NULL, updated_ms = $2 WHERE "
@@ -99,7 +94,7 @@ static int refuses_gate(void *arg, struct mu_row *row)
 static int still_waits(struct mu_session_sleep *op, struct mu_tx *tx, const struct mu_clocks *l)
 {
     mu_bytes id = mu_id_bytes(&op->id);
-    struct mu_newest newest = {.conversation = op->conversation};
+    struct mu_found_checkpoint newest = {.conversation = op->conversation};
     struct mu_open open;
     bool refused = false;
     int r = mu_session_open_read(tx, id, &open);
@@ -120,11 +115,6 @@ static int still_waits(struct mu_session_sleep *op, struct mu_tx *tx, const stru
     return r < 0 ? r : there ? 0 : MU_E_CONFLICT;
 }
 
-static int take_id(void *arg, struct mu_row *row)
-{
-    return mu_id_parse(mu_row_bytes(row, 0), NULL, arg);
-}
-
 static int put_down(struct mu_session_sleep *op, struct mu_tx *tx, int to)
 {
     mu_bytes id = mu_id_bytes(&op->id), conversation = mu_str(op->conversation);
@@ -140,7 +130,7 @@ static int put_down(struct mu_session_sleep *op, struct mu_tx *tx, int to)
         r = MU_TX_SEND(tx, &mu_q_chunks_drop, -1, MU_VT(id));
     }
     if (r >= 0) {
-        r = MU_TX_RUN(tx, &q_turn_waits, take_id, &turn, MU_VT(id));
+        r = MU_TX_RUN(tx, &q_turn_waits, mu_row_take_id, &turn, MU_VT(id));
     }
     if (r >= 0) {
         r = mu_tx_stream(tx, id, turn.text[0] ? 2 : 1);
@@ -199,7 +189,7 @@ int mu_wake(struct mu_tx *tx, struct mu_sessions *s, mu_bytes id, struct mu_cloc
     int from = l->state;
     int r = 0;
     if (l->paused_ms) {
-        r = MU_TX_SEND(tx, &q_wake_gates, -1, MU_VT(id), MU_VI(now_ms), MU_VI(l->paused_ms));
+        r = MU_TX_SEND(tx, &mu_q_gates_shift, -1, MU_VT(id), MU_VI(now_ms), MU_VI(l->paused_ms));
     }
     if (r >= 0) {
         r = MU_TX_SEND(tx, &q_wake, 1, MU_VT(id), MU_VI(l->epoch), MU_VI(now_ms),
@@ -248,7 +238,7 @@ int mu_session_wake(struct mu_sessions *s, struct mu_session_wake *op)
 int mu_park(struct mu_tx *tx, mu_bytes id, const struct mu_park *p)
 {
     char conversation[MU_CONVERSATION_MAX + 1] = "";
-    struct mu_newest newest = {.conversation = conversation};
+    struct mu_found_checkpoint newest = {.conversation = conversation};
     int r = mu_checkpoint_newest(tx, id, &newest);
     if (r <= 0) {
         return r < 0 ? r : MU_E_CONFLICT;
@@ -360,7 +350,6 @@ const struct mu_planned mu_hibernate_planned[] = {
     {&q_turn_waits, "turns_open"},
     {&q_gates, "gates_pending"},
     {&q_wake, ""},
-    {&q_wake_gates, "gates_pending"},
     {&q_queued, ""},
     {&q_idle, "sessions_sleepy"},
     {&q_waiting, "sessions_sleepy"},

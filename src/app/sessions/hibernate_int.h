@@ -8,12 +8,13 @@
 
 /* The newest checkpoint: 1, 0 = there is none, or a code. `conversation` has MU_CONVERSATION_MAX +
  * 1 bytes. (restore.c) */
-struct mu_newest {
+struct mu_found_checkpoint {
     struct mu_id id;
     int64_t seq, epoch, number;
     char *conversation;
 };
-MU_MUST_USE int mu_checkpoint_newest(struct mu_tx *tx, mu_bytes session, struct mu_newest *ret);
+MU_MUST_USE int mu_checkpoint_newest(struct mu_tx *tx, mu_bytes session,
+                                     struct mu_found_checkpoint *ret);
 
 /* 66, 74 or 76 -> 22. What the gates still have is moved by the time that it was paused. */
 MU_MUST_USE int mu_wake(struct mu_tx *tx, struct mu_sessions *s, mu_bytes id, struct mu_clocks *l,

@@ -9,9 +9,11 @@ enum { CAP_MS = 24 * 3600 * 1000 };
 
 static const struct mu_stmt q_read = {
     "live_read", "t",
-    "SELECT s.org_id, s.state, s.route, s.mode, s.epoch, s.created_ms, s.deadline_ms, s.limit_ms, "
-    "s.run_deadline_ms, s.wait_ms, s.paused_ms, t.last_seq FROM sessions s JOIN streams t ON t.id "
-    "= s.id WHERE s.id = $1",
+    "SELECT s.org_id, s.state, s.route, s.mode, s.epoch, CASE WHEN s.restore_id IS NULL THEN "
+    "s.created_ms ELSE coalesce((SELECT a.offered_ms FROM attempts a WHERE a.session_id = s.id AND "
+    "a.epoch = s.epoch), s.created_ms) END, s.deadline_ms, s.limit_ms, s.run_deadline_ms, "
+    "s.wait_ms, s.paused_ms, t.last_seq FROM sessions s JOIN streams t ON t.id = s.id WHERE s.id = "
+    "$1",
     NULL};
 static const struct mu_stmt q_move = {
     "live_move", "tiiiiiiii",
@@ -19,7 +21,7 @@ static const struct mu_stmt q_move = {
     "deadline_ms = $8, updated_ms = $9, rev = rev + 1 WHERE id = $1 AND epoch = $2 AND state = $3",
     NULL};
 /* A gate that opened meanwhile has stood still only since then. */
-static const struct mu_stmt q_gates_shift = {
+const struct mu_stmt mu_q_gates_shift = {
     "gates_shift", "tii",
     "UPDATE gates SET expires_ms = expires_ms + ($2 - CASE WHEN created_ms > $3 THEN created_ms "
     "ELSE CAST($3 AS BIGINT) END) WHERE session_id = $1 AND status = 0 AND expires_ms IS NOT NULL",
@@ -46,8 +48,8 @@ static int take_live(void *arg, struct mu_row *row)
     l->state = (int)mu_row_i64(row, 1);
     l->route = (int)mu_row_i64(row, 2);
     l->mode = (int)mu_row_i64(row, 3);
-    int64_t *const rest[] = {&l->epoch,           &l->created_ms, &l->deadline_ms, &l->limit_ms,
-                             &l->run_deadline_ms, &l->wait_ms,    &l->paused_ms,   &l->last_seq};
+    int64_t *const rest[] = {&l->epoch,           &l->since_ms, &l->deadline_ms, &l->limit_ms,
+                             &l->run_deadline_ms, &l->wait_ms,  &l->paused_ms,   &l->last_seq};
     for (int i = 0; i < (int)MU_ARRAY_LEN(rest); i++) {
         *rest[i] = mu_row_i64(row, 4 + i);
     }
@@ -81,7 +83,7 @@ int mu_clocks_move(struct mu_tx *tx, mu_bytes id, struct mu_clocks *l, int to, i
         l->run_deadline_ms = l->run_deadline_ms ? l->run_deadline_ms : l->deadline_ms;
     }
     l->paused_ms = to == MU_ST_PAUSED ? now_ms : 0;
-    int64_t until = l->created_ms + CAP_MS;
+    int64_t until = l->since_ms + CAP_MS;
     if (!l->limit_ms) { /* what its executor allowed holds */
         until = MU_MAX(until, l->run_deadline_ms);
     }
@@ -151,9 +153,9 @@ static int run_resume(struct mu_unit *u, struct mu_tx *tx)
     if (l.state != MU_ST_PAUSED) {
         return MU_E_CONFLICT;
     }
-    r = mu_gates_pending(tx, id, &pending);
-    if (r >= 0 && pending) {
-        r = MU_TX_SEND(tx, &q_gates_shift, -1, MU_VT(id), MU_VI(op->now_ms), MU_VI(l.paused_ms));
+    r = mu_gates_pending(tx, id, l.epoch, &pending);
+    if (r >= 0) {
+        r = MU_TX_SEND(tx, &mu_q_gates_shift, -1, MU_VT(id), MU_VI(op->now_ms), MU_VI(l.paused_ms));
     }
     op->to = pending ? MU_ST_WAITING : MU_ST_RUNNING;
     return r < 0 ? r : move_by(tx, id, &l, op->to, op->now_ms, 0, op->by);
@@ -229,7 +231,7 @@ int mu_live_state_read(struct mu_sessions *s, struct mu_live_state *op)
 
 const struct mu_planned mu_live_planned[] = {
     {&q_read, ""},
-    {&q_gates_shift, "gates_pending"},
+    {&mu_q_gates_shift, "gates_pending"},
     {&q_turn, "turns_open"},
     {NULL, NULL},
 };

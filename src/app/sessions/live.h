@@ -273,13 +273,15 @@ MU_MUST_USE int mu_gate_expire(struct mu_sessions *s, struct mu_gate_expire *op)
 
 /* The runner has taken the decision; a repetition is success. With `unwanted` nobody waits for it
  * any more: a gate without one is cancelled (event APPROVAL_RESOLVED, and when nothing is pending
- * any more STATE 64 -> 60). MU_E_NOT_FOUND; MU_E_CONFLICT: there is no decision yet. */
+ * any more STATE 64 -> 60). MU_E_STALE; MU_E_NOT_FOUND; MU_E_CONFLICT: there is no decision yet. */
 struct mu_gate_delivered {
     struct mu_unit unit;
     struct mu_sessions *sessions;
-    struct mu_id session, gate;
+    struct mu_id session, gate; /* gate: as its runner calls it */
+    int64_t epoch;
     bool unwanted;
-    int state; /* out: of the session, when the gate was cancelled; else 0 */
+    struct mu_id found; /* out: the gate's id */
+    int state;          /* out: of the session, when the gate was cancelled; else 0 */
     int64_t now_ms;
     void (*done)(struct mu_gate_delivered *op, int result);
     void *ctx;
@@ -300,8 +302,8 @@ MU_MUST_USE int mu_gates_close_turn(struct mu_tx *tx, mu_bytes session_id, mu_by
 
 /* --- pause and resume --- */
 /* 60, 64 -> 70. The clock of the session and of its gates stops. MU_E_NOT_FOUND, MU_E_CONFLICT.
- * While a session waits or is paused, its deadline is 24 h after it was made, or before that
- * `hold_until_ms`. */
+ * While a session waits or is paused, its deadline is 24 h after it was made (or was taken up again
+ * from a checkpoint), or before that `hold_until_ms`. */
 struct mu_session_pause {
     struct mu_unit unit;
     struct mu_sessions *sessions;

@@ -9,7 +9,8 @@
 struct mu_clocks {
     char org[MU_ORG_LEN + 1];
     int state, route, mode;
-    int64_t epoch, created_ms, deadline_ms, limit_ms, run_deadline_ms, wait_ms, paused_ms;
+    int64_t epoch, deadline_ms, limit_ms, run_deadline_ms, wait_ms, paused_ms;
+    int64_t since_ms; /* when it was made, or taken up again from a checkpoint */
     int64_t last_seq; /* of its events */
 };
 /* Under the stream's lock. MU_E_NOT_FOUND. */
@@ -21,6 +22,11 @@ MU_MUST_USE int mu_clocks_of(struct mu_tx *tx, mu_bytes id, bool admin, mu_bytes
  * `l` likewise. */
 MU_MUST_USE int mu_clocks_move(struct mu_tx *tx, mu_bytes id, struct mu_clocks *l, int to,
                                int64_t now_ms, int64_t hold_until_ms);
+/* session, now, since when they stood still: their time goes on. */
+extern const struct mu_stmt mu_q_gates_shift;
+/* Number of the last message of the attempt's runner that is stored; the conversation of its agent.
+ */
+extern const struct mu_stmt mu_q_runner_seq, mu_q_runner_seq_set, mu_q_conversation;
 /* Is in 60, 64 or 70, at a worker. */
 static inline bool mu_clocks_runs(const struct mu_clocks *l)
 {
@@ -42,7 +48,9 @@ struct mu_gate_found {
 };
 MU_MUST_USE int mu_gate_find(struct mu_tx *tx, mu_bytes session, mu_bytes gate,
                              struct mu_gate_found *ret); /* 1, 0 = none, or a code */
-MU_MUST_USE int mu_gates_pending(struct mu_tx *tx, mu_bytes session, int64_t *ret);
+/* How many are open that people, or the runners of that attempt and of later ones, asked for: what
+ * an earlier one asked for nobody waits for before it is asked for again. */
+MU_MUST_USE int mu_gates_pending(struct mu_tx *tx, mu_bytes session, int64_t epoch, int64_t *ret);
 
 /* That gate as lists show it. 1, 0 = none, or a code of each(). */
 MU_MUST_USE int mu_gate_by_id(struct mu_db *db, mu_bytes session, mu_bytes gate,
@@ -59,6 +67,6 @@ struct mu_verdict {
 MU_MUST_USE int mu_gate_resolved_event(struct mu_tx *tx, mu_bytes gate, const struct mu_verdict *v);
 /* Nobody waits for this pending gate any more: it is cancelled. op->state: the session's. */
 MU_MUST_USE int mu_gate_withdraw(struct mu_tx *tx, struct mu_gate_delivered *op,
-                                 const struct mu_gate_found *found);
+                                 const struct mu_gate_found *found, const struct mu_clocks *l);
 
 #endif

@@ -3,12 +3,12 @@
 
 #include "app/sessions/live_int.h"
 
-static const struct mu_stmt q_seq = {
-    "report_seq", "ti",
+const struct mu_stmt mu_q_runner_seq = {
+    "runner_seq", "ti",
     "SELECT runner_seq FROM attempts WHERE session_id = $1 AND epoch = $2 AND ended_ms IS NULL",
     NULL};
-static const struct mu_stmt q_seq_set = {
-    "report_seq_set", "tii",
+const struct mu_stmt mu_q_runner_seq_set = {
+    "runner_seq_set", "tii",
     "UPDATE attempts SET runner_seq = $3 WHERE session_id = $1 AND epoch = $2", NULL};
 static const struct mu_stmt q_running = {
     "report_running", "tiiii",
@@ -40,7 +40,7 @@ static const struct mu_stmt q_usage = {
     "compute_ms = CASE WHEN $5 > compute_ms THEN CAST($5 AS BIGINT) ELSE compute_ms END, "
     "updated_ms = $6 WHERE id = $1",
     NULL};
-static const struct mu_stmt q_conversation = {
+const struct mu_stmt mu_q_conversation = {
     "conversation", "tt", "UPDATE sessions SET conversation = $2 WHERE id = $1", NULL};
 static const struct mu_stmt q_diff = {
     "diff", "tti",
@@ -65,7 +65,8 @@ static int look(struct mu_session_report *op, struct mu_tx *tx, struct todo *t)
     if (t->l.epoch != op->epoch || t->l.state < MU_ST_CLAIMED || t->l.state > MU_ST_STOPPING) {
         return MU_E_STALE;
     }
-    r = MU_TX_RUN(tx, &q_seq, mu_row_take_i64, &op->stored_seq, MU_VT(t->id), MU_VI(op->epoch));
+    r = MU_TX_RUN(tx, &mu_q_runner_seq, mu_row_take_i64, &op->stored_seq, MU_VT(t->id),
+                  MU_VI(op->epoch));
     if (r <= 0) {
         return r < 0 ? r : MU_E_STALE;
     }
@@ -132,13 +133,13 @@ static int move_turn(struct mu_session_report *op, struct mu_tx *tx, const struc
 
 static int store_values(struct mu_session_report *op, struct mu_tx *tx, const struct todo *t)
 {
-    int r = MU_TX_SEND(tx, &q_seq_set, 1, MU_VT(t->id), MU_VI(op->epoch), MU_VI(op->seq));
+    int r = MU_TX_SEND(tx, &mu_q_runner_seq_set, 1, MU_VT(t->id), MU_VI(op->epoch), MU_VI(op->seq));
     if (r >= 0 && op->has_usage) {
         r = MU_TX_SEND(tx, &q_usage, 1, MU_VT(t->id), MU_VI(op->tokens_in), MU_VI(op->tokens_out),
                        MU_VI(op->api_calls), MU_VI(op->compute_ms), MU_VI(op->now_ms));
     }
     if (r >= 0 && op->conversation.ptr) {
-        r = MU_TX_SEND(tx, &q_conversation, 1, MU_VT(t->id), MU_VT(op->conversation));
+        r = MU_TX_SEND(tx, &mu_q_conversation, 1, MU_VT(t->id), MU_VT(op->conversation));
     }
     if (r >= 0 && op->diff.ptr) {
         r = MU_TX_SEND(tx, &q_diff, 1, MU_VT(t->id), MU_VT(op->diff), MU_VI(op->now_ms));
@@ -217,5 +218,6 @@ int mu_session_report(struct mu_sessions *s, struct mu_session_report *op)
 }
 
 const struct mu_planned mu_report_planned[] = {
-    {&q_seq, ""}, {&q_seq_set, ""}, {&q_turn_state, ""}, {&q_turn_set, ""}, {NULL, NULL},
+    {&mu_q_runner_seq, ""}, {&mu_q_runner_seq_set, ""}, {&q_turn_state, ""}, {&q_turn_set, ""},
+    {NULL, NULL},
 };

@@ -9,17 +9,10 @@
 
 static const struct mu_stmt q_org = {"fork_org", "t", "SELECT org_id FROM sessions WHERE id = $1",
                                      NULL};
-static const struct mu_stmt q_newest = {
-    "fork_newest", "t",
-    "SELECT id, conversation, seq, epoch, number FROM checkpoints WHERE session_id = $1 ORDER BY "
-    "seq DESC LIMIT 1",
-    NULL};
-static const struct mu_stmt q_by_seq = {
-    "fork_seq", "ti",
-    "SELECT id, conversation, seq FROM checkpoints WHERE session_id = $1 AND seq = $2", NULL};
-static const struct mu_stmt q_by_id = {
-    "fork_id", "tt",
-    "SELECT id, conversation, seq FROM checkpoints WHERE session_id = $1 AND id = $2", NULL};
+#define FIND "SELECT id, conversation, seq, epoch, number FROM checkpoints WHERE session_id = $1 "
+static const struct mu_stmt q_newest = {"fork_newest", "t", FIND "ORDER BY seq DESC LIMIT 1", NULL};
+static const struct mu_stmt q_by_seq = {"fork_seq", "ti", FIND "AND seq = $2", NULL};
+static const struct mu_stmt q_by_id = {"fork_id", "tt", FIND "AND id = $2", NULL};
 static const struct mu_stmt q_copy = {
     "fork_copy", "tttttii",
     "INSERT INTO checkpoints (id, session_id, epoch, seq, number, base_id, root_id, turn_id, "
@@ -29,9 +22,9 @@ static const struct mu_stmt q_copy = {
     NULL};
 static const struct mu_stmt q_copy_parts = {
     "fork_parts", "ttii",
-    "INSERT INTO checkpoint_parts (session_id, epoch, number, name, object_id, bytes, sha256, "
-    "created_ms) SELECT $2, 0, number, name, object_id, bytes, sha256, created_ms FROM "
-    "checkpoint_parts WHERE session_id = $1 AND epoch = $3 AND number = $4 AND dead = 0",
+    "INSERT INTO checkpoint_parts (session_id, epoch, number, name, object_id, bytes, sha256) "
+    "SELECT $2, 0, number, name, object_id, bytes, sha256 FROM checkpoint_parts WHERE session_id = "
+    "$1 AND epoch = $3 AND number = $4 AND dead = 0",
     NULL};
 static const struct mu_stmt q_lost = {
     "lost_read", "t",
@@ -48,35 +41,19 @@ _Static_assert(sizeof((struct mu_session_requeue *)0)->conversation > MU_CONVERS
 
 enum { SPEC_MAX = 4 << 20, KEPT_MS = 86400000 };
 
-struct found {
-    struct mu_id id;
-    int64_t seq;
-    char *conversation; /* of MU_CONVERSATION_MAX + 1 bytes */
-};
-
 static int take_found(void *arg, struct mu_row *row)
 {
-    struct found *f = arg;
+    struct mu_found_checkpoint *f = arg;
     f->seq = mu_row_i64(row, 2);
+    f->epoch = mu_row_i64(row, 3);
+    f->number = mu_row_i64(row, 4);
     snprintf(f->conversation, MU_CONVERSATION_MAX + 1, "%.*s", MU_ARGS(mu_row_bytes(row, 1)));
     return mu_id_parse(mu_row_bytes(row, 0), NULL, &f->id);
 }
 
-static int take_newest(void *arg, struct mu_row *row)
+int mu_checkpoint_newest(struct mu_tx *tx, mu_bytes session, struct mu_found_checkpoint *ret)
 {
-    struct mu_newest *n = arg;
-    struct found f = {.conversation = n->conversation};
-    int r = take_found(&f, row);
-    n->id = f.id;
-    n->seq = f.seq;
-    n->epoch = mu_row_i64(row, 3);
-    n->number = mu_row_i64(row, 4);
-    return r;
-}
-
-int mu_checkpoint_newest(struct mu_tx *tx, mu_bytes session, struct mu_newest *ret)
-{
-    return MU_TX_RUN(tx, &q_newest, take_newest, ret, MU_VT(session));
+    return MU_TX_RUN(tx, &q_newest, take_found, ret, MU_VT(session));
 }
 
 /* --- forks --- */
@@ -87,10 +64,10 @@ static int take_org(void *arg, struct mu_row *row)
     return mu_bytes_is(mu_row_bytes(row, 0), op->who->org_id) ? 0 : MU_E_NOT_FOUND;
 }
 
-static int find(struct mu_fork *f, struct mu_tx *tx, struct found *ret)
+static int find(struct mu_fork *f, struct mu_tx *tx, struct mu_found_checkpoint *ret)
 {
     mu_bytes source = mu_id_bytes(&f->source);
-    *ret = (struct found){.conversation = f->conversation};
+    *ret = (struct mu_found_checkpoint){.conversation = f->conversation};
     f->conversation[0] = 0;
     int r;
     if (f->checkpoint.text[0]) {
@@ -99,7 +76,7 @@ static int find(struct mu_fork *f, struct mu_tx *tx, struct found *ret)
     } else if (f->number) {
         r = MU_TX_RUN(tx, &q_by_seq, take_found, ret, MU_VT(source), MU_VI(f->number));
     } else {
-        r = MU_TX_RUN(tx, &q_newest, take_found, ret, MU_VT(source));
+        r = mu_checkpoint_newest(tx, source, ret);
     }
     f->no_checkpoint = r == 0;
     return r < 0 ? r : r == 0 ? MU_E_NOT_FOUND : 0;
@@ -110,7 +87,7 @@ int mu_fork_copy(struct mu_session_create *op, struct mu_tx *tx)
     struct mu_fork *f = op->fork;
     mu_bytes source = mu_id_bytes(&f->source), id = mu_id_bytes(&op->id);
     struct mu_chain chain;
-    struct found found;
+    struct mu_found_checkpoint found;
     f->no_checkpoint = false;
     int r = MU_TX_RUN(tx, &q_org, take_org, op, MU_VT(source));
     if (r <= 0) {
@@ -172,7 +149,7 @@ static void word_event(struct mu_session_requeue *op)
 int mu_session_go_on(struct mu_session_requeue *op, struct mu_tx *tx)
 {
     mu_bytes id = mu_id_bytes(&op->id);
-    struct found found = {.conversation = op->conversation};
+    struct mu_found_checkpoint found = {.conversation = op->conversation};
     struct lost l = {0};
     op->too_often = false;
     op->restore.text[0] = op->conversation[0] = 0;
@@ -180,7 +157,7 @@ int mu_session_go_on(struct mu_session_requeue *op, struct mu_tx *tx)
     if (r <= 0) {
         return r < 0 ? r : MU_E_STALE;
     }
-    r = MU_TX_RUN(tx, &q_newest, take_found, &found, MU_VT(id));
+    r = mu_checkpoint_newest(tx, id, &found);
     if (r < 0) {
         return r;
     }

@@ -109,12 +109,6 @@ void mu_sessions_note_end(struct mu_sessions *s, mu_bytes org_id, int outcome)
     }
 }
 
-int mu_row_take_i64(void *arg, struct mu_row *row)
-{
-    *(int64_t *)arg = mu_row_i64(row, 0);
-    return 0;
-}
-
 int mu_prompt_join(struct mu_arena *a, mu_bytes head, mu_bytes rest, mu_bytes *ret)
 {
     char *p = mu_arena_alloc(a, head.len + rest.len + 1);

@@ -101,9 +101,6 @@ struct mu_stop {
 MU_MUST_USE int mu_session_stop(struct mu_tx *tx, mu_bytes id, const struct mu_stop *stop,
                                 int *ret_state);
 
-/* A row callback's helper: the first column of the first row as an integer. `arg` is an int64_t. */
-int mu_row_take_i64(void *arg, struct mu_row *row);
-
 extern const struct mu_stmt mu_q_chunks_drop, mu_q_attempt_end;
 
 #endif

@@ -199,10 +199,14 @@ static void what_is_none_is_refused_and_its_number_is_taken(struct world *w)
     name_one(&op, 6);
     assert_int_equal(do_take(w, &op), 0);
     assert_string_equal(op.refused, "a part is not what was stored");
+    assert_int_equal(parts_of(w, &id, 0), 0); /* it is nobody's */
+    assert_int_equal(parts_of(w, &id, 1), 1);
+    assert_int_equal(part(w, &id, 1, 2, 0, 5), 0);
     op = a_checkpoint(&id, 1, ++seq, 2, 1);
     name_one(&op, 5);
     assert_int_equal(do_take(w, &op), 0);
     assert_string_equal(op.refused, "the one before it is not there");
+    assert_int_equal(part(w, &id, 1, 2, 0, 5), 0);
     op = a_checkpoint(&id, 1, ++seq, 2, 0);
     assert_int_equal(do_take(w, &op), 0);
     assert_string_equal(op.refused, "a part was stored that it does not name");

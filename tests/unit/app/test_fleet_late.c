@@ -249,6 +249,37 @@ static void a_database_that_is_away_is_not_asked_in_circles(struct world *w)
     finis();
 }
 
+static bool is_forgotten(void *arg)
+{
+    return !mu_map_get(&fleet->tasks, mu_id_bytes(arg));
+}
+
+static void what_was_woken_while_it_goes_waits_for_that(struct world *w)
+{
+    begin(w);
+    struct peer *p = native("n1");
+    struct mu_id id = create("x");
+    struct order o = *next(p, MU_ORDER_ASSIGN);
+    const struct mu_live_row row = {.id = mu_id_bytes(&id),
+                                    .org_id = mu_str(w->alice.org_id),
+                                    .state = MU_ST_QUEUED_WORKER,
+                                    .route = MU_ROUTE_WORKER,
+                                    .epoch = o.of.epoch + 1};
+    step_to(p, &o, 40, 1);
+    until_state(&id, 40);
+    shut(w);
+    step_to(p, &o, 60, 2); /* is under way */
+    assert_true(mu_fleet_knows(fleet, &id));
+    mu_fleet_asleep(fleet, &o.of);
+    assert_false(mu_fleet_knows(fleet, &id));
+    assert_int_equal(mu_fleet_woken(fleet, &row), MU_E_BUSY);
+    open_gate();
+    until(is_forgotten, &id, "it is gone");
+    assert_int_equal(mu_fleet_woken(fleet, &row), 0);
+    assert_true(mu_fleet_knows(fleet, &id));
+    finis();
+}
+
 /* --- room --- */
 
 static void a_slot_is_free_again_without_memory_too(struct world *w)
@@ -330,6 +361,7 @@ IN_WORLD(an_end_that_comes_too_late_is_acknowledged_when_that_is_stored)
 IN_WORLD(an_end_of_what_the_sweeper_ended_is_acknowledged)
 IN_WORLD(what_is_stopped_before_memory_knows_it_is_not_given_out)
 IN_WORLD(a_database_that_is_away_is_not_asked_in_circles)
+IN_WORLD(what_was_woken_while_it_goes_waits_for_that)
 
 int main(void)
 {
@@ -342,6 +374,7 @@ int main(void)
         ON(an_end_of_what_the_sweeper_ended_is_acknowledged, 0),
         ON(what_is_stopped_before_memory_knows_it_is_not_given_out, 0),
         ON(a_database_that_is_away_is_not_asked_in_circles, 0),
+        ON(what_was_woken_while_it_goes_waits_for_that, 0),
         ON(a_slot_is_free_again_without_memory_too, 0),
         ON(names_that_only_runs_know_leave_room_for_workers, 0),
     };

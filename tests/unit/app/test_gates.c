@@ -332,7 +332,7 @@ static void a_decision_is_told_until_it_is_taken(struct world *w)
 {
     struct mu_id id = working(w, &w->alice), gate, unknown = mu_id_new(&w->env, NULL);
     assert_int_equal(ask(w, &id, 1, "key", &gate), 0);
-    struct mu_gate_delivered op = {.session = id, .gate = gate};
+    struct mu_gate_delivered op = {.session = id, .gate = gate, .epoch = 1};
     assert_int_equal(do_delivered(w, &op), MU_E_CONFLICT);
     assert_int_equal(resolve(w, &id, &gate, false), 0);
     advance(w, 7);
@@ -341,6 +341,9 @@ static void a_decision_is_told_until_it_is_taken(struct world *w)
     advance(w, 7);
     assert_int_equal(do_delivered(w, &op), 0);
     assert_int_equal(num(w, "SELECT delivered_ms FROM gates"), now(w) - 7);
+    op.epoch = 0;
+    assert_int_equal(do_delivered(w, &op), MU_E_STALE);
+    op.epoch = 1;
     op.gate = unknown;
     assert_int_equal(do_delivered(w, &op), MU_E_NOT_FOUND);
 }
@@ -350,18 +353,20 @@ static void what_nobody_waits_for_any_more_is_cancelled(struct world *w)
     struct mu_id id = working(w, &w->alice), one, two;
     assert_int_equal(ask(w, &id, 1, "one", &one), 0);
     assert_int_equal(ask(w, &id, 1, "two", &two), 0);
-    struct mu_gate_delivered op = {.session = id, .gate = one, .unwanted = true};
+    struct mu_gate_delivered op = {.session = id, .gate = one, .epoch = 1, .unwanted = true};
     assert_int_equal(do_delivered(w, &op), 0);
     assert_int_equal(op.state, MU_ST_WAITING); /* for the other one */
-    assert_int_equal(num(w, "SELECT COUNT(*) FROM gates WHERE status = 4 AND resolved_by = 'runner' "
-                            "AND delivered_ms IS NOT NULL"),
+    assert_int_equal(num(w,
+                         "SELECT COUNT(*) FROM gates WHERE status = 4 AND resolved_by = 'runner' "
+                         "AND delivered_ms IS NOT NULL"),
                      1);
     assert_int_equal(do_delivered(w, &op), 0);
     assert_int_equal(op.state, 0); /* nothing new */
     op.gate = two;
     assert_int_equal(do_delivered(w, &op), 0);
     assert_int_equal(op.state, MU_ST_RUNNING);
-    assert_int_equal(num(w, "SELECT COUNT(*) FROM events WHERE stream_id = '%s' AND type = 12", id.text), 2);
+    assert_int_equal(
+        num(w, "SELECT COUNT(*) FROM events WHERE stream_id = '%s' AND type = 12", id.text), 2);
     assert_int_equal(resolve(w, &id, &two, true), MU_E_EXISTS);
 }
 
@@ -674,7 +679,7 @@ static void the_next_start_finds_what_is_open(struct world *w)
     assert_int_equal(ask(w, &over, 1, "d", NULL), 0);
     assert_int_equal(resolve(w, &id, &b, true), 0);
     assert_int_equal(resolve(w, &id, &c, true), 0);
-    struct mu_gate_delivered op = {.session = id, .gate = c};
+    struct mu_gate_delivered op = {.session = id, .gate = c, .epoch = 1};
     assert_int_equal(do_delivered(w, &op), 0);
     assert_int_equal(end_with(w, &over, 1, 92, MU_OUT_FAILED, ""), 0);
     struct mu_db *db = NULL;

@@ -237,6 +237,9 @@ static void a_decision_wakes_it_and_is_for_the_same_request_once(struct world *w
     assert_int_equal(state_of(w, &id), MU_ST_WAITING);
     assert_int_equal(falls_asleep(w, &id, 1, MU_ST_WAITING), 0);
     assert_int_equal(state_of(w, &id), MU_ST_WAITING_AWAY);
+    /* the runner that it had before cannot take it back */
+    struct mu_gate_delivered late = {.session = id, .gate = first.id, .epoch = 1, .unwanted = true};
+    assert_int_equal(do_delivered(w, &late), MU_E_STALE);
     (void)add_turn(w, &id, "later"); /* waits like the other */
     assert_int_equal(state_of(w, &id), MU_ST_WAITING_AWAY);
     assert_int_equal(decide(w, &id, &first.id, true), 0);
@@ -258,7 +261,7 @@ static void a_decision_wakes_it_and_is_for_the_same_request_once(struct world *w
     again.id.text[0] = 0;
     assert_int_equal(do_ask(w, &again), 0);
     assert_string_equal(again.id.text, first.id.text);
-    struct mu_gate_delivered taken = {.session = id, .gate = again.fresh};
+    struct mu_gate_delivered taken = {.session = id, .gate = again.fresh, .epoch = epoch};
     assert_int_equal(do_delivered(w, &taken), 0);
     assert_int_equal(num(w, "SELECT count(*) FROM gates WHERE delivered_ms IS NOT NULL"), 1);
     assert_int_equal(ask_in(w, &id, epoch, "k", &turn, &more), 0);
@@ -323,6 +326,58 @@ static void a_gate_that_is_open_when_it_wakes_is_asked_for_again(struct world *w
     assert_int_equal(state_of(w, &id), MU_ST_RUNNING);
     assert_int_equal(num(w, "SELECT count(*) FROM gates"), 1);
     assert_int_equal(holes(w), 0);
+}
+
+static void a_gate_that_nobody_asked_for_again_holds_nothing_up(struct world *w)
+{
+    struct mu_id id = talking(w), turn = add_turn(w, &id, "one");
+    struct mu_gate_ask first, other, more;
+    assert_int_equal(next_turn(w, &id, 1), 0);
+    assert_int_equal(ask_in(w, &id, 1, "k", &turn, &first), 0);
+    assert_int_equal(pause_it(w, &w->alice, &id), 0);
+    assert_int_equal(falls_asleep(w, &id, 1, MU_ST_PAUSED), 0);
+    assert_int_equal(wake(w, &w->alice, &id), 0);
+    runs_again(w, &id, 2);
+    assert_int_equal(next_turn(w, &id, 3), 0);
+    assert_int_equal(ask_in(w, &id, 3, "other", &turn, &other), 0);
+    assert_int_equal(state_of(w, &id), MU_ST_WAITING);
+    assert_int_equal(decide(w, &id, &other.id, true), 0);
+    assert_int_equal(state_of(w, &id), MU_ST_RUNNING);
+    struct mu_gate_delivered taken = {.session = id, .gate = other.id, .epoch = 3};
+    assert_int_equal(do_delivered(w, &taken), 0);
+    /* nor when it is away */
+    assert_int_equal(ask_in(w, &id, 3, "more", &turn, &more), 0);
+    assert_int_equal(falls_asleep(w, &id, 3, MU_ST_WAITING), 0);
+    assert_int_equal(decide(w, &id, &more.id, true), 0);
+    assert_int_equal(state_of(w, &id), MU_ST_QUEUED_WORKER);
+    runs_again(w, &id, 4);
+    assert_int_equal(next_turn(w, &id, 5), 0);
+    assert_int_equal(pause_it(w, &w->alice, &id), 0);
+    struct mu_session_resume resume = {
+        .id = id, .org_id = mu_str(w->alice.org_id), .by = MU_B("user:me")};
+    assert_int_equal(do_resume(w, &resume), 0);
+    assert_int_equal(state_of(w, &id), MU_ST_RUNNING);
+    struct mu_session_report done = {
+        .id = id, .epoch = 5, .seq = 1, .turn = turn, .turn_state = MU_TURN_DONE};
+    assert_int_equal(do_report(w, &done), 0);
+    assert_int_equal(num(w, "SELECT status FROM gates WHERE id = '%s'", first.id.text),
+                     MU_GATE_CANCELLED);
+    assert_int_equal(holes(w), 0);
+}
+
+static void it_may_wait_again_after_days_of_sleep(struct world *w)
+{
+    struct mu_id id = talking(w);
+    struct mu_gate_ask gate;
+    assert_int_equal(falls_asleep(w, &id, 1, MU_ST_RUNNING), 0);
+    advance(w, INT64_C(3) * 86400000);
+    struct mu_id turn = add_turn(w, &id, "go on");
+    runs_again(w, &id, 2);
+    assert_int_equal(next_turn(w, &id, 3), 0);
+    assert_int_equal(ask_in(w, &id, 3, "k", &turn, &gate), 0);
+    assert_in_range(row_of(w, &id).deadline, now(w) + 86000000, now(w) + 86400000);
+    assert_int_equal(decide(w, &id, &gate.id, true), 0);
+    assert_in_range(row_of(w, &id).deadline, now(w) + 3500000, now(w) + 3600000);
 }
 
 static void an_expired_gate_wakes_it_too(struct world *w)
@@ -537,6 +592,8 @@ IN_WORLD(a_decision_wakes_it_and_is_for_the_same_request_once)
 IN_WORLD(what_was_decided_is_told_before_it_sleeps)
 IN_WORLD(what_was_decided_is_not_for_another_turn)
 IN_WORLD(a_gate_that_is_open_when_it_wakes_is_asked_for_again)
+IN_WORLD(a_gate_that_nobody_asked_for_again_holds_nothing_up)
+IN_WORLD(it_may_wait_again_after_days_of_sleep)
 IN_WORLD(an_expired_gate_wakes_it_too)
 IN_WORLD(what_cannot_be_known_again_keeps_it_awake)
 IN_WORLD(lost_too_often_it_is_parked_and_may_be_tried_again)
@@ -558,6 +615,8 @@ int main(void)
         ON_BOTH(what_was_decided_is_told_before_it_sleeps),
         ON_BOTH(what_was_decided_is_not_for_another_turn),
         ON_ALL(a_gate_that_is_open_when_it_wakes_is_asked_for_again),
+        ON_BOTH(a_gate_that_nobody_asked_for_again_holds_nothing_up),
+        ON_BOTH(it_may_wait_again_after_days_of_sleep),
         ON_BOTH(an_expired_gate_wakes_it_too),
         ON_BOTH(what_cannot_be_known_again_keeps_it_awake),
         ON_ALL(lost_too_often_it_is_parked_and_may_be_tried_again),

@@ -99,7 +99,7 @@ static void fill_live(struct world *w)
             NULL, NULL);
     with_db(w,
             "INSERT INTO checkpoint_parts (session_id, epoch, number, name, object_id, bytes, "
-            "sha256, created_ms, dead) SELECT id, 1, 1, 'n', 'o-' || id, 1, 's', 1, CASE WHEN "
+            "sha256, dead) SELECT id, 1, 1, 'n', 'o-' || id, 1, 's', CASE WHEN "
             "deadline_ms % 100 = 1 THEN 1 ELSE 0 END FROM sessions",
             NULL, NULL);
     with_db(w, "ANALYZE", NULL, NULL);
