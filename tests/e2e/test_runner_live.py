@@ -50,17 +50,23 @@ class Live:
             assert not any(w in said for w in SANITIZER_WORDS), said.decode(errors="replace")
 
 
-@pytest.fixture
-def make(tmp_path):
-    made = []
+def maker(kind):
+    """A fixture that makes sessions of that class; what their runners said is looked at in the end."""
+    @pytest.fixture
+    def make(tmp_path):
+        made = []
 
-    def make_one(look=None, **options):
-        made.append(Live(tmp_path / f"box{len(made)}", look, **options))
-        return made[-1]
-    yield make_one
-    for live in made:
-        live.close()
-        assert not live.peer.holes, live.peer.holes
+        def make_one(*args, **options):
+            made.append(kind(tmp_path / f"box{len(made)}", *args, **options))
+            return made[-1]
+        yield make_one
+        for live in made:
+            live.close()
+            assert not live.peer.holes, live.peer.holes
+    return make
+
+
+make = maker(Live)
 
 
 def call(name="t1", kind="execute", title="a tool", **more):
