@@ -496,8 +496,8 @@ def test_what_is_typed_into_a_screen_is_kept_when_it_is_quiet(make):
     assert m["prev"] == 1 and m["parts"]
     kept = again(make, s, mode="interactive", harness="shell").files()
     assert kept[b"by-hand"][2] == b"typed\n" and kept[b"late"][2] == b"late\n"
-    first, _ = s.turn("sleep 0.3; echo 1 >one")  # a prompt does not wait for it
-    second, _ = s.turn("sleep 0.3; echo 2 >two", timeout=1)
+    first = s.peer.prompt("sleep 0.3; echo 1 >one")
+    second = s.peer.prompt("sleep 0.3; echo 2 >two")  # does not wait for that of the first one
     s.peer.wait_for("checkpoint", turnId=second)
     assert not s.peer.all("checkpoint", turnId=first)
     s.peer.send("input", terminal=0, data="cat one two; echo gone-$((6*7))\r")
