@@ -566,6 +566,7 @@ def test_a_large_file_is_stored_in_parts(make):
     assert subprocess.run(["cmp", str(s.box.workspace / "large"), str(new.box.workspace / "large")]).returncode == 0
 
 
+@pytest.mark.timeout(420)  # its clone alone may take long beside other work
 def test_an_unchanged_checkout_of_a_gigabyte_takes_no_time(make):
     s = make(program="static", start=False)
 
