@@ -9,7 +9,7 @@ import urllib.parse
 import harness
 import pytest
 import websockets.exceptions
-from live_peers import LiveWorker, Viewer
+from live_peers import LiveWorker
 from lossy_proxy import LossyProxy
 from socket_runner import Container, SocketRunner
 from village import Village, data

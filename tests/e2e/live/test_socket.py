@@ -1,13 +1,11 @@
 """The WebSocket of clients without a runner (village-control-plane.md 8.1 – 8.5, 8.7)."""
 import json
-import os
 import secrets
 import struct
 import time
 
 import harness
 import pytest
-import websockets.exceptions
 import worker_peers
 from live_peers import PATH, Viewer
 from village import data, no_session, refused

@@ -4,7 +4,6 @@ import hashlib
 import json
 import pathlib
 import threading
-import time
 import uuid
 
 import harness
