@@ -17,6 +17,7 @@ enum {
     FLUSH_STOPPING_MS = 1000, /* the same when process 1 is about to be killed */
     FLUSH_ALONE_MS = 3000,    /* and nobody is connected */
     AGENT_END_MS = 2000,
+    HANG_UP_MS = 500,     /* between two, while its terminal does not end */
     TERM_AFTER_MS = 2000, /* from the cancelled turn to TERM, when it is stopped */
 };
 #define LINK_ENV "MUSTER_LINK"
@@ -544,20 +545,30 @@ static void choose(struct mu_live *v)
     }
 }
 
+/* A shell with people at it ignores TERM; bash forgets a HUP that comes right before it waits for
+ * a key, until the next signal. */
+static void hang_up(const struct mu_live *v, int64_t *next)
+{
+    const struct mu_term *t = &v->terms[0];
+    int64_t now = mu_mono_ms();
+    if (v->interactive && t->pid > 0 && !t->ended && now >= *next) {
+        *next = now + HANG_UP_MS;
+        (void)kill(-t->pid, SIGHUP);
+    }
+}
+
 static void end_agent(struct mu_live *v)
 {
     struct mu_procs *p = &v->r->procs;
-    int64_t end = mu_mono_ms() + AGENT_END_MS;
+    int64_t end = mu_mono_ms() + AGENT_END_MS, next = 0;
     end = p->stopping ? MU_MIN(end, p->kill_at - 500) : end;
     if (v->agent.in >= 0) {
         close(v->agent.in);
         v->agent.in = -1;
     }
     mu_agent_kill(v, SIGTERM);
-    if (v->interactive && v->terms[0].pid > 0 && !v->terms[0].ended) {
-        (void)kill(-v->terms[0].pid, SIGHUP); /* a shell with people at it ignores TERM */
-    }
     while ((v->agent.pid > 0 || v->terms[0].pid > 0) && mu_mono_ms() < end) {
+        hang_up(v, &next);
         mu_procs_turn(p, 50);
     }
     for (unsigned i = 0; i < MU_TERMS; i++) {

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from runner_box import git
-from test_runner_live import Live
+from test_runner_live import Live, maker
 
 pytestmark = [pytest.mark.engine_free]
 
@@ -82,17 +82,7 @@ def status(repo):
     return out, heads, (repo / ".git/HEAD").read_text()
 
 
-@pytest.fixture
-def make(tmp_path):
-    made = []
-
-    def make_one(**options):
-        made.append(Session(tmp_path / f"box{len(made)}", **options))
-        return made[-1]
-    yield make_one
-    for live in made:
-        live.close()
-        assert not live.peer.holes, live.peer.holes
+make = maker(Session)
 
 
 def again(make, source, number=None, repos="", **options):
@@ -506,8 +496,8 @@ def test_what_is_typed_into_a_screen_is_kept_when_it_is_quiet(make):
     assert m["prev"] == 1 and m["parts"]
     kept = again(make, s, mode="interactive", harness="shell").files()
     assert kept[b"by-hand"][2] == b"typed\n" and kept[b"late"][2] == b"late\n"
-    first, _ = s.turn("sleep 0.3; echo 1 >one")  # a prompt does not wait for it
-    second, _ = s.turn("sleep 0.3; echo 2 >two", timeout=1)
+    first = s.peer.prompt("sleep 0.3; echo 1 >one")
+    second = s.peer.prompt("sleep 0.3; echo 2 >two")  # does not wait for that of the first one
     s.peer.wait_for("checkpoint", turnId=second)
     assert not s.peer.all("checkpoint", turnId=first)
     s.peer.send("input", terminal=0, data="cat one two; echo gone-$((6*7))\r")
@@ -576,6 +566,7 @@ def test_a_large_file_is_stored_in_parts(make):
     assert subprocess.run(["cmp", str(s.box.workspace / "large"), str(new.box.workspace / "large")]).returncode == 0
 
 
+@pytest.mark.timeout(420)  # its clone alone may take long beside other work
 def test_an_unchanged_checkout_of_a_gigabyte_takes_no_time(make):
     s = make(program="static", start=False)
 

@@ -50,17 +50,23 @@ class Live:
             assert not any(w in said for w in SANITIZER_WORDS), said.decode(errors="replace")
 
 
-@pytest.fixture
-def make(tmp_path):
-    made = []
+def maker(kind):
+    """A fixture that makes sessions of that class; what their runners said is looked at in the end."""
+    @pytest.fixture
+    def make(tmp_path):
+        made = []
 
-    def make_one(look=None, **options):
-        made.append(Live(tmp_path / f"box{len(made)}", look, **options))
-        return made[-1]
-    yield make_one
-    for live in made:
-        live.close()
-        assert not live.peer.holes, live.peer.holes
+        def make_one(*args, **options):
+            made.append(kind(tmp_path / f"box{len(made)}", *args, **options))
+            return made[-1]
+        yield make_one
+        for live in made:
+            live.close()
+            assert not live.peer.holes, live.peer.holes
+    return make
+
+
+make = maker(Live)
 
 
 def call(name="t1", kind="execute", title="a tool", **more):
@@ -502,9 +508,12 @@ def test_an_agent_is_not_read_while_too_much_is_unacknowledged(make):
     p.wait_for("boot", step="running")
     p.ack = False
     turn = p.prompt("flood 400 100000\nsay the end")
-    time.sleep(6)
-    held = sum(len(json.dumps(m)) for m in p.messages)
-    assert 8 << 20 < held < 17 << 20, held
+
+    def held():
+        return sum(len(m.get("content", "")) for m in p.messages)
+    p.wait(lambda: held() > 8 << 20, "what may wait", timeout=60)
+    time.sleep(3)
+    assert held() < 17 << 20
     pid = runner_pid(live)
     assert rss(pid) < 200 << 20
     p.ack = True

@@ -4,35 +4,24 @@ import json
 import time
 
 import pytest
+import test_runner_live
 from harness import ROOT
-from runner_box import SANITIZER_WORDS, Box
-from runner_peer import KEY, Peer
 
 pytestmark = [pytest.mark.engine_free]
 FAKE = (ROOT / "tests/tools/fake_opencode.py").read_text()
-BRIDGE = (ROOT / "tests/tools/fake_acp.py").read_text()
 SERVE = """#!/bin/sh
 case $1 in acp) exec /usr/bin/python3 /fake/bridge ;; *) exec /usr/bin/python3 /fake/server "$@" ;; esac
 """
 ASKS = {"requiresApprovalFor": ["shell"]}
 
 
-class Live:
-    def __init__(self, place, look=None, env=None, program="sanitized", args=(), **init):
-        self.box = Box(place, program)
+class Live(test_runner_live.Live):
+    def __init__(self, place, look=None, env=None, args=(), **init):
+        super().__init__(place, start=False, agent="bridge", env={"FAKE_OC": json.dumps(look or {}), **(env or {})},
+                         **{"harness": "opencode", **init})
         self.box.cli("opencode", SERVE, first="")
         self.box.cli("server", FAKE, first="")
-        self.box.cli("bridge", BRIDGE, first="")
-        folder = self.box.root / "link"
-        folder.mkdir()
-        self.peer = Peer(folder, **{"harness": "opencode", **init})
-        self.env = {"MUSTER_LINK": "/link/runner.sock", "MUSTER_LINK_KEY": KEY, "OZ_WORKER": "muster",
-                    "FAKE_OC": json.dumps(look or {}), **(env or {})}
         self.process = self.box.start("agent", "run", *args, env=self.env, pid1=True)
-
-    def turn(self, *lines, timeout=30):
-        turn = self.peer.prompt("\n".join(lines))
-        return turn, self.peer.wait_for("complete", turnId=turn, timeout=timeout)
 
     def calls(self, path, method=None):
         """Bodies of the requests to a path, in order."""
@@ -40,30 +29,8 @@ class Live:
         log = [json.loads(line) for line in path_.read_text().splitlines()] if path_.exists() else []
         return [body for m, p, body in log if path in p and method in (None, m)]
 
-    def end(self, timeout=30):
-        end = self.box.end(self.process, timeout)
-        self.process = None
-        return end
 
-    def close(self):
-        self.peer.close()
-        if self.process:
-            self.process.kill()
-            said = self.process.communicate()[0]
-            assert not any(w in said for w in SANITIZER_WORDS), said.decode(errors="replace")
-
-
-@pytest.fixture
-def make(tmp_path):
-    made = []
-
-    def make_one(look=None, **options):
-        made.append(Live(tmp_path / f"box{len(made)}", look, **options))
-        return made[-1]
-    yield make_one
-    for live in made:
-        live.close()
-        assert not live.peer.holes, live.peer.holes
+make = test_runner_live.maker(Live)
 
 
 def answer(p, turn, decision, reason=None, seen=(), **more):

@@ -9,7 +9,7 @@ import subprocess
 import threading
 
 import pytest
-from test_runner_live import make, open_terminal, ran  # noqa: F401
+from test_runner_live import make, ran  # noqa: F401
 from test_runner_network import certificate, tls  # noqa: F401
 
 pytestmark = [pytest.mark.engine_free]

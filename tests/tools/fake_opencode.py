@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """`opencode serve` whose turns are written in their prompts, one action a line. What it does differently is chosen by the JSON
 object in FAKE_OC: deaf N (so many first requests are never answered), version V (null: it has no /global/health), exit N,
-early bool (a permission is asked for before its tool runs), lag S (from the prompt to its beginning), keep bool (a length instead
-of chunks)."""
+early bool (a permission is asked for before its tool runs), lag S (from the prompt to its beginning), chunked bool (answers come
+in chunks)."""
 import base64
 import json
 import os
@@ -168,7 +168,6 @@ class Turn(threading.Thread):
                 for q in ears:
                     q.put(None)
                 ears.clear()
-            self.silent = float(rest)
             LOOK["no_ears_until"] = time.monotonic() + float(rest)
         elif word == "exit":
             os._exit(int(rest))

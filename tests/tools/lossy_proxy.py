@@ -1,6 +1,8 @@
 """A TCP proxy in front of the server that loses answers: the request arrives, its answer does not."""
 import contextlib
+import select
 import socket
+import ssl
 import threading
 
 
@@ -9,7 +11,7 @@ class LossyProxy:
 
     def __init__(self, port, lose=1, tls=None):
         """tls: a context, for a front that speaks TLS."""
-        self.tls = tls
+        self.tls, self.mistrusted = tls, 0  # mistrusted: connections that ended with an alert
         self.target, self.lose, self.lost = ("127.0.0.1", port), lose, 0
         self.lock, self.open, self.refuses = threading.Lock(), set(), False
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -38,22 +40,36 @@ class LossyProxy:
         if self.refuses:
             client.close()
             return
-        with self.lock:
-            self.open.add(client)
         try:
             if self.tls:
                 client.settimeout(20)
                 client = self.tls.wrap_socket(client, server_side=True)
                 client.settimeout(None)
+            with self.lock:
+                self.open.add(client)
             self._pass_on(client)
-        except OSError:
+        except OSError as e:
             client.close()
+            self.mistrusted += isinstance(e, ssl.SSLError)
         finally:
             with self.lock:
                 self.open.discard(client)
 
+    @staticmethod
+    def _take_turns(client, server):
+        """Both ways in one thread: two must not use a TLS connection at once."""
+        while True:
+            for source in [client] if client.pending() else select.select([client, server], [], [])[0]:
+                data = source.recv(65536)
+                if not data:
+                    return
+                (server if source is client else client).sendall(data)
+
     def _pass_on(self, client):
         with client, socket.create_connection(self.target) as server:
+            if self.tls:
+                self._take_turns(client, server)
+                return
             up = threading.Thread(target=self._pump, args=(client, server), daemon=True)
             up.start()
             with contextlib.suppress(OSError):

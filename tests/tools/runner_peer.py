@@ -53,6 +53,8 @@ class Peer:
                 self.speak(conn)
             except (OSError, EOFError):
                 pass
+            except Exception as e:  # no message of the protocol: whoever made the peer looks there at the end
+                self.holes.append(repr(e))
             finally:
                 with self.news:
                     self.conn = None
@@ -98,7 +100,7 @@ class Peer:
 
     def put(self, m):
         assert self.workspace, "nobody expects files here"
-        assert m["path"].startswith("/workspace/") and not self.puts[-1:] or self.puts[-1]["id"] < m["id"]
+        assert m["path"].startswith("/workspace/") and (not self.puts or self.puts[-1]["id"] < m["id"])
         self.puts.append(m)
         said = self.on_put(m["name"]) if self.on_put else None
         if said is False:

@@ -17,7 +17,7 @@ enum {
     MU_CHECKPOINT_MANIFEST = 256 << 10,
     MU_CHECKPOINT_ROWS = 1000,      /* of one session: beyond that the oldest chains go … */
     MU_CHECKPOINT_PART_ROWS = 8192, /* … and beyond that no part is taken */
-    MU_LOSSES_MAX = 3, /* without a turn that was done in between: then the session fails */
+    MU_LOSSES_MAX = 3,              /* with no turn done in between: it is parked, a task fails */
 };
 
 /* "ckpt-<epoch>-<number>-<part>.pack": false = the name of an ordinary file. */

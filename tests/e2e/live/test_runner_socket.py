@@ -4,11 +4,12 @@ import ssl
 import struct
 import subprocess
 import time
+import urllib.parse
 
 import harness
 import pytest
 import websockets.exceptions
-from live_peers import LiveWorker, Viewer
+from live_peers import LiveWorker
 from lossy_proxy import LossyProxy
 from socket_runner import Container, SocketRunner
 from village import Village, data
@@ -205,29 +206,30 @@ def test_a_runner_whose_attempt_is_over_ends_by_itself(oz, village, container):
 
 @pytest.fixture
 def tls(oz, tmp_path):
-    """A TLS end in front of the server: (port, file of its certificate)."""
+    """A TLS end in front of the server: (proxy, file of its certificate)."""
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "1", "-subj",
                     "/CN=front", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     proxy = LossyProxy(oz.port, lose=0, tls=context)
-    yield proxy.port, cert
+    yield proxy, cert
     proxy.close()
 
 
-def secure(task, port):
-    return {"DO_WS_URL": task["env_vars"]["DO_WS_URL"].replace("ws://", "wss://").replace(f":{task['env_vars']['DO_WS_URL'].split(':')[2].split('/')[0]}", f":{port}")}
+def secure(task, proxy):
+    parts = urllib.parse.urlsplit(task["env_vars"]["DO_WS_URL"])
+    return {"DO_WS_URL": parts._replace(scheme="wss", netloc=f"127.0.0.1:{proxy.port}").geturl()}
 
 
 def test_wss_goes_through_openssl(warp, village, view, container, tls):
-    port, cert = tls
+    proxy, cert = tls
     (container.box.root / "cert.pem").write_bytes(cert.read_bytes())
     session = village.create(**local(container, task="say Hello\nflood 200 4000\nsay R\nsay Q\nsay bye"))["sessionId"]
     viewer = view()
     viewer.follow(session, sinceSeq=0, terminal=True)
     task = take(warp, session)
-    container.start(task, SSL_CERT_FILE="/cert.pem", **secure(task, port))
+    container.start(task, SSL_CERT_FILE="/cert.pem", **secure(task, proxy))
     end = container.ended()
     assert end.status == 0, end
     warp.complete(task)
@@ -237,11 +239,11 @@ def test_wss_goes_through_openssl(warp, village, view, container, tls):
 
 
 def test_a_server_that_is_another_is_not_spoken_to(warp, village, container, tls):
-    port, _ = tls  # its certificate is nobody's
+    proxy, _ = tls  # its certificate is nobody's
     session = village.create(**local(container, task="say Hello"))["sessionId"]
     task = take(warp, session)
-    container.start(task, **secure(task, port))
-    time.sleep(6)
+    container.start(task, **secure(task, proxy))
+    harness.eventually(lambda: proxy.mistrusted >= 2, timeout=30, what="its refusal")
     assert village.get(session)["state"] == "PREPARING_WORKSPACE"
     assert container.process.poll() is None
     data(village.stop(session), 202)

@@ -1,13 +1,11 @@
 """The WebSocket of clients without a runner (village-control-plane.md 8.1 – 8.5, 8.7)."""
 import json
-import os
 import secrets
 import struct
 import time
 
 import harness
 import pytest
-import websockets.exceptions
 import worker_peers
 from live_peers import PATH, Viewer
 from village import data, no_session, refused
@@ -245,9 +243,9 @@ def test_a_session_that_ended_is_shown_too(view, village):
     assert viewer.expect("session", action="completed")["data"]["finalState"] == "COMPLETED"
     now = view()
     now.follow(session)
-    now.sync()
     assert now.expect("session", action="state_change")["data"]["session"]["state"] == "COMPLETED"
     assert now.expect("session", action="completed")["data"]["finalState"] == "COMPLETED"
+    assert now.seqs(session) == []
 
 
 def test_a_position_that_the_log_does_not_have_is_told(view, village):

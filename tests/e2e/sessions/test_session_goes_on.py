@@ -7,7 +7,7 @@ import git_remote
 import harness
 import pytest
 import worker_daemon
-from village import Village, data
+from village import data
 
 KEYS = {f"w-{i}": secrets.token_hex(16) for i in (1, 2)}
 SETTINGS = {"OZ_ALLOW_LOCAL_REPOS": "on", "OZ_MAX_SESSIONS_PER_ORG": "0", "OZ_WORKER_RECONNECT_GRACE_MS": "6000",

@@ -5,7 +5,6 @@ import json
 import pathlib
 import signal
 import threading
-import time
 import uuid
 
 import harness
