@@ -146,28 +146,6 @@ int mu_cmd_sessions(struct mu_cli *cli)
 
 /* --- show --- */
 
-static void row(const char *name, mu_bytes value)
-{
-    struct mu_buf b;
-    if (value.len == 0) {
-        return;
-    }
-    mu_buf_init(&b, 1 << 20);
-    mu_ui_clean(&b, value, false);
-    printf("%-12s %.*s\n", name, MU_ARGS(mu_buf_bytes(&b)));
-    mu_buf_fini(&b);
-}
-
-static void time_row(const char *name, mu_bytes time)
-{
-    char ago[32], both[80];
-    if (time.len) {
-        mu_ui_ago(time, ago, sizeof ago);
-        snprintf(both, sizeof both, "%.*s (%s)", (int)MU_MIN(time.len, (size_t)30), time.ptr, ago);
-        row(name, mu_str(both));
-    }
-}
-
 static void number_row(const char *name, yyjson_val *obj, const char *key)
 {
     yyjson_val *v = mu_json_get(obj, key);
@@ -208,32 +186,32 @@ static void print_waiting(yyjson_val *approvals)
 static void print_session(yyjson_val *s)
 {
     mu_bytes state = mu_json_get_bytes(s, "state");
-    row("session", mu_json_get_bytes(s, "sessionId"));
+    mu_ui_row("session", mu_json_get_bytes(s, "sessionId"));
     printf("%-12s %s%.*s%s\n", "state", mu_ui_state_colour(stdout, state), MU_ARGS(state),
            mu_ui_reset(stdout));
     if (mu_json_get_bool(s, "hibernated", false)) {
-        row("hibernated", MU_B("yes: it holds no worker, and goes on when it is woken"));
+        mu_ui_row("hibernated", MU_B("yes: it holds no worker, and goes on when it is woken"));
     }
     if (mu_json_get_bool(s, "parked", false)) {
-        row("parked", MU_B("yes: its sandbox is gone; resume it to try again"));
+        mu_ui_row("parked", MU_B("yes: its sandbox is gone; resume it to try again"));
     }
-    row("waits for", mu_json_get_bytes(s, "queueReason"));
-    row("mode", mu_json_get_bytes(s, "mode"));
-    row("provider", mu_json_get_bytes(s, "providerId"));
-    row("model", mu_json_get_bytes(s, "model"));
-    row("repository", mu_json_get_bytes(s, "repoUrl"));
-    row("worker", mu_json_get_bytes(s, "runnerId"));
-    time_row("created", mu_json_get_bytes(s, "createdAt"));
-    time_row("started", mu_json_get_bytes(s, "runStartedAt"));
-    time_row("paused", mu_json_get_bytes(s, "pausedAt"));
-    time_row("ended", mu_json_get_bytes(s, "completedAt"));
-    time_row("ends by", mu_json_get_bytes(s, "deadlineAt"));
-    row("end reason", mu_json_get_bytes(s, "endReason"));
+    mu_ui_row("waits for", mu_json_get_bytes(s, "queueReason"));
+    mu_ui_row("mode", mu_json_get_bytes(s, "mode"));
+    mu_ui_row("provider", mu_json_get_bytes(s, "providerId"));
+    mu_ui_row("model", mu_json_get_bytes(s, "model"));
+    mu_ui_row("repository", mu_json_get_bytes(s, "repoUrl"));
+    mu_ui_row("worker", mu_json_get_bytes(s, "runnerId"));
+    mu_ui_time_row("created", mu_json_get_bytes(s, "createdAt"));
+    mu_ui_time_row("started", mu_json_get_bytes(s, "runStartedAt"));
+    mu_ui_time_row("paused", mu_json_get_bytes(s, "pausedAt"));
+    mu_ui_time_row("ended", mu_json_get_bytes(s, "completedAt"));
+    mu_ui_time_row("ends by", mu_json_get_bytes(s, "deadlineAt"));
+    mu_ui_row("end reason", mu_json_get_bytes(s, "endReason"));
     number_row("exit code", s, "exitCode");
-    row("error", mu_json_get_bytes(s, "errorMessage"));
+    mu_ui_row("error", mu_json_get_bytes(s, "errorMessage"));
     print_counts(s);
     print_waiting(mu_json_get(s, "pendingApprovals"));
-    row("summary", mu_json_get_bytes(s, "taskSummary"));
+    mu_ui_row("summary", mu_json_get_bytes(s, "taskSummary"));
 }
 
 int mu_cmd_session_show(struct mu_cli *cli)
