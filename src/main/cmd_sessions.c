@@ -321,22 +321,10 @@ static int create(const struct mu_cli *cli, struct mu_client *c, mu_bytes prompt
                                    .idempotency_key = key.text};
     r = body.failed ? mu_client_no_memory() : mu_client_call(c, &req, &reply);
     mu_buf_fini(&body);
-    if (r == 0 && c->json) {
-        mu_client_print(&reply);
-    } else if (r == 0) {
-        mu_bytes id = mu_json_get_bytes(mu_json_get(reply.root, "data"), "sessionId");
-        printf("%.*s\n", MU_ARGS(id));
-        if (mu_ui_tty(stderr)) {
-            fprintf(stderr, "`muster attach %.*s` shows it.\n", MU_ARGS(id));
-        }
+    if (r == 0) {
+        mu_session_made(c, &reply);
     }
     return r;
-}
-
-static int new_prompt(const struct mu_cli *cli, size_t first, struct mu_buf *dst)
-{
-    bool standard = cli->n_args == first + 1 && !strcmp(cli->args[first], "-");
-    return mu_prompt_of(cli, standard ? cli->n_args : first, standard ? "-" : NULL, dst);
 }
 
 int mu_cmd_session_new(struct mu_cli *cli)
@@ -347,7 +335,7 @@ int mu_cmd_session_new(struct mu_cli *cli)
         return mu_usage(cli->cmd, "--repo is missing: what shall it work on?");
     }
     mu_buf_init(&prompt, MU_PROMPT_BUF);
-    int r = cli->n_args || !mu_cli_has(cli, "interactive") ? new_prompt(cli, 0, &prompt) : 0;
+    int r = cli->n_args || !mu_cli_has(cli, "interactive") ? mu_prompt_args(cli, 0, &prompt) : 0;
     if (r == 0) {
         r = mu_client_open(cli, &c);
     }
@@ -369,7 +357,7 @@ int mu_cmd_session_prompt(struct mu_cli *cli)
     char id[MU_LONG_ID];
     mu_buf_init(&prompt, MU_PROMPT_BUF);
     mu_buf_init(&body, 8 * MU_PROMPT_MAX);
-    int r = new_prompt(cli, 1, &prompt);
+    int r = mu_prompt_args(cli, 1, &prompt);
     struct mu_json_w w = mu_json_w(&body);
     mu_jw_obj(&w);
     mu_jw_kstr(&w, "prompt", mu_buf_bytes(&prompt));
