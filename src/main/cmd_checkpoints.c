@@ -82,13 +82,10 @@ static int add_checkpoint(const struct mu_cli *cli, struct mu_json_w *w)
 
 static int make_body(const struct mu_cli *cli, mu_bytes prompt, struct mu_buf *dst)
 {
-    const char *title = mu_cli_value(cli, "title");
     struct mu_json_w w = mu_json_w(dst);
     mu_jw_obj(&w);
     int r = add_checkpoint(cli, &w);
-    if (title) {
-        mu_jw_kcstr(&w, "title", title);
-    }
+    mu_client_option(&w, cli, "title", "title");
     if (prompt.len) {
         mu_jw_kstr(&w, "prompt", prompt);
     }

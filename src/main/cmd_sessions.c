@@ -235,14 +235,6 @@ int mu_cmd_session_show(struct mu_cli *cli)
 
 /* --- new --- */
 
-static void option(struct mu_json_w *w, const struct mu_cli *cli, const char *flag, const char *key)
-{
-    const char *v = mu_cli_value(cli, flag);
-    if (v) {
-        mu_jw_kcstr(w, key, v);
-    }
-}
-
 static void make_body(const struct mu_cli *cli, mu_bytes prompt, yyjson_val *policy,
                       struct mu_buf *dst)
 {
@@ -253,8 +245,8 @@ static void make_body(const struct mu_cli *cli, mu_bytes prompt, yyjson_val *pol
     mu_jw_kcstr(&w, "providerId", provider ? provider : "claude_code");
     mu_jw_key(&w, "repo");
     mu_jw_obj(&w);
-    option(&w, cli, "repo", "url");
-    option(&w, cli, "branch", "branch");
+    mu_client_option(&w, cli, "repo", "url");
+    mu_client_option(&w, cli, "branch", "branch");
     mu_jw_obj_end(&w);
     if (prompt.len) {
         mu_jw_kstr(&w, "task", prompt);
@@ -264,9 +256,9 @@ static void make_body(const struct mu_cli *cli, mu_bytes prompt, yyjson_val *pol
     if (mu_cli_has(cli, "interactive")) {
         mu_jw_kcstr(&w, "mode", "interactive");
     }
-    option(&w, cli, "model", "model");
-    option(&w, cli, "env", "environmentId");
-    option(&w, cli, "worker", "runnerId");
+    mu_client_option(&w, cli, "model", "model");
+    mu_client_option(&w, cli, "env", "environmentId");
+    mu_client_option(&w, cli, "worker", "runnerId");
     if (policy) {
         mu_jw_key(&w, "policy");
         mu_json_add(dst, policy);
