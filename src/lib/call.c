@@ -399,7 +399,7 @@ static int find_caller(struct cp_call *call, const mu_cp_caller *caller)
     *p = (struct mu_principal){.role = caller->role == MU_CP_VIEWER     ? MU_ROLE_VIEWER
                                        : caller->role == MU_CP_OPERATOR ? MU_ROLE_OPERATOR
                                                                         : MU_ROLE_ORG_ADMIN,
-                               .tenant = mu_identity_tenant(cp->identity, org)};
+                               .tenant = mu_identity_tenant(cp->d.identity, org)};
     snprintf(p->org_id, sizeof p->org_id, "%.*s", MU_ARGS(org));
     snprintf(p->uid, sizeof p->uid, "%.*s", MU_ARGS(user.len ? user : org));
     return p->tenant ? 0 : -ENOMEM;

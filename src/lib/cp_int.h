@@ -13,7 +13,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "app/live/live.h"
+#include "app/domain/domain.h"
 #include "face/oz/oz.h"
 #include "face/sessions/sessions.h"
 #include "net/http_local.h"
@@ -81,14 +81,7 @@ struct mu_cp {
     struct mu_writer *writer;
     struct mu_readers *readers;
     struct mu_vault *vault;
-    struct mu_identity *identity;
-    struct mu_files *files;
-    struct mu_sessions *sessions;
-    struct mu_environments *environments;
-    struct mu_fleet *fleet;
-    struct mu_live *live;
-    struct mu_providers *providers;
-    struct mu_dispatch *dispatch;
+    struct mu_domain d;
     struct mu_sweeper *sweeper;
     struct mu_oz oz;
     struct mu_sess_face sess;
