@@ -1,4 +1,4 @@
-/* Opening and closing: the floors below as main/server.c builds them, without faces of the network
+/* Opening and closing: the domain (app/domain) as the server has it, without faces of the network
  * and without the provider route. */
 #include <errno.h>
 #include <stdio.h>
