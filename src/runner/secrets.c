@@ -43,7 +43,7 @@ static bool guessed(mu_bytes v)
         bool is_digit = c >= '0' && c <= '9';
         letter = letter || is_letter;
         digit = digit || is_digit;
-        other = other || (!is_letter && !is_digit && !strchr("-_.,:", c));
+        other = other || (!is_letter && !is_digit && !strchr(" -_.,:", c));
     }
     bool word = !other && !digit && v.len < WORD_MAX;
     bool number = !other && !letter && v.len < WORD_MAX;

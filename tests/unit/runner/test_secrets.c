@@ -20,15 +20,9 @@ static void what_the_user_gave_is_one_unless_anybody_could_guess_it(void **state
                                   "https://user:word@host.example/x",
                                   "https://host.example/hook?x=y",
                                   "postgres://host/db"};
-    const char *const shown[] = {"",
-                                 "short77",
-                                 "production",
-                                 "eu-central",
-                                 "3.11.4.5.6",
-                                 "8080,8081",
-                                 "/usr/local/lib/x1",
-                                 "./relative/1",
-                                 "https://host.example/v1"};
+    const char *const shown[] = {
+        "",           "short77",   "production",        "eu-central",   "hi there",
+        "3.11.4.5.6", "8080,8081", "/usr/local/lib/x1", "./relative/1", "https://host.example/v1"};
     for (size_t i = 0; i < MU_ARRAY_LEN(hidden); i++) {
         expect("ANY", hidden[i], true, true);
         expect("ANY", hidden[i], false, false);
