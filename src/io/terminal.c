@@ -44,7 +44,6 @@ static void leave_raw(void)
     if (!raw) {
         return;
     }
-    raw = 0;
     int out = fcntl(1, F_GETFL);
     if (farewell_len && out >= 0) { /* never waiting: a handler may be here */
         (void)fcntl(1, F_SETFL, out | O_NONBLOCK);
@@ -53,6 +52,7 @@ static void leave_raw(void)
     }
     (void)fcntl(0, F_SETFL, flags_before);
     (void)tcsetattr(0, TCSANOW, &before);
+    raw = 0; /* last: a handler in the middle of this does it all again */
 }
 
 static int enter_raw(void)

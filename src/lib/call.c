@@ -5,7 +5,6 @@
 
 #include "base/encode.h"
 #include "lib/cp_int.h"
-#include "proto/json.h"
 #include "proto/url.h"
 
 enum { HEAD_MAX = 64 << 10, BODY_MAX = 2 << 20, DEPTH = 64 };
@@ -124,7 +123,7 @@ static void answered(struct mu_http_local *l, int status, const struct mu_http_p
     }
     call->req = NULL;
     int r = status == 0 ? MU_E_INTERNAL
-            : json      ? mu_lib_result_read(&call->result, body, false)
+            : json      ? mu_lib_result_read(&call->result, body)
                         : mu_lib_result_bytes(&call->result, body);
     if (r < 0) {
         mu_lib_result_set(&call->result, r == -ENOMEM ? MU_CP_UNAVAILABLE : MU_CP_INTERNAL_ERROR,
@@ -231,7 +230,7 @@ static bool is_header(mu_bytes key)
 static void add_query(struct mu_buf *b, const struct mu_route *r, yyjson_val *args)
 {
     size_t i, n;
-    yyjson_val *key, *v, *item;
+    yyjson_val *key, *v;
     char sep = '?';
     yyjson_obj_foreach(args, i, n, key, v)
     {
@@ -239,19 +238,27 @@ static void add_query(struct mu_buf *b, const struct mu_route *r, yyjson_val *ar
         if (in_path(r->path, name) || is_header(name) || (r->body && !has_member(r->query, name))) {
             continue;
         }
-        size_t at, all;
         bool list = yyjson_is_arr(v);
-        yyjson_val *one[] = {v};
-        all = list ? yyjson_arr_size(v) : 1;
-        for (at = 0; at < all; at++) {
-            item = list ? yyjson_arr_get(v, at) : one[0];
+        size_t all = list ? yyjson_arr_size(v) : 1;
+        for (size_t at = 0; at < all; at++) {
             mu_buf_add_char(b, sep);
             mu_url_encode(b, name);
             mu_buf_add_char(b, '=');
-            add_value(b, item);
+            add_value(b, list ? yyjson_arr_get(v, at) : v);
             sep = '&';
         }
     }
+}
+
+void mu_lib_put_member(struct mu_json_w *w, yyjson_val *key, yyjson_val *v)
+{
+    if (w->comma) {
+        mu_buf_add_char(w->buf, ',');
+    }
+    mu_json_add(w->buf, key);
+    mu_buf_add_char(w->buf, ':');
+    mu_json_add(w->buf, v);
+    w->comma = true;
 }
 
 static void add_body(struct mu_buf *b, const struct mu_route *r, yyjson_val *args)
@@ -266,18 +273,7 @@ static void add_body(struct mu_buf *b, const struct mu_route *r, yyjson_val *arg
         bool elsewhere = is_header(name) || has_member(r->query, name) ||
                          (in_path(r->path, name) && !has_member(r->body, name));
         if (!elsewhere) {
-            struct mu_buf text;
-            mu_buf_init(&text, BODY_MAX);
-            mu_json_add(&text, key);
-            w.comma ? mu_buf_add_char(b, ',') : (void)0;
-            mu_buf_add(b, mu_buf_bytes(&text));
-            mu_buf_add_char(b, ':');
-            mu_buf_clear(&text);
-            mu_json_add(&text, v);
-            mu_buf_add(b, mu_buf_bytes(&text));
-            b->failed = b->failed ? b->failed : text.failed;
-            mu_buf_fini(&text);
-            w.comma = true;
+            mu_lib_put_member(&w, key, v);
         }
     }
     mu_jw_obj_end(&w);
@@ -403,7 +399,7 @@ static int find_caller(struct cp_call *call, const mu_cp_caller *caller)
     *p = (struct mu_principal){.role = caller->role == MU_CP_VIEWER     ? MU_ROLE_VIEWER
                                        : caller->role == MU_CP_OPERATOR ? MU_ROLE_OPERATOR
                                                                         : MU_ROLE_ORG_ADMIN,
-                               .tenant = mu_identity_tenant(cp->identity, org)};
+                               .tenant = mu_identity_tenant(cp->d.identity, org)};
     snprintf(p->org_id, sizeof p->org_id, "%.*s", MU_ARGS(org));
     snprintf(p->uid, sizeof p->uid, "%.*s", MU_ARGS(user.len ? user : org));
     return p->tenant ? 0 : -ENOMEM;

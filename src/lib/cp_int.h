@@ -13,10 +13,11 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "app/live/live.h"
+#include "app/domain/domain.h"
 #include "face/oz/oz.h"
 #include "face/sessions/sessions.h"
 #include "net/http_local.h"
+#include "proto/json.h"
 
 #define MU_CP_BUILDING 1
 #include "muster/control_plane.h"
@@ -80,14 +81,7 @@ struct mu_cp {
     struct mu_writer *writer;
     struct mu_readers *readers;
     struct mu_vault *vault;
-    struct mu_identity *identity;
-    struct mu_files *files;
-    struct mu_sessions *sessions;
-    struct mu_environments *environments;
-    struct mu_fleet *fleet;
-    struct mu_live *live;
-    struct mu_providers *providers;
-    struct mu_dispatch *dispatch;
+    struct mu_domain d;
     struct mu_sweeper *sweeper;
     struct mu_oz oz;
     struct mu_sess_face sess;
@@ -149,6 +143,8 @@ MU_MUST_USE bool mu_lib_enter(struct mu_cp *cp);
 void mu_lib_leave(struct mu_cp *cp);
 
 /* --- call.c --- */
+/* A member of another object as it is. */
+void mu_lib_put_member(struct mu_json_w *w, yyjson_val *key, yyjson_val *v);
 mu_cp_status mu_lib_status_of(mu_bytes code);
 /* What is left when nothing runs any more. */
 void mu_lib_calls_drop(struct mu_cp *cp);
@@ -156,8 +152,8 @@ extern const struct mu_route *const mu_lib_tables[];
 extern const size_t mu_lib_n_tables;
 
 /* --- result.c --- */
-/* Reads the envelope and, `typed`, its data. -ENOMEM */
-MU_MUST_USE int mu_lib_result_read(mu_cp_result *result, mu_bytes body, bool typed);
+/* Reads the envelope; its typed part stays empty. -ENOMEM, MU_E_INVALID */
+MU_MUST_USE int mu_lib_result_read(mu_cp_result *result, mu_bytes body);
 /* An answer of the library's own. */
 void mu_lib_result_set(mu_cp_result *result, mu_cp_status status, const char *message);
 /* Of bytes. */

@@ -1,4 +1,4 @@
-/* Opening and closing: the floors below as main/server.c builds them, without faces of the network
+/* Opening and closing: the domain (app/domain) as the server has it, without faces of the network
  * and without the provider route. */
 #include <errno.h>
 #include <stdio.h>
@@ -18,12 +18,8 @@ enum {
     RECORDING_MAX = 64 << 20,
     RETENTION_SWEEP_MS = 3600000,
     LEAST_GRACE_MS = 1000,
+    PAUSED_MAX_DAYS = 30,
 };
-
-static int64_t paused_max(void)
-{
-    return INT64_C(30) * 86400000;
-}
 
 void mu_cp_config_init(mu_cp_config *c)
 {
@@ -231,115 +227,42 @@ static int build_ground(struct mu_cp *cp, struct mu_err *err)
     return r < 0 ? r : build_vault(cp, err);
 }
 
-static int build_sessions(struct mu_cp *cp, struct mu_db *db, struct mu_err *err)
+static int build_domain(struct mu_cp *cp, struct mu_db *db, struct mu_err *err)
 {
     const mu_cp_config *c = &cp->conf;
     unsigned char raw[32];
     mu_env_real.random(&mu_env_real, raw, sizeof raw); /* nobody can say it: no key is ever asked */
     mu_hex(raw, sizeof raw, cp->admin_key);
-    const struct mu_identity_opts io = {.env = &cp->env,
-                                        .writer = cp->writer,
-                                        .readers = cp->readers,
-                                        .core = cp->loop,
-                                        .admin_key = cp->admin_key,
-                                        .max_tenants = MAX_TENANTS};
-    int r = mu_identity_new(&io, db, &cp->identity, err);
-    if (r == 0) {
-        r = mu_files_new(cp->blobs, &cp->files, err);
-    }
-    if (r < 0) {
-        return r;
-    }
-    const struct mu_sessions_opts so = {.env = &cp->env,
-                                        .writer = cp->writer,
-                                        .readers = cp->readers,
-                                        .feed = cp->feed,
-                                        .metrics = cp->metrics,
-                                        .identity = cp->identity,
-                                        .pending_max_ms = c->max_queue_minutes * 60000,
-                                        .run_max_ms = c->max_timeout_minutes * 60000,
-                                        .retention_ms = c->retention_hours * 3600000};
-    const struct mu_environments_opts eo = {&cp->env, cp->writer, cp->readers, cp->vault};
-    r = mu_identity_resolve(cp->identity, mu_str(cp->admin_key), &cp->admin);
-    if (r == 0) {
-        r = mu_sessions_new(&so, &cp->sessions);
-    }
-    return r < 0 ? r : mu_environments_new(&eo, &cp->environments);
-}
-
-static int build_fleet(struct mu_cp *cp, struct mu_db *db)
-{
-    const mu_cp_config *c = &cp->conf;
-    const struct mu_fleet_opts fo = {.env = &cp->env,
-                                     .core = cp->loop,
-                                     .sessions = cp->sessions,
-                                     .identity = cp->identity,
-                                     .environments = cp->environments,
-                                     .readers = cp->readers,
-                                     .writer = cp->writer,
-                                     .feed = cp->feed,
-                                     .metrics = cp->metrics,
-                                     .claim_timeout_ms = c->claim_timeout_ms,
-                                     .native_claim_timeout_ms = c->claim_timeout_ms,
-                                     .grace_ms = MU_MAX(c->orphan_grace_ms, LEAST_GRACE_MS),
-                                     .default_capacity = 5,
-                                     .run_max_ms = c->max_timeout_minutes * 60000,
-                                     .pending_max_ms = c->max_queue_minutes * 60000,
-                                     .max_tries = c->max_attempts};
-    int r = mu_fleet_new(&fo, &cp->fleet);
-    const struct mu_live_opts lo = {.env = &cp->env,
-                                    .core = cp->loop,
-                                    .sessions = cp->sessions,
-                                    .fleet = cp->fleet,
-                                    .feed = cp->feed,
-                                    .writer = cp->writer,
-                                    .readers = cp->readers,
-                                    .work = cp->work,
-                                    .metrics = cp->metrics,
-                                    .recordings_dir = cp->recordings,
-                                    .recording_max = RECORDING_MAX,
-                                    .recording_keep_ms = c->session_data_ttl_hours * 3600000,
-                                    .gate_ms = c->approval_timeout_minutes * 60000,
-                                    .command_ms = RUNNER_ANSWER_MS,
-                                    .paused_max_ms = paused_max()};
-    if (r == 0) {
-        r = mu_live_new(&lo, &cp->live);
-    }
-    return r < 0 ? r : mu_live_load(cp->live, db);
-}
-
-static int build_dispatch(struct mu_cp *cp, struct mu_db *db)
-{
     cp->settings = (struct mu_providers_settings){
         .default_provider = "none", .default_harness = "custom", .queue_on_saturation = true};
-    const struct mu_providers_opts po = {.env = &cp->env,
-                                         .core = cp->loop,
-                                         .writer = cp->writer,
-                                         .work = cp->work,
-                                         .metrics = cp->metrics,
-                                         .list = &cp->no_providers,
-                                         .settings = &cp->settings};
-    const mu_cp_config *c = &cp->conf;
-    int r = mu_providers_new(&po, db, &cp->providers);
-    const struct mu_dispatch_opts dopts = {.env = &cp->env,
-                                           .core = cp->loop,
-                                           .sessions = cp->sessions,
-                                           .providers = cp->providers,
-                                           .identity = cp->identity,
-                                           .readers = cp->readers,
-                                           .files = cp->files,
-                                           .fleet = cp->fleet,
-                                           .feed = cp->feed,
-                                           .metrics = cp->metrics,
-                                           .settings = &cp->settings,
-                                           .concurrency = 1,
-                                           .max_tries = c->max_attempts,
-                                           .run_max_ms = c->max_timeout_minutes * 60000,
-                                           .pending_max_ms = c->max_queue_minutes * 60000};
-    if (r == 0) {
-        r = mu_dispatch_new(&dopts, &cp->dispatch);
-    }
-    return r < 0 ? r : mu_dispatch_load(cp->dispatch, db);
+    struct mu_domain_opts o = {.env = &cp->env,
+                               .core = cp->loop,
+                               .work = cp->work,
+                               .metrics = cp->metrics,
+                               .feed = cp->feed,
+                               .writer = cp->writer,
+                               .readers = cp->readers,
+                               .vault = cp->vault,
+                               .run_max_ms = c->max_timeout_minutes * 60000,
+                               .pending_max_ms = c->max_queue_minutes * 60000,
+                               .max_tries = c->max_attempts,
+                               .files_dir = cp->blobs,
+                               .identity = {.admin_key = cp->admin_key, .max_tenants = MAX_TENANTS},
+                               .sessions = {.retention_ms = c->retention_hours * 3600000},
+                               .fleet = {.claim_timeout_ms = c->claim_timeout_ms,
+                                         .native_claim_timeout_ms = c->claim_timeout_ms,
+                                         .grace_ms = MU_MAX(c->orphan_grace_ms, LEAST_GRACE_MS),
+                                         .default_capacity = 5},
+                               .live = {.recordings_dir = cp->recordings,
+                                        .recording_max = RECORDING_MAX,
+                                        .recording_keep_ms = c->session_data_ttl_hours * 3600000,
+                                        .gate_ms = c->approval_timeout_minutes * 60000,
+                                        .command_ms = RUNNER_ANSWER_MS,
+                                        .paused_max_ms = PAUSED_MAX_DAYS * INT64_C(86400000)},
+                               .providers = {.list = &cp->no_providers, .settings = &cp->settings},
+                               .dispatch = {.concurrency = 1}};
+    int r = mu_domain_new(&cp->d, &o, db, err);
+    return r < 0 ? r : mu_identity_resolve(cp->d.identity, mu_str(cp->admin_key), &cp->admin);
 }
 
 static bool writable(void *arg, const char **ret_why)
@@ -354,20 +277,20 @@ static int build_face(struct mu_cp *cp, struct mu_err *err)
     const mu_cp_config *c = &cp->conf;
     static const char *const *const components[] = {mu_sess_components, NULL};
     cp->oz = (struct mu_oz){.env = &cp->env,
-                            .sessions = cp->sessions,
-                            .dispatch = cp->dispatch,
-                            .fleet = cp->fleet,
-                            .environments = cp->environments,
-                            .providers = cp->providers,
-                            .identity = cp->identity,
-                            .files = cp->files,
+                            .sessions = cp->d.sessions,
+                            .dispatch = cp->d.dispatch,
+                            .fleet = cp->d.fleet,
+                            .environments = cp->d.environments,
+                            .providers = cp->d.providers,
+                            .identity = cp->d.identity,
+                            .files = cp->d.files,
                             .readers = cp->readers,
                             .work = cp->work,
                             .core = cp->loop,
                             .sess = &cp->sess};
     atomic_store(&cp->oz.settings, &cp->settings);
     cp->sess = (struct mu_sess_face){.vault = cp->vault,
-                                     .live = cp->live,
+                                     .live = cp->d.live,
                                      .max_sessions_per_org = c->max_sessions_per_org,
                                      .default_timeout_min =
                                          MU_MIN(c->default_timeout_minutes, c->max_timeout_minutes),
@@ -378,7 +301,7 @@ static int build_face(struct mu_cp *cp, struct mu_err *err)
                                      .allow_local_repos = c->allow_local_repos != 0,
                                      .allow_skip_permissions = c->allow_skip_permissions != 0};
     const struct mu_api_opts ao = {.env = &cp->env,
-                                   .identity = cp->identity,
+                                   .identity = cp->d.identity,
                                    .metrics = cp->metrics,
                                    .tables = mu_lib_tables,
                                    .n_tables = mu_lib_n_tables,
@@ -398,13 +321,7 @@ static int build(struct mu_cp *cp, struct mu_err *err)
         r = mu_db_open(&opts, &db, err);
     }
     if (r == 0) {
-        r = build_sessions(cp, db, err);
-    }
-    if (r == 0) {
-        r = build_fleet(cp, db);
-    }
-    if (r == 0) {
-        r = build_dispatch(cp, db);
+        r = build_domain(cp, db, err);
     }
     mu_db_close(db);
     return r < 0 ? r : build_face(cp, err);
@@ -414,18 +331,18 @@ static int build(struct mu_cp *cp, struct mu_err *err)
 
 static void expired(void *arg, mu_bytes session_id)
 {
-    mu_dispatch_expired(((struct mu_cp *)arg)->dispatch, session_id);
+    mu_dispatch_expired(((struct mu_cp *)arg)->d.dispatch, session_id);
 }
 
 static void file_gone(void *arg, mu_bytes file_id)
 {
-    mu_files_remove(((struct mu_cp *)arg)->files, file_id);
+    mu_files_remove(((struct mu_cp *)arg)->d.files, file_id);
 }
 
 static void recovered(void *arg)
 {
     struct mu_cp *cp = arg;
-    const struct mu_sweeper_opts so = {.sessions = cp->sessions,
+    const struct mu_sweeper_opts so = {.sessions = cp->d.sessions,
                                        .core = cp->loop,
                                        .retention_interval_ms = RETENTION_SWEEP_MS,
                                        .work = cp->work,
@@ -434,7 +351,7 @@ static void recovered(void *arg)
                                        .arg = cp};
     cp->began = mu_sweeper_new(&so, &cp->sweeper);
     if (cp->began == 0) {
-        mu_live_start(cp->live);
+        mu_live_start(cp->d.live);
     }
     mu_lib_flag(cp, &cp->ready);
 }
@@ -442,7 +359,7 @@ static void recovered(void *arg)
 static void begin(struct mu_post *post)
 {
     struct mu_cp *cp = MU_CONTAINER(post, struct mu_cp, begin_post);
-    mu_dispatch_start(cp->dispatch, recovered, cp);
+    mu_dispatch_start(cp->d.dispatch, recovered, cp);
 }
 
 static int start(struct mu_cp *cp, struct mu_err *err)
@@ -467,20 +384,20 @@ static int start(struct mu_cp *cp, struct mu_err *err)
 static void live_stopped(void *arg)
 {
     struct mu_cp *cp = arg;
-    mu_fleet_close(cp->fleet);
+    mu_fleet_close(cp->d.fleet);
     mu_lib_flag(cp, &cp->over);
 }
 
 static void runs_stopped(void *arg)
 {
     struct mu_cp *cp = arg;
-    mu_live_stop(cp->live, live_stopped, cp);
+    mu_live_stop(cp->d.live, live_stopped, cp);
 }
 
 static void sweeper_stopped(void *arg)
 {
     struct mu_cp *cp = arg;
-    mu_dispatch_stop(cp->dispatch, 0, runs_stopped, cp);
+    mu_dispatch_stop(cp->d.dispatch, 0, runs_stopped, cp);
 }
 
 static void end(struct mu_post *post)
@@ -505,18 +422,10 @@ static void free_all(struct mu_cp *cp)
         mu_loop_join(cp->loop);
     }
     mu_sweeper_free(cp->sweeper);
-    mu_dispatch_free(cp->dispatch);
-    mu_fleet_end(cp->fleet);
-    mu_live_end(cp->live);
-    mu_environments_free(cp->environments);
-    mu_providers_free(cp->providers);
-    mu_sessions_free(cp->sessions);
-    mu_files_free(cp->files);
-    mu_identity_free(cp->identity);
+    mu_domain_end(&cp->d);
     mu_vault_free(cp->vault);
     mu_loop_free(cp->loop);
-    mu_live_free(cp->live);
-    mu_fleet_free(cp->fleet);
+    mu_domain_free(&cp->d);
     mu_feed_free(cp->feed);
     mu_lib_calls_drop(cp); /* answers them, which the lanes tell */
     mu_lib_lanes_end(cp);

@@ -116,7 +116,7 @@ static int keep_json(struct mu_arena *a, yyjson_val *v, mu_cp_str *ret)
     return r;
 }
 
-int mu_lib_result_read(mu_cp_result *result, mu_bytes body, bool typed)
+int mu_lib_result_read(mu_cp_result *result, mu_bytes body)
 {
     static const struct mu_json_limits limits = {ANSWER_MAX, DEPTH};
     struct own *o = own_of(result);
@@ -131,8 +131,7 @@ int mu_lib_result_read(mu_cp_result *result, mu_bytes body, bool typed)
     if (mu_json_get_bool(root, "success", false)) {
         o->data = mu_json_get(root, "data");
         result->status = MU_CP_OK;
-        r = keep_json(&o->arena, o->data, &result->data);
-        return r < 0 || !typed ? r : mu_lib_result_type(result);
+        return keep_json(&o->arena, o->data, &result->data);
     }
     yyjson_val *error = mu_json_get(root, "error");
     result->code = mu_cp_out(mu_json_get_bytes(error, "code"));

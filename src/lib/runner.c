@@ -73,7 +73,7 @@ void mu_lib_report(struct cp_exec *x, enum mu_report_kind kind, int64_t seq, int
     if (x->r->attached && mu_lib_report_new(x, kind, &r) == 0) {
         r->seq = seq;
         r->state = state;
-        mu_fleet_tell(x->r->cp->fleet, r);
+        mu_fleet_tell(x->r->cp->d.fleet, r);
     }
 }
 
@@ -90,7 +90,7 @@ static void say_hello(struct mu_cp_runner *r)
     hello->capacity = r->capacity;
     hello->version = mu_arena_dup(&hello->arena, mu_str(r->version));
     hello->caps = mu_arena_dup(&hello->arena, mu_buf_bytes(&r->caps));
-    mu_fleet_tell(r->cp->fleet, hello);
+    mu_fleet_tell(r->cp->d.fleet, hello);
 }
 
 static void on_alive(struct mu_timer *t)
@@ -100,7 +100,7 @@ static void on_alive(struct mu_timer *t)
     if (mu_report_new(MU_REPORT_ALIVE, &beat) == 0) {
         beat->peer = &r->peer;
         beat->dialect = MU_DIALECT_NATIVE;
-        mu_fleet_tell(r->cp->fleet, beat);
+        mu_fleet_tell(r->cp->d.fleet, beat);
     }
     (void)!mu_timer_set(t, MU_CP_ALIVE_MS);
 }
@@ -236,7 +236,7 @@ static void open_on_loop(struct mu_post *post)
 {
     struct mu_cp_runner *r = MU_CONTAINER(post, struct mu_cp_runner, open_post);
     mu_timer_init(&r->alive, r->cp->loop, on_alive);
-    mu_fleet_admit(r->cp->fleet, &r->admission);
+    mu_fleet_admit(r->cp->d.fleet, &r->admission);
 }
 
 static bool add_words(struct mu_json_w *w, const char *const *words, size_t n)

@@ -5,7 +5,6 @@
 #define MU_LIB_RUNNER_INT_H
 
 #include "lib/cp_int.h"
-#include "proto/json.h"
 
 enum {
     MU_CP_TERMINALS = 8,

@@ -74,7 +74,7 @@ static void tell_end(struct cp_exec *x, struct say *s)
         r->execution = x->of.execution;
         r->epoch = x->of.epoch;
         r->seq = x->end_seq;
-        mu_fleet_tell(x->r->cp->fleet, r);
+        mu_fleet_tell(x->r->cp->d.fleet, r);
     }
 }
 

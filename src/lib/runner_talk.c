@@ -62,7 +62,7 @@ static bool send(struct cp_exec *x, mu_bytes json)
         lost(x);
         return false;
     }
-    mu_fleet_tell(x->r->cp->fleet, r);
+    mu_fleet_tell(x->r->cp->d.fleet, r);
     return true;
 }
 
@@ -194,7 +194,7 @@ static void pump(struct cp_exec *x, unsigned n)
             return;
         }
         t->sent += (int64_t)piece.len;
-        mu_fleet_tell(x->r->cp->fleet, r);
+        mu_fleet_tell(x->r->cp->d.fleet, r);
     }
 }
 

@@ -119,7 +119,7 @@ static void tell_did(struct mu_post *post)
         if (!d->did) {
             r->message = MU_B("The runner does not pause");
         }
-        mu_fleet_tell(x->r->cp->fleet, r);
+        mu_fleet_tell(x->r->cp->d.fleet, r);
     }
     mu_free(d);
 }

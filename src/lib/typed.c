@@ -2,7 +2,6 @@
 #include <errno.h>
 
 #include "lib/cp_int.h"
-#include "proto/json.h"
 
 enum { ARGS_MAX = 2 << 20 };
 
@@ -102,11 +101,7 @@ static void put_options(struct args *a, const mu_cp_create *q)
         put_number(a, "timeoutMinutes", q->timeout_minutes);
         yyjson_obj_foreach(more, i, n, key, v)
         {
-            a->w.comma ? mu_buf_add_char(&a->buf, ',') : (void)0;
-            mu_json_add(&a->buf, key);
-            mu_buf_add_char(&a->buf, ':');
-            mu_json_add(&a->buf, v);
-            a->w.comma = true;
+            mu_lib_put_member(&a->w, key, v);
         }
         mu_jw_obj_end(&a->w);
     }

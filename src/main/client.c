@@ -397,6 +397,15 @@ int mu_client_each(const struct mu_cli *cli, const char *method, const char *pat
     return first;
 }
 
+void mu_client_option(struct mu_json_w *w, const struct mu_cli *cli, const char *flag,
+                      const char *key)
+{
+    const char *v = mu_cli_value(cli, flag);
+    if (v) {
+        mu_jw_kcstr(w, key, v);
+    }
+}
+
 void mu_client_print(const struct mu_reply *r)
 {
     fwrite(r->body.ptr, 1, r->body.len, stdout);

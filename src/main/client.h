@@ -49,6 +49,9 @@ int mu_client_show(const struct mu_cli *cli, const char *path, const char *id,
  * <done>" on success. The first failure decides the exit code. */
 int mu_client_each(const struct mu_cli *cli, const char *method, const char *path,
                    const char *suffix, const char *done);
+/* A member of a request's body, if the flag was given. */
+void mu_client_option(struct mu_json_w *w, const struct mu_cli *cli, const char *flag,
+                      const char *key);
 /* Prints a body as it came, ended by a newline. */
 void mu_client_print(const struct mu_reply *r);
 /* The words and the exit code for an answer that is no 2xx, or for a failed transfer. */

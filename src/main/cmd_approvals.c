@@ -42,7 +42,6 @@ static int decide(const struct mu_cli *cli, bool allow)
     struct mu_reply reply;
     struct mu_buf body;
     char id[MU_LONG_ID], session[MU_LONG_ID], suffix[MU_LONG_ID + 16];
-    const char *reason = allow ? NULL : mu_cli_value(cli, "reason");
     int r = mu_client_open(cli, &c);
     if (r) {
         return r;
@@ -54,9 +53,7 @@ static int decide(const struct mu_cli *cli, bool allow)
     if (mu_cli_has(cli, "session")) {
         mu_jw_kcstr(&w, "scope", "session");
     }
-    if (reason) {
-        mu_jw_kcstr(&w, "reason", reason);
-    }
+    mu_client_option(&w, cli, "reason", "reason"); /* only `deny` has it */
     mu_jw_obj_end(&w);
     r = body.failed ? mu_client_no_memory() : mu_approval_named(&c, cli->args[0], id, session);
     if (r == 0) {

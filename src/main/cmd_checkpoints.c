@@ -82,13 +82,10 @@ static int add_checkpoint(const struct mu_cli *cli, struct mu_json_w *w)
 
 static int make_body(const struct mu_cli *cli, mu_bytes prompt, struct mu_buf *dst)
 {
-    const char *title = mu_cli_value(cli, "title");
     struct mu_json_w w = mu_json_w(dst);
     mu_jw_obj(&w);
     int r = add_checkpoint(cli, &w);
-    if (title) {
-        mu_jw_kcstr(&w, "title", title);
-    }
+    mu_client_option(&w, cli, "title", "title");
     if (prompt.len) {
         mu_jw_kstr(&w, "prompt", prompt);
     }
@@ -103,35 +100,19 @@ static int fork_it(const struct mu_cli *cli, struct mu_client *c, mu_bytes body)
 {
     struct mu_reply reply;
     char id[MU_LONG_ID];
-    int r = mu_session_named(c, cli->args[0], id);
-    if (r) {
-        return r;
-    }
-    struct mu_id key = mu_id_random(&mu_env_real);
-    const struct mu_request req = {.method = "POST",
-                                   .path = mu_session_path(c, id, "/fork"),
-                                   .body = body,
-                                   .idempotency_key = key.text};
-    r = req.path.ptr ? mu_client_call(c, &req, &reply) : mu_client_no_memory();
-    if (r == 0 && c->json) {
-        mu_client_print(&reply);
-    } else if (r == 0) {
-        mu_bytes made = mu_json_get_bytes(mu_json_get(reply.root, "data"), "sessionId");
-        printf("%.*s\n", MU_ARGS(made));
-        if (mu_ui_tty(stderr)) {
-            fprintf(stderr, "`muster attach %.*s` shows it.\n", MU_ARGS(made));
-        }
+    int r = mu_session_call(cli, c, "POST", "/fork", body, id, &reply);
+    if (r == 0) {
+        mu_session_made(c, &reply);
     }
     return r;
 }
 
 static int read_prompt(const struct mu_cli *cli, struct mu_buf *dst)
 {
-    bool standard = cli->n_args == 2 && !strcmp(cli->args[1], "-");
     if (cli->n_args < 2) {
         return mu_cli_has(cli, "task") ? mu_usage(cli->cmd, "--task needs a prompt") : 0;
     }
-    return mu_prompt_of(cli, standard ? cli->n_args : 1, standard ? "-" : NULL, dst);
+    return mu_prompt_args(cli, 1, dst);
 }
 
 int mu_cmd_session_fork(struct mu_cli *cli)

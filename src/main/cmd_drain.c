@@ -69,13 +69,10 @@ static int wait_drained(struct mu_client *c, const char *name, const char *id, s
 static int body_of(const struct mu_cli *cli, struct mu_buf *dst)
 {
     int64_t minutes = -1;
-    const char *reason = mu_cli_value(cli, "reason");
     int r = mu_cli_number(cli, "stop-after", 0, MINUTES_MAX, -1, &minutes);
     struct mu_json_w w = mu_json_w(dst);
     mu_jw_obj(&w);
-    if (reason) {
-        mu_jw_kcstr(&w, "reason", reason);
-    }
+    mu_client_option(&w, cli, "reason", "reason");
     if (minutes >= 0) {
         mu_jw_ki64(&w, "timeoutMinutes", minutes);
     }

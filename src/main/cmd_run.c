@@ -5,26 +5,18 @@
 #include "main/prompt.h"
 #include "main/ui.h"
 
-static void opt(struct mu_json_w *w, const struct mu_cli *cli, const char *flag, const char *key)
-{
-    const char *v = mu_cli_value(cli, flag);
-    if (v) {
-        mu_jw_kcstr(w, key, v);
-    }
-}
-
 static void make_body(const struct mu_cli *cli, mu_bytes prompt, struct mu_buf *dst)
 {
     struct mu_json_w w = mu_json_w(dst);
     mu_jw_obj(&w);
     mu_jw_kstr(&w, "prompt", prompt);
-    opt(&w, cli, "title", "title");
+    mu_client_option(&w, cli, "title", "title");
     mu_jw_key(&w, "config");
     mu_jw_obj(&w);
-    opt(&w, cli, "model", "model_id");
-    opt(&w, cli, "env", "environment_id");
-    opt(&w, cli, "name", "name");
-    opt(&w, cli, "base-prompt", "base_prompt");
+    mu_client_option(&w, cli, "model", "model_id");
+    mu_client_option(&w, cli, "env", "environment_id");
+    mu_client_option(&w, cli, "name", "name");
+    mu_client_option(&w, cli, "base-prompt", "base_prompt");
     mu_jw_obj_end(&w);
     mu_jw_obj_end(&w);
 }

@@ -104,28 +104,6 @@ int mu_cmd_ps(struct mu_cli *cli)
 
 /* --- one run --- */
 
-static void row(const char *name, mu_bytes value)
-{
-    struct mu_buf b;
-    if (value.len == 0) {
-        return;
-    }
-    mu_buf_init(&b, 1 << 20);
-    mu_ui_clean(&b, value, false);
-    printf("%-12s %.*s\n", name, MU_ARGS(mu_buf_bytes(&b)));
-    mu_buf_fini(&b);
-}
-
-static void time_row(const char *name, mu_bytes time)
-{
-    char ago[32], both[80];
-    if (time.len) {
-        mu_ui_ago(time, ago, sizeof ago);
-        snprintf(both, sizeof both, "%.*s (%s)", (int)MU_MIN(time.len, (size_t)30), time.ptr, ago);
-        row(name, mu_str(both));
-    }
-}
-
 static void print_artifacts(yyjson_val *list)
 {
     yyjson_val *a;
@@ -134,7 +112,7 @@ static void print_artifacts(yyjson_val *list)
     {
         yyjson_val *data = mu_json_get(a, "data");
         mu_bytes what = mu_json_get_bytes(data, "url");
-        row(i ? "" : "artifacts", what.len ? what : mu_json_get_bytes(data, "title"));
+        mu_ui_row(i ? "" : "artifacts", what.len ? what : mu_json_get_bytes(data, "title"));
     }
 }
 
@@ -142,25 +120,25 @@ static void print_run(yyjson_val *run)
 {
     yyjson_val *config = mu_json_get(run, "agent_config"), *p = mu_json_get(run, "provider");
     mu_bytes state = mu_json_get_bytes(run, "state"), output = mu_json_get_bytes(run, "output");
-    row("run", mu_json_get_bytes(run, "run_id"));
-    row("title", mu_json_get_bytes(run, "title"));
+    mu_ui_row("run", mu_json_get_bytes(run, "run_id"));
+    mu_ui_row("title", mu_json_get_bytes(run, "title"));
     printf("%-12s %s%.*s%s\n", "state", mu_ui_state_colour(stdout, state), MU_ARGS(state),
            mu_ui_reset(stdout));
-    time_row("created", mu_json_get_bytes(run, "created_at"));
-    time_row("started", mu_json_get_bytes(run, "started_at"));
-    time_row("ended", mu_json_get_bytes(run, "completed_at"));
-    time_row("queued until", mu_json_get_bytes(run, "queued_until"));
-    row("source", mu_json_get_bytes(run, "source"));
-    row("harness", mu_json_get_bytes(run, "harness"));
-    row("provider", mu_json_get_bytes(p, "key"));
-    row("model", p ? mu_json_get_bytes(p, "model") : mu_json_get_bytes(config, "model_id"));
-    row("environment", mu_json_get_bytes(config, "environment_id"));
-    row("worker", mu_json_get_bytes(run, "worker_id"));
-    row("session", mu_json_get_bytes(run, "session_link"));
+    mu_ui_time_row("created", mu_json_get_bytes(run, "created_at"));
+    mu_ui_time_row("started", mu_json_get_bytes(run, "started_at"));
+    mu_ui_time_row("ended", mu_json_get_bytes(run, "completed_at"));
+    mu_ui_time_row("queued until", mu_json_get_bytes(run, "queued_until"));
+    mu_ui_row("source", mu_json_get_bytes(run, "source"));
+    mu_ui_row("harness", mu_json_get_bytes(run, "harness"));
+    mu_ui_row("provider", mu_json_get_bytes(p, "key"));
+    mu_ui_row("model", p ? mu_json_get_bytes(p, "model") : mu_json_get_bytes(config, "model_id"));
+    mu_ui_row("environment", mu_json_get_bytes(config, "environment_id"));
+    mu_ui_row("worker", mu_json_get_bytes(run, "worker_id"));
+    mu_ui_row("session", mu_json_get_bytes(run, "session_link"));
     print_artifacts(mu_json_get(run, "artifacts"));
-    row("error", mu_json_get_bytes(mu_json_get(run, "error"), "message"));
+    mu_ui_row("error", mu_json_get_bytes(mu_json_get(run, "error"), "message"));
     if (!mu_state_ended(state)) {
-        row("message", mu_json_get_bytes(mu_json_get(run, "status_message"), "message"));
+        mu_ui_row("message", mu_json_get_bytes(mu_json_get(run, "status_message"), "message"));
     }
     puts("\nprompt");
     mu_ui_text(mu_json_get_bytes(run, "prompt"));

@@ -146,28 +146,6 @@ int mu_cmd_sessions(struct mu_cli *cli)
 
 /* --- show --- */
 
-static void row(const char *name, mu_bytes value)
-{
-    struct mu_buf b;
-    if (value.len == 0) {
-        return;
-    }
-    mu_buf_init(&b, 1 << 20);
-    mu_ui_clean(&b, value, false);
-    printf("%-12s %.*s\n", name, MU_ARGS(mu_buf_bytes(&b)));
-    mu_buf_fini(&b);
-}
-
-static void time_row(const char *name, mu_bytes time)
-{
-    char ago[32], both[80];
-    if (time.len) {
-        mu_ui_ago(time, ago, sizeof ago);
-        snprintf(both, sizeof both, "%.*s (%s)", (int)MU_MIN(time.len, (size_t)30), time.ptr, ago);
-        row(name, mu_str(both));
-    }
-}
-
 static void number_row(const char *name, yyjson_val *obj, const char *key)
 {
     yyjson_val *v = mu_json_get(obj, key);
@@ -208,32 +186,32 @@ static void print_waiting(yyjson_val *approvals)
 static void print_session(yyjson_val *s)
 {
     mu_bytes state = mu_json_get_bytes(s, "state");
-    row("session", mu_json_get_bytes(s, "sessionId"));
+    mu_ui_row("session", mu_json_get_bytes(s, "sessionId"));
     printf("%-12s %s%.*s%s\n", "state", mu_ui_state_colour(stdout, state), MU_ARGS(state),
            mu_ui_reset(stdout));
     if (mu_json_get_bool(s, "hibernated", false)) {
-        row("hibernated", MU_B("yes: it holds no worker, and goes on when it is woken"));
+        mu_ui_row("hibernated", MU_B("yes: it holds no worker, and goes on when it is woken"));
     }
     if (mu_json_get_bool(s, "parked", false)) {
-        row("parked", MU_B("yes: its sandbox is gone; resume it to try again"));
+        mu_ui_row("parked", MU_B("yes: its sandbox is gone; resume it to try again"));
     }
-    row("waits for", mu_json_get_bytes(s, "queueReason"));
-    row("mode", mu_json_get_bytes(s, "mode"));
-    row("provider", mu_json_get_bytes(s, "providerId"));
-    row("model", mu_json_get_bytes(s, "model"));
-    row("repository", mu_json_get_bytes(s, "repoUrl"));
-    row("worker", mu_json_get_bytes(s, "runnerId"));
-    time_row("created", mu_json_get_bytes(s, "createdAt"));
-    time_row("started", mu_json_get_bytes(s, "runStartedAt"));
-    time_row("paused", mu_json_get_bytes(s, "pausedAt"));
-    time_row("ended", mu_json_get_bytes(s, "completedAt"));
-    time_row("ends by", mu_json_get_bytes(s, "deadlineAt"));
-    row("end reason", mu_json_get_bytes(s, "endReason"));
+    mu_ui_row("waits for", mu_json_get_bytes(s, "queueReason"));
+    mu_ui_row("mode", mu_json_get_bytes(s, "mode"));
+    mu_ui_row("provider", mu_json_get_bytes(s, "providerId"));
+    mu_ui_row("model", mu_json_get_bytes(s, "model"));
+    mu_ui_row("repository", mu_json_get_bytes(s, "repoUrl"));
+    mu_ui_row("worker", mu_json_get_bytes(s, "runnerId"));
+    mu_ui_time_row("created", mu_json_get_bytes(s, "createdAt"));
+    mu_ui_time_row("started", mu_json_get_bytes(s, "runStartedAt"));
+    mu_ui_time_row("paused", mu_json_get_bytes(s, "pausedAt"));
+    mu_ui_time_row("ended", mu_json_get_bytes(s, "completedAt"));
+    mu_ui_time_row("ends by", mu_json_get_bytes(s, "deadlineAt"));
+    mu_ui_row("end reason", mu_json_get_bytes(s, "endReason"));
     number_row("exit code", s, "exitCode");
-    row("error", mu_json_get_bytes(s, "errorMessage"));
+    mu_ui_row("error", mu_json_get_bytes(s, "errorMessage"));
     print_counts(s);
     print_waiting(mu_json_get(s, "pendingApprovals"));
-    row("summary", mu_json_get_bytes(s, "taskSummary"));
+    mu_ui_row("summary", mu_json_get_bytes(s, "taskSummary"));
 }
 
 int mu_cmd_session_show(struct mu_cli *cli)
@@ -257,14 +235,6 @@ int mu_cmd_session_show(struct mu_cli *cli)
 
 /* --- new --- */
 
-static void option(struct mu_json_w *w, const struct mu_cli *cli, const char *flag, const char *key)
-{
-    const char *v = mu_cli_value(cli, flag);
-    if (v) {
-        mu_jw_kcstr(w, key, v);
-    }
-}
-
 static void make_body(const struct mu_cli *cli, mu_bytes prompt, yyjson_val *policy,
                       struct mu_buf *dst)
 {
@@ -275,8 +245,8 @@ static void make_body(const struct mu_cli *cli, mu_bytes prompt, yyjson_val *pol
     mu_jw_kcstr(&w, "providerId", provider ? provider : "claude_code");
     mu_jw_key(&w, "repo");
     mu_jw_obj(&w);
-    option(&w, cli, "repo", "url");
-    option(&w, cli, "branch", "branch");
+    mu_client_option(&w, cli, "repo", "url");
+    mu_client_option(&w, cli, "branch", "branch");
     mu_jw_obj_end(&w);
     if (prompt.len) {
         mu_jw_kstr(&w, "task", prompt);
@@ -286,9 +256,9 @@ static void make_body(const struct mu_cli *cli, mu_bytes prompt, yyjson_val *pol
     if (mu_cli_has(cli, "interactive")) {
         mu_jw_kcstr(&w, "mode", "interactive");
     }
-    option(&w, cli, "model", "model");
-    option(&w, cli, "env", "environmentId");
-    option(&w, cli, "worker", "runnerId");
+    mu_client_option(&w, cli, "model", "model");
+    mu_client_option(&w, cli, "env", "environmentId");
+    mu_client_option(&w, cli, "worker", "runnerId");
     if (policy) {
         mu_jw_key(&w, "policy");
         mu_json_add(dst, policy);
@@ -343,22 +313,10 @@ static int create(const struct mu_cli *cli, struct mu_client *c, mu_bytes prompt
                                    .idempotency_key = key.text};
     r = body.failed ? mu_client_no_memory() : mu_client_call(c, &req, &reply);
     mu_buf_fini(&body);
-    if (r == 0 && c->json) {
-        mu_client_print(&reply);
-    } else if (r == 0) {
-        mu_bytes id = mu_json_get_bytes(mu_json_get(reply.root, "data"), "sessionId");
-        printf("%.*s\n", MU_ARGS(id));
-        if (mu_ui_tty(stderr)) {
-            fprintf(stderr, "`muster attach %.*s` shows it.\n", MU_ARGS(id));
-        }
+    if (r == 0) {
+        mu_session_made(c, &reply);
     }
     return r;
-}
-
-static int new_prompt(const struct mu_cli *cli, size_t first, struct mu_buf *dst)
-{
-    bool standard = cli->n_args == first + 1 && !strcmp(cli->args[first], "-");
-    return mu_prompt_of(cli, standard ? cli->n_args : first, standard ? "-" : NULL, dst);
 }
 
 int mu_cmd_session_new(struct mu_cli *cli)
@@ -369,7 +327,7 @@ int mu_cmd_session_new(struct mu_cli *cli)
         return mu_usage(cli->cmd, "--repo is missing: what shall it work on?");
     }
     mu_buf_init(&prompt, MU_PROMPT_BUF);
-    int r = cli->n_args || !mu_cli_has(cli, "interactive") ? new_prompt(cli, 0, &prompt) : 0;
+    int r = cli->n_args || !mu_cli_has(cli, "interactive") ? mu_prompt_args(cli, 0, &prompt) : 0;
     if (r == 0) {
         r = mu_client_open(cli, &c);
     }
@@ -391,7 +349,7 @@ int mu_cmd_session_prompt(struct mu_cli *cli)
     char id[MU_LONG_ID];
     mu_buf_init(&prompt, MU_PROMPT_BUF);
     mu_buf_init(&body, 8 * MU_PROMPT_MAX);
-    int r = new_prompt(cli, 1, &prompt);
+    int r = mu_prompt_args(cli, 1, &prompt);
     struct mu_json_w w = mu_json_w(&body);
     mu_jw_obj(&w);
     mu_jw_kstr(&w, "prompt", mu_buf_bytes(&prompt));

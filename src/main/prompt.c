@@ -55,3 +55,9 @@ int mu_prompt_of(const struct mu_cli *cli, size_t first, const char *file, struc
     }
     return 0;
 }
+
+int mu_prompt_args(const struct mu_cli *cli, size_t first, struct mu_buf *dst)
+{
+    bool standard = cli->n_args == first + 1 && !strcmp(cli->args[first], "-");
+    return mu_prompt_of(cli, standard ? cli->n_args : first, standard ? "-" : NULL, dst);
+}

@@ -13,5 +13,7 @@ MU_MUST_USE int mu_read_file(const struct mu_cli *cli, const char *file, struct 
  * MU_EXIT_USAGE after saying why: none at all, too long, no UTF-8. `dst`: of MU_PROMPT_BUF. */
 MU_MUST_USE int mu_prompt_of(const struct mu_cli *cli, size_t first, const char *file,
                              struct mu_buf *dst);
+/* The same of the arguments alone, of which a single "-" is standard input. */
+MU_MUST_USE int mu_prompt_args(const struct mu_cli *cli, size_t first, struct mu_buf *dst);
 
 #endif

@@ -60,7 +60,7 @@ static void read_all(struct mu_job *job)
         r->result = mu_config_discover(r->next, getenv("PATH"), err);
     }
     if (r->result == 0) {
-        r->result = mu_identity_read_tokens(s->identity, &r->tokens, err);
+        r->result = mu_identity_read_tokens(s->d.identity, &r->tokens, err);
     }
     if (r->result == 0) {
         r->result = mu_http_server_prepare_tls(s->http, err);
@@ -86,14 +86,14 @@ static void take_over(struct mu_server *s, struct mu_reload *r)
 {
     struct mu_config *next = r->next;
     /* The only step that can fail comes first; it changes nothing then. */
-    r->result = mu_providers_reload(s->providers, &next->provider_list, &next->providers);
+    r->result = mu_providers_reload(s->d.providers, &next->provider_list, &next->providers);
     if (r->result < 0) {
         mu_err_set(&r->err, r->result, "providers: %s", mu_err_text(r->result));
         return;
     }
-    mu_identity_take(s->identity, &r->tokens, next->admin_key);
+    mu_identity_take(s->d.identity, &r->tokens, next->admin_key);
     mu_http_server_commit_tls(s->http, true);
-    mu_dispatch_reload(s->dispatch, &next->providers);
+    mu_dispatch_reload(s->d.dispatch, &next->providers);
     mu_schedules_reload(s->schedules, &next->providers);
     atomic_store(&s->oz.settings, &next->providers);
     atomic_store(&s->admin_key_in_file, r->admin_key_in_file);

@@ -23,7 +23,7 @@ static void run(struct mu_job *job)
                                   mu_bytes_of(r->key, sizeof r->key - 1), true);
     r->key[sizeof r->key - 2] = 0;
     if (r->result == 0) {
-        mu_identity_set_admin_key(s->identity, r->key);
+        mu_identity_set_admin_key(s->d.identity, r->key);
     }
 }
 

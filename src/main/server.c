@@ -78,47 +78,33 @@ static int64_t retention_ms(double days)
     return days > 0 ? MU_MAX((int64_t)(days * 86400000.0), 1) : 0;
 }
 
-static int build_domain(struct mu_server *s, struct mu_db *db, struct mu_err *err)
+static int make_folder(char *path, size_t size, const char *dir, const char *name,
+                       struct mu_err *err)
+{
+    snprintf(path, size, "%s/%s", dir, name);
+    return mkdir(path, 0700) < 0 && errno != EEXIST
+               ? mu_err_set(err, -errno, "cannot make '%s': %s", path, strerror(errno))
+               : 0;
+}
+
+/* What only the server has of what the domain is told. */
+static int build_outside(struct mu_server *s, struct mu_err *err)
 {
     const struct mu_config *c = s->conf;
-    int made = mu_embedded_new(s->env, c, s->args, &s->embedded, &s->worker_keys);
-    if (made < 0) {
-        return mu_err_set(err, made, "cannot start: %s", mu_err_text(made));
+    if (c->require_worker_sidecar && !(c->worker_sidecar_image && c->worker_sidecar_image[0])) {
+        return mu_err_set(err, MU_E_INVALID,
+                          "OZ_WORKER_SIDECAR_IMAGE is missing: OZ_REQUIRE_WORKER_SIDECAR asks for "
+                          "it");
     }
-    const struct mu_identity_opts io = {.env = s->env,
-                                        .writer = s->writer,
-                                        .readers = s->readers,
-                                        .core = s->loops[0],
-                                        .admin_key = c->admin_key,
-                                        .tenant_tokens_file = c->tenant_tokens_file,
-                                        .worker_keys =
-                                            s->worker_keys ? s->worker_keys : c->worker_keys,
-                                        .requests_per_minute = c->tenant_requests_per_minute,
-                                        .max_tenants = MAX_TENANTS};
-    int r = mu_identity_new(&io, db, &s->identity, err);
-    if (r < 0) {
-        return r;
-    }
-    r = mu_files_new(c->blob_dir, &s->files, err);
-    if (r < 0) {
-        return r;
-    }
-    const struct mu_sessions_opts so = {.env = s->env,
-                                        .writer = s->writer,
-                                        .readers = s->readers,
-                                        .feed = s->feed,
-                                        .metrics = s->metrics,
-                                        .identity = s->identity,
-                                        .pending_max_ms = c->pending_max_seconds * 1000,
-                                        .run_max_ms = c->run_max_seconds * 1000,
-                                        .retention_ms = retention_ms(c->retention_days),
-                                        .max_queued = c->tenant_max_queued,
-                                        .checkpoint_max = c->checkpoint_max_mb << 20};
-    r = mu_sessions_new(&so, &s->sessions);
+    int r = mu_embedded_new(s->env, c, s->args, &s->embedded, &s->worker_keys);
     if (r == 0) {
         r = mu_fetcher_new(s->loops[0], 1024, &s->fetcher);
     }
-    return r < 0 ? mu_err_set(err, r, "cannot start: %s", mu_err_text(r)) : 0;
+    if (r < 0) {
+        return mu_err_set(err, r, "cannot start: %s", mu_err_text(r));
+    }
+    r = make_folder(s->recordings, sizeof s->recordings, c->data_dir, "recordings", err);
+    return r < 0 ? r : make_folder(s->scratch, sizeof s->scratch, c->data_dir, "scratch", err);
 }
 
 static enum mu_dialect dialect_of(const char *word)
@@ -128,146 +114,98 @@ static enum mu_dialect dialect_of(const char *word)
                                          : MU_DIALECT_UNKNOWN;
 }
 
-static int build_fleet(struct mu_server *s, struct mu_err *err)
-{
-    const struct mu_config *c = s->conf;
-    const struct mu_environments_opts eo = {s->env, s->writer, s->readers, s->vault};
-    bool sidecar = c->worker_sidecar_image && c->worker_sidecar_image[0];
-    if (c->require_worker_sidecar && !sidecar) {
-        return mu_err_set(err, MU_E_INVALID,
-                          "OZ_WORKER_SIDECAR_IMAGE is missing: OZ_REQUIRE_WORKER_SIDECAR asks for "
-                          "it");
-    }
-    int r = mu_environments_new(&eo, &s->environments);
-    const struct mu_fleet_opts fo = {.env = s->env,
-                                     .core = s->loops[0],
-                                     .sessions = s->sessions,
-                                     .identity = s->identity,
-                                     .environments = s->environments,
-                                     .readers = s->readers,
-                                     .writer = s->writer,
-                                     .feed = s->feed,
-                                     .metrics = s->metrics,
-                                     .claim_timeout_ms = c->worker_claim_timeout_ms,
-                                     .native_claim_timeout_ms = c->claim_timeout_ms,
-                                     .grace_ms = MU_MAX(c->worker_grace_ms, LEAST_GRACE_MS),
-                                     .default_capacity = c->worker_default_capacity,
-                                     .run_max_ms = c->run_max_seconds * 1000,
-                                     .pending_max_ms = c->pending_max_seconds * 1000,
-                                     .max_tries = c->run_max_attempts,
-                                     .tenant_max_running = c->tenant_max_running,
-                                     .heartbeat_timeout_ms = c->heartbeat_timeout_ms,
-                                     .check_ms = c->health_check_ms,
-                                     .max_org_workers = c->max_runners_per_org,
-                                     .max_workers = c->max_runners,
-                                     .load_percent =
-                                         MU_MAX((int64_t)(c->load_factor * 100.0 + 0.5), 1),
-                                     .drain_timeout_ms = c->drain_timeout_minutes * 60000,
-                                     .hibernated_ms = c->hibernated_max_days * 86400000,
-                                     .dialect = dialect_of(c->worker_dialect),
-                                     .go_workers = sidecar,
-                                     .go_live = sidecar && c->worker_sidecar_live};
-    if (r == 0) {
-        r = mu_fleet_new(&fo, &s->fleet);
-    }
-    return r < 0 ? mu_err_set(err, r, "cannot start: %s", mu_err_text(r)) : 0;
-}
-
 static int64_t minutes_ms(double minutes)
 {
     return minutes > 0 ? MU_MAX((int64_t)(minutes * 60000.0), INT64_C(1)) : 0;
 }
 
-static int build_live(struct mu_server *s, struct mu_db *db, struct mu_err *err)
+static struct mu_fleet_opts fleet_opts(const struct mu_config *c)
 {
-    const struct mu_config *c = s->conf;
-    snprintf(s->recordings, sizeof s->recordings, "%s/recordings", c->data_dir);
-    if (mkdir(s->recordings, 0700) < 0 && errno != EEXIST) {
-        return mu_err_set(err, -errno, "cannot make '%s': %s", s->recordings, strerror(errno));
-    }
-    const struct mu_live_opts lo = {.env = s->env,
-                                    .core = s->loops[0],
-                                    .sessions = s->sessions,
-                                    .fleet = s->fleet,
-                                    .feed = s->feed,
-                                    .writer = s->writer,
-                                    .readers = s->readers,
-                                    .work = s->work,
-                                    .metrics = s->metrics,
-                                    .recordings_dir = s->recordings,
-                                    .recording_max = c->recording_max_mb << 20,
-                                    .recording_keep_ms = c->session_data_ttl_hours * 3600000,
-                                    .gate_ms = c->approval_timeout_minutes * 60000,
-                                    .command_ms = RUNNER_ANSWER_MS,
-                                    .paused_max_ms = c->hibernated_max_days * 86400000,
-                                    .sleep_paused_ms = minutes_ms(c->hibernate_paused_minutes),
-                                    .sleep_idle_ms = minutes_ms(c->hibernate_idle_minutes),
-                                    .sleep_waiting_ms = minutes_ms(c->hibernate_waiting_minutes),
-                                    .checkpoints = c->checkpoint_max_mb > 0};
-    int r = mu_live_new(&lo, &s->live);
-    if (r == 0) {
-        r = mu_live_load(s->live, db);
-    }
-    return r < 0 ? mu_err_set(err, r, "cannot start: %s", mu_err_text(r)) : 0;
+    bool sidecar = c->worker_sidecar_image && c->worker_sidecar_image[0];
+    return (struct mu_fleet_opts){.claim_timeout_ms = c->worker_claim_timeout_ms,
+                                  .native_claim_timeout_ms = c->claim_timeout_ms,
+                                  .grace_ms = MU_MAX(c->worker_grace_ms, LEAST_GRACE_MS),
+                                  .default_capacity = c->worker_default_capacity,
+                                  .heartbeat_timeout_ms = c->heartbeat_timeout_ms,
+                                  .check_ms = c->health_check_ms,
+                                  .max_org_workers = c->max_runners_per_org,
+                                  .max_workers = c->max_runners,
+                                  .load_percent =
+                                      MU_MAX((int64_t)(c->load_factor * 100.0 + 0.5), 1),
+                                  .drain_timeout_ms = c->drain_timeout_minutes * 60000,
+                                  .hibernated_ms = c->hibernated_max_days * 86400000,
+                                  .dialect = dialect_of(c->worker_dialect),
+                                  .go_workers = sidecar,
+                                  .go_live = sidecar && c->worker_sidecar_live};
 }
 
-static int build_route(struct mu_server *s, struct mu_db *db, struct mu_err *err)
+static struct mu_live_opts live_opts(const struct mu_server *s)
 {
     const struct mu_config *c = s->conf;
-    snprintf(s->scratch, sizeof s->scratch, "%s/scratch", c->data_dir);
-    if (mkdir(s->scratch, 0700) < 0 && errno != EEXIST) {
-        return mu_err_set(err, -errno, "cannot make '%s': %s", s->scratch, strerror(errno));
-    }
-    const struct mu_providers_opts po = {.env = s->env,
-                                         .core = s->loops[0],
-                                         .writer = s->writer,
-                                         .metrics = s->metrics,
-                                         .fetch = &mu_fetch_real,
-                                         .fetcher = s->fetcher,
-                                         .process = &mu_process_real,
-                                         .work = s->work,
-                                         .scratch_dir = s->scratch,
-                                         .environ_ = (const char *const *)environ,
-                                         .list = &c->provider_list,
-                                         .settings = &c->providers};
-    int r = mu_providers_new(&po, db, &s->providers);
-    if (r < 0) {
-        return mu_err_set(err, r, "cannot set up the providers: %s", mu_err_text(r));
-    }
-    const struct mu_dispatch_opts dopts = {.env = s->env,
-                                           .core = s->loops[0],
-                                           .sessions = s->sessions,
-                                           .providers = s->providers,
-                                           .identity = s->identity,
-                                           .readers = s->readers,
-                                           .files = s->files,
-                                           .fleet = s->fleet,
-                                           .feed = s->feed,
-                                           .metrics = s->metrics,
-                                           .settings = &c->providers,
-                                           .concurrency = c->run_concurrency,
-                                           .max_tries = c->run_max_attempts,
-                                           .run_max_ms = c->run_max_seconds * 1000,
-                                           .pending_max_ms = c->pending_max_seconds * 1000,
-                                           .tenant_max_running = c->tenant_max_running};
-    r = mu_dispatch_new(&dopts, &s->dispatch);
-    if (r == 0) {
-        r = mu_dispatch_load(s->dispatch, db);
-    }
-    if (r < 0) {
-        return mu_err_set(err, r, "cannot read the queue: %s", mu_err_text(r));
-    }
+    return (struct mu_live_opts){.recordings_dir = s->recordings,
+                                 .recording_max = c->recording_max_mb << 20,
+                                 .recording_keep_ms = c->session_data_ttl_hours * 3600000,
+                                 .gate_ms = c->approval_timeout_minutes * 60000,
+                                 .command_ms = RUNNER_ANSWER_MS,
+                                 .paused_max_ms = c->hibernated_max_days * 86400000,
+                                 .sleep_paused_ms = minutes_ms(c->hibernate_paused_minutes),
+                                 .sleep_idle_ms = minutes_ms(c->hibernate_idle_minutes),
+                                 .sleep_waiting_ms = minutes_ms(c->hibernate_waiting_minutes),
+                                 .checkpoints = c->checkpoint_max_mb > 0};
+}
+
+static int build_domain(struct mu_server *s, struct mu_db *db, struct mu_err *err)
+{
+    const struct mu_config *c = s->conf;
+    struct mu_domain_opts o = {
+        .env = s->env,
+        .core = s->loops[0],
+        .work = s->work,
+        .metrics = s->metrics,
+        .feed = s->feed,
+        .writer = s->writer,
+        .readers = s->readers,
+        .vault = s->vault,
+        .run_max_ms = c->run_max_seconds * 1000,
+        .pending_max_ms = c->pending_max_seconds * 1000,
+        .max_tries = c->run_max_attempts,
+        .tenant_max_running = c->tenant_max_running,
+        .files_dir = c->blob_dir,
+        .identity = {.admin_key = c->admin_key,
+                     .tenant_tokens_file = c->tenant_tokens_file,
+                     .worker_keys = s->worker_keys ? s->worker_keys : c->worker_keys,
+                     .requests_per_minute = c->tenant_requests_per_minute,
+                     .max_tenants = MAX_TENANTS},
+        .sessions = {.retention_ms = retention_ms(c->retention_days),
+                     .max_queued = c->tenant_max_queued,
+                     .checkpoint_max = c->checkpoint_max_mb << 20},
+        .fleet = fleet_opts(c),
+        .live = live_opts(s),
+        .providers = {.fetch = &mu_fetch_real,
+                      .fetcher = s->fetcher,
+                      .process = &mu_process_real,
+                      .scratch_dir = s->scratch,
+                      .environ_ = (const char *const *)environ,
+                      .list = &c->provider_list,
+                      .settings = &c->providers},
+        .dispatch = {.concurrency = c->run_concurrency}};
+    return mu_domain_new(&s->d, &o, db, err);
+}
+
+static int build_schedules(struct mu_server *s, struct mu_err *err)
+{
+    const struct mu_config *c = s->conf;
     const struct mu_schedules_opts sc = {.env = s->env,
                                          .core = s->loops[0],
                                          .writer = s->writer,
                                          .readers = s->readers,
-                                         .identity = s->identity,
-                                         .dispatch = s->dispatch,
-                                         .environments = s->environments,
+                                         .identity = s->d.identity,
+                                         .dispatch = s->d.dispatch,
+                                         .environments = s->d.environments,
                                          .settings = &c->providers,
                                          .allow_raw_env_image = c->allow_raw_env_image,
                                          .image_allowlist = c->image_allowlist};
-    r = mu_schedules_new(&sc, &s->schedules);
+    int r = mu_schedules_new(&sc, &s->schedules);
     return r < 0 ? mu_err_set(err, r, "cannot start: %s", mu_err_text(r)) : 0;
 }
 
@@ -304,10 +242,10 @@ static void fill_sockets(struct mu_server *s)
     const struct mu_config *c = s->conf;
     const struct mu_sock_face_opts opts = {
         .env = s->env,
-        .identity = s->identity,
-        .sessions = s->sessions,
-        .fleet = s->fleet,
-        .live = s->live,
+        .identity = s->d.identity,
+        .sessions = s->d.sessions,
+        .fleet = s->d.fleet,
+        .live = s->d.live,
         .metrics = s->metrics,
         .recent_events = (unsigned)c->recent_events_limit,
         .limits = {.ping_ms = c->ws_heartbeat_ms,
@@ -328,7 +266,7 @@ static void fill_sessions(struct mu_server *s)
     const struct mu_config *c = s->conf;
     s->link_rates.per_minute = c->approval_link_rpm;
     s->sess = (struct mu_sess_face){.vault = s->vault,
-                                    .live = s->live,
+                                    .live = s->d.live,
                                     .max_sessions_per_org = c->max_sessions_per_org,
                                     .default_timeout_min =
                                         MU_MIN(c->default_timeout_minutes, c->max_timeout_minutes),
@@ -347,14 +285,14 @@ static void fill_faces(struct mu_server *s)
     const struct mu_config *c = s->conf;
     s->oz = (struct mu_oz){
         .env = s->env,
-        .sessions = s->sessions,
-        .dispatch = s->dispatch,
-        .fleet = s->fleet,
-        .environments = s->environments,
+        .sessions = s->d.sessions,
+        .dispatch = s->d.dispatch,
+        .fleet = s->d.fleet,
+        .environments = s->d.environments,
         .schedules = s->schedules,
-        .providers = s->providers,
-        .identity = s->identity,
-        .files = s->files,
+        .providers = s->d.providers,
+        .identity = s->d.identity,
+        .files = s->d.files,
         .readers = s->readers,
         .work = s->work,
         .core = s->loops[0],
@@ -377,14 +315,14 @@ static void fill_faces(struct mu_server *s)
     fill_sessions(s);
     s->workers.opts = (struct mu_worker_face_opts){
         .env = s->env,
-        .fleet = s->fleet,
+        .fleet = s->d.fleet,
         .core = s->loops[0],
         .sidecar_image = c->worker_sidecar_image,
         .server_root_url = c->sandbox_server_url ? c->sandbox_server_url : c->public_url,
         .heartbeat_ms = c->runner_heartbeat_ms};
     s->meta = (struct mu_meta){
         .env = s->env,
-        .identity = s->identity,
+        .identity = s->d.identity,
         .readers = s->readers,
         .writer = s->writer,
         .metrics = s->metrics,
@@ -411,7 +349,7 @@ static int build_faces(struct mu_server *s, struct mu_err *err)
                                                     mu_sock_components, mu_fleet_components, NULL};
     fill_faces(s);
     const struct mu_api_opts ao = {.env = s->env,
-                                   .identity = s->identity,
+                                   .identity = s->d.identity,
                                    .metrics = s->metrics,
                                    .cors_origins = c->cors_origin,
                                    .public_url = c->public_url,
@@ -452,18 +390,15 @@ int mu_server_build(struct mu_server *s, struct mu_err *err)
         r = mu_db_open(&opts, &db, err);
     }
     if (r == 0) {
+        r = build_outside(s, err);
+    }
+    if (r == 0) {
         r = build_domain(s, db, err);
     }
-    if (r == 0) {
-        r = build_fleet(s, err);
-    }
-    if (r == 0) {
-        r = build_live(s, db, err);
-    }
-    if (r == 0) {
-        r = build_route(s, db, err);
-    }
     mu_db_close(db);
+    if (r == 0) {
+        r = build_schedules(s, err);
+    }
     if (r == 0) {
         r = build_faces(s, err);
     }
@@ -485,15 +420,8 @@ void mu_server_free(struct mu_server *s)
     mu_sweeper_free(s->sweeper);
     mu_keeper_free(s->keeper);
     mu_schedules_free(s->schedules);
-    mu_dispatch_free(s->dispatch);
-    mu_fleet_end(s->fleet);
-    mu_live_end(s->live);
-    mu_environments_free(s->environments);
-    mu_providers_free(s->providers);
+    mu_domain_end(&s->d);
     mu_fetcher_free(s->fetcher);
-    mu_sessions_free(s->sessions);
-    mu_files_free(s->files);
-    mu_identity_free(s->identity);
     mu_vault_free(s->vault);
     mu_timer_clear(&s->disk.timer);
     mu_timer_clear(&s->reload.again);
@@ -501,8 +429,7 @@ void mu_server_free(struct mu_server *s)
     for (size_t i = 0; i < s->n_loops; i++) {
         mu_loop_free(s->loops[i]);
     }
-    mu_live_free(s->live);
-    mu_fleet_free(s->fleet);
+    mu_domain_free(&s->d);
     mu_sock_face_fini(&s->sockets);
     mu_feed_free(s->feed);
     mu_metrics_free(s->metrics);

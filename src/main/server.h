@@ -4,7 +4,7 @@
 
 #include <pthread.h>
 
-#include "app/live/live.h"
+#include "app/domain/domain.h"
 #include "app/sessions/checkpoints.h"
 #include "face/api/meta.h"
 #include "face/fleet/fleet.h"
@@ -59,16 +59,9 @@ struct mu_server {
     struct mu_readers *readers;
     struct mu_vault *vault; /* at-rest encryption */
 
-    struct mu_identity *identity;
-    struct mu_files *files;
-    struct mu_sessions *sessions;
     struct mu_fetcher *fetcher; /* outbound HTTP */
-    struct mu_providers *providers;
-    struct mu_fleet *fleet;
-    struct mu_live *live; /* what runners say and are told */
     char recordings[1100];
-    struct mu_dispatch *dispatch;
-    struct mu_environments *environments;
+    struct mu_domain d; /* identity, sessions, fleet, providers … */
     struct mu_schedules *schedules;
     struct mu_sweeper *sweeper;
     struct mu_keeper *keeper; /* of checkpoints */

@@ -94,7 +94,7 @@ static void finish(struct mu_server *s, int code)
 
 static void drained(void *arg)
 {
-    mu_fleet_close(((struct mu_server *)arg)->fleet);
+    mu_fleet_close(((struct mu_server *)arg)->d.fleet);
     finish(arg, 0);
 }
 
@@ -132,7 +132,7 @@ static void live_stopped(void *arg)
 static void runs_stopped(void *arg)
 {
     struct mu_server *s = arg;
-    mu_live_stop(s->live, live_stopped, s);
+    mu_live_stop(s->d.live, live_stopped, s);
 }
 
 static void sweeper_stopped(void *arg)
@@ -140,7 +140,7 @@ static void sweeper_stopped(void *arg)
     struct mu_server *s = arg;
     int64_t grace = s->signals > 1 ? 0 : s->conf->shutdown_grace_ms;
     s->runs_stopping = true;
-    mu_dispatch_stop(s->dispatch, grace, runs_stopped, s);
+    mu_dispatch_stop(s->d.dispatch, grace, runs_stopped, s);
 }
 
 static void keeper_stopped(void *arg)
@@ -167,7 +167,7 @@ static void on_stop(void *arg, int signum)
     if (++s->signals > 1) {
         mu_embedded_stop_now(s->embedded);
         if (s->runs_stopping) { /* the grace ends now; else it will be none */
-            mu_dispatch_stop(s->dispatch, 0, runs_stopped, s);
+            mu_dispatch_stop(s->d.dispatch, 0, runs_stopped, s);
         }
         return;
     }
@@ -175,7 +175,7 @@ static void on_stop(void *arg, int signum)
     mu_notify("STOPPING=1");
     mu_api_set_stopping(s->api);
     if (!atomic_load(&s->ready)) { /* nothing runs yet, and nothing must begin */
-        mu_dispatch_stop(s->dispatch, 0, stopped_early, s);
+        mu_dispatch_stop(s->d.dispatch, 0, stopped_early, s);
         return;
     }
     mu_timer_init(&s->hard_limit, s->loops[0], cut_off);
@@ -189,19 +189,19 @@ static void on_stop(void *arg, int signum)
 static void expired(void *arg, mu_bytes session_id)
 {
     struct mu_server *s = arg;
-    mu_dispatch_expired(s->dispatch, session_id);
+    mu_dispatch_expired(s->d.dispatch, session_id);
 }
 
 static void file_gone(void *arg, mu_bytes file_id)
 {
     struct mu_server *s = arg;
-    mu_files_remove(s->files, file_id);
+    mu_files_remove(s->d.files, file_id);
 }
 
 /* What time takes away: deadlines and retention, checkpoints. */
 static int make_sweepers(struct mu_server *s)
 {
-    const struct mu_sweeper_opts so = {.sessions = s->sessions,
+    const struct mu_sweeper_opts so = {.sessions = s->d.sessions,
                                        .core = s->loops[0],
                                        .retention_interval_ms = s->conf->retention_sweep_ms,
                                        .hibernated_ms = s->conf->hibernated_max_days * 86400000,
@@ -210,7 +210,7 @@ static int make_sweepers(struct mu_server *s)
                                        .file_gone = file_gone,
                                        .arg = s};
     const struct mu_keeper_opts ko = {.core = s->loops[0],
-                                      .sessions = s->sessions,
+                                      .sessions = s->d.sessions,
                                       .work = s->work,
                                       .keep_ms = s->conf->session_data_ttl_hours * 3600000,
                                       .object_gone = file_gone,
@@ -337,11 +337,11 @@ static void recovered(void *arg)
         mu_log(MU_LOG_ERROR, "startup.fatal", MU_KC("err_message", err.text));
         s->sweeper = mu_sweeper_free(s->sweeper);
         s->keeper = mu_keeper_free(s->keeper);
-        mu_fleet_close(s->fleet);
-        mu_dispatch_stop(s->dispatch, 0, give_up, s); /* the queue must not begin to run */
+        mu_fleet_close(s->d.fleet);
+        mu_dispatch_stop(s->d.dispatch, 0, give_up, s); /* the queue must not begin to run */
         return;
     }
-    mu_live_start(s->live);
+    mu_live_start(s->d.live);
     mu_keeper_start(s->keeper, -1);
     mu_timer_init(&s->disk.timer, s->loops[0], check_disk);
     (void)!mu_timer_set(&s->disk.timer, DISK_MS);
@@ -372,7 +372,7 @@ static void begin(struct mu_post *post)
 {
     struct mu_server *s = MU_CONTAINER(post, struct mu_server, begin_post);
     if (!s->signals) {
-        mu_dispatch_start(s->dispatch, recovered, s);
+        mu_dispatch_start(s->d.dispatch, recovered, s);
     }
 }
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/id.h"
+#include "main/ui.h"
 #include "proto/url.h"
 
 enum { PAGES = 20, PAGE = 100 };
@@ -164,4 +165,17 @@ int mu_session_call(const struct mu_cli *cli, struct mu_client *c, const char *m
                                    .body = body,
                                    .idempotency_key = strcmp(method, "GET") ? key.text : NULL};
     return mu_client_call(c, &req, ret);
+}
+
+void mu_session_made(const struct mu_client *c, const struct mu_reply *r)
+{
+    mu_bytes id = mu_json_get_bytes(mu_json_get(r->root, "data"), "sessionId");
+    if (c->json) {
+        mu_client_print(r);
+        return;
+    }
+    printf("%.*s\n", MU_ARGS(id));
+    if (mu_ui_tty(stderr)) {
+        fprintf(stderr, "`muster attach %.*s` shows it.\n", MU_ARGS(id));
+    }
 }

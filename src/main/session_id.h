@@ -21,5 +21,7 @@ mu_bytes mu_session_path(struct mu_client *c, const char *id, const char *suffix
 MU_MUST_USE int mu_session_call(const struct mu_cli *cli, struct mu_client *c, const char *method,
                                 const char *suffix, mu_bytes body, char id[MU_LONG_ID],
                                 struct mu_reply *ret);
+/* Prints the session that the answer tells of, which is new. */
+void mu_session_made(const struct mu_client *c, const struct mu_reply *r);
 
 #endif

@@ -101,6 +101,28 @@ void mu_ui_ago(mu_bytes time, char *dst, size_t size)
              units[i].unit, ahead ? "" : " ago");
 }
 
+void mu_ui_row(const char *name, mu_bytes value)
+{
+    struct mu_buf b;
+    if (value.len == 0) {
+        return;
+    }
+    mu_buf_init(&b, 1 << 20);
+    mu_ui_clean(&b, value, false);
+    printf("%-12s %.*s\n", name, MU_ARGS(mu_buf_bytes(&b)));
+    mu_buf_fini(&b);
+}
+
+void mu_ui_time_row(const char *name, mu_bytes time)
+{
+    char ago[32], both[80];
+    if (time.len) {
+        mu_ui_ago(time, ago, sizeof ago);
+        snprintf(both, sizeof both, "%.*s (%s)", (int)MU_MIN(time.len, (size_t)30), time.ptr, ago);
+        mu_ui_row(name, mu_str(both));
+    }
+}
+
 void mu_ui_span(mu_bytes from, mu_bytes to, char *dst, size_t size)
 {
     int64_t a, b = mu_env_wall_ms(&mu_env_real);

@@ -18,6 +18,10 @@ void mu_ui_clean(struct mu_buf *dst, mu_bytes text, bool lines);
 void mu_ui_text(mu_bytes text);
 /* "3m ago", "in 2h", "-" for "". `time` is RFC 3339. */
 void mu_ui_ago(mu_bytes time, char *dst, size_t size);
+/* A line "name  value" of one thing that is shown, cleaned; nothing for an empty value. */
+void mu_ui_row(const char *name, mu_bytes value);
+/* The same of a time, and how long ago that is. */
+void mu_ui_time_row(const char *name, mu_bytes time);
 /* "1m 5s" between two times; an empty `to` is now; "-" without a start. */
 void mu_ui_span(mu_bytes from, mu_bytes to, char *dst, size_t size);
 void mu_ui_seconds(int64_t seconds, char *dst, size_t size);

@@ -14,6 +14,12 @@ static const char detail[] =
 static const char failure[] =
     "{\"success\":false,\"error\":{\"code\":\"NEW_CODE\",\"message\":\"m\",\"details\":{\"x\":1}}}";
 
+static int read_typed(mu_cp_result *res, const char *text)
+{
+    int r = mu_lib_result_read(res, mu_str(text));
+    return r < 0 ? r : mu_lib_result_type(res);
+}
+
 static bool is(mu_cp_str s, const char *text)
 {
     return mu_bytes_is(mu_cp_in(s), text);
@@ -23,7 +29,7 @@ static void a_detail_is_read(void **state)
 {
     mu_cp_result res = {0};
     (void)state;
-    assert_int_equal(mu_lib_result_read(&res, mu_str(detail), true), 0);
+    assert_int_equal(read_typed(&res, detail), 0);
     assert_int_equal(res.status, MU_CP_OK);
     assert_int_equal(res.n_sessions, 1);
     const mu_cp_session *s = &res.sessions[0];
@@ -40,7 +46,7 @@ static void an_unknown_code_is_kept(void **state)
 {
     mu_cp_result res = {0};
     (void)state;
-    assert_int_equal(mu_lib_result_read(&res, mu_str(failure), true), 0);
+    assert_int_equal(read_typed(&res, failure), 0);
     assert_int_equal(res.status, MU_CP_OTHER);
     assert_true(is(res.code, "NEW_CODE") && is(res.details, "{\"x\":1}"));
     assert_int_equal(res.n_sessions, 0);
@@ -51,7 +57,7 @@ static void what_is_no_envelope_is_an_error(void **state)
 {
     mu_cp_result res = {0};
     (void)state;
-    assert_int_equal(mu_lib_result_read(&res, MU_B("{"), true), MU_E_INVALID);
+    assert_int_equal(read_typed(&res, "{"), MU_E_INVALID);
     mu_lib_result_set(&res, MU_CP_INTERNAL_ERROR, "a \"word\"");
     assert_true(is(res.envelope, "{\"success\":false,\"error\":{\"code\":\"INTERNAL_ERROR\","
                                  "\"message\":\"a \\\"word\\\"\"}}"));
@@ -65,7 +71,7 @@ static int read_all(void *arg)
     (void)arg;
     for (size_t i = 0; i < 2; i++) {
         mu_cp_result res = {0};
-        int x = mu_lib_result_read(&res, mu_str(texts[i]), true);
+        int x = read_typed(&res, texts[i]);
         r = x < 0 ? x : r;
         mu_lib_result_set(&res, MU_CP_FORBIDDEN, "no");
         assert_true(res.status == MU_CP_FORBIDDEN || res.status == MU_CP_UNAVAILABLE);

@@ -41,7 +41,12 @@ static void steering(void)
     wait_for("stop");
     wait_for("ended");
     state_is("COMPLETED", "stopped");
-    assert_int_equal(mu_cp_runner_accept(w.runner, str(w.session)), MU_CP_SESSION_NOT_FOUND);
+    mu_cp_status status = MU_CP_OK;
+    for (int i = 0; i < 5000 && status == MU_CP_OK; i++) { /* until the runner hears of it, too */
+        step();
+        status = mu_cp_runner_accept(w.runner, str(w.session));
+    }
+    assert_int_equal(status, MU_CP_SESSION_NOT_FOUND);
 }
 
 static void people_steer_what_the_host_runs(void **state)
@@ -171,12 +176,64 @@ static void what_a_runner_leaves_another_one_takes(void **state)
     }
 }
 
+/* Says `n` times the same, and goes on when it may; how often it had to wait. */
+static int say_much(int n, mu_cp_str bytes, bool words)
+{
+    int said = 0, refused = 0;
+    while (said < n && refused < 5000) {
+        mu_cp_status s = words ? mu_cp_runner_words(w.runner, str(w.session), str(w.turn), bytes)
+                               : mu_cp_runner_terminal(w.runner, str(w.session), 0, bytes);
+        if (s == MU_CP_OK) {
+            said++;
+            continue;
+        }
+        assert_int_equal(s, MU_CP_UNAVAILABLE);
+        if (w.kind->driven && !refused) { /* nothing was stored meanwhile: just the maximum */
+            assert_int_equal((size_t)said, (16 << 20) / bytes.len - words);
+        }
+        refused++;
+        step();
+    }
+    assert_int_equal(said, n);
+    return refused;
+}
+
+static void much(void)
+{
+    char *text = malloc(1 << 20);
+    assert_non_null(text);
+    memset(text, 'x', 1 << 20);
+    assert_true(mu_cp_on(w.cp, MU_CP_ON_SESSION, on_event, NULL) > 0);
+    runner_open("r");
+    create("work");
+    wait_for("prompt work");
+    state_comes("RUNNING");
+    int refused = say_much(40, (mu_cp_str){text, 1 << 20}, false);
+    assert_true(refused > 0 || !w.kind->driven);
+    for (int i = 0; i < 50; i++) { /* all of it is stored, or left out */
+        step();
+    }
+    refused = say_much(200, (mu_cp_str){text, 128 << 10}, true);
+    assert_true(refused > 0 || !w.kind->driven);
+    free(text);
+    const mu_cp_end end = {.has_exit_code = 1};
+    assert_int_equal(mu_cp_runner_ended(w.runner, str(w.session), &end), MU_CP_OK);
+    wait_for("ended");
+    state_is("COMPLETED", "finished");
+}
+
+static void what_is_said_and_not_stored_has_a_maximum(void **state)
+{
+    each(much);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(people_steer_what_the_host_runs),
         cmocka_unit_test(an_interactive_session_takes_prompts),
         cmocka_unit_test(what_a_runner_leaves_another_one_takes),
+        cmocka_unit_test(what_is_said_and_not_stored_has_a_maximum),
     };
     int failed = cmocka_run_group_tests_name("threads", tests, NULL, NULL);
     driven = true;
