@@ -40,9 +40,7 @@ struct mu_visit {
     struct mu_link_look look;
     struct mu_session_get get;
     struct mu_gate_resolve op;
-    struct mu_post post;
-    struct mu_fleet *fleet;
-    struct mu_loop *loop;
+    struct mu_fleet_cancel cancel;
 };
 
 /* --- link_page.c --- */

@@ -230,17 +230,9 @@ static void failed(struct mu_visit *v, int code)
 
 static void look(struct mu_visit *v);
 
-static void stop_told(struct mu_post *post)
+static void stop_told(struct mu_fleet_cancel *op)
 {
-    answer(MU_CONTAINER(post, struct mu_visit, post), MU_VISIT_DONE);
-}
-
-static void tell_stop(struct mu_post *post)
-{
-    struct mu_visit *v = MU_CONTAINER(post, struct mu_visit, post);
-    mu_fleet_cancelled(v->fleet, mu_id_bytes(&v->session));
-    v->post.fn = stop_told;
-    mu_loop_post(v->loop, &v->post);
+    answer(op->ctx, MU_VISIT_DONE);
 }
 
 static void resolved(struct mu_gate_resolve *op, int result)
@@ -261,10 +253,9 @@ static void resolved(struct mu_gate_resolve *op, int result)
         mu_live_poke(mu_sess_face(c)->live, &op->session);
     }
     if (op->stopped) {
-        v->fleet = mu_sess_oz(c)->fleet;
-        v->loop = mu_call_loop(c);
-        v->post.fn = tell_stop;
-        mu_loop_post(mu_sess_oz(c)->core, &v->post);
+        v->cancel = (struct mu_fleet_cancel){
+            .loop = mu_call_loop(c), .session = op->session, .done = stop_told, .ctx = v};
+        mu_fleet_cancel(mu_sess_oz(c)->fleet, &v->cancel);
         return;
     }
     answer(v, op->status == MU_GATE_PENDING ? MU_VISIT_VOTED : MU_VISIT_DONE);
