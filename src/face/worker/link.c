@@ -341,7 +341,7 @@ static void admitted(struct mu_admission *op, int result)
         mu_call_error(c, 403, "forbidden", "worker_id",
                       "This credential belongs to another worker");
     } else if (result == MU_E_NOT_FOUND) {
-        mu_call_error(c, 404, "not_found", NULL, "There is no such worker");
+        mu_call_error(c, 404, "runner_not_found", NULL, "There is no such runner");
     } else if (result == MU_E_BUSY) {
         mu_call_retry(c, 429, "worker_connected", 15000,
                       "A worker of this id is connected; each needs an id of its own");
