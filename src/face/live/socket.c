@@ -97,7 +97,7 @@ void mu_sock_unref(struct mu_sock *s)
 
 bool mu_sock_full(const struct mu_sock *s)
 {
-    return !s->ws || mu_ws_unsent(s->ws) > (size_t)s->face->opts.limits.soft_bytes;
+    return !s->ws || mu_ws_full(s->ws);
 }
 
 void mu_sock_close(struct mu_sock *s, int code, const char *reason)
