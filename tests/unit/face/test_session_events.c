@@ -97,13 +97,13 @@ static void every_stored_state_has_a_word_and_every_word_finds_its_states(void *
                 {"PREPARING_WORKSPACE", 1, 0},
                 {"STARTING_PROVIDER", 1, 0},
                 {"RUNNING", 1, 0},
-                {"WAITING_FOR_APPROVAL", 1, 0},
+                {"WAITING_FOR_APPROVAL", 2, 0},
                 {"PAUSED_BY_HUMAN", 4, 0},
                 {"STOPPING", 1, 0},
                 {"COMPLETED", 0, 2},
                 {"FAILED", 0, 1},
                 {"TIMED_OUT", 0, 1},
-                {"active", 12, 0},
+                {"active", 13, 0},
                 {"terminal", 0, 4}};
     for (size_t i = 0; i < MU_ARRAY_LEN(rows); i++) {
         struct mu_session_list op = {0};
