@@ -322,7 +322,7 @@ void mu_sock_resolve_approval(struct mu_sock_msg *m)
         return;
     }
     mu_buf_init(&x->reason, REASON_BYTES + 1);
-    mu_buf_init(&x->answer, 1 << 20);
+    mu_buf_init(&x->answer, MU_GATE_MORE_MAX); /* so many of them wait at once */
     if (take_decision(m, x)) {
         begin_deciding(m, x);
         return;
