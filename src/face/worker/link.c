@@ -400,7 +400,7 @@ static void enrolled(struct mu_fleet_register *op, int result)
         return;
     }
     if (result == MU_E_UNAUTHORIZED) {
-        mu_call_error(c, 401, "unauthorized", NULL, "The enrolment token is used up");
+        mu_call_unauthorized(c, "The enrolment token is used up");
     } else if (result == MU_E_LIMIT || result == MU_E_SATURATED) {
         mu_call_retry(c, 429, "runner_limit_exceeded", 60000,
                       "There are as many workers as may be");
