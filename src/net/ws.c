@@ -439,6 +439,14 @@ size_t mu_ws_unsent(const struct mu_ws *ws)
     return mu_wire_waiting(&ws->wire);
 }
 
+/* Also of what was no message: pongs, and what TLS makes of what was sent. */
+bool mu_ws_full(struct mu_ws *ws)
+{
+    bool full = mu_ws_unsent(ws) > soft_limit(ws);
+    ws->was_full = ws->was_full || full;
+    return full;
+}
+
 int64_t mu_ws_last_in_ms(const struct mu_ws *ws)
 {
     return ws->last_in_ms;

@@ -98,6 +98,8 @@ void mu_ws_ping(struct mu_ws *ws);
 /* Gives the kernel now what it takes, instead of when the loop turn ends. */
 void mu_ws_flush(struct mu_ws *ws);
 size_t mu_ws_unsent(const struct mu_ws *ws);
+/* More waits than write_soft: if so, writable() follows. */
+bool mu_ws_full(struct mu_ws *ws);
 /* Loop time of the last inbound byte. */
 int64_t mu_ws_last_in_ms(const struct mu_ws *ws);
 struct mu_loop *mu_ws_loop(const struct mu_ws *ws);

@@ -387,6 +387,27 @@ void mu_fleet_cancelled(struct mu_fleet *f, mu_bytes session_id)
     mu_work_next(t);
 }
 
+static void cancel_told(struct mu_post *post)
+{
+    struct mu_fleet_cancel *op = MU_CONTAINER(post, struct mu_fleet_cancel, post);
+    op->done(op);
+}
+
+static void cancel_posted(struct mu_post *post)
+{
+    struct mu_fleet_cancel *op = MU_CONTAINER(post, struct mu_fleet_cancel, post);
+    mu_fleet_cancelled(op->fleet, mu_id_bytes(&op->session));
+    op->post.fn = cancel_told;
+    mu_loop_post(op->loop, &op->post);
+}
+
+void mu_fleet_cancel(struct mu_fleet *f, struct mu_fleet_cancel *op)
+{
+    op->fleet = f;
+    op->post.fn = cancel_posted;
+    mu_loop_post(f->opts.core, &op->post);
+}
+
 void mu_fleet_asleep(struct mu_fleet *f, const struct mu_execution *of)
 {
     const struct mu_task *t = mu_map_get(&f->tasks, mu_id_bytes(&of->session));

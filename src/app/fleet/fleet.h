@@ -78,6 +78,16 @@ void mu_fleet_tenant_freed(struct mu_fleet *f);
 MU_MUST_USE int mu_fleet_create(struct mu_fleet *f, struct mu_session_create *op);
 /* A stop was accepted, or the sweeper ended it. */
 void mu_fleet_cancelled(struct mu_fleet *f, mu_bytes session_id);
+/* The same from any loop; done() on op->loop, when the fleet knows. */
+struct mu_fleet_cancel {
+    struct mu_post post;
+    struct mu_fleet *fleet;
+    struct mu_loop *loop;
+    struct mu_id session;
+    void (*done)(struct mu_fleet_cancel *op);
+    void *ctx;
+};
+void mu_fleet_cancel(struct mu_fleet *f, struct mu_fleet_cancel *op);
 void mu_fleet_expired(struct mu_fleet *f, mu_bytes session_id);
 /* The session hibernates (or is parked): nobody runs it any more. */
 void mu_fleet_asleep(struct mu_fleet *f, const struct mu_execution *of);

@@ -74,8 +74,8 @@ struct mu_live_call {
     int state;            /* of the session, as far as known */
     struct mu_buf answer; /* initialised by mu_live_ask(); the caller frees it after done() */
     /* 0; MU_E_NOT_FOUND (no such session, or another tenant's); MU_E_CONFLICT: not in this state;
-     * MU_E_UNAVAILABLE: its runner is not reachable or did not answer in time; MU_E_LIMIT: more
-     * input than it takes; MU_E_INVALID: no such terminal; writer codes. */
+     * MU_E_UNAVAILABLE: its runner is not reachable or did not answer in time; MU_E_TOO_LARGE: more
+     * input than it takes at once; writer codes. */
     void (*done)(struct mu_live_call *call, int result);
     void *ctx;
     void *own;

@@ -249,7 +249,7 @@ void mu_call_fail(struct mu_call *c, int code)
         mu_call_error(c, 400, "invalid_field", NULL, "Invalid value");
         return;
     case MU_E_UNAUTHORIZED:
-        mu_call_error(c, 401, "unauthorized", NULL, "Unauthorized");
+        mu_call_unauthorized(c, "Unauthorized");
         return;
     case MU_E_FORBIDDEN:
         mu_call_error(c, 403, "forbidden", NULL, "Forbidden");

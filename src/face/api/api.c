@@ -365,20 +365,31 @@ static struct mu_call *call_new(struct mu_api *api, struct mu_http_req *req)
     return c;
 }
 
+/* NULL: answered. */
+static struct mu_call *call_begin(struct mu_api *api, struct mu_http_req *req,
+                                  const struct mu_http_head *h)
+{
+    struct mu_call *c = call_new(api, req);
+    if (!c) {
+        mu_answer_bare(req, mu_face_of(h->path));
+        return NULL;
+    }
+    c->face = mu_face_of(h->path);
+    take_request_id(c, h);
+    c->trace_id = trace_id(mu_http_header(h, "traceparent"));
+    return c;
+}
+
 static void on_admit(void *arg, struct mu_http_req *req, struct mu_http_admit *ret)
 {
     struct mu_api *api = arg;
     const struct mu_http_head *h = mu_http_req_head(req);
     ret->max_body = MU_DISCARD_MAX;
     ret->refuse = true;
-    struct mu_call *c = call_new(api, req);
+    struct mu_call *c = call_begin(api, req, h);
     if (!c) {
-        mu_answer_bare(req, mu_face_of(h->path));
         return;
     }
-    c->face = mu_face_of(h->path);
-    take_request_id(c, h);
-    c->trace_id = trace_id(mu_http_header(h, "traceparent"));
     c->cors = mu_cors_value(&api->origins, mu_http_header(h, "Origin"), h->path);
     if (gates(c, h)) {
         ret->max_body = body_limit(c);
@@ -483,14 +494,10 @@ static void on_request(void *arg, struct mu_http_req *req)
 void mu_api_local(struct mu_api *api, struct mu_http_req *req, const struct mu_principal *who)
 {
     const struct mu_http_head *h = mu_http_req_head(req);
-    struct mu_call *c = call_new(api, req);
+    struct mu_call *c = call_begin(api, req, h);
     if (!c) {
-        mu_answer_bare(req, mu_face_of(h->path));
         return;
     }
-    c->face = mu_face_of(h->path);
-    take_request_id(c, h);
-    c->trace_id = trace_id(mu_http_header(h, "traceparent"));
     c->principal = *who;
     c->authenticated = true;
     const struct mu_node *node = mu_router_find(&api->router, h->path, c->params);

@@ -95,7 +95,7 @@ enum {
     MU_ROUTE_QUIET = 4, /* no access line at info (health probes) */
     MU_ROUTE_NO_DRAIN = 16,   /* still served while stopping (health) */
     MU_ROUTE_SECRET = 128,    /* who knows the path has the right: it is not logged, and its page,
-                                 which sends no  referrer, may post to it (Origin: null) */
+                                 which sends no referrer, may post to it (Origin: null) */
     MU_ROUTE_URL_TOKEN = 256, /* the token may be in ?token= (compatibility; it is not logged) */
     MU_ROUTE_PROBE = 32,      /* also on the metrics listener, and there without a key */
     MU_ROUTE_WEBSOCKET =

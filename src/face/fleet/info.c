@@ -21,7 +21,7 @@ void mu_fleet_fail(struct mu_call *c, int code)
                       "This installation has all runners it may have");
         return;
     case MU_E_UNAUTHORIZED:
-        mu_call_error(c, 401, "UNAUTHORIZED", NULL, "The enrolment token is used up");
+        mu_call_unauthorized(c, "The enrolment token is used up");
         return;
     default:
         mu_call_fail(c, code);

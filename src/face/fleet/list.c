@@ -4,39 +4,29 @@
 
 #include "face/fleet/fleet_int.h"
 
-enum { EVENTS = 200, EVENTS_MAX = 1000, FILTER = 200 };
+enum { EVENTS = 200, EVENTS_MAX = 1000 };
 
 static const char list_name[] = "runners";
 
 /* --- the list --- */
 
-struct entry {
-    mu_bytes host, id;
-    const struct mu_worker *w;
-    struct mu_worker_view v;
-};
-
 struct listing {
     struct mu_sess_paging paging;
     struct mu_id cursor, next;
-    char status[16], org[129];
-    char provider[FILTER + 1], feature[FILTER + 1], label[FILTER + 1];
-    bool all, more, lost;
+    mu_bytes org, status, provider, feature, label; /* ptr NULL: any */
+    bool more, lost;
     int64_t total;
-    struct entry *entries;
+    struct mu_worker_view *entries;
     size_t n, cap;
-    struct mu_fleet_ask *x;
 };
 
 static bool wanted(const struct listing *l, const struct mu_worker_view *v)
 {
-    if (!l->all && !mu_bytes_is(v->org_id, l->org)) {
-        return false;
-    }
-    return (!l->status[0] || strcmp(l->status, mu_worker_status_name(v->status)) == 0) &&
-           (!l->provider[0] || mu_fleet_offers(v, "harnesses", mu_str(l->provider))) &&
-           (!l->feature[0] || mu_fleet_offers(v, "features", mu_str(l->feature))) &&
-           (!l->label[0] || mu_fleet_offers(v, "labels", mu_str(l->label)));
+    return (!l->org.ptr || mu_bytes_eq(v->org_id, l->org)) &&
+           (!l->status.ptr || mu_bytes_is(l->status, mu_worker_status_name(v->status))) &&
+           (!l->provider.ptr || mu_fleet_offers(v, "harnesses", l->provider)) &&
+           (!l->feature.ptr || mu_fleet_offers(v, "features", l->feature)) &&
+           (!l->label.ptr || mu_fleet_offers(v, "labels", l->label));
 }
 
 static int collect(void *arg, const struct mu_worker_view *v)
@@ -47,20 +37,20 @@ static int collect(void *arg, const struct mu_worker_view *v)
     }
     if (l->n == l->cap) {
         size_t cap = l->cap ? 2 * l->cap : 64;
-        struct entry *more = mu_realloc(l->entries, cap * sizeof *more);
+        struct mu_worker_view *more = mu_realloc(l->entries, cap * sizeof *more);
         if (!more) {
             return -ENOMEM;
         }
         l->entries = more;
         l->cap = cap;
     }
-    l->entries[l->n++] = (struct entry){v->host, v->id, v->worker, *v};
+    l->entries[l->n++] = *v;
     return 0;
 }
 
 static int by_host(const void *a, const void *b)
 {
-    const struct entry *x = a, *y = b;
+    const struct mu_worker_view *x = a, *y = b;
     int r = mu_bytes_cmp(x->host, y->host);
     return r ? r : mu_bytes_cmp(x->id, y->id);
 }
@@ -93,7 +83,7 @@ static void look_list(struct mu_fleet_ask *x)
     mu_jw_arr(&w);
     for (; i < end; i++) {
         mu_jw_obj(&w);
-        mu_fleet_info(&w, &l->entries[i].v);
+        mu_fleet_info(&w, &l->entries[i]);
         mu_jw_obj_end(&w);
         if (i + 1 == end && end < l->n) {
             l->more = true;
@@ -104,6 +94,12 @@ static void look_list(struct mu_fleet_ask *x)
     mu_free(l->entries);
     l->entries = NULL;
     x->json.failed = r < 0 ? r : x->json.failed;
+}
+
+/* What its cursors are bound to. */
+static mu_bytes place_of(const struct listing *l)
+{
+    return l->org.ptr ? l->org : MU_B("*");
 }
 
 static void list_there(struct mu_fleet_ask *x)
@@ -127,30 +123,24 @@ static void list_there(struct mu_fleet_ask *x)
     mu_jw_ki64(&w, "pageSize", l->paging.size);
     mu_jw_kbool(&w, "hasMore", l->more);
     if (l->more) {
-        mu_sess_cursor_add(&w, "nextCursor", x->c, list_name, mu_str(l->org), l->next.text);
+        mu_sess_cursor_add(&w, "nextCursor", x->c, list_name, place_of(l), l->next.text);
     }
     mu_jw_obj_end(&w);
     mu_call_data_send(x->c, 200, NULL, 0);
-}
-
-static void copy(struct mu_call *c, const char *key, char *dst, size_t size)
-{
-    snprintf(dst, size, "%.*s", MU_ARGS(mu_call_query(c, key, 0)));
 }
 
 /* false: answered. */
 static bool take_place(struct listing *l, struct mu_call *c)
 {
     const struct mu_principal *p = mu_call_principal(c);
-    mu_bytes given = mu_call_query(c, "orgId", 0), org = mu_str(p->org_id);
-    if (given.ptr && !mu_sess_org(c, given, &org)) {
+    mu_bytes given = mu_call_query(c, "orgId", 0);
+    l->org = p->admin ? MU_B_NONE : mu_str(p->org_id);
+    if (given.ptr && !mu_sess_org(c, given, &l->org)) {
         return false;
     }
-    l->all = p->admin && !given.ptr;
-    snprintf(l->org, sizeof l->org, "%.*s", MU_ARGS(l->all ? MU_B("*") : org));
     l->paging = mu_sess_paging_of(c);
     int r = l->paging.cursor.ptr
-                ? mu_sess_cursor_read(c, list_name, mu_str(l->org), l->paging.cursor, &l->cursor)
+                ? mu_sess_cursor_read(c, list_name, place_of(l), l->paging.cursor, &l->cursor)
                 : 0;
     if (r == MU_E_INVALID) {
         mu_call_issue(c, "invalid_format", "cursor", "cursor is not one of this list");
@@ -168,10 +158,10 @@ static void list_runners(struct mu_call *c)
     if (!l || !take_place(l, c)) {
         return;
     }
-    copy(c, "status", l->status, sizeof l->status);
-    copy(c, "providerId", l->provider, sizeof l->provider);
-    copy(c, "feature", l->feature, sizeof l->feature);
-    copy(c, "label", l->label, sizeof l->label);
+    l->status = mu_call_query(c, "status", 0);
+    l->provider = mu_call_query(c, "providerId", 0);
+    l->feature = mu_call_query(c, "feature", 0);
+    l->label = mu_call_query(c, "label", 0);
     x->ctx = l;
     x->look = look_list;
     x->then = list_there;
@@ -357,17 +347,7 @@ static const struct mu_schema list_query[] = {
      .max = 64,
      .form = MU_F_FEATURE,
      .doc = "That have it."},
-    {.name = "page", .type = MU_S_INT, .min = 1, .max = 1000000, .doc = "Page, 1 is the first."},
-    {.name = "pageSize",
-     .type = MU_S_INT,
-     .min = 1,
-     .max = MU_SESS_PAGE_MAX,
-     .doc = "Entries of a page, 20."},
-    {.name = "cursor",
-     .type = MU_S_STRING,
-     .min = 1,
-     .max = 512,
-     .doc = "nextCursor of the page before; page is ignored then."},
+    MU_SESS_PAGING,
     {0}};
 static const struct mu_schema events_query[] = {{.name = "afterSeq",
                                                  .type = MU_S_INT,

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "face/live/socket_int.h"
 #include "face/oz/oz.h"
+#include "face/sessions/show.h"
 
 enum { CHECK_MS = 30000, STALL_MS = 30000, PROBE_MS = 10000, RECONNECT_MS = 2000 };
 
@@ -96,7 +97,7 @@ void mu_sock_unref(struct mu_sock *s)
 
 bool mu_sock_full(const struct mu_sock *s)
 {
-    return !s->ws || mu_ws_unsent(s->ws) > (size_t)s->face->opts.limits.soft_bytes;
+    return !s->ws || mu_ws_full(s->ws);
 }
 
 void mu_sock_close(struct mu_sock *s, int code, const char *reason)
@@ -212,14 +213,6 @@ int mu_sock_resolve(struct mu_sock_face *f, const struct mu_credential *c, struc
     return r;
 }
 
-static const char *role_name(enum mu_role role)
-{
-    return role == MU_ROLE_ADMIN       ? "platform_admin"
-           : role == MU_ROLE_ORG_ADMIN ? "admin"
-           : role == MU_ROLE_VIEWER    ? "viewer"
-                                       : "operator";
-}
-
 void mu_sock_login(struct mu_sock *s, const struct mu_credential *credential,
                    const struct mu_principal *who, mu_bytes reply_to)
 {
@@ -245,7 +238,7 @@ void mu_sock_login(struct mu_sock *s, const struct mu_credential *credential,
     mu_jw_kcstr(w, "clientId", s->id.text);
     mu_jw_kcstr(w, "userId", who->uid);
     mu_jw_kcstr(w, "orgId", who->org_id);
-    mu_jw_kcstr(w, "role", role_name(who->role));
+    mu_jw_kcstr(w, "role", mu_sess_role(who->role));
     mu_sock_event_end(s, &o, reply_to);
 }
 

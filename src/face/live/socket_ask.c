@@ -132,6 +132,7 @@ void mu_sock_resize(struct mu_sock_msg *m)
 struct deciding {
     struct mu_gate_resolve op;
     struct mu_session_get get;
+    struct mu_fleet_cancel cancel;
     struct mu_sock *s;
     struct mu_actor by;
     char org[MU_ORG_LEN + 1];
@@ -188,13 +189,9 @@ static void tell(struct deciding *x, int result)
     }
 }
 
-static void decided(struct mu_gate_resolve *op, int result)
+static void finish(struct deciding *x, int result)
 {
-    struct deciding *x = op->ctx;
     struct mu_sock *s = x->s;
-    if (result == 0 && s->face->opts.live) {
-        mu_live_poke(s->face->opts.live, &op->session);
-    }
     if (s->ws) {
         tell(x, result);
     }
@@ -203,6 +200,28 @@ static void decided(struct mu_gate_resolve *op, int result)
     mu_buf_fini(&x->answer);
     mu_free(x);
     mu_sock_unref(s);
+}
+
+/* A denial that ends the session: its worker knows. */
+static void stop_told(struct mu_fleet_cancel *op)
+{
+    finish(op->ctx, 0);
+}
+
+static void decided(struct mu_gate_resolve *op, int result)
+{
+    struct deciding *x = op->ctx;
+    struct mu_sock *s = x->s;
+    if (result >= 0 && s->face->opts.live) {
+        mu_live_poke(s->face->opts.live, &op->session);
+    }
+    if (result >= 0 && op->stopped) {
+        x->cancel = (struct mu_fleet_cancel){
+            .loop = s->loop, .session = op->session, .done = stop_told, .ctx = x};
+        mu_fleet_cancel(s->face->opts.fleet, &x->cancel);
+        return;
+    }
+    finish(x, result);
 }
 
 static int read_policy(void *arg, const struct mu_session_view *v)
@@ -303,7 +322,7 @@ void mu_sock_resolve_approval(struct mu_sock_msg *m)
         return;
     }
     mu_buf_init(&x->reason, REASON_BYTES + 1);
-    mu_buf_init(&x->answer, 1 << 20);
+    mu_buf_init(&x->answer, MU_GATE_MORE_MAX); /* so many of them wait at once */
     if (take_decision(m, x)) {
         begin_deciding(m, x);
         return;

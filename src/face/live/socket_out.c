@@ -85,9 +85,6 @@ void mu_sock_fail(struct mu_sock *s, mu_bytes reply_to, int code)
     case MU_E_LIMIT:
         mu_sock_error(s, reply_to, "RATE_LIMITED", "More than the session takes just now");
         return;
-    case MU_E_INVALID:
-        mu_sock_error(s, reply_to, "INVALID_MESSAGE", "The session has no such terminal");
-        return;
     case MU_E_UNAVAILABLE:
     case MU_E_BUSY:
     case MU_E_SATURATED:

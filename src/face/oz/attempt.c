@@ -10,8 +10,7 @@
 
 enum { FILE_MAX = 32 << 20, REPORT_MAX = 32 << 20, NAME_MAX_BYTES = 128, CHUNK_MAX = 64 << 10 };
 
-/* The session of the path, if the token is of it; else 404 is answered. */
-static bool own_run(struct mu_call *c, struct mu_id *ret)
+bool mu_oz_own_run(struct mu_call *c, struct mu_id *ret)
 {
     const struct mu_principal *p = mu_call_principal(c);
     if (!mu_oz_run_id(c, ret)) {
@@ -60,7 +59,7 @@ static void get_prompt(struct mu_call *c)
     f->c = c;
     f->job =
         (struct mu_session_job){.read = {.loop = mu_call_loop(c)}, .done = prompt_read, .ctx = f};
-    if (!own_run(c, &f->job.id)) {
+    if (!mu_oz_own_run(c, &f->job.id)) {
         return;
     }
     mu_arena_init(&f->job.arena, 64 << 20);
@@ -129,7 +128,7 @@ static void post_report(struct mu_call *c)
     struct mu_id run;
     struct mu_report *r = NULL;
     struct telling *t = mu_arena_calloc(mu_call_arena(c), sizeof *t);
-    if (!own_run(c, &run) || (kind == MU_REPORT_LOG && !log_ok(c, body))) {
+    if (!mu_oz_own_run(c, &run) || (kind == MU_REPORT_LOG && !log_ok(c, body))) {
         return;
     }
     int x = t ? mu_report_new(kind, &r) : -ENOMEM;
@@ -273,7 +272,7 @@ static void put_file(struct mu_call *c)
     mu_bytes name = mu_call_param(c, "name"),
              type = mu_bytes_trim(mu_call_header(c, "content-type"));
     struct mu_id run;
-    if (!own_run(c, &run) || mu_oz_put_part(c, &run, name)) {
+    if (!mu_oz_own_run(c, &run) || mu_oz_put_part(c, &run, name)) {
         return;
     }
     if (!name_ok(name)) {

@@ -40,6 +40,8 @@ extern const struct mu_schema mu_oz_config_members[];
 /* create.c */
 void mu_oz_create_run(struct mu_call *c);
 void mu_oz_rerun(struct mu_call *c);
+/* attempt.c: the session of the path, if the token is of it; else 404 is answered. */
+bool mu_oz_own_run(struct mu_call *c, struct mu_id *ret);
 /* checkpoint.c: takes the body as a part of a checkpoint, if that is what the name says; false: it
  * does not. */
 bool mu_oz_put_part(struct mu_call *c, const struct mu_id *run, mu_bytes name);

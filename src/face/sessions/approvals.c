@@ -157,13 +157,10 @@ struct asking {
 static int find(void *arg, const struct mu_gate_row *row)
 {
     struct asking *x = arg;
-    if (!mu_bytes_eq(row->id, mu_id_bytes(&x->op.id))) {
-        return 0;
-    }
     x->found = true;
     x->w = mu_call_data(x->c);
     mu_sess_gate(&x->w, row);
-    return x->w.buf->failed ? x->w.buf->failed : 1;
+    return x->w.buf->failed;
 }
 
 /* The object as it is stored; one that could not be found again is told by its id alone. */
@@ -300,23 +297,18 @@ struct resolving {
     struct mu_gate_list list;
     struct mu_buf details, answer;
     struct mu_session_get get;
-    struct mu_post post;
-    struct mu_fleet *fleet;
-    struct mu_loop *loop;
+    struct mu_fleet_cancel cancel;
 };
 
 static int find_decision(void *arg, const struct mu_gate_row *row)
 {
     struct resolving *x = arg;
-    if (!mu_bytes_eq(row->id, mu_id_bytes(&x->op.gate))) {
-        return 0;
-    }
     struct mu_json_w w = mu_json_w(&x->details);
     mu_jw_obj(&w);
     mu_jw_key(&w, "approval");
     mu_sess_gate(&w, row);
     mu_jw_obj_end(&w);
-    return x->details.failed ? x->details.failed : 1;
+    return x->details.failed;
 }
 
 static void decision_read(struct mu_gate_list *op, int result)
@@ -354,20 +346,11 @@ static void resolved_before(struct resolving *x)
     }
 }
 
-/* --- a denial that ends the session: its worker is told where the fleet lives --- */
-
-static void stop_told(struct mu_post *post)
+/* A denial that ends the session: its worker knows. */
+static void stop_told(struct mu_fleet_cancel *op)
 {
-    struct resolving *x = MU_CONTAINER(post, struct resolving, post);
+    struct resolving *x = op->ctx;
     mu_sess_answer_detail(x->c, &x->op.session, 200, NULL, NULL, 0);
-}
-
-static void tell_stop(struct mu_post *post)
-{
-    struct resolving *x = MU_CONTAINER(post, struct resolving, post);
-    mu_fleet_cancelled(x->fleet, mu_id_bytes(&x->op.session));
-    x->post.fn = stop_told;
-    mu_loop_post(x->loop, &x->post);
 }
 
 static void resolved(struct mu_gate_resolve *op, int result)
@@ -389,10 +372,9 @@ static void resolved(struct mu_gate_resolve *op, int result)
             mu_live_poke(mu_sess_face(c)->live, &op->session);
         }
         if (op->stopped) {
-            x->fleet = mu_sess_oz(c)->fleet;
-            x->loop = mu_call_loop(c);
-            x->post.fn = tell_stop;
-            mu_loop_post(mu_sess_oz(c)->core, &x->post);
+            x->cancel = (struct mu_fleet_cancel){
+                .loop = mu_call_loop(c), .session = op->session, .done = stop_told, .ctx = x};
+            mu_fleet_cancel(mu_sess_oz(c)->fleet, &x->cancel);
             return;
         }
         mu_sess_answer_detail(c, &op->session, 200, NULL, NULL, 0);

@@ -55,19 +55,6 @@ int64_t mu_sess_query_i64(struct mu_call *c, const char *key, int64_t fallback)
 
 /* --- paging --- */
 
-const struct mu_schema mu_sess_page_schema[3] = {
-    {.name = "page", .type = MU_S_INT, .min = 1, .max = 1000000, .doc = "Page, 1 is the first."},
-    {.name = "pageSize",
-     .type = MU_S_INT,
-     .min = 1,
-     .max = MU_SESS_PAGE_MAX,
-     .doc = "Entries of a page, 20."},
-    {.name = "cursor",
-     .type = MU_S_STRING,
-     .min = 1,
-     .max = 512,
-     .doc = "nextCursor of the page before; page is ignored then."}};
-
 struct mu_sess_paging mu_sess_paging_of(struct mu_call *c)
 {
     struct mu_sess_paging p = {.cursor = mu_call_query(c, "cursor", 0)};

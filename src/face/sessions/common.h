@@ -34,7 +34,18 @@ struct mu_sess_paging mu_sess_paging_of(struct mu_call *c);
 /* The check of every list: what the schema does not say of paging. */
 void mu_sess_check_paging(struct mu_call *c);
 enum { MU_SESS_PAGE_MAX = 100, MU_SESS_PAGE = 20 };
-extern const struct mu_schema mu_sess_page_schema[3]; /* page, pageSize, cursor */
+/* The members of its query. */
+#define MU_SESS_PAGING                                                                             \
+    {.name = "page", .type = MU_S_INT, .min = 1, .max = 1000000, .doc = "Page, 1 is the first."},  \
+        {.name = "pageSize",                                                                       \
+         .type = MU_S_INT,                                                                         \
+         .min = 1,                                                                                 \
+         .max = MU_SESS_PAGE_MAX,                                                                  \
+         .doc = "Entries of a page, 20."},                                                         \
+    {                                                                                              \
+        .name = "cursor", .type = MU_S_STRING, .min = 1, .max = 512,                               \
+        .doc = "nextCursor of the page before; page is ignored then."                              \
+    }
 
 /* providerId and harness; NULL when there is none. */
 const char *mu_sess_harness(mu_bytes provider);

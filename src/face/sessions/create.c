@@ -114,7 +114,7 @@ void mu_sess_check_create(struct mu_call *c)
 
 /* --- answers --- */
 
-void mu_sess_create_refused(struct mu_call *c, int result)
+static void refused(struct mu_call *c, int result)
 {
     switch (result) {
     case MU_E_LIMIT:
@@ -135,7 +135,7 @@ void mu_sess_create_refused(struct mu_call *c, int result)
 void mu_sess_created(struct mu_call *c, struct mu_session_create *op, int result)
 {
     if (result < 0) {
-        mu_sess_create_refused(c, result);
+        refused(c, result);
         return;
     }
     mu_bytes location = mu_arena_printf(mu_call_arena(c), "/api/v1/sessions/ses_%s", op->id.text);

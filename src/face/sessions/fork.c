@@ -415,6 +415,6 @@ const struct mu_route mu_sess_fork_routes[] = {
      .summary = "A session that begins at a checkpoint of this one (ours).",
      .response = "SessionDetail",
      .success = "201",
-     .errors = "SESSION_NOT_FOUND CHECKPOINT_NOT_FOUND IDEMPOTENCY_CONFLICT "
+     .errors = "SESSION_NOT_FOUND CHECKPOINT_NOT_FOUND INVALID_STATE IDEMPOTENCY_CONFLICT "
                "SESSION_LIMIT_EXCEEDED"},
     {.path = NULL}};

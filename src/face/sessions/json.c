@@ -36,6 +36,14 @@ const char *mu_sess_state(int state)
     return "CREATED";
 }
 
+const char *mu_sess_role(enum mu_role role)
+{
+    return role == MU_ROLE_ADMIN       ? "platform_admin"
+           : role == MU_ROLE_ORG_ADMIN ? "admin"
+           : role == MU_ROLE_VIEWER    ? "viewer"
+                                       : "operator";
+}
+
 /* Those that a row can have. */
 static const int stored_states[] = {
     MU_ST_QUEUED,     MU_ST_QUEUED_WORKER, MU_ST_CLAIMED,      MU_ST_PREPARING, MU_ST_STARTING,

@@ -35,14 +35,12 @@ struct mu_visit {
     const char *action, *risk;
     int decisions, status;
     bool by_agent;
-    int64_t asked_ms, expires_ms, gate_expires_ms, used_ms, resolved_ms;
+    int64_t asked_ms, expires_ms, used_ms, resolved_ms;
     mu_bytes title, harness; /* of the session */
     struct mu_link_look look;
     struct mu_session_get get;
     struct mu_gate_resolve op;
-    struct mu_post post;
-    struct mu_fleet *fleet;
-    struct mu_loop *loop;
+    struct mu_fleet_cancel cancel;
 };
 
 /* --- link_page.c --- */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "base/encode.h"
+#include "base/map.h"
 #include "face/sessions/link_int.h"
 #include "proto/url.h"
 
@@ -22,6 +23,19 @@ static const char *base_url(struct mu_call *c)
 {
     const char *url = mu_sess_oz(c)->public_url;
     return url && url[0] ? url : mu_sess_face(c)->own_url;
+}
+
+static void add_decisions(struct mu_json_w *w, int decisions)
+{
+    mu_jw_key(w, "decisions");
+    mu_jw_arr(w);
+    if (decisions & MU_LINK_ALLOW) {
+        mu_jw_str(w, MU_B("allow"));
+    }
+    if (decisions & MU_LINK_DENY) {
+        mu_jw_str(w, MU_B("deny"));
+    }
+    mu_jw_arr_end(w);
 }
 
 static void made(struct mu_link_make *op, int result)
@@ -49,15 +63,7 @@ static void made(struct mu_link_make *op, int result)
         mu_jw_kcstr(&w, "linkId", op->id.text);
         mu_jw_kstr(&w, "url", url);
         mu_jw_kstr(&w, "label", op->label);
-        mu_jw_key(&w, "decisions");
-        mu_jw_arr(&w);
-        if (op->decisions & MU_LINK_ALLOW) {
-            mu_jw_str(&w, MU_B("allow"));
-        }
-        if (op->decisions & MU_LINK_DENY) {
-            mu_jw_str(&w, MU_B("deny"));
-        }
-        mu_jw_arr_end(&w);
+        add_decisions(&w, op->decisions);
         mu_jw_ktime(&w, "expiresAt", op->expires_ms);
         mu_jw_obj_end(&w);
         w.buf->failed = w.buf->failed ? w.buf->failed : url.ptr ? 0 : -ENOMEM;
@@ -145,15 +151,7 @@ static void answer_view(struct mu_visit *v)
     mu_jw_ktime(&w, "asked_at", v->asked_ms);
     mu_jw_ktime(&w, "expires_at", v->expires_ms);
     mu_jw_kstr(&w, "label", v->label);
-    mu_jw_key(&w, "decisions");
-    mu_jw_arr(&w);
-    if (v->decisions & MU_LINK_ALLOW) {
-        mu_jw_str(&w, MU_B("allow"));
-    }
-    if (v->decisions & MU_LINK_DENY) {
-        mu_jw_str(&w, MU_B("deny"));
-    }
-    mu_jw_arr_end(&w);
+    add_decisions(&w, v->decisions);
     mu_call_send_object(v->c, &w);
 }
 
@@ -230,17 +228,9 @@ static void failed(struct mu_visit *v, int code)
 
 static void look(struct mu_visit *v);
 
-static void stop_told(struct mu_post *post)
+static void stop_told(struct mu_fleet_cancel *op)
 {
-    answer(MU_CONTAINER(post, struct mu_visit, post), MU_VISIT_DONE);
-}
-
-static void tell_stop(struct mu_post *post)
-{
-    struct mu_visit *v = MU_CONTAINER(post, struct mu_visit, post);
-    mu_fleet_cancelled(v->fleet, mu_id_bytes(&v->session));
-    v->post.fn = stop_told;
-    mu_loop_post(v->loop, &v->post);
+    answer(op->ctx, MU_VISIT_DONE);
 }
 
 static void resolved(struct mu_gate_resolve *op, int result)
@@ -261,10 +251,9 @@ static void resolved(struct mu_gate_resolve *op, int result)
         mu_live_poke(mu_sess_face(c)->live, &op->session);
     }
     if (op->stopped) {
-        v->fleet = mu_sess_oz(c)->fleet;
-        v->loop = mu_call_loop(c);
-        v->post.fn = tell_stop;
-        mu_loop_post(mu_sess_oz(c)->core, &v->post);
+        v->cancel = (struct mu_fleet_cancel){
+            .loop = mu_call_loop(c), .session = op->session, .done = stop_told, .ctx = v};
+        mu_fleet_cancel(mu_sess_oz(c)->fleet, &v->cancel);
         return;
     }
     answer(v, op->status == MU_GATE_PENDING ? MU_VISIT_VOTED : MU_VISIT_DONE);
@@ -412,14 +401,10 @@ static void look(struct mu_visit *v)
 int mu_link_charge(struct mu_link_rates *rates, mu_bytes peer, int64_t now_us,
                    int64_t *ret_retry_ms)
 {
-    uint32_t hash = 2166136261u;
     if (rates->per_minute <= 0) {
         return 0;
     }
-    for (size_t i = 0; i < peer.len; i++) {
-        hash = (hash ^ (unsigned char)peer.ptr[i]) * 16777619u;
-    }
-    _Atomic int64_t *slot = &rates->at_us[hash % MU_LINK_RATES];
+    _Atomic int64_t *slot = &rates->at_us[mu_hash(peer) % MU_LINK_RATES];
     int64_t each_us = INT64_C(60000000) / rates->per_minute, at = atomic_load(slot);
     for (;;) {
         int64_t next = MU_MAX(at, now_us) + each_us;

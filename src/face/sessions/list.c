@@ -50,17 +50,7 @@ const struct mu_schema mu_sess_list_query[] = {
      .type = MU_S_STRING,
      .words = "native",
      .doc = "native: also the org's runs of the Oz API and its other sessions."},
-    {.name = "page", .type = MU_S_INT, .min = 1, .max = 1000000, .doc = "Page, 1 is the first."},
-    {.name = "pageSize",
-     .type = MU_S_INT,
-     .min = 1,
-     .max = MU_SESS_PAGE_MAX,
-     .doc = "Entries of a page, 20."},
-    {.name = "cursor",
-     .type = MU_S_STRING,
-     .min = 1,
-     .max = 512,
-     .doc = "nextCursor of the page before; page is ignored then."},
+    MU_SESS_PAGING,
     {0}};
 
 static void listed(struct mu_session_list *op, int result)

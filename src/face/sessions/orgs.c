@@ -3,14 +3,6 @@
 
 #include "face/sessions/sessions_int.h"
 
-static const char *role_name(enum mu_role role)
-{
-    return role == MU_ROLE_ADMIN       ? "platform_admin"
-           : role == MU_ROLE_ORG_ADMIN ? "admin"
-           : role == MU_ROLE_VIEWER    ? "viewer"
-                                       : "operator";
-}
-
 static void own_org(struct mu_call *c)
 {
     const struct mu_principal *p = mu_call_principal(c);
@@ -19,7 +11,7 @@ static void own_org(struct mu_call *c)
     MU_CHECK(p); /* the route's auth says so, but gcc does not know it */
     mu_jw_obj(&w);
     mu_jw_kcstr(&w, "orgId", p->org_id);
-    mu_jw_kcstr(&w, "role", role_name(p->role));
+    mu_jw_kcstr(&w, "role", mu_sess_role(p->role));
     mu_jw_key(&w, "limits");
     mu_jw_obj(&w);
     mu_jw_ki64(&w, "maxSessionsPerOrg", f->max_sessions_per_org);

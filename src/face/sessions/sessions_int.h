@@ -46,7 +46,6 @@ void mu_sess_check_create(struct mu_call *c);
 void mu_sess_create(struct mu_call *c);
 /* Answers a create that was done, or refused. */
 void mu_sess_created(struct mu_call *c, struct mu_session_create *op, int result);
-void mu_sess_create_refused(struct mu_call *c, int result);
 /* The header Idempotency-Key, ptr NULL = none; false: answered. */
 bool mu_sess_take_key(struct mu_call *c, mu_bytes *ret);
 /* The caller, as one who acts for that org: his own, or of the administrator any; false: answered.

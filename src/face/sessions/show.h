@@ -4,11 +4,13 @@
 #define MU_FACE_SESSIONS_SHOW_H
 
 #include "app/fleet/fleet.h"
+#include "app/identity/identity.h"
 #include "app/sessions/live.h"
 #include "proto/json.h"
 
-/* The API's word for a stored state. */
+/* The API's words for a stored state, and for a role. */
 const char *mu_sess_state(int state);
+const char *mu_sess_role(enum mu_role role);
 /* A member `key`: the id with what it begins with ("ses_"). */
 void mu_sess_prefixed(struct mu_json_w *w, const char *key, const char *prefix, mu_bytes id);
 /* How it ended: finalState, endReason, exitCode, errorMessage, usage, diff. */

@@ -365,11 +365,17 @@ static void welcome(const struct mu_worker_face *face, const struct mu_order *o,
     end(&w);
 }
 
-static void skills(const struct mu_order *o, struct mu_buf *b)
+static struct mu_json_w begin_command(const struct mu_order *o, const char *word, struct mu_buf *b)
 {
     struct mu_json_w w = begin(b, "command");
     mu_jw_kstr(&w, "command_id", mu_id_bytes(&o->command));
-    mu_jw_kcstr(&w, "command", "skills");
+    mu_jw_kcstr(&w, "command", word);
+    return w;
+}
+
+static void skills(const struct mu_order *o, struct mu_buf *b)
+{
+    struct mu_json_w w = begin_command(o, "skills", b);
     mu_jw_kstr(&w, "repo", o->repo);
     if (o->credential.ptr) { /* as an assignment would bring it */
         mu_jw_key(&w, "env_vars");
@@ -401,18 +407,14 @@ static void runner(const struct mu_order *o, struct mu_buf *b)
 
 static void command(const struct mu_order *o, const char *word, struct mu_buf *b)
 {
-    struct mu_json_w w = begin(b, "command");
-    mu_jw_kstr(&w, "command_id", mu_id_bytes(&o->command));
-    mu_jw_kcstr(&w, "command", word);
+    struct mu_json_w w = begin_command(o, word, b);
     add_execution(&w, o);
     end(&w);
 }
 
 static void drain(const struct mu_order *o, const char *word, struct mu_buf *b)
 {
-    struct mu_json_w w = begin(b, "command");
-    mu_jw_kstr(&w, "command_id", mu_id_bytes(&o->command));
-    mu_jw_kcstr(&w, "command", word);
+    struct mu_json_w w = begin_command(o, word, b);
     end(&w);
 }
 

@@ -341,7 +341,7 @@ static void admitted(struct mu_admission *op, int result)
         mu_call_error(c, 403, "forbidden", "worker_id",
                       "This credential belongs to another worker");
     } else if (result == MU_E_NOT_FOUND) {
-        mu_call_error(c, 404, "not_found", NULL, "There is no such worker");
+        mu_call_error(c, 404, "runner_not_found", NULL, "There is no such runner");
     } else if (result == MU_E_BUSY) {
         mu_call_retry(c, 429, "worker_connected", 15000,
                       "A worker of this id is connected; each needs an id of its own");
@@ -400,7 +400,7 @@ static void enrolled(struct mu_fleet_register *op, int result)
         return;
     }
     if (result == MU_E_UNAUTHORIZED) {
-        mu_call_error(c, 401, "unauthorized", NULL, "The enrolment token is used up");
+        mu_call_unauthorized(c, "The enrolment token is used up");
     } else if (result == MU_E_LIMIT || result == MU_E_SATURATED) {
         mu_call_retry(c, 429, "runner_limit_exceeded", 60000,
                       "There are as many workers as may be");

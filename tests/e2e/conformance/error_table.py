@@ -3,6 +3,7 @@ field with its issue. What the layers before a handler answer to any operation (
 low, …) is in test_errors.py. `w` is a World: the callers and sessions that a row needs."""
 from typing import Callable, NamedTuple
 
+from harness import ok
 from village import REPO, data
 from world import CAPS, NO_APPROVAL, NO_PROMPT, NO_RUNNER, NO_SESSION, Viewer, new_id, upgrade
 
@@ -123,6 +124,11 @@ def another_fork(w):
     key = {"Idempotency-Key": new_id()}
     data(w.on(w.kept, "POST", "/fork", json={}, headers=key), 201)
     return w.on(w.kept, "POST", "/fork", json={"title": "another"}, headers=key)
+
+
+def fork_of_a_run(w):
+    run = ok(w.v("POST", "/agent/run", json={"prompt": "p", "config": {"environment_id": "alpine:3", "worker_host": "nobody"}}))["run_id"]
+    return w.on("ses_" + run.removeprefix("run_"), "POST", "/fork", json={})
 
 
 def one_link_too_many(w):
@@ -270,6 +276,7 @@ ROWS = [
     Row("forkSession", "it has none", call("forkSession", "queued"), 404, "CHECKPOINT_NOT_FOUND"),
     Row("forkSession", "no such number", call("forkSession", "kept", json={"checkpoint": 9}), 404, "CHECKPOINT_NOT_FOUND"),
     Row("forkSession", "a key with another body", another_fork, 409, "IDEMPOTENCY_CONFLICT"),
+    Row("forkSession", "a run of the Oz API", fork_of_a_run, 409, "INVALID_STATE"),
     # --- prompts ---
     *invalid("addPrompt", body_to("addPrompt"), ({}, "prompt", "required"), ({"prompt": " "}, "prompt", "required"),
              ({"prompt": "x" * 100001}, "prompt", "too_big"), ({"prompt": "p", "first": 1}, "first", "invalid_type")),
@@ -325,7 +332,8 @@ ROWS = [
     Row("undrainRunner", "it does not drain", on_runner("undrainRunner", lambda w: w.runner[0], "admin"), 409, "INVALID_STATE"),
     Row("deregisterRunner", "it holds a session", on_runner("deregisterRunner", lambda w: w.busy, "admin"), 409,
         "RUNNER_HAS_ACTIVE_SESSIONS"),
-    Row("runnerLink", "none", lambda w: upgrade(w.server, "/api/v1/runners/x/link", w.server.admin_key), 404, "RUNNER_NOT_FOUND"),
+    *[Row("runnerLink", how, lambda w, of=of: upgrade(w.server, f"/api/v1/runners/{of}/link", w.server.admin_key), 404,
+          "RUNNER_NOT_FOUND") for how, of in (("none", NO_RUNNER), ("no id of one", "x"))],
     Row("runnerLink", "one is connected", connected_twice, 429, "WORKER_CONNECTED"),
     # --- the client socket (8.2) ---
     *[Row("clientSocket", f"{name} in the query", lambda w, name=name: upgrade(w.server, f"/api/v1/ws?{name}=x", "t"), 400,

@@ -237,7 +237,10 @@ def test_a_viewer_may_not_make_one_and_a_denial_may_stop(village, worker, anyone
     harness.eventually(lambda: village.get(session)["state"] == "WAITING_FOR_APPROVAL", what="the approval")
     path = make(village, session, approval)
     assert "denied" in page(post(anyone, path, "deny"))
-    assert village.get(session)["state"] in ("STOPPING", "COMPLETED")
+    worker.expect(worker.cancel_type, task_id=runner.task["task_id"])
+    worker.confirm_cancel(runner.task)
+    harness.eventually(lambda: village.get(session)["state"] == "COMPLETED", what="the end")
+    assert village.get(session)["endReason"] == "denied"
     worker.well()
     refused(Village(boss_key)("POST", f"/sessions/{session}/approvals/{approval}/links", json={}), 403, "FORBIDDEN")
 

@@ -181,6 +181,21 @@ def test_an_approval_is_asked_and_given(village, running, view, worker):
                     decision="deny")
 
 
+def test_a_denial_that_ends_the_session_reaches_its_worker(village, worker, view):
+    session = village.create(options={"policy": {"onDeny": "stop"}})["sessionId"]
+    runner, reviewer = worker.start(session), view()
+    reviewer.follow(session)
+    approval = runner.ask()
+    reviewer.expect("approval_required")
+    reply = reviewer.ask("resolve_approval", sessionId=session, approvalId=approval, decision="deny")
+    assert reply["data"]["status"] == "denied", reply
+    worker.expect(worker.cancel_type, task_id=runner.task["task_id"])
+    worker.confirm_cancel(runner.task)
+    wait_state(reviewer, "COMPLETED")
+    assert village.get(session)["endReason"] == "denied"
+    worker.well()
+
+
 def test_what_nobody_waits_for_any_more_is_cancelled(village, running, view):
     session, runner = running
     viewer = view()

@@ -345,6 +345,35 @@ static void writable_is_told_when_the_queue_went_down(void **state)
     world_stop(&w);
 }
 
+/* It was no message that filled it: a pong. */
+static void who_asked_and_found_it_full_is_told_too(void **state)
+{
+    (void)state;
+    struct world w;
+    static char sink[1 << 16];
+    world_start(&w);
+    w.limits.write_hard = w.limits.write_soft = 12 << 20;
+    w.on_accept = queue_much;
+    int fd = raw_dial(&w, 4096);
+    put(fd, MU_B("GET /ws HTTP/1.1\r\n" UPGRADE "\r\n"));
+    run_ms(&w, 30);
+    struct mu_ws *ws = w.ends[0].ws;
+    assert_false(mu_ws_full(ws));
+    ws->limits.write_soft = mu_ws_unsent(ws);
+    put(fd, MU_B("\x89\x84" M0 "ping"));
+    run_ms(&w, 30);
+    assert_true(mu_ws_full(ws));
+    for (int i = 0; i < GUARD_MS && w.ends[0].writable == 0; i++) {
+        if (recv(fd, sink, sizeof sink, MSG_DONTWAIT) <= 0) {
+            run_ms(&w, 1);
+        }
+    }
+    assert_int_equal(w.ends[0].writable, 1);
+    close(fd);
+    run_until(&w, is_closed, &w.ends[0]);
+    world_stop(&w);
+}
+
 static void a_message_that_is_too_large_is_told_so(void **state)
 {
     (void)state;
@@ -711,6 +740,7 @@ int main(void)
         cmocka_unit_test(a_peer_that_reads_too_slowly_is_cut_at_the_limit),
         cmocka_unit_test(a_peer_that_takes_nothing_is_cut_after_a_while),
         cmocka_unit_test(writable_is_told_when_the_queue_went_down),
+        cmocka_unit_test(who_asked_and_found_it_full_is_told_too),
         cmocka_unit_test(a_message_that_is_too_large_is_told_so),
         cmocka_unit_test(faults_of_the_peer_are_answered_with_their_code),
         cmocka_unit_test(a_close_frame_is_echoed),
