@@ -231,7 +231,7 @@ static void take_pack(void *arg, mu_bytes piece)
 static int pack(struct mu_ck *c, struct mu_ck_root *root, struct mu_shadow *s)
 {
     char revs[4 * MU_OBJECT_ID];
-    bool more = !c->full && root->last.commit[0];
+    bool more = c->from && root->last.commit[0];
     int n = snprintf(revs, sizeof revs, "%s\n%s%s%s%s%s%s", root->now.commit,
                      root->base[0] ? "^" : "", root->base, root->base[0] ? "\n" : "",
                      more ? "^" : "", more ? root->last.commit : "", more ? "\n" : "");
@@ -289,6 +289,7 @@ static int conclude(struct mu_ck *c, struct mu_ck_root *root, struct mu_shadow *
 {
     bool same = root->last.commit[0] && same_state(&root->now, &root->last);
     int r = 0;
+    c->changed = c->changed || !same || !c->prev; /* 0: the server has none of it */
     if (same) {
         memcpy(root->now.commit, root->last.commit, sizeof root->now.commit);
     } else {
@@ -297,9 +298,8 @@ static int conclude(struct mu_ck *c, struct mu_ck_root *root, struct mu_shadow *
             r = commit(c, s, root->now.staged, root->now.head, "", staged);
         }
         r = r ? r : commit(c, s, root->now.tree, root->now.head, staged, root->now.commit);
-        c->changed = true;
     }
-    return r || (same && !c->full) ? r : pack(c, root, s);
+    return r || (same && c->from) ? r : pack(c, root, s);
 }
 
 /* --- a repository --- */
@@ -529,7 +529,7 @@ static int take_folder(struct mu_ck *c, enum mu_ck_kind kind, const char *tree,
     memset(&root->now, 0, sizeof root->now);
     bool same = root->print == walk->print && root->index_tree[0];
     present(c, root);
-    if (same && !c->full && strcmp(root->last.tree, root->index_tree) == 0) {
+    if (same && c->from && strcmp(root->last.tree, root->index_tree) == 0) {
         root->now = root->last;
         return 0;
     }
@@ -597,7 +597,7 @@ int mu_ck_take(struct mu_ck *c, bool full)
 {
     struct mu_walk walk;
     int r = open_folder(c);
-    c->full = full || !c->prev;
+    c->from = full ? 0 : c->prev;
     c->changed = false;
     c->n_parts = c->at_part = c->taken = 0;
     c->bytes = 0;
@@ -630,8 +630,8 @@ void mu_ck_settle(struct mu_ck *c)
         struct mu_ck_root *root = &c->roots[i];
         root->last = root->here ? root->now : (struct mu_ck_state){0};
     }
-    c->first_bytes = c->full ? c->bytes : c->first_bytes;
-    c->chain_bytes = (c->full ? 0 : c->chain_bytes) + c->bytes;
-    c->links = c->full ? 1 : c->links + 1;
+    c->first_bytes = c->from ? c->first_bytes : c->bytes;
+    c->chain_bytes = (c->from ? c->chain_bytes : 0) + c->bytes;
+    c->links = c->from ? c->links + 1 : 1;
     c->prev = c->number;
 }

@@ -284,7 +284,6 @@ def test_nothing_changed_costs_nothing(make):
     numbers = []
     for i in range(3):
         before = home.read_bytes()
-        s.peer.wait(lambda: not s.peer.files or True)
         m = s.checkpoint("say the same")
         numbers.append(m["number"])
         roots = {r["kind"]: r for r in m["roots"]}
@@ -475,6 +474,23 @@ def test_the_server_lost_one(make):
     s.peer.send("checkpoint", number=1, ok=False, error="its parts are not there")
     m = s.checkpoint("say 2")
     assert "prev" not in m and m["number"] == 2
+
+
+def test_the_server_lost_one_while_the_next_is_stored(make):
+    s = make()
+    (s.box.workspace / "a").write_text("1")
+    s.checkpoint("say 1")
+
+    def lose(name):
+        s.peer.on_put = None
+        s.peer.send("checkpoint", number=1, ok=False, error="its parts are not there")
+    s.peer.on_put = lose
+    (s.box.workspace / "b").write_text("2")
+    m = s.checkpoint("say 2")
+    assert m["prev"] == 1  # it has no more than that: without `prev` the server would take it for all
+    s.peer.send("checkpoint", number=2, ok=False, error="the one before is not there")
+    assert "prev" not in s.checkpoint("say 3")
+    assert set(again(make, s).files()) == {b"a", b"b"}
 
 
 def test_a_last_one_before_the_end(make):

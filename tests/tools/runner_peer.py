@@ -98,7 +98,7 @@ class Peer:
 
     def put(self, m):
         assert self.workspace, "nobody expects files here"
-        assert m["path"].startswith("/workspace/") and not self.puts[-1:] or self.puts[-1]["id"] < m["id"]
+        assert m["path"].startswith("/workspace/") and (not self.puts or self.puts[-1]["id"] < m["id"])
         self.puts.append(m)
         said = self.on_put(m["name"]) if self.on_put else None
         if said is False:
