@@ -10,7 +10,7 @@
 #include "runner/live_int.h"
 
 #define PLACE "checkpoint"
-enum { HOME_FILE = 16 << 20, ARGS = MU_WALK_REPOS + 16 };
+enum { HOME_FILE = 16 << 20, SHALLOW_MAX = 1 << 20, ARGS = MU_WALK_REPOS + 16 };
 
 const char *mu_ck_kind_name(enum mu_ck_kind kind)
 {
@@ -158,6 +158,19 @@ static int open_shadow(struct mu_ck *c, struct mu_ck_root *root, const char *tre
                                         .sha256 = strlen(root->now.head) == 64};
     int r = mu_shadow_open(s, &spec);
     return r ? fail(c, 1, "the folder of a checkpoint: %s", mu_err_text(r)) : 0;
+}
+
+/* A file of our folder, which is not ours alone: whatever lies there now. */
+static void read_own(struct mu_shadow *s, const char *name, struct mu_buf *ret)
+{
+    int fd MU_AUTO_CLOSE = openat(s->fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    for (char *p; fd >= 0 && (p = mu_buf_room(ret, 64 << 10));) {
+        ssize_t n = read(fd, p, 64 << 10);
+        if (n <= 0) {
+            return;
+        }
+        ret->len += (size_t)n;
+    }
 }
 
 static struct mu_ck_stamp stamp_at(int dir, const char *path)
@@ -423,21 +436,21 @@ static void take_staged(struct mu_ck_root *root, struct mu_shadow *s, const char
 }
 
 /* Where a repository that nobody else has was cloned without what was before. */
-static void read_shallow(struct mu_ck_root *root, const char *git_dir)
+static void read_shallow(struct mu_ck_root *root, struct mu_shadow *s)
 {
-    char path[MU_SHADOW_PATH + 16], line[MU_OBJECT_ID + 2];
-    snprintf(path, sizeof path, "%s/shallow", git_dir);
+    struct mu_buf text MU_CLEANUP(mu_buf_fini);
+    mu_buf_init(&text, SHALLOW_MAX);
     root->n_shallow = 0;
-    FILE *f = root->base[0] ? NULL : fopen(path, "re");
-    while (f && root->n_shallow < MU_ARRAY_LEN(root->shallow) && fgets(line, sizeof line, f)) {
-        size_t n = strspn(line, "0123456789abcdef");
-        if ((n == 40 || n == 64) && line[n] == '\n') {
-            memcpy(root->shallow[root->n_shallow], line, n);
-            root->shallow[root->n_shallow++][n] = 0;
-        }
+    if (!root->base[0]) {
+        read_own(s, "shallow", &text);
     }
-    if (f) {
-        fclose(f);
+    for (mu_bytes rest = mu_buf_bytes(&text);
+         rest.len && root->n_shallow < MU_ARRAY_LEN(root->shallow);) {
+        char *id = root->shallow[root->n_shallow];
+        mu_bytes line = mu_bytes_split(&rest, '\n');
+        snprintf(id, MU_OBJECT_ID, "%.*s", MU_ARGS(line));
+        root->n_shallow +=
+            (line.len == 40 || line.len == 64) && strspn(id, "0123456789abcdef") == line.len;
     }
 }
 
@@ -464,7 +477,7 @@ static int take_checkout(struct mu_ck *c, const char *dir, const struct mu_walk 
     r = take_tree(c, root, &s, git_dir, walk);
     if (!r) {
         take_staged(root, &s, git_dir, head_tree);
-        read_shallow(root, git_dir);
+        read_shallow(root, &s);
         r = conclude(c, root, &s);
     }
     mu_shadow_close(&s);
@@ -472,18 +485,6 @@ static int take_checkout(struct mu_ck *c, const char *dir, const struct mu_walk 
 }
 
 /* --- a folder that is no repository --- */
-
-static void read_list(struct mu_shadow *s, struct mu_buf *ret)
-{
-    int fd MU_AUTO_CLOSE = openat(s->fd, "list", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    for (char *p; fd >= 0 && (p = mu_buf_room(ret, 64 << 10));) {
-        ssize_t n = read(fd, p, 64 << 10);
-        if (n <= 0) {
-            return;
-        }
-        ret->len += (size_t)n;
-    }
-}
 
 static int update_index(struct mu_ck *c, struct mu_shadow *s, const char *file, mu_bytes list,
                         bool remove)
@@ -506,7 +507,7 @@ static int list_files(struct mu_ck *c, struct mu_shadow *s, const struct mu_walk
     mu_buf_init(&old, walk->list_max + (64 << 10));
     mu_buf_init(&gone, walk->list_max);
     mu_bytes now = mu_buf_bytes(&walk->files);
-    read_list(s, &old);
+    read_own(s, "list", &old);
     int r = old.failed ? old.failed : mu_walk_gone(mu_buf_bytes(&old), now, &gone);
     if (r) {
         return fail(c, 1, "%s", mu_err_text(r));
