@@ -19,6 +19,7 @@ enum {
     AGENT_END_MS = 2000,
     HANG_UP_MS = 500,     /* between two, while its terminal does not end */
     TERM_AFTER_MS = 2000, /* from the cancelled turn to TERM, when it is stopped */
+    BUSY_MS = 50,         /* how often it is looked for what is due */
 };
 #define LINK_ENV "MUSTER_LINK"
 #define KEY_ENV  "MUSTER_LINK_KEY"
@@ -144,8 +145,9 @@ static size_t want(void *arg, struct pollfd *fds, int64_t *wait_ms)
     sooner(wait_ms, v->agent.kill_at);
     sooner(wait_ms, v->r->procs.stopping ? v->r->procs.kill_at : 0);
     sooner(wait_ms, v->turn.step == MU_TURN_RUNS ? v->tick_at : 0);
-    int64_t checkpoint = mu_checkpoint_at(v); /* one that is due is work()'s, not a wait's */
-    sooner(wait_ms, checkpoint > mu_mono_ms() && v->hold.step == MU_HOLD_NONE ? checkpoint : 0);
+    if (v->hold.step == MU_HOLD_NONE && mu_checkpoint_at(v)) { /* work() may be what waits here */
+        sooner(wait_ms, MU_MAX(mu_checkpoint_at(v), mu_mono_ms() + BUSY_MS));
+    }
     return n;
 }
 

@@ -173,8 +173,8 @@ static void say(struct mu_live *v, struct mu_ck *c)
     if (c->turn[0]) {
         mu_jw_kcstr(w, "turnId", c->turn);
     }
-    if (!c->full) {
-        mu_jw_ki64(w, "prev", c->prev);
+    if (c->from) {
+        mu_jw_ki64(w, "prev", c->from);
     }
     if (v->agent.conversation[0]) {
         mu_jw_kcstr(w, "conversationId", v->agent.conversation);
@@ -313,8 +313,7 @@ static int take(struct mu_live *v, int64_t limit_ms)
     c->number++;
     c->began_ms = mu_mono_ms();
     c->deadline = c->began_ms + limit_ms;
-    bool full = !c->prev || chain_is_long(c);
-    int r = mu_ck_take(c, full);
+    int r = mu_ck_take(c, chain_is_long(c));
     if (r && mu_mono_ms() < c->deadline) { /* whatever became of our folder */
         let_go(c);
         mu_ck_forget(c);

@@ -71,7 +71,8 @@ struct mu_ck {
     int64_t first_bytes, chain_bytes;
     /* the one that is made, or sent */
     int64_t number, began_ms, deadline, duration_ms;
-    bool full, changed, sending;
+    int64_t from; /* the one that it goes on from; 0: it has everything */
+    bool changed, sending;
     char turn[64];
     struct mu_ck_part parts[MU_CK_PARTS];
     unsigned n_parts, at_part;
@@ -85,8 +86,8 @@ struct mu_ck {
     char wanted_turn[64];
 };
 
-/* live_checkpoint_take.c: packs what is changed (all of it when `full`) into c->parts. 0, else a
- * status, worded in c->why. */
+/* live_checkpoint_take.c: packs what is changed since c->prev (everything when `full`) into
+ * c->parts. 0, else a status, worded in c->why. */
 int mu_ck_take(struct mu_ck *c, bool full);
 /* What was taken is what the next one is compared with. */
 void mu_ck_settle(struct mu_ck *c);

@@ -10,7 +10,7 @@
 #include "runner/live_int.h"
 
 #define PLACE "checkpoint"
-enum { HOME_FILE = 16 << 20, ARGS = MU_WALK_REPOS + 16 };
+enum { HOME_FILE = 16 << 20, SHALLOW_MAX = 1 << 20, ARGS = MU_WALK_REPOS + 16 };
 
 const char *mu_ck_kind_name(enum mu_ck_kind kind)
 {
@@ -156,6 +156,19 @@ static int open_shadow(struct mu_ck *c, struct mu_ck_root *root, const char *tre
     return r ? fail(c, 1, "the folder of a checkpoint: %s", mu_err_text(r)) : 0;
 }
 
+/* A file of our folder, which is not ours alone: whatever lies there now. */
+static void read_own(struct mu_shadow *s, const char *name, struct mu_buf *ret)
+{
+    int fd MU_AUTO_CLOSE = openat(s->fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    for (char *p; fd >= 0 && (p = mu_buf_room(ret, 64 << 10));) {
+        ssize_t n = read(fd, p, 64 << 10);
+        if (n <= 0) {
+            return;
+        }
+        ret->len += (size_t)n;
+    }
+}
+
 static struct mu_ck_stamp stamp_at(int dir, const char *path)
 {
     struct stat st;
@@ -227,7 +240,7 @@ static void take_pack(void *arg, mu_bytes piece)
 static int pack(struct mu_ck *c, struct mu_ck_root *root, struct mu_shadow *s)
 {
     char revs[4 * MU_OBJECT_ID];
-    bool more = !c->full && root->last.commit[0];
+    bool more = c->from && root->last.commit[0];
     int n = snprintf(revs, sizeof revs, "%s\n%s%s%s%s%s%s", root->now.commit,
                      root->base[0] ? "^" : "", root->base, root->base[0] ? "\n" : "",
                      more ? "^" : "", more ? root->last.commit : "", more ? "\n" : "");
@@ -285,6 +298,7 @@ static int conclude(struct mu_ck *c, struct mu_ck_root *root, struct mu_shadow *
 {
     bool same = root->last.commit[0] && same_state(&root->now, &root->last);
     int r = 0;
+    c->changed = c->changed || !same || !c->prev; /* 0: the server has none of it */
     if (same) {
         memcpy(root->now.commit, root->last.commit, sizeof root->now.commit);
     } else {
@@ -293,9 +307,8 @@ static int conclude(struct mu_ck *c, struct mu_ck_root *root, struct mu_shadow *
             r = commit(c, s, root->now.staged, root->now.head, "", staged);
         }
         r = r ? r : commit(c, s, root->now.tree, root->now.head, staged, root->now.commit);
-        c->changed = true;
     }
-    return r || (same && !c->full) ? r : pack(c, root, s);
+    return r || (same && c->from) ? r : pack(c, root, s);
 }
 
 /* --- a repository --- */
@@ -419,21 +432,21 @@ static void take_staged(struct mu_ck_root *root, struct mu_shadow *s, const char
 }
 
 /* Where a repository that nobody else has was cloned without what was before. */
-static void read_shallow(struct mu_ck_root *root, const char *git_dir)
+static void read_shallow(struct mu_ck_root *root, struct mu_shadow *s)
 {
-    char path[MU_SHADOW_PATH + 16], line[MU_OBJECT_ID + 2];
-    snprintf(path, sizeof path, "%s/shallow", git_dir);
+    struct mu_buf text MU_CLEANUP(mu_buf_fini);
+    mu_buf_init(&text, SHALLOW_MAX);
     root->n_shallow = 0;
-    FILE *f = root->base[0] ? NULL : fopen(path, "re");
-    while (f && root->n_shallow < MU_ARRAY_LEN(root->shallow) && fgets(line, sizeof line, f)) {
-        size_t n = strspn(line, "0123456789abcdef");
-        if ((n == 40 || n == 64) && line[n] == '\n') {
-            memcpy(root->shallow[root->n_shallow], line, n);
-            root->shallow[root->n_shallow++][n] = 0;
-        }
+    if (!root->base[0]) {
+        read_own(s, "shallow", &text);
     }
-    if (f) {
-        fclose(f);
+    for (mu_bytes rest = mu_buf_bytes(&text);
+         rest.len && root->n_shallow < MU_ARRAY_LEN(root->shallow);) {
+        char *id = root->shallow[root->n_shallow];
+        mu_bytes line = mu_bytes_split(&rest, '\n');
+        snprintf(id, MU_OBJECT_ID, "%.*s", MU_ARGS(line));
+        root->n_shallow +=
+            (line.len == 40 || line.len == 64) && strspn(id, "0123456789abcdef") == line.len;
     }
 }
 
@@ -460,7 +473,7 @@ static int take_checkout(struct mu_ck *c, const char *dir, const struct mu_walk 
     r = take_tree(c, root, &s, git_dir, walk);
     if (!r) {
         take_staged(root, &s, git_dir, head_tree);
-        read_shallow(root, git_dir);
+        read_shallow(root, &s);
         r = conclude(c, root, &s);
     }
     mu_shadow_close(&s);
@@ -468,18 +481,6 @@ static int take_checkout(struct mu_ck *c, const char *dir, const struct mu_walk 
 }
 
 /* --- a folder that is no repository --- */
-
-static void read_list(struct mu_shadow *s, struct mu_buf *ret)
-{
-    int fd MU_AUTO_CLOSE = openat(s->fd, "list", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    for (char *p; fd >= 0 && (p = mu_buf_room(ret, 64 << 10));) {
-        ssize_t n = read(fd, p, 64 << 10);
-        if (n <= 0) {
-            return;
-        }
-        ret->len += (size_t)n;
-    }
-}
 
 static int update_index(struct mu_ck *c, struct mu_shadow *s, const char *file, mu_bytes list,
                         bool remove)
@@ -502,7 +503,7 @@ static int list_files(struct mu_ck *c, struct mu_shadow *s, const struct mu_walk
     mu_buf_init(&old, walk->list_max + (64 << 10));
     mu_buf_init(&gone, walk->list_max);
     mu_bytes now = mu_buf_bytes(&walk->files);
-    read_list(s, &old);
+    read_own(s, "list", &old);
     int r = old.failed ? old.failed : mu_walk_gone(mu_buf_bytes(&old), now, &gone);
     if (r) {
         return fail(c, 1, "%s", mu_err_text(r));
@@ -525,7 +526,7 @@ static int take_folder(struct mu_ck *c, enum mu_ck_kind kind, const char *tree,
     memset(&root->now, 0, sizeof root->now);
     bool same = root->print == walk->print && root->index_tree[0];
     present(c, root);
-    if (same && !c->full && strcmp(root->last.tree, root->index_tree) == 0) {
+    if (same && c->from && strcmp(root->last.tree, root->index_tree) == 0) {
         root->now = root->last;
         return 0;
     }
@@ -593,7 +594,7 @@ int mu_ck_take(struct mu_ck *c, bool full)
 {
     struct mu_walk walk;
     int r = open_folder(c);
-    c->full = full || !c->prev;
+    c->from = full ? 0 : c->prev;
     c->changed = false;
     c->n_parts = c->at_part = c->taken = 0;
     c->bytes = 0;
@@ -626,8 +627,8 @@ void mu_ck_settle(struct mu_ck *c)
         struct mu_ck_root *root = &c->roots[i];
         root->last = root->here ? root->now : (struct mu_ck_state){0};
     }
-    c->first_bytes = c->full ? c->bytes : c->first_bytes;
-    c->chain_bytes = (c->full ? 0 : c->chain_bytes) + c->bytes;
-    c->links = c->full ? 1 : c->links + 1;
+    c->first_bytes = c->from ? c->first_bytes : c->bytes;
+    c->chain_bytes = (c->from ? c->chain_bytes : 0) + c->bytes;
+    c->links = c->from ? c->links + 1 : 1;
     c->prev = c->number;
 }

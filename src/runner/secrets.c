@@ -118,10 +118,9 @@ int mu_secrets_learn(struct mu_runner *r, mu_bytes lines, mu_bytes json)
     for (int round = 0; round < 2 && l.redact; round++) {
         l.encoded = round == 1;
         of_runner(&l, r);
-        (void)!mu_envvars_lines(lines, of_user, &l);
-        if (json.len) {
-            (void)!mu_envvars_json(json, of_user, &l, &err);
-        }
+        int n = mu_envvars_lines(lines, of_user, &l);
+        n = n < 0 || !json.len ? n : mu_envvars_json(json, of_user, &l, &err);
+        l.failed = n < 0 ? n : l.failed; /* they were well-formed: no memory */
         of_environment(&l);
     }
     if (!l.redact || l.failed || mu_redact_ready(l.redact) < 0) {

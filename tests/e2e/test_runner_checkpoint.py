@@ -466,6 +466,39 @@ def test_the_server_lost_one(make):
     assert "prev" not in m and m["number"] == 2
 
 
+def test_the_server_lost_one_while_the_next_is_stored(make):
+    s = make()
+    (s.box.workspace / "a").write_text("1")
+    s.checkpoint("say 1")
+
+    def lose(name):
+        s.peer.on_put = None
+        s.peer.send("checkpoint", number=1, ok=False, error="its parts are not there")
+    s.peer.on_put = lose
+    (s.box.workspace / "b").write_text("2")
+    m = s.checkpoint("say 2")
+    assert m["prev"] == 1  # it has no more than that: without `prev` the server would take it for all
+    s.peer.send("checkpoint", number=2, ok=False, error="the one before is not there")
+    assert "prev" not in s.checkpoint("say 3")
+    assert set(again(make, s).files()) == {b"a", b"b"}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+def test_a_repository_whose_borders_are_no_file_holds_nothing_up(make, kind):
+    s = make()
+    s.peer.wait_for("boot", step="running")
+    subprocess.run(["git", "init", "-q", str(s.box.workspace / "own")], check=True)
+    border = s.box.workspace / "own/.git/shallow"
+    if kind == "pipe":
+        os.mkfifo(border)
+    else:
+        border.symlink_to("/dev/zero")
+    s.turn("say 1")
+    s.peer.wait(lambda: s.peer.all("checkpoint") or s.peer.events("ALERT_RAISED"))
+    border.unlink()
+    assert s.checkpoint("say 2")["roots"][0]["path"] == "own"
+
+
 def test_a_last_one_before_the_end(make):
     s = make()
     s.checkpoint("say 1")
