@@ -156,7 +156,7 @@ static int run_find(struct mu_read *read, struct mu_db *db)
     for (size_t i = 0; i < chain.n; i++) {
         const struct mu_chain_link *l = &chain.links[i];
         if (l->number == number) {
-            r = MU_DB_RUN(db, &q_object, take_id, &op->object, MU_VT(id), MU_VI(l->epoch),
+            r = MU_DB_RUN(db, &q_object, mu_row_take_id, &op->object, MU_VT(id), MU_VI(l->epoch),
                           MU_VI(l->number), MU_VT(op->name));
             return r < 0 ? r : r == 0 ? MU_E_NOT_FOUND : 0;
         }
