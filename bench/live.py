@@ -405,7 +405,7 @@ def checkpoints(bench):
             events = server.call("GET", f"/api/v1/sessions/{session}/events?types=TURN_ENDED,CHECKPOINT_TAKEN&limit=500")["data"]["events"]
             turns = [e for e in events if e["type"] == "TURN_ENDED"]
             taken = {e["data"].get("turnId"): e for e in events if e["type"] == "CHECKPOINT_TAKEN"}
-            done = [(taken[t["data"]["turnId"]], t) for t in turns if t["data"]["turnId"] in taken]
+            done = [(taken[t["data"]["promptId"]], t) for t in turns if t["data"]["promptId"] in taken]
             return done[-1] if len(done) > len(took) else None
         checkpoint, turn = until(kept, "the checkpoint", 120)
         took.append(checkpoint["ts"] - turn["ts"])
