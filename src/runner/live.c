@@ -401,7 +401,7 @@ static int open_link(struct mu_live *v, const char *token, const struct mu_link_
     if (!token || !*token) {
         return mu_runner_fail(v->r, 2, WS_ENV " is set, but there is no session token");
     }
-    if (mu_link_ws_new(url ? url : "", token, &ws, &err) < 0) {
+    if (mu_link_ws_new(url ? url : "", token, &v->r->procs.spare[MU_SPARE_LINK], &ws, &err) < 0) {
         return mu_runner_fail(v->r, 2, "%s", err.text);
     }
     return mu_link_init_ws(&v->link, ws, ops, v) ? mu_runner_fail(v->r, 1, "out of memory") : 0;

@@ -41,6 +41,7 @@ struct mu_link_ws {
     struct mu_http_url url;
     char *token;
     char openssl[4096]; /* the program; "" = plain */
+    pid_t *child;       /* it runs; 0 = it does not; not owned */
     struct sockaddr_storage address;
     socklen_t address_len;
     unsigned failures, refusals; /* since it was open */
@@ -64,7 +65,8 @@ static int find_tls(struct mu_link_ws *w, struct mu_err *err)
     return 0;
 }
 
-int mu_link_ws_new(const char *url, const char *token, struct mu_link_ws **ret, struct mu_err *err)
+int mu_link_ws_new(const char *url, const char *token, pid_t *child, struct mu_link_ws **ret,
+                   struct mu_err *err)
 {
     struct mu_buf b MU_CLEANUP(mu_buf_fini);
     bool plain = strncmp(url, "ws://", 5) == 0, tls = strncmp(url, "wss://", 6) == 0;
@@ -73,6 +75,7 @@ int mu_link_ws_new(const char *url, const char *token, struct mu_link_ws **ret, 
         return mu_err_set(err, -ENOMEM, "out of memory");
     }
     w->fd = -1;
+    w->child = child;
     mu_buf_init(&b, 4096);
     mu_buf_init(&w->head, MU_SHAKE_HEAD_MAX + READ_BLOCK);
     mu_buf_init(&w->message, MU_FRAME_JSON_MAX);
@@ -113,6 +116,7 @@ void mu_link_ws_close(struct mu_link_ws *w)
         close(w->fd); /* the program that speaks TLS ends with it */
     }
     w->fd = -1;
+    *w->child = 0;
     w->step = CLOSED;
     mu_buf_fini(&w->head);
     mu_buf_fini(&w->message);
@@ -197,6 +201,7 @@ static int dial_tls(struct mu_link_ws *w)
         close(ends[0]);
         return child.error ? child.error : -EIO;
     }
+    *w->child = child.pid;
     return ends[0];
 }
 
