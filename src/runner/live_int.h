@@ -118,6 +118,7 @@ struct mu_hold {
     char request[MU_LIVE_ID];
     int64_t number /* of the checkpoint */, until;
     bool stopped; /* the agent stands still for it */
+    bool stood;   /* since its checkpoint began to be taken */
 };
 
 struct mu_live {

@@ -519,6 +519,20 @@ def test_a_last_one_before_the_end(make):
     assert len(s.peer.all("checkpoint")) <= 2
 
 
+def test_a_hold_that_is_asked_for_anew_has_a_checkpoint_of_its_own(make):
+    s = make()
+    s.peer.wait_for("boot", step="running")
+    (s.box.workspace / "large").write_bytes(os.urandom(64 << 20))
+    s.peer.send("hibernate", requestId="one")
+    s.peer.wait(lambda: (s.box.workspace / ".oz/checkpoint/0/index.lock").exists(), "git at work")
+    s.peer.send("hibernate-cancel", requestId="one")  # from here to the next line the agent may have gone on
+    s.peer.send("hibernate", requestId="two")
+    s.peer.wait_for("checkpoint", number=2, timeout=60)
+    s.peer.send("checkpoint", number=2, ok=True)
+    answer = s.peer.wait_for("hibernate", requestId="two")
+    assert answer["ok"] and answer["number"] == 2
+
+
 def test_what_is_typed_into_a_screen_is_kept_when_it_is_quiet(make):
     s = make(mode="interactive", harness="shell")
     s.peer.wait_for("boot", step="running")
