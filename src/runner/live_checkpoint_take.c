@@ -557,6 +557,21 @@ static int walk_failed(struct mu_ck *c, const char *what, int r)
                 r == MU_E_TOO_LARGE ? "too many files or repositories" : mu_err_text(r));
 }
 
+/* Between many files: the link and signals are served, and time passes. */
+static int walk_turn(void *arg)
+{
+    struct mu_ck *c = arg;
+    mu_procs_turn(&c->v->r->procs, 0);
+    return mu_mono_ms() < c->deadline ? 0 : -ETIMEDOUT;
+}
+
+static void begin_walk(struct mu_ck *c, struct mu_walk *walk, bool home)
+{
+    mu_walk_init(walk, home);
+    walk->turn = walk_turn;
+    walk->arg = c;
+}
+
 static int take_workspace(struct mu_ck *c, const struct mu_walk *walk)
 {
     bool known = false;
@@ -580,7 +595,7 @@ static int take_home(struct mu_ck *c)
         return 0;
     }
     struct mu_walk walk;
-    mu_walk_init(&walk, true);
+    begin_walk(c, &walk, true);
     walk.since_s = c->since_s;
     walk.file_max = HOME_FILE;
     walk.avoid = c->v->r->ws.fd;
@@ -606,7 +621,7 @@ int mu_ck_take(struct mu_ck *c, bool full)
     if (r) {
         return r;
     }
-    mu_walk_init(&walk, false);
+    begin_walk(c, &walk, false);
     r = mu_walk_run(&walk, c->v->r->ws.fd);
     r = r ? walk_failed(c, "the workspace", r) : 0;
     for (size_t i = 0; i < walk.n_repos && !r; i++) {
