@@ -432,7 +432,7 @@ static void take_staged(struct mu_ck_root *root, struct mu_shadow *s, const char
 }
 
 /* Where a repository that nobody else has was cloned without what was before. */
-static void read_shallow(struct mu_ck_root *root, struct mu_shadow *s)
+static int read_shallow(struct mu_ck *c, struct mu_ck_root *root, struct mu_shadow *s)
 {
     struct mu_buf text MU_CLEANUP(mu_buf_fini);
     mu_buf_init(&text, SHALLOW_MAX);
@@ -440,14 +440,20 @@ static void read_shallow(struct mu_ck_root *root, struct mu_shadow *s)
     if (!root->base[0]) {
         read_own(s, "shallow", &text);
     }
-    for (mu_bytes rest = mu_buf_bytes(&text);
-         rest.len && root->n_shallow < MU_ARRAY_LEN(root->shallow);) {
-        char *id = root->shallow[root->n_shallow];
+    for (mu_bytes rest = mu_buf_bytes(&text); rest.len;) {
+        char id[MU_OBJECT_ID];
         mu_bytes line = mu_bytes_split(&rest, '\n');
-        snprintf(id, MU_OBJECT_ID, "%.*s", MU_ARGS(line));
-        root->n_shallow +=
-            (line.len == 40 || line.len == 64) && strspn(id, "0123456789abcdef") == line.len;
+        snprintf(id, sizeof id, "%.*s", MU_ARGS(line));
+        if ((line.len != 40 && line.len != 64) || strspn(id, "0123456789abcdef") != line.len) {
+            continue;
+        }
+        if (root->n_shallow == MU_ARRAY_LEN(root->shallow)) { /* git would miss what is behind */
+            return fail(c, 1, "%s: its history has more than %d shallow borders", root->dir,
+                        MU_MANIFEST_SHALLOW);
+        }
+        memcpy(root->shallow[root->n_shallow++], id, sizeof id);
     }
+    return text.failed ? fail(c, 1, "%s", mu_err_text(text.failed)) : 0;
 }
 
 static int take_checkout(struct mu_ck *c, const char *dir, const struct mu_walk *walk)
@@ -473,8 +479,8 @@ static int take_checkout(struct mu_ck *c, const char *dir, const struct mu_walk 
     r = take_tree(c, root, &s, git_dir, walk);
     if (!r) {
         take_staged(root, &s, git_dir, head_tree);
-        read_shallow(root, &s);
-        r = conclude(c, root, &s);
+        r = read_shallow(c, root, &s);
+        r = r ? r : conclude(c, root, &s);
     }
     mu_shadow_close(&s);
     return r;

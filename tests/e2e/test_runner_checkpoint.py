@@ -499,6 +499,20 @@ def test_a_repository_whose_borders_are_no_file_holds_nothing_up(make, kind):
     assert s.checkpoint("say 2")["roots"][0]["path"] == "own"
 
 
+def test_borders_of_a_history_are_all_there_or_it_is_told(make):
+    s = make()
+    s.peer.wait_for("boot", step="running")
+    subprocess.run(["git", "init", "-q", str(s.box.workspace / "own")], check=True)
+    borders = [f"{n:040x}" for n in range(1, 66)]
+    (s.box.workspace / "own/.git/shallow").write_text("\n".join(borders[:64]) + "\n")
+    assert s.checkpoint("say 1")["roots"][0]["shallow"] == borders[:64]
+    (s.box.workspace / "own/.git/shallow").write_text("\n".join(borders) + "\n")
+    s.turn("say 2")
+    alert = s.peer.wait(lambda: s.peer.events("ALERT_RAISED"), "an alert")[0]
+    assert "own: its history has more than 64 shallow borders" in alert["description"]
+    assert len(s.peer.all("checkpoint")) == 1
+
+
 def test_a_last_one_before_the_end(make):
     s = make()
     s.checkpoint("say 1")
