@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 
@@ -33,7 +34,7 @@ enum {
     FORBIDDEN = 4403,
 };
 
-enum step { CLOSED, CONNECTING, SHAKING, OPEN };
+enum step { CLOSED, LOOKING, CONNECTING, SHAKING, OPEN };
 
 struct mu_link_ws {
     enum step step;
@@ -41,7 +42,7 @@ struct mu_link_ws {
     struct mu_http_url url;
     char *token;
     char openssl[4096]; /* the program; "" = plain */
-    pid_t *child;       /* it runs; 0 = it does not; not owned */
+    pid_t *child;       /* it runs, or who looks the name up; 0 = nobody; not owned */
     struct sockaddr_storage address;
     socklen_t address_len;
     unsigned failures, refusals; /* since it was open */
@@ -115,6 +116,9 @@ void mu_link_ws_close(struct mu_link_ws *w)
     if (w->fd >= 0) {
         close(w->fd); /* the program that speaks TLS ends with it */
     }
+    if (*w->child > 0 && w->step != OPEN) {
+        (void)kill(*w->child, SIGKILL); /* who looks a name up, or connects, may not notice */
+    }
     w->fd = -1;
     *w->child = 0;
     w->step = CLOSED;
@@ -134,32 +138,65 @@ enum mu_link_verdict mu_link_ws_verdict(const struct mu_link_ws *w, const char *
 
 /* --- opening --- */
 
-/* Looking a name up takes this process's only thread, so an address that worked is kept. */
-static int look_up(struct mu_link_ws *w)
+struct found {
+    struct sockaddr_storage address;
+    socklen_t len; /* 0: nothing was found */
+};
+
+static void look_up(const struct mu_link_ws *w, int flags, struct found *ret)
 {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL;
-    if (w->address_len && w->failures % LOOK_AGAIN != LOOK_AGAIN - 1) {
-        return 0;
-    }
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = flags}, *list = NULL;
+    *ret = (struct found){.len = 0};
     if (getaddrinfo(w->url.host, w->url.port, &hints, &list)) {
-        return w->address_len ? 0 : MU_E_NOT_FOUND;
+        return;
     }
     const struct addrinfo *a = list;
     for (unsigned i = 0; i < w->failures / LOOK_AGAIN && a->ai_next; i++) {
         a = a->ai_next; /* another one of its addresses may be reachable */
     }
-    memcpy(&w->address, a->ai_addr, a->ai_addrlen);
-    w->address_len = a->ai_addrlen;
+    memcpy(&ret->address, a->ai_addr, a->ai_addrlen);
+    ret->len = a->ai_addrlen;
     freeaddrinfo(list);
-    return 0;
 }
 
-static int dial(struct mu_link_ws *w)
+static void take_found(struct mu_link_ws *w, const struct found *f)
 {
-    int one = 1, r = look_up(w);
-    if (r < 0) {
-        return r;
+    if (f->len) {
+        w->address = f->address;
+        w->address_len = f->len;
     }
+}
+
+/* A name is looked up by a child, since that takes a thread; what it says comes through the
+ * descriptor that is returned. */
+static int ask_for_address(struct mu_link_ws *w)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0) {
+        return -errno;
+    }
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct found f;
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        close(ends[0]);
+        look_up(w, 0, &f);
+        _exit(write(ends[1], &f, sizeof f) == sizeof f ? 0 : 1);
+    }
+    int error = pid < 0 ? -errno : 0;
+    close(ends[1]);
+    if (error) {
+        close(ends[0]);
+        return error;
+    }
+    *w->child = pid;
+    w->step = LOOKING;
+    return ends[0];
+}
+
+static int connect_to(struct mu_link_ws *w)
+{
+    int one = 1;
     int fd MU_AUTO_CLOSE =
         socket(w->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || (connect(fd, (const struct sockaddr *)&w->address, w->address_len) < 0 &&
@@ -167,7 +204,29 @@ static int dial(struct mu_link_ws *w)
         return -errno;
     }
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    w->step = CONNECTING;
     return mu_steal_fd(&fd);
+}
+
+/* An address that worked is kept. */
+static int dial(struct mu_link_ws *w)
+{
+    struct found f;
+    look_up(w, AI_NUMERICHOST, &f);
+    take_found(w, &f);
+    bool again = !f.len && w->failures % LOOK_AGAIN == LOOK_AGAIN - 1;
+    return w->address_len && !again ? connect_to(w) : ask_for_address(w);
+}
+
+/* The name was looked up: the connection takes the descriptor over. */
+static int looked_up(struct mu_link_ws *w)
+{
+    struct found f;
+    if (read(w->fd, &f, sizeof f) == sizeof f) {
+        take_found(w, &f);
+    }
+    int fd MU_AUTO_CLOSE = w->address_len ? connect_to(w) : MU_E_NOT_FOUND;
+    return fd < 0 ? fd : dup3(fd, w->fd, O_CLOEXEC) < 0 ? -errno : 0;
 }
 
 /* TLS is spoken by a child, which checks the server's name against the image's authorities. The
@@ -202,6 +261,7 @@ static int dial_tls(struct mu_link_ws *w)
         return child.error ? child.error : -EIO;
     }
     *w->child = child.pid;
+    w->step = SHAKING;
     return ends[0];
 }
 
@@ -243,7 +303,6 @@ int mu_link_ws_open(struct mu_link_ws *w)
     }
     mu_ws_parser_init(&w->parser, false, MU_FRAME_JSON_MAX);
     w->fd = fd;
-    w->step = w->openssl[0] ? SHAKING : CONNECTING;
     w->until = mu_mono_ms() + OPEN_MS;
     return fd;
 }
@@ -380,7 +439,13 @@ static int connected(struct mu_link_ws *w, short revents)
 int mu_link_ws_read(struct mu_link_ws *w, short revents, mu_frame_fn each, void *arg)
 {
     char block[READ_BLOCK];
-    int r = w->step == CONNECTING ? connected(w, revents) : 0;
+    int r = 0;
+    if (w->step == LOOKING) {
+        r = revents ? looked_up(w) : 0;
+        revents = 0;
+    } else if (w->step == CONNECTING) {
+        r = connected(w, revents);
+    }
     if (!r && mu_mono_ms() >= w->until) {
         return -ETIMEDOUT;
     }
@@ -450,7 +515,8 @@ int mu_link_ws_write(struct mu_link_ws *w, struct mu_buf *out)
 
 short mu_link_ws_want(const struct mu_link_ws *w, const struct mu_buf *out, int64_t *wait_ms)
 {
-    bool writes = w->wire.len || w->step == CONNECTING || (w->step == OPEN && out->len);
+    bool writes = w->step != LOOKING &&
+                  (w->wire.len || w->step == CONNECTING || (w->step == OPEN && out->len));
     *wait_ms = MU_MIN(*wait_ms, MU_MAX(w->until - mu_mono_ms(), (int64_t)0));
     return (short)(POLLIN | (writes ? POLLOUT : 0));
 }

@@ -17,9 +17,9 @@ enum mu_link_verdict {
     MU_LINK_NEVER, /* it will not be let in */
 };
 
-/* `url` is that of the session's socket: ws://, wss://, http:// or https://. *child is the program
- * that speaks TLS while there is one, else 0; who reaps it sets that. Worded: MU_E_INVALID,
- * -ENOMEM; -ENOSYS: wss:// without openssl. */
+/* `url` is that of the session's socket: ws://, wss://, http:// or https://. *child is who looks
+ * the name up, or speaks TLS, while there is one; 0 = none: who reaps it sets that. Worded:
+ * MU_E_INVALID, -ENOMEM; -ENOSYS: wss:// without openssl. */
 MU_MUST_USE int mu_link_ws_new(const char *url, const char *token, pid_t *child,
                                struct mu_link_ws **ret, struct mu_err *err);
 struct mu_link_ws *mu_link_ws_free(struct mu_link_ws *w);
