@@ -29,9 +29,7 @@ enum {
     LOOK_AGAIN = 4, /* failures after which the name is looked up anew */
     REFUSALS = 6,   /* in a row: less may be somebody in between who does not know better */
     REPLACED = 4410,
-    REMOVED = 4411,
     UNAUTHORIZED = 4401,
-    FORBIDDEN = 4403,
 };
 
 enum step { CLOSED, LOOKING, CONNECTING, SHAKING, OPEN };
@@ -331,10 +329,8 @@ static int refused(struct mu_link_ws *w, int status)
 static int closed_by_peer(struct mu_link_ws *w, int code)
 {
     return code == REPLACED ? ends_as(w, MU_LINK_OVER, "another runner took its place", code)
-           : code == UNAUTHORIZED || code == REMOVED
+           : code == UNAUTHORIZED
                ? ends_as(w, MU_LINK_OVER, "the attempt is over", code)
-           : code == FORBIDDEN
-               ? ends_as(w, MU_LINK_NEVER, "the server refuses this runner", code)
                : ends_as(w, MU_LINK_AGAIN, "the server closed the connection", code);
 }
 
