@@ -204,16 +204,9 @@ static void open_question(struct mu_live *v, const struct mu_acp_ask *ask,
 /* Each violation of the policy is an alert. */
 static void alert(struct mu_live *v, const struct mu_acp_ask *ask, const struct mu_guard_answer *g)
 {
-    struct mu_buf b MU_CLEANUP(mu_buf_fini);
-    mu_buf_init(&b, 15 << 10);
-    struct mu_id id = mu_live_uuid();
-    struct mu_json_w w = mu_json_w(&b);
-    mu_jw_obj(&w);
-    mu_jw_kstr(&w, "alertId", mu_id_bytes(&id));
-    mu_jw_kcstr(&w, "severity", "warn");
-    mu_jw_kcstr(&w, "category", "policy");
-    mu_jw_kcstr(&w, "title", "denied by the policy");
-    mu_jw_kcstr(&w, "description", g->rule);
+    struct mu_buf b;
+    struct mu_json_w w;
+    mu_live_alert_begin(&w, &b, "warn", "policy", "denied by the policy", g->rule);
     mu_jw_key(&w, "context");
     mu_jw_obj(&w);
     mu_jw_kcstr(&w, "callID", ask->tool->id);
@@ -222,10 +215,7 @@ static void alert(struct mu_live *v, const struct mu_acp_ask *ask, const struct 
     mu_jw_kstr(&w, "what",
                mu_live_fit(ask->command.ptr ? ask->command : mu_str(ask->tool->title), 4096));
     mu_jw_obj_end(&w);
-    mu_jw_obj_end(&w);
-    if (!b.failed) {
-        mu_live_event(v, "ALERT_RAISED", mu_buf_bytes(&b));
-    }
+    mu_live_alert_end(v, &w, &b);
 }
 
 static void decide(struct mu_live *v, const struct mu_acp_ask *ask, bool allow, const char *why)
@@ -352,28 +342,18 @@ void mu_live_foreign(void *arg, unsigned handle)
 {
     struct mu_live *v = arg;
     const struct mu_question *q = by_handle(v, handle);
-    struct mu_buf b MU_CLEANUP(mu_buf_fini);
-    mu_buf_init(&b, 4096);
-    struct mu_id id = mu_live_uuid();
-    struct mu_json_w w = mu_json_w(&b);
-    mu_jw_obj(&w);
-    mu_jw_kstr(&w, "alertId", mu_id_bytes(&id));
-    mu_jw_kcstr(&w, "severity", "critical");
-    mu_jw_kcstr(&w, "category", "security");
-    mu_jw_kcstr(&w, "title", "a permission was given inside the sandbox");
-    mu_jw_kcstr(&w, "description",
-                "The agent's server was told to allow what was waiting for a decision, and not by "
-                "this runner.");
+    struct mu_buf b;
+    struct mu_json_w w;
+    mu_live_alert_begin(&w, &b, "critical", "security", "a permission was given inside the sandbox",
+                        "The agent's server was told to allow what was waiting for a decision, and "
+                        "not by this runner.");
     mu_jw_key(&w, "context");
     mu_jw_obj(&w);
     mu_jw_kcstr(&w, "what", q ? q->what : "");
     mu_jw_obj_end(&w);
-    mu_jw_obj_end(&w);
     mu_view_note(v, "\x1b[31m", "allowed inside the sandbox, by nobody we know: %s",
                  q ? q->what : "");
-    if (!b.failed) {
-        mu_live_event(v, "ALERT_RAISED", mu_buf_bytes(&b));
-    }
+    mu_live_alert_end(v, &w, &b);
 }
 
 /* --- answers --- */
