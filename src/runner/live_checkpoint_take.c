@@ -30,12 +30,9 @@ static int fail(struct mu_ck *c, int status, const char *fmt, ...)
 
 static int git_failed(struct mu_ck *c, const struct mu_shadow *s, const char *what, int status)
 {
-    mu_bytes said = mu_bytes_trim(mu_str(s->said));
-    return fail(c, status, "git %s ended with %d%s%.*s", what, status,
-                status == 124 ? " (out of time)"
-                : said.len    ? ": "
-                              : "",
-                MU_ARGS(said));
+    char why[MU_SHADOW_WORDS];
+    mu_shadow_words(s, what, status, why);
+    return fail(c, status, "%s", why);
 }
 
 /* --- our folder --- */
@@ -385,7 +382,7 @@ static int take_tree(struct mu_ck *c, struct mu_ck_root *root, struct mu_shadow 
     snprintf(real, sizeof real, "%s/index", git_dir);
     struct mu_ck_stamp at = stamp_at(s->fd, "index");
     int r = 0;
-    if (!at.ino && !mu_shadow_copy_index(s, real, "index")) {
+    if (!at.ino && !mu_shadow_copy_index(s->fd, real, "index")) {
         r = read_head_tree(s, root->now.head);
     }
     r = r ? r : add_all(c, s, root, walk);
@@ -421,7 +418,7 @@ static void take_staged(struct mu_ck_root *root, struct mu_shadow *s, const char
     if (!same_stamp(&at, &root->real)) {
         root->real_tree[0] = 0;
         root->real = at;
-        if (at.ino && mu_shadow_copy_index(s, real, "staged") &&
+        if (at.ino && mu_shadow_copy_index(s->fd, real, "staged") &&
             mu_shadow_id(s, argv, copy, root->real_tree)) {
             root->real_tree[0] = 0;
         }

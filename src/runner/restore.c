@@ -21,13 +21,8 @@ static int fail(struct mu_runner *r, const char *dir, const char *why)
 
 static int git_failed(struct mu_runner *r, const struct mu_shadow *s, const char *what, int status)
 {
-    char why[500];
-    mu_bytes said = mu_bytes_trim(mu_str(s->said));
-    snprintf(why, sizeof why, "git %s ended with %d%s%.*s", what, status,
-             status == 124 ? " (out of time)"
-             : said.len    ? ": "
-                           : "",
-             MU_ARGS(said));
+    char why[MU_SHADOW_WORDS];
+    mu_shadow_words(s, what, status, why);
     return fail(r, NULL, why);
 }
 
