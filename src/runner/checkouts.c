@@ -6,8 +6,9 @@
 #include <sys/stat.h>
 
 #include "runner/patch.h"
+#include "runner/shadow.h"
 
-enum { PATH_BYTES = 4400, LINK_BYTES = 4096, GIT_MS = 20000, LIST_BYTES = 256 << 10 };
+enum { PATH_BYTES = 4400, LINK_BYTES = 4096, ANSWER_BYTES = 4096, LIST_BYTES = 256 << 10 };
 
 static void fini(struct mu_checkout *c)
 {
@@ -54,55 +55,19 @@ char *mu_checkout_branch(const struct mu_checkout *c)
     return on_branch ? mu_bytes_dup(mu_str(text + sizeof prefix - 1)) : NULL;
 }
 
-struct answer {
-    char text[128];
-    size_t len;
-};
-
-static void keep_answer(void *arg, mu_bytes piece)
-{
-    struct answer *a = arg;
-    size_t n = MU_MIN(piece.len, sizeof a->text - 1 - a->len);
-    memcpy(a->text + a->len, piece.ptr, n);
-    a->len += n;
-}
-
-/* A git that reads of the repository what it has to; what is asked for runs nothing of it. Its
- * status. */
-static int ask_git(const struct mu_checkout *c, struct mu_procs *p, const char *path,
-                   const char *const *argv, void (*sink)(void *arg, mu_bytes piece), void *arg)
-{
-    char git_dir[PATH_BYTES], path_env[PATH_BYTES];
-    static char system_[] = "GIT_CONFIG_NOSYSTEM=1", global[] = "GIT_CONFIG_GLOBAL=/dev/null",
-                lang[] = "LC_ALL=C", lazy[] = "GIT_NO_LAZY_FETCH=1";
-    snprintf(git_dir, sizeof git_dir, "GIT_DIR=%s", c->git_dir);
-    snprintf(path_env, sizeof path_env, "PATH=%s", path);
-    char *env[] = {git_dir, path_env, system_, global, lang, lazy, NULL};
-    struct mu_proc proc = {.argv = argv,
-                           .env = env,
-                           .path = path,
-                           .in = -1,
-                           .out = -1,
-                           .even_stopping = true,
-                           .timeout_ms = GIT_MS,
-                           .sink = sink,
-                           .arg = arg};
-    struct mu_proc_end end;
-    mu_procs_run(p, &proc, &end);
-    return end.status;
-}
-
 /* The commit that HEAD names. */
 static bool read_commit(struct mu_checkout *c, struct mu_procs *p, const char *path)
 {
     const char *const argv[] = {"git", "rev-parse", "--verify", "-q", "HEAD^{commit}", NULL};
-    struct answer a = {{0}, 0};
-    int status = ask_git(c, p, path, argv, keep_answer, &a);
-    size_t n = strspn(a.text, "0123456789abcdef");
-    if (status || (n != 40 && n != 64) || a.text[n] != '\n') {
+    struct mu_buf answer MU_CLEANUP(mu_buf_fini);
+    mu_buf_init(&answer, ANSWER_BYTES);
+    int status = mu_shadow_ask(p, path, c->git_dir, argv, &answer);
+    mu_buf_add_char(&answer, 0);
+    size_t n = answer.failed ? 0 : strspn(answer.ptr, "0123456789abcdef");
+    if (status || (n != 40 && n != 64) || answer.ptr[n] != '\n') {
         return false;
     }
-    memcpy(c->commit, a.text, n);
+    memcpy(c->commit, answer.ptr, n);
     return true;
 }
 
@@ -172,11 +137,6 @@ void mu_checkouts_find(struct mu_checkouts *c, struct mu_workspace *w, struct mu
     }
 }
 
-static void keep_list(void *arg, mu_bytes piece)
-{
-    mu_buf_add(arg, piece);
-}
-
 void mu_checkout_commits(const struct mu_checkout *c, struct mu_procs *p, const char *path,
                          char since[65], mu_commit_fn each, void *arg)
 {
@@ -186,7 +146,7 @@ void mu_checkout_commits(const struct mu_checkout *c, struct mu_procs *p, const 
     snprintf(range, sizeof range, "^%s", since);
     const char *const argv[] = {
         "git", "rev-list", "--max-count=20", "--reverse", "--format=%s", "HEAD", range, "--", NULL};
-    if (ask_git(c, p, path, argv, keep_list, &list)) {
+    if (mu_shadow_ask(p, path, c->git_dir, argv, &list)) {
         return;
     }
     for (mu_bytes rest = mu_buf_bytes(&list); rest.len;) { /* "commit SHA", then the subject */

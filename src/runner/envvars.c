@@ -73,10 +73,7 @@ static int32_t hex4(struct reader *r)
     int32_t v = 0;
     for (int i = 0; i < 4; i++, r->at++) {
         int c = peek(r);
-        int d = c >= '0' && c <= '9'   ? c - '0'
-                : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                       : -1;
+        int d = mu_hex_value((char)c);
         if (d < 0) {
             return -1;
         }

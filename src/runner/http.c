@@ -8,6 +8,8 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include "base/encode.h"
+
 enum { HEAD_MAX = 16 << 10, BLOCK = 16 << 10, SLACK = 64 << 10 };
 
 int mu_http_url_parse(mu_bytes text, struct mu_http_url *ret)
@@ -91,10 +93,7 @@ static int join_chunks(mu_bytes raw, struct mu_buf *body)
         }
         for (; digits < (size_t)at; digits++) {
             char c = raw.ptr[digits];
-            int d = c >= '0' && c <= '9'   ? c - '0'
-                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                    : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                           : -1;
+            int d = mu_hex_value(c);
             if (d < 0) {
                 break;
             }

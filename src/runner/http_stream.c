@@ -1,5 +1,7 @@
 #include "runner/http_stream.h"
 
+#include "base/encode.h"
+
 enum { SIZE_LINE = 1024, SIZE_DIGITS = 12 };
 
 void mu_http_stream_init(struct mu_http_stream *s)
@@ -101,10 +103,7 @@ static int size_line(struct mu_http_stream *s)
     size_t digits = 0;
     for (; digits < s->line.len; digits++) {
         char c = s->line.ptr[digits];
-        int d = c >= '0' && c <= '9'   ? c - '0'
-                : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                       : -1;
+        int d = mu_hex_value(c);
         if (d < 0) {
             break;
         }

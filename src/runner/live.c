@@ -20,6 +20,7 @@ enum {
     HANG_UP_MS = 500,     /* between two, while its terminal does not end */
     TERM_AFTER_MS = 2000, /* from the cancelled turn to TERM, when it is stopped */
     BUSY_MS = 50,         /* how often it is looked for what is due */
+    ALERT_MAX = 15 << 10,
 };
 #define LINK_ENV "MUSTER_LINK"
 #define KEY_ENV  "MUSTER_LINK_KEY"
@@ -57,6 +58,29 @@ void mu_live_event(struct mu_live *v, const char *type, mu_bytes data)
     mu_jw_obj_end(w);
     mu_jw_arr_end(w);
     mu_link_end(&v->link);
+}
+
+void mu_live_alert_begin(struct mu_json_w *w, struct mu_buf *b, const char *severity,
+                         const char *category, const char *title, const char *description)
+{
+    struct mu_id id = mu_live_uuid();
+    mu_buf_init(b, ALERT_MAX);
+    *w = mu_json_w(b);
+    mu_jw_obj(w);
+    mu_jw_kstr(w, "alertId", mu_id_bytes(&id));
+    mu_jw_kcstr(w, "severity", severity);
+    mu_jw_kcstr(w, "category", category);
+    mu_jw_kcstr(w, "title", title);
+    mu_jw_kcstr(w, "description", description);
+}
+
+void mu_live_alert_end(struct mu_live *v, struct mu_json_w *w, struct mu_buf *b)
+{
+    mu_jw_obj_end(w);
+    if (!b->failed) {
+        mu_live_event(v, "ALERT_RAISED", mu_buf_bytes(b));
+    }
+    mu_buf_fini(b);
 }
 
 void mu_live_end(struct mu_live *v, int status, const char *fmt, ...)
@@ -401,7 +425,7 @@ static int open_link(struct mu_live *v, const char *token, const struct mu_link_
     if (!token || !*token) {
         return mu_runner_fail(v->r, 2, WS_ENV " is set, but there is no session token");
     }
-    if (mu_link_ws_new(url ? url : "", token, &ws, &err) < 0) {
+    if (mu_link_ws_new(url ? url : "", token, &v->r->procs.spare[MU_SPARE_LINK], &ws, &err) < 0) {
         return mu_runner_fail(v->r, 2, "%s", err.text);
     }
     return mu_link_init_ws(&v->link, ws, ops, v) ? mu_runner_fail(v->r, 1, "out of memory") : 0;

@@ -51,22 +51,13 @@ struct mu_ck *mu_checkpoint_free(struct mu_ck *c)
 
 static void alert(struct mu_live *v, const char *why)
 {
-    struct mu_buf b MU_CLEANUP(mu_buf_fini);
-    mu_buf_init(&b, 15 << 10);
-    struct mu_id id = mu_live_uuid();
-    struct mu_json_w w = mu_json_w(&b);
-    mu_jw_obj(&w);
-    mu_jw_kstr(&w, "alertId", mu_id_bytes(&id));
-    mu_jw_kcstr(&w, "severity", "warn");
-    mu_jw_kcstr(&w, "category", "performance"); /* one of the specification's */
-    mu_jw_kcstr(&w, "kind", "checkpoint");
-    mu_jw_kcstr(&w, "title", "no checkpoint was taken");
-    mu_jw_kcstr(&w, "description", why);
-    mu_jw_obj_end(&w);
+    struct mu_buf b;
+    struct mu_json_w w;
     mu_note("checkpoint: %s", why);
-    if (!b.failed) {
-        mu_live_event(v, "ALERT_RAISED", mu_buf_bytes(&b));
-    }
+    /* the category is one of the specification's */
+    mu_live_alert_begin(&w, &b, "warn", "performance", "no checkpoint was taken", why);
+    mu_jw_kcstr(&w, "kind", "checkpoint");
+    mu_live_alert_end(v, &w, &b);
 }
 
 void mu_checkpoint_ready(struct mu_live *v)

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "proto/jtok.h"
+#include "runner/manifest.h"
 #include "runner/shadow.h"
 #include "runner/walk.h"
 
@@ -39,9 +40,10 @@ struct mu_ck_root {
     char place[16];
     char base[MU_OBJECT_ID]; /* a commit that everybody can fetch; "" = none */
     struct mu_ck_state last, now;
-    bool here;                      /* part of what is made now */
-    unsigned parts;                 /* of it */
-    char shallow[16][MU_OBJECT_ID]; /* borders of its history, where that is packed */
+    bool here;      /* part of what is made now */
+    unsigned parts; /* of it */
+    /* borders of its history, where that is packed */
+    char shallow[MU_MANIFEST_SHALLOW][MU_OBJECT_ID];
     size_t n_shallow;
     unsigned order; /* among those that are here: the packs lie in it */
     /* what needs no git when it is as before */

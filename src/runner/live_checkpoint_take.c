@@ -30,12 +30,9 @@ static int fail(struct mu_ck *c, int status, const char *fmt, ...)
 
 static int git_failed(struct mu_ck *c, const struct mu_shadow *s, const char *what, int status)
 {
-    mu_bytes said = mu_bytes_trim(mu_str(s->said));
-    return fail(c, status, "git %s ended with %d%s%.*s", what, status,
-                status == 124 ? " (out of time)"
-                : said.len    ? ": "
-                              : "",
-                MU_ARGS(said));
+    char why[MU_SHADOW_WORDS];
+    mu_shadow_words(s, what, status, why);
+    return fail(c, status, "%s", why);
 }
 
 /* --- our folder --- */
@@ -385,7 +382,7 @@ static int take_tree(struct mu_ck *c, struct mu_ck_root *root, struct mu_shadow 
     snprintf(real, sizeof real, "%s/index", git_dir);
     struct mu_ck_stamp at = stamp_at(s->fd, "index");
     int r = 0;
-    if (!at.ino && !mu_shadow_copy_index(s, real, "index")) {
+    if (!at.ino && !mu_shadow_copy_index(s->fd, real, "index")) {
         r = read_head_tree(s, root->now.head);
     }
     r = r ? r : add_all(c, s, root, walk);
@@ -421,7 +418,7 @@ static void take_staged(struct mu_ck_root *root, struct mu_shadow *s, const char
     if (!same_stamp(&at, &root->real)) {
         root->real_tree[0] = 0;
         root->real = at;
-        if (at.ino && mu_shadow_copy_index(s, real, "staged") &&
+        if (at.ino && mu_shadow_copy_index(s->fd, real, "staged") &&
             mu_shadow_id(s, argv, copy, root->real_tree)) {
             root->real_tree[0] = 0;
         }
@@ -432,7 +429,7 @@ static void take_staged(struct mu_ck_root *root, struct mu_shadow *s, const char
 }
 
 /* Where a repository that nobody else has was cloned without what was before. */
-static void read_shallow(struct mu_ck_root *root, struct mu_shadow *s)
+static int read_shallow(struct mu_ck *c, struct mu_ck_root *root, struct mu_shadow *s)
 {
     struct mu_buf text MU_CLEANUP(mu_buf_fini);
     mu_buf_init(&text, SHALLOW_MAX);
@@ -440,14 +437,20 @@ static void read_shallow(struct mu_ck_root *root, struct mu_shadow *s)
     if (!root->base[0]) {
         read_own(s, "shallow", &text);
     }
-    for (mu_bytes rest = mu_buf_bytes(&text);
-         rest.len && root->n_shallow < MU_ARRAY_LEN(root->shallow);) {
-        char *id = root->shallow[root->n_shallow];
+    for (mu_bytes rest = mu_buf_bytes(&text); rest.len;) {
+        char id[MU_OBJECT_ID];
         mu_bytes line = mu_bytes_split(&rest, '\n');
-        snprintf(id, MU_OBJECT_ID, "%.*s", MU_ARGS(line));
-        root->n_shallow +=
-            (line.len == 40 || line.len == 64) && strspn(id, "0123456789abcdef") == line.len;
+        snprintf(id, sizeof id, "%.*s", MU_ARGS(line));
+        if ((line.len != 40 && line.len != 64) || strspn(id, "0123456789abcdef") != line.len) {
+            continue;
+        }
+        if (root->n_shallow == MU_ARRAY_LEN(root->shallow)) { /* git would miss what is behind */
+            return fail(c, 1, "%s: its history has more than %d shallow borders", root->dir,
+                        MU_MANIFEST_SHALLOW);
+        }
+        memcpy(root->shallow[root->n_shallow++], id, sizeof id);
     }
+    return text.failed ? fail(c, 1, "%s", mu_err_text(text.failed)) : 0;
 }
 
 static int take_checkout(struct mu_ck *c, const char *dir, const struct mu_walk *walk)
@@ -473,8 +476,8 @@ static int take_checkout(struct mu_ck *c, const char *dir, const struct mu_walk 
     r = take_tree(c, root, &s, git_dir, walk);
     if (!r) {
         take_staged(root, &s, git_dir, head_tree);
-        read_shallow(root, &s);
-        r = conclude(c, root, &s);
+        r = read_shallow(c, root, &s);
+        r = r ? r : conclude(c, root, &s);
     }
     mu_shadow_close(&s);
     return r;
@@ -557,6 +560,21 @@ static int walk_failed(struct mu_ck *c, const char *what, int r)
                 r == MU_E_TOO_LARGE ? "too many files or repositories" : mu_err_text(r));
 }
 
+/* Between many files: the link and signals are served, and time passes. */
+static int walk_turn(void *arg)
+{
+    struct mu_ck *c = arg;
+    mu_procs_turn(&c->v->r->procs, 0);
+    return mu_mono_ms() < c->deadline ? 0 : -ETIMEDOUT;
+}
+
+static void begin_walk(struct mu_ck *c, struct mu_walk *walk, bool home)
+{
+    mu_walk_init(walk, home);
+    walk->turn = walk_turn;
+    walk->arg = c;
+}
+
 static int take_workspace(struct mu_ck *c, const struct mu_walk *walk)
 {
     bool known = false;
@@ -580,7 +598,7 @@ static int take_home(struct mu_ck *c)
         return 0;
     }
     struct mu_walk walk;
-    mu_walk_init(&walk, true);
+    begin_walk(c, &walk, true);
     walk.since_s = c->since_s;
     walk.file_max = HOME_FILE;
     walk.avoid = c->v->r->ws.fd;
@@ -606,7 +624,7 @@ int mu_ck_take(struct mu_ck *c, bool full)
     if (r) {
         return r;
     }
-    mu_walk_init(&walk, false);
+    begin_walk(c, &walk, false);
     r = mu_walk_run(&walk, c->v->r->ws.fd);
     r = r ? walk_failed(c, "the workspace", r) : 0;
     for (size_t i = 0; i < walk.n_repos && !r; i++) {

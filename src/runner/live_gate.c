@@ -172,6 +172,16 @@ static struct mu_question *free_question(struct mu_live *v, unsigned handle)
     return q;
 }
 
+/* `text` without the secrets, so that what is cut of it shows no half of one: q->what is its
+ * beginning. `ret` is initialised. */
+static void take_what(struct mu_live *v, struct mu_question *q, mu_bytes text, struct mu_buf *ret)
+{
+    mu_buf_init(ret, MU_LIVE_CLEAN);
+    (void)mu_redact_text(v->r->redact, text, ret);
+    mu_bytes what = mu_utf8_cut(mu_buf_bytes(ret), sizeof q->what - 1);
+    snprintf(q->what, sizeof q->what, "%.*s", MU_ARGS(what));
+}
+
 static void open_question(struct mu_live *v, const struct mu_acp_ask *ask,
                           const struct mu_guard_answer *g, uint64_t command)
 {
@@ -180,12 +190,8 @@ static void open_question(struct mu_live *v, const struct mu_acp_ask *ask,
         mu_agent_decide(v, ask->handle, MU_ACP_DENY, "too many questions are open");
         return;
     }
-    struct mu_buf clean MU_CLEANUP(mu_buf_fini); /* what is cut shows no half of a secret */
-    mu_buf_init(&clean, MU_LIVE_CLEAN);
-    (void)mu_redact_text(v->r->redact, ask->command.ptr ? ask->command : mu_str(ask->tool->title),
-                         &clean);
-    mu_bytes what = mu_utf8_cut(mu_buf_bytes(&clean), sizeof q->what - 1);
-    snprintf(q->what, sizeof q->what, "%.*s", MU_ARGS(what));
+    struct mu_buf clean MU_CLEANUP(mu_buf_fini);
+    take_what(v, q, ask->command.ptr ? ask->command : mu_str(ask->tool->title), &clean);
     q->command = command;
     if (g->action == MU_GUARD_MERGE && ask->command.len < sizeof q->sends) {
         snprintf(q->sends, sizeof q->sends, "%.*s", MU_ARGS(ask->command));
@@ -198,16 +204,9 @@ static void open_question(struct mu_live *v, const struct mu_acp_ask *ask,
 /* Each violation of the policy is an alert. */
 static void alert(struct mu_live *v, const struct mu_acp_ask *ask, const struct mu_guard_answer *g)
 {
-    struct mu_buf b MU_CLEANUP(mu_buf_fini);
-    mu_buf_init(&b, 15 << 10);
-    struct mu_id id = mu_live_uuid();
-    struct mu_json_w w = mu_json_w(&b);
-    mu_jw_obj(&w);
-    mu_jw_kstr(&w, "alertId", mu_id_bytes(&id));
-    mu_jw_kcstr(&w, "severity", "warn");
-    mu_jw_kcstr(&w, "category", "policy");
-    mu_jw_kcstr(&w, "title", "denied by the policy");
-    mu_jw_kcstr(&w, "description", g->rule);
+    struct mu_buf b;
+    struct mu_json_w w;
+    mu_live_alert_begin(&w, &b, "warn", "policy", "denied by the policy", g->rule);
     mu_jw_key(&w, "context");
     mu_jw_obj(&w);
     mu_jw_kcstr(&w, "callID", ask->tool->id);
@@ -216,10 +215,7 @@ static void alert(struct mu_live *v, const struct mu_acp_ask *ask, const struct 
     mu_jw_kstr(&w, "what",
                mu_live_fit(ask->command.ptr ? ask->command : mu_str(ask->tool->title), 4096));
     mu_jw_obj_end(&w);
-    mu_jw_obj_end(&w);
-    if (!b.failed) {
-        mu_live_event(v, "ALERT_RAISED", mu_buf_bytes(&b));
-    }
+    mu_live_alert_end(v, &w, &b);
 }
 
 static void decide(struct mu_live *v, const struct mu_acp_ask *ask, bool allow, const char *why)
@@ -321,15 +317,16 @@ void mu_live_question(void *arg, const struct mu_oc_question *ask)
         mu_agent_reply(v, ask->handle, MU_B_NONE);
         return;
     }
-    mu_bytes what = mu_utf8_cut(ask->text, sizeof q->what - 1);
-    snprintf(q->what, sizeof q->what, "%.*s", MU_ARGS(what));
+    struct mu_buf clean MU_CLEANUP(mu_buf_fini);
+    take_what(v, q, ask->text, &clean);
     q->own = true;
-    mu_view_note(v, "\x1b[33m", "? %.*s", MU_ARGS(mu_utf8_cut(ask->text, DESCRIPTION)));
+    mu_bytes text = mu_utf8_cut(mu_buf_bytes(&clean), DESCRIPTION);
+    mu_view_note(v, "\x1b[33m", "? %.*s", MU_ARGS(text));
     struct mu_json_w *w = mu_link_begin(&v->link, "question");
     mu_jw_kcstr(w, "questionId", q->id);
     mu_jw_kcstr(w, "turnId", v->turn.id);
     mu_jw_kcstr(w, "kind", "question");
-    mu_jw_kstr(w, "text", mu_utf8_cut(ask->text, DESCRIPTION));
+    mu_jw_kstr(w, "text", text);
     if (ask->options.ptr) {
         mu_jw_kraw(w, "options", ask->options);
     }
@@ -345,28 +342,18 @@ void mu_live_foreign(void *arg, unsigned handle)
 {
     struct mu_live *v = arg;
     const struct mu_question *q = by_handle(v, handle);
-    struct mu_buf b MU_CLEANUP(mu_buf_fini);
-    mu_buf_init(&b, 4096);
-    struct mu_id id = mu_live_uuid();
-    struct mu_json_w w = mu_json_w(&b);
-    mu_jw_obj(&w);
-    mu_jw_kstr(&w, "alertId", mu_id_bytes(&id));
-    mu_jw_kcstr(&w, "severity", "critical");
-    mu_jw_kcstr(&w, "category", "security");
-    mu_jw_kcstr(&w, "title", "a permission was given inside the sandbox");
-    mu_jw_kcstr(&w, "description",
-                "The agent's server was told to allow what was waiting for a decision, and not by "
-                "this runner.");
+    struct mu_buf b;
+    struct mu_json_w w;
+    mu_live_alert_begin(&w, &b, "critical", "security", "a permission was given inside the sandbox",
+                        "The agent's server was told to allow what was waiting for a decision, and "
+                        "not by this runner.");
     mu_jw_key(&w, "context");
     mu_jw_obj(&w);
     mu_jw_kcstr(&w, "what", q ? q->what : "");
     mu_jw_obj_end(&w);
-    mu_jw_obj_end(&w);
     mu_view_note(v, "\x1b[31m", "allowed inside the sandbox, by nobody we know: %s",
                  q ? q->what : "");
-    if (!b.failed) {
-        mu_live_event(v, "ALERT_RAISED", mu_buf_bytes(&b));
-    }
+    mu_live_alert_end(v, &w, &b);
 }
 
 /* --- answers --- */

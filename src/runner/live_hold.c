@@ -59,9 +59,14 @@ bool mu_hold_due(const struct mu_live *v)
 void mu_hold_take(struct mu_live *v)
 {
     struct mu_hold *h = &v->hold;
-    h->number = mu_checkpoint_now(v);
+    h->stood = true;
+    int64_t number = mu_checkpoint_now(v);
+    if (!h->stood) {
+        return; /* it went on meanwhile, and the checkpoint may not have all of it */
+    }
+    h->number = number;
     h->step = MU_HOLD_TAKING;
-    if (!h->number) {
+    if (!number) {
         say(v, "no checkpoint was taken");
     }
 }

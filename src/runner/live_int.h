@@ -118,6 +118,7 @@ struct mu_hold {
     char request[MU_LIVE_ID];
     int64_t number /* of the checkpoint */, until;
     bool stopped; /* the agent stands still for it */
+    bool stood;   /* since its checkpoint began to be taken */
 };
 
 struct mu_live {
@@ -179,6 +180,10 @@ void mu_live_end(struct mu_live *v, int status, const char *fmt, ...) MU_PRINTF(
 mu_bytes mu_live_fit(mu_bytes text, size_t escaped); /* the first part that is no longer as JSON */
 void mu_live_event(struct mu_live *v, const char *type, mu_bytes data);
 struct mu_id mu_live_uuid(void);
+/* An alert for people; more members may be added in between. `b` is initialised and ended. */
+void mu_live_alert_begin(struct mu_json_w *w, struct mu_buf *b, const char *severity,
+                         const char *category, const char *title, const char *description);
+void mu_live_alert_end(struct mu_live *v, struct mu_json_w *w, struct mu_buf *b);
 
 /* live_cmd.c: messages of the server. */
 void mu_live_message(void *arg, const struct mu_jtok *j);

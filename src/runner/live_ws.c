@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 
@@ -28,12 +29,10 @@ enum {
     LOOK_AGAIN = 4, /* failures after which the name is looked up anew */
     REFUSALS = 6,   /* in a row: less may be somebody in between who does not know better */
     REPLACED = 4410,
-    REMOVED = 4411,
     UNAUTHORIZED = 4401,
-    FORBIDDEN = 4403,
 };
 
-enum step { CLOSED, CONNECTING, SHAKING, OPEN };
+enum step { CLOSED, LOOKING, CONNECTING, SHAKING, OPEN };
 
 struct mu_link_ws {
     enum step step;
@@ -41,6 +40,7 @@ struct mu_link_ws {
     struct mu_http_url url;
     char *token;
     char openssl[4096]; /* the program; "" = plain */
+    pid_t *child;       /* it runs, or who looks the name up; 0 = nobody; not owned */
     struct sockaddr_storage address;
     socklen_t address_len;
     unsigned failures, refusals; /* since it was open */
@@ -64,7 +64,8 @@ static int find_tls(struct mu_link_ws *w, struct mu_err *err)
     return 0;
 }
 
-int mu_link_ws_new(const char *url, const char *token, struct mu_link_ws **ret, struct mu_err *err)
+int mu_link_ws_new(const char *url, const char *token, pid_t *child, struct mu_link_ws **ret,
+                   struct mu_err *err)
 {
     struct mu_buf b MU_CLEANUP(mu_buf_fini);
     bool plain = strncmp(url, "ws://", 5) == 0, tls = strncmp(url, "wss://", 6) == 0;
@@ -73,6 +74,7 @@ int mu_link_ws_new(const char *url, const char *token, struct mu_link_ws **ret, 
         return mu_err_set(err, -ENOMEM, "out of memory");
     }
     w->fd = -1;
+    w->child = child;
     mu_buf_init(&b, 4096);
     mu_buf_init(&w->head, MU_SHAKE_HEAD_MAX + READ_BLOCK);
     mu_buf_init(&w->message, MU_FRAME_JSON_MAX);
@@ -112,7 +114,11 @@ void mu_link_ws_close(struct mu_link_ws *w)
     if (w->fd >= 0) {
         close(w->fd); /* the program that speaks TLS ends with it */
     }
+    if (*w->child > 0 && w->step != OPEN) {
+        (void)kill(*w->child, SIGKILL); /* who looks a name up, or connects, may not notice */
+    }
     w->fd = -1;
+    *w->child = 0;
     w->step = CLOSED;
     mu_buf_fini(&w->head);
     mu_buf_fini(&w->message);
@@ -130,32 +136,65 @@ enum mu_link_verdict mu_link_ws_verdict(const struct mu_link_ws *w, const char *
 
 /* --- opening --- */
 
-/* Looking a name up takes this process's only thread, so an address that worked is kept. */
-static int look_up(struct mu_link_ws *w)
+struct found {
+    struct sockaddr_storage address;
+    socklen_t len; /* 0: nothing was found */
+};
+
+static void look_up(const struct mu_link_ws *w, int flags, struct found *ret)
 {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL;
-    if (w->address_len && w->failures % LOOK_AGAIN != LOOK_AGAIN - 1) {
-        return 0;
-    }
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = flags}, *list = NULL;
+    *ret = (struct found){.len = 0};
     if (getaddrinfo(w->url.host, w->url.port, &hints, &list)) {
-        return w->address_len ? 0 : MU_E_NOT_FOUND;
+        return;
     }
     const struct addrinfo *a = list;
     for (unsigned i = 0; i < w->failures / LOOK_AGAIN && a->ai_next; i++) {
         a = a->ai_next; /* another one of its addresses may be reachable */
     }
-    memcpy(&w->address, a->ai_addr, a->ai_addrlen);
-    w->address_len = a->ai_addrlen;
+    memcpy(&ret->address, a->ai_addr, a->ai_addrlen);
+    ret->len = a->ai_addrlen;
     freeaddrinfo(list);
-    return 0;
 }
 
-static int dial(struct mu_link_ws *w)
+static void take_found(struct mu_link_ws *w, const struct found *f)
 {
-    int one = 1, r = look_up(w);
-    if (r < 0) {
-        return r;
+    if (f->len) {
+        w->address = f->address;
+        w->address_len = f->len;
     }
+}
+
+/* A name is looked up by a child, since that takes a thread; what it says comes through the
+ * descriptor that is returned. */
+static int ask_for_address(struct mu_link_ws *w)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0) {
+        return -errno;
+    }
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct found f;
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        close(ends[0]);
+        look_up(w, 0, &f);
+        _exit(write(ends[1], &f, sizeof f) == sizeof f ? 0 : 1);
+    }
+    int error = pid < 0 ? -errno : 0;
+    close(ends[1]);
+    if (error) {
+        close(ends[0]);
+        return error;
+    }
+    *w->child = pid;
+    w->step = LOOKING;
+    return ends[0];
+}
+
+static int connect_to(struct mu_link_ws *w)
+{
+    int one = 1;
     int fd MU_AUTO_CLOSE =
         socket(w->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || (connect(fd, (const struct sockaddr *)&w->address, w->address_len) < 0 &&
@@ -163,7 +202,29 @@ static int dial(struct mu_link_ws *w)
         return -errno;
     }
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    w->step = CONNECTING;
     return mu_steal_fd(&fd);
+}
+
+/* An address that worked is kept. */
+static int dial(struct mu_link_ws *w)
+{
+    struct found f;
+    look_up(w, AI_NUMERICHOST, &f);
+    take_found(w, &f);
+    bool again = !f.len && w->failures % LOOK_AGAIN == LOOK_AGAIN - 1;
+    return w->address_len && !again ? connect_to(w) : ask_for_address(w);
+}
+
+/* The name was looked up: the connection takes the descriptor over. */
+static int looked_up(struct mu_link_ws *w)
+{
+    struct found f;
+    if (read(w->fd, &f, sizeof f) == sizeof f) {
+        take_found(w, &f);
+    }
+    int fd MU_AUTO_CLOSE = w->address_len ? connect_to(w) : MU_E_NOT_FOUND;
+    return fd < 0 ? fd : dup3(fd, w->fd, O_CLOEXEC) < 0 ? -errno : 0;
 }
 
 /* TLS is spoken by a child, which checks the server's name against the image's authorities. The
@@ -197,6 +258,8 @@ static int dial_tls(struct mu_link_ws *w)
         close(ends[0]);
         return child.error ? child.error : -EIO;
     }
+    *w->child = child.pid;
+    w->step = SHAKING;
     return ends[0];
 }
 
@@ -238,7 +301,6 @@ int mu_link_ws_open(struct mu_link_ws *w)
     }
     mu_ws_parser_init(&w->parser, false, MU_FRAME_JSON_MAX);
     w->fd = fd;
-    w->step = w->openssl[0] ? SHAKING : CONNECTING;
     w->until = mu_mono_ms() + OPEN_MS;
     return fd;
 }
@@ -267,10 +329,8 @@ static int refused(struct mu_link_ws *w, int status)
 static int closed_by_peer(struct mu_link_ws *w, int code)
 {
     return code == REPLACED ? ends_as(w, MU_LINK_OVER, "another runner took its place", code)
-           : code == UNAUTHORIZED || code == REMOVED
+           : code == UNAUTHORIZED
                ? ends_as(w, MU_LINK_OVER, "the attempt is over", code)
-           : code == FORBIDDEN
-               ? ends_as(w, MU_LINK_NEVER, "the server refuses this runner", code)
                : ends_as(w, MU_LINK_AGAIN, "the server closed the connection", code);
 }
 
@@ -375,7 +435,13 @@ static int connected(struct mu_link_ws *w, short revents)
 int mu_link_ws_read(struct mu_link_ws *w, short revents, mu_frame_fn each, void *arg)
 {
     char block[READ_BLOCK];
-    int r = w->step == CONNECTING ? connected(w, revents) : 0;
+    int r = 0;
+    if (w->step == LOOKING) {
+        r = revents ? looked_up(w) : 0;
+        revents = 0;
+    } else if (w->step == CONNECTING) {
+        r = connected(w, revents);
+    }
     if (!r && mu_mono_ms() >= w->until) {
         return -ETIMEDOUT;
     }
@@ -445,7 +511,8 @@ int mu_link_ws_write(struct mu_link_ws *w, struct mu_buf *out)
 
 short mu_link_ws_want(const struct mu_link_ws *w, const struct mu_buf *out, int64_t *wait_ms)
 {
-    bool writes = w->wire.len || w->step == CONNECTING || (w->step == OPEN && out->len);
+    bool writes = w->step != LOOKING &&
+                  (w->wire.len || w->step == CONNECTING || (w->step == OPEN && out->len));
     *wait_ms = MU_MIN(*wait_ms, MU_MAX(w->until - mu_mono_ms(), (int64_t)0));
     return (short)(POLLIN | (writes ? POLLOUT : 0));
 }

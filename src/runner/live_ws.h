@@ -4,6 +4,8 @@
 #ifndef MU_RUNNER_LIVE_WS_H
 #define MU_RUNNER_LIVE_WS_H
 
+#include <sys/types.h>
+
 #include "base/err.h"
 #include "proto/frame.h"
 
@@ -15,10 +17,11 @@ enum mu_link_verdict {
     MU_LINK_NEVER, /* it will not be let in */
 };
 
-/* `url` is that of the session's socket: ws://, wss://, http:// or https://. Worded: MU_E_INVALID,
- * -ENOMEM; -ENOSYS: wss:// without openssl. */
-MU_MUST_USE int mu_link_ws_new(const char *url, const char *token, struct mu_link_ws **ret,
-                               struct mu_err *err);
+/* `url` is that of the session's socket: ws://, wss://, http:// or https://. *child is who looks
+ * the name up, or speaks TLS, while there is one; 0 = none: who reaps it sets that. Worded:
+ * MU_E_INVALID, -ENOMEM; -ENOSYS: wss:// without openssl. */
+MU_MUST_USE int mu_link_ws_new(const char *url, const char *token, pid_t *child,
+                               struct mu_link_ws **ret, struct mu_err *err);
 struct mu_link_ws *mu_link_ws_free(struct mu_link_ws *w);
 
 /* Begins a connection: a descriptor for poll, which mu_link_ws_close() closes, or a code. */

@@ -11,7 +11,6 @@
 enum {
     LIST_MAX = 16 << 20, /* names of changed files */
     LEFT_OUT_MAX = 200,  /* files that are too large */
-    INDEX_MAX = 256 << 20,
     TEXT = 4400,
     WORDS = LEFT_OUT_MAX + 32,
 };
@@ -137,28 +136,6 @@ static void make_env(struct maker *m)
     }
 }
 
-/* The index knows which files are as they were checked out: without it every file is read again.
- * Its time is kept, since git judges by it which entries may have changed unseen. */
-static bool copy_index(struct maker *m)
-{
-    char path[TEXT + 16], block[32 << 10];
-    snprintf(path, sizeof path, "%s/index", m->checkout->git_dir);
-    struct stat st;
-    int from MU_AUTO_CLOSE = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (from < 0 || fstat(from, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > INDEX_MAX) {
-        return false;
-    }
-    int to MU_AUTO_CLOSE = openat(m->place, "index", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    ssize_t n = to < 0 ? -1 : 1;
-    while (n > 0 && (n = read(from, block, sizeof block)) > 0) {
-        if (write(to, block, (size_t)n) != n) {
-            n = -1;
-        }
-    }
-    struct timespec times[2] = {st.st_atim, st.st_mtim};
-    return n == 0 && futimens(to, times) == 0;
-}
-
 static int read_tree(struct maker *m)
 {
     (void)unlinkat(m->place, "index", 0);
@@ -246,7 +223,9 @@ static int take_stock(struct maker *m)
     if (make_place(m) < 0) {
         return 1;
     }
-    int r = copy_index(m) ? 0 : read_tree(m);
+    char index[TEXT + 16];
+    snprintf(index, sizeof index, "%s/index", m->checkout->git_dir);
+    int r = mu_shadow_copy_index(m->place, index, "index") ? 0 : read_tree(m);
     if (!r) {
         find_large(m);
         r = add_all(m);

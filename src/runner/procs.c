@@ -80,16 +80,28 @@ void mu_procs_fini(struct mu_procs *p)
     mu_buf_fini(&p->say);
 }
 
+/* Which of the spare children it is; NULL = none. */
+static pid_t *spare_of(struct mu_procs *p, pid_t pid)
+{
+    for (size_t i = 0; i < MU_SPARES; i++) {
+        if (p->spare[i] == pid) {
+            return &p->spare[i];
+        }
+    }
+    return NULL;
+}
+
 static void reap(struct mu_procs *p)
 {
     int status;
     pid_t pid;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        pid_t *spare = spare_of(p, pid);
         if (pid == p->child) {
             p->ended = true;
             p->wstatus = status;
-        } else if (pid == p->spare) {
-            p->spare = 0;
+        } else if (spare) {
+            *spare = 0;
         } else if (p->watch) {
             p->watch->ended(p->watch->arg, pid, status);
         }
@@ -401,7 +413,7 @@ void mu_procs_run(struct mu_procs *p, const struct mu_proc *proc, struct mu_proc
 /* --- the end of everything --- */
 
 /* The direct children; orphans become such. Returns how many were told. */
-static int kill_children(const struct mu_procs *p)
+static int kill_children(struct mu_procs *p)
 {
     char path[64], text[4096];
     snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
@@ -411,7 +423,8 @@ static int kill_children(const struct mu_procs *p)
     mu_bytes rest = mu_bytes_of(text, n > 0 ? (size_t)n : 0);
     while (rest.ptr) {
         int64_t pid;
-        if (mu_bytes_i64(mu_bytes_split(&rest, ' '), &pid) == 0 && pid > 1 && pid != p->spare) {
+        if (mu_bytes_i64(mu_bytes_split(&rest, ' '), &pid) == 0 && pid > 1 &&
+            !spare_of(p, (pid_t)pid)) {
             (void)kill((pid_t)pid, SIGKILL);
             killed++;
         }
@@ -423,7 +436,7 @@ void mu_procs_kill_rest(struct mu_procs *p)
 {
     int64_t end = mu_mono_ms() + REST_MS;
     do {
-        if (getpid() == 1 && !p->spare) {
+        if (getpid() == 1 && !p->spare[MU_SPARE_REPORT] && !p->spare[MU_SPARE_LINK]) {
             (void)kill(-1, SIGKILL);
         }
         int left = kill_children(p);

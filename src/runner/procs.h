@@ -32,11 +32,14 @@ enum {
     MU_LINGER = 16,
 };
 
+/* Children that mu_procs_kill_rest() lets live. */
+enum mu_spare { MU_SPARE_REPORT, MU_SPARE_LINK /* speaks TLS for it */, MU_SPARES };
+
 struct mu_procs {
     int sigfd;
     struct mu_bridge *bridge;     /* NULL = none; not owned */
     const struct mu_watch *watch; /* NULL = none; not owned */
-    pid_t spare;                  /* a child that mu_procs_kill_rest() lets live; 0 = none */
+    pid_t spare[MU_SPARES];       /* 0 = none, or it is gone */
     bool stopping;                /* TERM came, or the keeper said stop */
     int64_t kill_at;              /* monotonic ms; 0 = not yet */
     struct mu_buf say;            /* for standard output, not written yet */
@@ -93,7 +96,7 @@ int mu_procs_status(int wstatus);
 void mu_say(struct mu_procs *p, mu_bytes b);
 /* Waits up to `ms` until all of it is written. */
 void mu_say_flush(struct mu_procs *p, int64_t ms);
-/* Kills every process below this one but the spare one. */
+/* Kills every process below this one but the spare ones. */
 void mu_procs_kill_rest(struct mu_procs *p);
 /* As TERM: the group of the child is told, and killed `grace_ms` later. */
 void mu_procs_stop(struct mu_procs *p, int64_t grace_ms);

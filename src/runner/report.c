@@ -212,7 +212,7 @@ void mu_report_start(struct mu_report *r, int dir, const char *root, struct mu_p
         return;
     }
     r->pipe = fds[1];
-    p->spare = r->pid;
+    p->spare[MU_SPARE_REPORT] = r->pid;
 }
 
 void mu_report_log(struct mu_report *r, int64_t offset, mu_bytes piece)
@@ -249,10 +249,10 @@ void mu_report_end(struct mu_report *r, struct mu_procs *p, const struct mu_resu
                    mu_bytes output)
 {
     if (r->pid > 0) {
-        if (p->spare) { /* else it was reaped already */
+        if (p->spare[MU_SPARE_REPORT]) { /* else it was reaped already */
             (void)kill(r->pid, SIGKILL);
             (void)waitpid(r->pid, NULL, 0);
-            p->spare = 0;
+            p->spare[MU_SPARE_REPORT] = 0;
         }
         close(r->pipe);
         r->pipe = -1;

@@ -11,7 +11,7 @@
 
 #define PLACE    "restore"
 #define MANIFEST "checkpoint.json"
-enum { RESTORE_MS = 600000, STATUS = 128 };
+enum { RESTORE_MS = 600000, STATUS = 128, SERVE_BLOCKS = 64 };
 
 static int fail(struct mu_runner *r, const char *dir, const char *why)
 {
@@ -21,13 +21,8 @@ static int fail(struct mu_runner *r, const char *dir, const char *why)
 
 static int git_failed(struct mu_runner *r, const struct mu_shadow *s, const char *what, int status)
 {
-    char why[500];
-    mu_bytes said = mu_bytes_trim(mu_str(s->said));
-    snprintf(why, sizeof why, "git %s ended with %d%s%.*s", what, status,
-             status == 124 ? " (out of time)"
-             : said.len    ? ": "
-                           : "",
-             MU_ARGS(said));
+    char why[MU_SHADOW_WORDS];
+    mu_shadow_words(s, what, status, why);
     return fail(r, NULL, why);
 }
 
@@ -92,10 +87,17 @@ static int open_part(struct mu_restore *s, const char *name)
     return fd < 0 ? -errno : fd;
 }
 
-static int append(int to, int from)
+/* Meanwhile the link and signals are served. */
+static int append(struct mu_shadow *sh, int to, int from)
 {
     char block[64 << 10];
-    for (;;) {
+    for (unsigned i = 1;; i++) {
+        if (i % SERVE_BLOCKS == 0) {
+            mu_procs_turn(sh->procs, 0);
+            if (mu_mono_ms() >= sh->deadline) {
+                return -ETIMEDOUT;
+            }
+        }
         ssize_t n = read(from, block, sizeof block);
         if (n == 0) {
             return 0;
@@ -127,10 +129,10 @@ static int whole_pack(struct mu_restore *s, struct mu_shadow *sh,
     }
     (void)unlinkat(sh->fd, "pack", 0);
     int to = openat(sh->fd, "pack", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    int e = to < 0 ? -errno : unlinkat(sh->fd, "pack", 0);
+    int e = to < 0 || unlinkat(sh->fd, "pack", 0) < 0 ? -errno : 0;
     for (size_t i = at; i < next && e >= 0; i++) {
         int from MU_AUTO_CLOSE = open_part(s, root->files[i].name);
-        e = from < 0 ? from : append(to, from);
+        e = from < 0 ? from : append(sh, to, from);
     }
     if (e >= 0 && lseek(to, 0, SEEK_SET) < 0) {
         e = -errno;

@@ -249,6 +249,17 @@ int mu_shadow_git(struct mu_shadow *s, const struct mu_shadow_run *run)
     return end.status;
 }
 
+void mu_shadow_words(const struct mu_shadow *s, const char *what, int status,
+                     char ret[MU_SHADOW_WORDS])
+{
+    mu_bytes said = mu_bytes_trim(mu_str(s->said));
+    snprintf(ret, MU_SHADOW_WORDS, "git %s ended with %d%s%.*s", what, status,
+             status == 124 ? " (out of time)"
+             : said.len    ? ": "
+                           : "",
+             MU_ARGS(said));
+}
+
 static void keep(void *arg, mu_bytes piece)
 {
     mu_buf_add(arg, piece);
@@ -290,7 +301,7 @@ int mu_shadow_feed(struct mu_shadow *s, const char *name, mu_bytes content)
     return fd < 0 ? -errno : fd;
 }
 
-bool mu_shadow_copy_index(struct mu_shadow *s, const char *from, const char *name)
+bool mu_shadow_copy_index(int dir, const char *from, const char *name)
 {
     char block[32 << 10];
     struct stat st;
@@ -298,9 +309,9 @@ bool mu_shadow_copy_index(struct mu_shadow *s, const char *from, const char *nam
     if (in < 0 || fstat(in, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > INDEX_MAX) {
         return false;
     }
-    (void)unlinkat(s->fd, name, 0);
+    (void)unlinkat(dir, name, 0);
     int to MU_AUTO_CLOSE =
-        openat(s->fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     ssize_t n = to < 0 ? -1 : 1;
     while (n > 0 && (n = read(in, block, sizeof block)) > 0) {
         if (write(to, block, (size_t)n) != n) {

@@ -8,7 +8,7 @@
 #include "runner/procs.h"
 #include "runner/workspace.h"
 
-enum { MU_SHADOW_PATH = 4400, MU_OBJECT_ID = 65, MU_SHADOW_ENV = 8 };
+enum { MU_SHADOW_PATH = 4400, MU_OBJECT_ID = 65, MU_SHADOW_ENV = 8, MU_SHADOW_WORDS = 500 };
 
 struct mu_shadow {
     struct mu_procs *procs;
@@ -42,6 +42,9 @@ struct mu_shadow_run {
     void (*sink)(void *arg, mu_bytes piece); /* standard output; NULL: both go to s->said */
     void *arg;
 };
+/* How `git WHAT` ended, for people. */
+void mu_shadow_words(const struct mu_shadow *s, const char *what, int status,
+                     char ret[MU_SHADOW_WORDS]);
 /* Git's status; 124 when the deadline has passed. */
 int mu_shadow_git(struct mu_shadow *s, const struct mu_shadow_run *run);
 /* The first word of what it prints is an object's name. Its status, 1 when it is none. */
@@ -49,9 +52,10 @@ int mu_shadow_id(struct mu_shadow *s, const char *const *argv, const char *index
                  char ret[MU_OBJECT_ID]);
 /* A file of the folder with this content, opened for reading; -errno. */
 int mu_shadow_feed(struct mu_shadow *s, const char *name, mu_bytes content);
-/* Takes a repository's index over, with its time: git judges by it which files may have changed
- * unseen. */
-bool mu_shadow_copy_index(struct mu_shadow *s, const char *from, const char *name);
+/* Takes a repository's index over into the folder `dir`: it knows which files are as they were
+ * checked out, without it every file is read again. Its time is kept, since git judges by it which
+ * of them may have changed unseen. */
+bool mu_shadow_copy_index(int dir, const char *from, const char *name);
 
 /* In a git folder of ours: the folder exec/, to be named by GIT_EXEC_PATH. Git starts nothing else
  * than what is there, and its `git status` in a submodule, which would read the configuration of

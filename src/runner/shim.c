@@ -126,7 +126,7 @@ static void take(mu_bytes lines)
         mu_bytes name = mu_bytes_split(&value, '=');
         char *k MU_AUTO_FREE = mu_bytes_dup(name);
         char *v MU_AUTO_FREE = mu_bytes_dup(value);
-        any = k && v && setenv(k, v, 1) == 0;
+        any = (k && v && setenv(k, v, 1) == 0) || any;
     }
     if (any && n > 0 && !getenv("GIT_ASKPASS")) {
         self[n] = 0;

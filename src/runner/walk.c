@@ -98,7 +98,6 @@ static void take_file(struct here *h, int dir, const char *name, const struct st
     }
     if ((w->file_max && st->st_size > w->file_max) ||
         (!link && faccessat(dir, name, R_OK, AT_EACCESS) < 0)) {
-        w->n_left_out++;
         return;
     }
     const int64_t facts[] = {(int64_t)st->st_size,         (int64_t)st->st_ino,
@@ -141,12 +140,10 @@ static void look_below(struct here *h, int dir, const char *name, unsigned depth
 {
     struct stat st;
     if (depth == MU_WALK_DEPTH) {
-        h->w->n_left_out++;
         return;
     }
     int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) {
-        h->w->n_left_out++;
         return;
     }
     if (h->has_avoid && fstat(fd, &st) == 0 && st.st_ino == h->avoid.st_ino &&
@@ -198,8 +195,13 @@ static void look(struct here *h, int dir, unsigned depth, bool inside)
             h->w->cut = true;
             break;
         }
+        if (h->w->turn && h->w->seen % MU_WALK_TURN == 0) {
+            h->error = h->w->turn(h->w->arg);
+            if (h->error) {
+                break;
+            }
+        }
         if (base + len + 2 > cap) {
-            h->w->n_left_out++;
             continue;
         }
         size_t at = base;

@@ -5,7 +5,7 @@
 
 #include "base/buf.h"
 
-enum { MU_WALK_REPOS = 32, MU_WALK_DEPTH = 48, MU_WALK_PATH = 4096 };
+enum { MU_WALK_REPOS = 32, MU_WALK_DEPTH = 48, MU_WALK_PATH = 4096, MU_WALK_TURN = 4096 };
 
 struct mu_walk {
     /* what is looked for */
@@ -15,9 +15,12 @@ struct mu_walk {
     int avoid;        /* a folder that is not looked into; -1 = none */
     size_t list_max;  /* bytes of names */
     size_t entries_max;
+    /* Every MU_WALK_TURN entries: something else may be done. Not 0 ends it with that code. */
+    int (*turn)(void *arg);
+    void *arg;
     /* what was found */
     struct mu_buf files; /* relative paths, a NUL behind each */
-    size_t n_files, n_left_out, seen;
+    size_t n_files, seen;
     uint64_t print;             /* differs when any of the files may have changed */
     char *repos[MU_WALK_REPOS]; /* relative, "" = the folder itself; sorted */
     size_t n_repos;
@@ -25,7 +28,7 @@ struct mu_walk {
 };
 
 void mu_walk_init(struct mu_walk *w, bool home);
-/* 0; -errno, -ENOMEM, MU_E_TOO_LARGE when it was cut. */
+/* 0; -errno, -ENOMEM, MU_E_TOO_LARGE when it was cut, what `turn` returned. */
 MU_MUST_USE int mu_walk_run(struct mu_walk *w, int folder);
 void mu_walk_fini(struct mu_walk *w);
 

@@ -499,6 +499,20 @@ def test_a_repository_whose_borders_are_no_file_holds_nothing_up(make, kind):
     assert s.checkpoint("say 2")["roots"][0]["path"] == "own"
 
 
+def test_borders_of_a_history_are_all_there_or_it_is_told(make):
+    s = make()
+    s.peer.wait_for("boot", step="running")
+    subprocess.run(["git", "init", "-q", str(s.box.workspace / "own")], check=True)
+    borders = [f"{n:040x}" for n in range(1, 66)]
+    (s.box.workspace / "own/.git/shallow").write_text("\n".join(borders[:64]) + "\n")
+    assert s.checkpoint("say 1")["roots"][0]["shallow"] == borders[:64]
+    (s.box.workspace / "own/.git/shallow").write_text("\n".join(borders) + "\n")
+    s.turn("say 2")
+    alert = s.peer.wait(lambda: s.peer.events("ALERT_RAISED"), "an alert")[0]
+    assert "own: its history has more than 64 shallow borders" in alert["description"]
+    assert len(s.peer.all("checkpoint")) == 1
+
+
 def test_a_last_one_before_the_end(make):
     s = make()
     s.checkpoint("say 1")
@@ -517,6 +531,20 @@ def test_a_last_one_before_the_end(make):
     s.checkpoint("say 1")
     s.finish()
     assert len(s.peer.all("checkpoint")) <= 2
+
+
+def test_a_hold_that_is_asked_for_anew_has_a_checkpoint_of_its_own(make):
+    s = make()
+    s.peer.wait_for("boot", step="running")
+    (s.box.workspace / "large").write_bytes(os.urandom(64 << 20))
+    s.peer.send("hibernate", requestId="one")
+    s.peer.wait(lambda: (s.box.workspace / ".oz/checkpoint/0/index.lock").exists(), "git at work")
+    s.peer.send("hibernate-cancel", requestId="one")  # from here to the next line the agent may have gone on
+    s.peer.send("hibernate", requestId="two")
+    s.peer.wait_for("checkpoint", number=2, timeout=60)
+    s.peer.send("checkpoint", number=2, ok=True)
+    answer = s.peer.wait_for("hibernate", requestId="two")
+    assert answer["ok"] and answer["number"] == 2
 
 
 def test_what_is_typed_into_a_screen_is_kept_when_it_is_quiet(make):

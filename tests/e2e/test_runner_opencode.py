@@ -215,6 +215,21 @@ def test_questions_of_the_agent_are_answered_all_or_dismissed(make):
         assert p.find("answered", questionId=one["questionId"])["taken"] is True
 
 
+def test_a_question_that_is_cut_shows_no_half_of_a_secret(make):
+    secret = "ghx_0123456789abcdefghijklmnopqrstuvwxyz"
+    live = make(env={"OZ_ENV_VARS_JSON": json.dumps({"GH_TOKEN": secret})})
+    p = live.peer
+    for room in (180, 1480):  # of what is told afterwards, and of the text
+        asked = "x" * room + secret
+        turn = p.prompt("question " + json.dumps([{"question": asked, "options": []}]))
+        q = p.wait_for("question", turnId=turn)
+        assert q["text"] == "x" * room + "[redacted:GH_TOKEN]"
+        p.answer(q["questionId"], "allow", answer="A")
+        p.wait_for("complete", turnId=turn)
+        p.wait_screen(b"allowed: " + b"x" * 180)
+        assert secret[:8].encode() not in p.screen()
+
+
 def test_who_allows_it_inside_the_sandbox_is_not_hidden(make):
     live = make(policy=ASKS)
     p = live.peer

@@ -12,6 +12,7 @@ class LossyProxy:
     def __init__(self, port, lose=1, tls=None):
         """tls: a context, for a front that speaks TLS."""
         self.tls, self.mistrusted = tls, 0  # mistrusted: connections that ended with an alert
+        self.trusted = 0  # TLS connections that came about
         self.target, self.lose, self.lost = ("127.0.0.1", port), lose, 0
         self.lock, self.open, self.refuses = threading.Lock(), set(), False
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -46,6 +47,7 @@ class LossyProxy:
                 client = self.tls.wrap_socket(client, server_side=True)
                 client.settimeout(None)
             with self.lock:
+                self.trusted += self.tls is not None
                 self.open.add(client)
             self._pass_on(client)
         except OSError as e:

@@ -57,6 +57,7 @@ class Box:
         self.program, self.shell = program, shell
         self.more = []  # further options of unshare
         self.binds = []  # further folders of this machine that are there inside
+        self.own_etc = False  # /etc is what was put there, not this machine's
         self.root, self.workspace = self.place / "root", self.place / "workspace"
         self.fake, self.repos = self.root / "fake", self.root / "repos"
         for d in (self.root, self.workspace, self.fake, self.repos, self.root / "workspace", self.root / "home"):
@@ -118,7 +119,7 @@ class Box:
 
     def start(self, *args, env=None, pid1=False, entry=("/agent/entrypoint.sh",), path=None, keeper=None, **popen):
         """keeper: a socket that becomes descriptor 3."""
-        host = "dev proc" if self.shell == "bare" else "usr etc dev proc sys"
+        host = "dev proc" if self.shell == "bare" else "usr dev proc sys" if self.own_etc else "usr etc dev proc sys"
         host = " ".join([host, *(str(b).strip("/") for b in self.binds)])
         inside = {"PATH": path if path is not None else "/fake:/usr/local/bin:/usr/bin:/bin", "HOME": "/home",
                   "GIT_TERMINAL_PROMPT": "0", "BOX_HOST": host, "BOX_PROC": "1" if pid1 else "",

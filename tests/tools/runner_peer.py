@@ -108,7 +108,11 @@ class Peer:
         if said is not None:
             self.frame({"put": {"id": m["id"], "ok": False, "error": said}}, 2)
             return
-        data = (self.workspace / m["path"].removeprefix("/workspace/")).read_bytes()
+        try:
+            data = (self.workspace / m["path"].removeprefix("/workspace/")).read_bytes()
+        except FileNotFoundError:  # of a checkpoint that was given up meanwhile
+            self.frame({"put": {"id": m["id"], "ok": False, "error": "it is not there"}}, 2)
+            return
         assert len(data) <= 16 << 20
         self.files[m["name"]] = data
         self.frame({"put": {"id": m["id"], "ok": True, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}, 2)

@@ -1,5 +1,8 @@
 """Live sessions in containers of Go workers: the runner has a WebSocket of its own (agent-ops.md 9.1)."""
 import json
+import os
+import signal
+import socket
 import ssl
 import struct
 import subprocess
@@ -11,6 +14,7 @@ import pytest
 import websockets.exceptions
 from live_peers import LiveWorker
 from lossy_proxy import LossyProxy
+from runner_box import runner_pid
 from socket_runner import Container, SocketRunner
 from village import Village, data
 from worker_peers import V, W
@@ -217,6 +221,40 @@ def tls(oz, tmp_path):
     proxy.close()
 
 
+def named(task, host):
+    """The same address with a name in it."""
+    parts = urllib.parse.urlsplit(task["env_vars"]["DO_WS_URL"])
+    return {"DO_WS_URL": parts._replace(netloc=f"{host}:{parts.port}").geturl()}
+
+
+def test_a_name_is_looked_up(warp, village, container):
+    session = village.create(**local(container, task="say Hello"))["sessionId"]
+    task = take(warp, session)
+    container.start(task, **named(task, "localhost"))
+    end = container.ended()
+    assert end.status == 0, end
+    warp.complete(task)
+    wait_state(village, session, "COMPLETED")
+
+
+def test_a_name_server_that_does_not_answer_holds_no_signal_up(container):
+    """While the name is looked up, which takes a resolver 10 s at least."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.53.53", 53))
+        silent.settimeout(20)
+        etc = container.box.root / "etc"
+        etc.mkdir()
+        (etc / "resolv.conf").write_text("nameserver 127.0.53.53\n")
+        (etc / "nsswitch.conf").write_text("hosts: dns\n")
+        container.box.own_etc = True
+        container.start({"task_id": "x", "env_vars": {"DO_WS_URL": "ws://nobody.example/api/sessions/x/ws", "OZ_RUN_TOKEN": "t"}})
+        silent.recv(4096)
+        began = time.monotonic()
+        os.kill(runner_pid(container.process), signal.SIGTERM)
+        container.ended()
+        assert time.monotonic() - began < 8
+
+
 def secure(task, proxy):
     parts = urllib.parse.urlsplit(task["env_vars"]["DO_WS_URL"])
     return {"DO_WS_URL": parts._replace(scheme="wss", netloc=f"127.0.0.1:{proxy.port}").geturl()}
@@ -236,6 +274,7 @@ def test_wss_goes_through_openssl(warp, village, view, container, tls):
     viewer.expect("session", action="completed", timeout=40)
     _, shown, gaps = viewer.terminal(session)
     assert not gaps and shown.count(b"y" * 3992) == 200 and b"bye" in shown
+    assert proxy.trusted == 1  # it outlived the agent: what is said in the end needs it
 
 
 def test_a_server_that_is_another_is_not_spoken_to(warp, village, container, tls):

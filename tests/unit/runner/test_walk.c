@@ -1,5 +1,6 @@
 #include "../unit.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -115,7 +116,6 @@ static void a_home_is_without_caches_keys_and_what_was_there_before(void **state
     assert_int_equal(mu_walk_run(&w, p->fd), 0);
     assert_int_equal(w.n_files, 1);
     assert_true(has(&w, ".claude/talk.jsonl"));
-    assert_int_equal(w.n_left_out, 1);
     close(w.avoid);
     mu_walk_fini(&w);
     mu_walk_init(&w, true);
@@ -123,6 +123,39 @@ static void a_home_is_without_caches_keys_and_what_was_there_before(void **state
     assert_int_equal(mu_walk_run(&w, p->fd), 0);
     assert_int_equal(w.n_files, 0);
     mu_walk_fini(&w);
+}
+
+struct turns {
+    int n, code;
+};
+
+static int count_turn(void *arg)
+{
+    struct turns *t = arg;
+    t->n++;
+    return t->code;
+}
+
+static void between_many_files_there_is_a_turn_that_may_end_it(void **state)
+{
+    struct place *p = *state;
+    struct mu_walk w;
+    char name[16];
+    folder(p, "d");
+    for (int i = 0; i < MU_WALK_TURN; i++) {
+        snprintf(name, sizeof name, "d/%d", i);
+        file(p, name, "");
+    }
+    for (int code = 0; code >= -ETIMEDOUT; code -= ETIMEDOUT) {
+        struct turns turns = {0, code};
+        mu_walk_init(&w, false);
+        w.turn = count_turn;
+        w.arg = &turns;
+        assert_int_equal(mu_walk_run(&w, p->fd), code);
+        assert_int_equal(turns.n, 1);
+        assert_int_equal(w.n_files, code ? MU_WALK_TURN - 2 : MU_WALK_TURN);
+        mu_walk_fini(&w);
+    }
 }
 
 static uint64_t print_of(const struct place *p)
@@ -215,6 +248,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_PLACE(repositories_are_told_apart_from_what_lies_beside_them),
         WITH_PLACE(a_home_is_without_caches_keys_and_what_was_there_before),
+        WITH_PLACE(between_many_files_there_is_a_turn_that_may_end_it),
         WITH_PLACE(the_print_differs_when_a_file_does),
         WITH_PLACE(more_than_the_bounds_is_told),
         cmocka_unit_test(what_is_gone_is_what_the_first_list_has_more),
