@@ -27,5 +27,7 @@ MU_MUST_USE int mu_chain_names(struct mu_db *db, mu_bytes session, const struct 
 MU_MUST_USE int mu_checkpoints_prune(struct mu_tx *tx, mu_bytes session);
 /* All of a session. */
 MU_MUST_USE int mu_checkpoints_drop(struct mu_tx *tx, mu_bytes session);
+/* Behind a move of a session: if it ended, the parts of those that nobody finished. */
+MU_MUST_USE int mu_checkpoints_ended(struct mu_tx *tx, mu_bytes session);
 
 #endif

@@ -541,6 +541,42 @@ static void objects_go_when_nobody_names_them(struct world *w)
     pool = mu_work_free(pool);
 }
 
+static void parts_of_no_checkpoint_go_with_the_sessions_end(struct world *w)
+{
+    assert_int_equal(mu_work_new(1, 10, &pool), 0);
+    atomic_store(&n_gone, 0);
+    struct mu_id id = talking(w), stopped_one = talking(w), lost = talking(w);
+    bool changed;
+    taken(w, &id, 1, 1, 0, 10);
+    assert_int_equal(part(w, &id, 1, 2, 0, 10), 0);
+    char left[40];
+    snprintf(left, sizeof left, "%s", object_of_last.text);
+    assert_int_equal(end_with(w, &id, 1, 90, MU_OUT_FINISHED, ""), 0);
+    assert_int_equal(parts_of(w, &id, 0), 1);
+    assert_int_equal(parts_of(w, &id, 1), 1);
+    taken(w, &lost, 1, 1, 0, 10);
+    assert_int_equal(part(w, &lost, 1, 2, 0, 10), 0);
+    assert_int_equal(lose(w, &lost, 1, NULL), 0);
+    assert_int_equal(cancel(w, &w->alice, &lost, &changed), 0); /* ends at once: nobody runs it */
+    assert_int_equal(parts_of(w, &lost, 0), 1);
+    assert_int_equal(parts_of(w, &lost, 1), 1);
+    assert_int_equal(part(w, &stopped_one, 1, 1, 0, 10), 0);
+    assert_int_equal(cancel(w, &w->alice, &stopped_one, &changed), 0);
+    assert_int_equal(parts_of(w, &stopped_one, 0), 1); /* its runner may finish it */
+    struct mu_checkpoint_take op = a_checkpoint(&stopped_one, 1, 1, 1, 0);
+    name_one(&op, 10);
+    assert_int_equal(do_take(w, &op), 0);
+    assert_null(op.refused);
+    assert_int_equal(end_with(w, &stopped_one, 1, 90, MU_OUT_FINISHED, ""), 0);
+    assert_int_equal(parts_of(w, &stopped_one, 0), 1);
+    keep_house(w);
+    assert_int_equal(atomic_load(&n_gone), 2);
+    assert_true(strcmp(gone[0], left) == 0 || strcmp(gone[1], left) == 0);
+    assert_int_equal(parts_of(w, &id, 0), 1);
+    assert_int_equal(parts_of(w, &id, 1), 0);
+    pool = mu_work_free(pool);
+}
+
 /* --- memory that runs out --- */
 
 static int everything(void *arg)
@@ -598,6 +634,7 @@ static void checkpoints_survive_any_failing_allocation(struct world *w)
     BOTH(its_clock_stands_still_until_it_runs_again)                                               \
     ALL(a_fork_has_copies_and_shares_the_bytes)                                                    \
     BOTH(objects_go_when_nobody_names_them)                                                        \
+    BOTH(parts_of_no_checkpoint_go_with_the_sessions_end)                                          \
     ONE(checkpoints_survive_any_failing_allocation)
 
 EACH_TEST(IN_WORLD, IN_WORLD, IN_WORLD)
