@@ -125,7 +125,12 @@ int mu_checkpoints_prune(struct mu_tx *tx, mu_bytes session)
 
 int mu_checkpoints_drop(struct mu_tx *tx, mu_bytes session)
 {
-    int r = MU_TX_SEND(tx, &q_all_parts, -1, MU_VT(session));
+    /* a fork that is being made has copied all of them, or finds none */
+    int r = mu_tx_stream(tx, session, 0);
+    if (r < 0 && r != MU_E_NOT_FOUND) {
+        return r;
+    }
+    r = MU_TX_SEND(tx, &q_all_parts, -1, MU_VT(session));
     return r < 0 ? r : MU_TX_SEND(tx, &q_all_drop, -1, MU_VT(session));
 }
 

@@ -447,6 +447,78 @@ static void a_fork_has_copies_and_shares_the_bytes(struct world *w)
     assert_string_equal(listed(w, &c.id), "1<0/1 10;");
 }
 
+/* --- another server at the same time --- */
+
+static bool somebody_waits(struct world *w)
+{
+    return num(w, "SELECT count(*) FROM pg_locks WHERE NOT granted") > 0;
+}
+
+/* The side connection holds the session's stream, like a unit of another server. */
+static void hold_stream(struct world *w, const struct mu_id *id)
+{
+    put_sql(w, "BEGIN; UPDATE streams SET last_seq = last_seq WHERE id = '%s'", id->text);
+}
+
+/* Until what was submitted waits for the other server, or is over. */
+static bool waits(struct world *w)
+{
+    bool waited = false;
+    for (int i = 0; i < 2000 && w->result > 0 && !waited; i++) {
+        run_for(w, 5);
+        waited = somebody_waits(w);
+    }
+    return waited;
+}
+
+enum { NOT_YET = 1 };
+
+static void a_fork_of_what_is_dropped_meanwhile_finds_none(struct world *w)
+{
+    struct mu_id id = talking(w);
+    taken(w, &id, 1, 1, 0, 10);
+    hold_stream(w, &id);
+    put_sql(w, "UPDATE checkpoint_parts SET dead = 1 WHERE session_id = '%s'", id.text);
+    put_sql(w, "DELETE FROM checkpoints WHERE session_id = '%s'", id.text);
+    struct mu_fork f = {.source = id};
+    struct mu_session_create c = a_fork(&w->alice, &f);
+    c.unit.loop = w->loop;
+    c.done = do_create_over;
+    c.ctx = w;
+    w->result = NOT_YET;
+    assert_int_equal(mu_session_create(w->sessions, &c), 0);
+    assert_true(waits(w));
+    put_sql(w, "COMMIT");
+    while (w->result == NOT_YET) {
+        run_for(w, 5);
+    }
+    assert_int_equal(w->result, MU_E_NOT_FOUND);
+    assert_true(f.no_checkpoint);
+}
+
+static void what_a_fork_copies_is_dropped_behind_it(struct world *w)
+{
+    struct mu_id id = talking(w);
+    taken(w, &id, 1, 1, 0, 10);
+    assert_int_equal(end_with(w, &id, 1, 90, MU_OUT_FINISHED, ""), 0);
+    hold_stream(w, &id);
+    struct mu_session_delete del = {.unit = {.loop = w->loop},
+                                    .id = id,
+                                    .org_id = mu_str(w->alice.org_id),
+                                    .done = do_delete_over,
+                                    .ctx = w};
+    w->result = NOT_YET;
+    assert_int_equal(mu_session_delete(w->sessions, &del), 0);
+    assert_true(waits(w));
+    assert_int_equal(parts_of(w, &id, 0), 1);
+    put_sql(w, "COMMIT");
+    while (w->result == NOT_YET) {
+        run_for(w, 5);
+    }
+    assert_int_equal(w->result, 0);
+    assert_int_equal(parts_of(w, &id, 1), 1);
+}
+
 /* --- what goes --- */
 
 static struct mu_keeper *keeper;
@@ -623,7 +695,7 @@ static void checkpoints_survive_any_failing_allocation(struct world *w)
     assert_int_equal(holes(w), 0);
 }
 
-#define EACH_TEST(ALL, BOTH, ONE)                                                                  \
+#define EACH_TEST(ALL, BOTH, PG, ONE)                                                              \
     ALL(a_checkpoint_is_stored_with_the_runners_number)                                            \
     ALL(what_is_none_is_refused_and_its_number_is_taken)                                           \
     ALL(the_oldest_chains_go_and_the_newest_stays)                                                 \
@@ -633,19 +705,22 @@ static void checkpoints_survive_any_failing_allocation(struct world *w)
     ALL(a_task_begins_again_if_it_asked_for_it)                                                    \
     BOTH(its_clock_stands_still_until_it_runs_again)                                               \
     ALL(a_fork_has_copies_and_shares_the_bytes)                                                    \
+    PG(a_fork_of_what_is_dropped_meanwhile_finds_none)                                             \
+    PG(what_a_fork_copies_is_dropped_behind_it)                                                    \
     BOTH(objects_go_when_nobody_names_them)                                                        \
     BOTH(parts_of_no_checkpoint_go_with_the_sessions_end)                                          \
     ONE(checkpoints_survive_any_failing_allocation)
 
-EACH_TEST(IN_WORLD, IN_WORLD, IN_WORLD)
+EACH_TEST(IN_WORLD, IN_WORLD, IN_WORLD, IN_WORLD)
 
 #define ON_ALL_(test)  ON_ALL(test),
 #define ON_BOTH_(test) ON_BOTH(test),
+#define ON_PG_(test)   ON(test, 2),
 #define ON_ONE_(test)  ON(test, 0),
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_part_is_known_by_its_name),
-                                       EACH_TEST(ON_ALL_, ON_BOTH_, ON_ONE_)};
+                                       EACH_TEST(ON_ALL_, ON_BOTH_, ON_PG_, ON_ONE_)};
     return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }
