@@ -496,29 +496,6 @@ static void a_fork_of_what_is_dropped_meanwhile_finds_none(struct world *w)
     assert_true(f.no_checkpoint);
 }
 
-static void what_a_fork_copies_is_dropped_behind_it(struct world *w)
-{
-    struct mu_id id = talking(w);
-    taken(w, &id, 1, 1, 0, 10);
-    assert_int_equal(end_with(w, &id, 1, 90, MU_OUT_FINISHED, ""), 0);
-    hold_stream(w, &id);
-    struct mu_session_delete del = {.unit = {.loop = w->loop},
-                                    .id = id,
-                                    .org_id = mu_str(w->alice.org_id),
-                                    .done = do_delete_over,
-                                    .ctx = w};
-    w->result = NOT_YET;
-    assert_int_equal(mu_session_delete(w->sessions, &del), 0);
-    assert_true(waits(w));
-    assert_int_equal(parts_of(w, &id, 0), 1);
-    put_sql(w, "COMMIT");
-    while (w->result == NOT_YET) {
-        run_for(w, 5);
-    }
-    assert_int_equal(w->result, 0);
-    assert_int_equal(parts_of(w, &id, 1), 1);
-}
-
 /* --- what goes --- */
 
 static struct mu_keeper *keeper;
@@ -548,9 +525,8 @@ static bool work_is_left(struct world *w)
                (long long)now(w)) > 0;
 }
 
-static void keep_house(struct world *w)
+static void begin_house(struct world *w)
 {
-    assert_true(work_is_left(w));
     const struct mu_keeper_opts o = {.core = w->loop,
                                      .sessions = w->sessions,
                                      .work = pool,
@@ -558,6 +534,10 @@ static void keep_house(struct world *w)
                                      .object_gone = object_gone};
     assert_int_equal(mu_keeper_new(&o, &keeper), 0);
     mu_keeper_start(keeper, 0);
+}
+
+static void end_house(struct world *w)
+{
     for (int i = 0; i < 1000 && work_is_left(w); i++) {
         run_for(w, 10);
     }
@@ -568,6 +548,30 @@ static void keep_house(struct world *w)
         run_for(w, 5);
     }
     keeper = mu_keeper_free(keeper);
+}
+
+static void keep_house(struct world *w)
+{
+    assert_true(work_is_left(w));
+    begin_house(w);
+    end_house(w);
+}
+
+static void what_a_fork_copies_is_dropped_behind_it(struct world *w)
+{
+    assert_int_equal(mu_work_new(1, 10, &pool), 0);
+    struct mu_id id = talking(w);
+    taken(w, &id, 1, 1, 0, 10);
+    assert_int_equal(end_with(w, &id, 1, 90, MU_OUT_FINISHED, ""), 0);
+    advance(w, INT64_C(2) * 86400000);
+    hold_stream(w, &id);
+    w->result = NOT_YET;
+    begin_house(w);
+    assert_true(waits(w));
+    put_sql(w, "COMMIT");
+    end_house(w);
+    assert_int_equal(kept(w, &id), 0);
+    pool = mu_work_free(pool);
 }
 
 static void objects_go_when_nobody_names_them(struct world *w)
