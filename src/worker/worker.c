@@ -233,6 +233,7 @@ struct mu_worker *mu_worker_close(struct mu_worker *w)
         }
         if (w->work) {
             mu_work_free(w->work);
+            mu_credential_settle(w);
         }
         mu_backends_close(w);
         mu_broker_free(w->broker);
