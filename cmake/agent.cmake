@@ -4,7 +4,7 @@
 # no shared library (glibc's does even in a static program). Without musl-tools glibc is taken, and names are then only
 # resolved where the image has a glibc of the same version.
 set(MU_AGENT_SRC
-  src/base/alloc.c src/base/buf.c src/base/bytes.c src/base/clock.c src/base/encode.c src/base/env.c src/base/err.c
+  src/base/alloc.c src/base/buf.c src/base/bytes.c src/base/clock.c src/base/encode.c src/base/env.c src/base/err.c src/base/fd.c
   src/base/arena.c src/base/id.c src/base/ring.c src/exec/pty.c
   src/io/folder.c src/proto/frame.c src/proto/json_write.c src/proto/jtok.c src/proto/links.c src/proto/redact.c src/proto/redact_forms.c
   src/proto/redact_json.c src/proto/repo.c src/proto/sse.c src/proto/ws.c)

@@ -24,6 +24,17 @@ int mu_hex_value(char c)
     return low >= 'a' && low <= 'f' ? low - 'a' + 10 : -1;
 }
 
+bool mu_hex_is(mu_bytes b, size_t len)
+{
+    for (size_t i = 0; i < b.len; i++) {
+        char c = b.ptr[i];
+        if ((c < '0' || c > '9') && (c < 'a' || c > 'f')) {
+            return false;
+        }
+    }
+    return b.len == len;
+}
+
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 void mu_base64_add(struct mu_buf *dst, mu_bytes src)

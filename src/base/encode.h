@@ -9,6 +9,8 @@
 void mu_hex(const void *src, size_t len, char *dst);
 /* The value of a hexadecimal digit in either case, or -1. */
 int mu_hex_value(char c);
+/* Exactly `len` lower-case hexadecimal digits. */
+bool mu_hex_is(mu_bytes b, size_t len);
 /* Standard alphabet with padding, appended. */
 void mu_base64_add(struct mu_buf *dst, mu_bytes src);
 /* Strict: standard alphabet, right padding, nothing else. Appends; MU_E_INVALID (then a part may

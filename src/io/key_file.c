@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/encode.h"
+#include "base/fd.h"
 
 enum { RANDOM = 32, PREFIX_MAX = 16 };
 
@@ -14,21 +15,6 @@ static int sync_folder(const char *dir)
 {
     MU_AUTO_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return fd < 0 || fsync(fd) < 0 ? -errno : 0;
-}
-
-static int write_all(int fd, mu_bytes data)
-{
-    while (data.len) {
-        ssize_t n = write(fd, data.ptr, data.len);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n < 0) {
-            return -errno;
-        }
-        data = mu_bytes_from(data, (size_t)n);
-    }
-    return fsync(fd) < 0 ? -errno : 0;
 }
 
 int mu_key_file_write(const char *dir, const char *file, mu_bytes content, bool replace)
@@ -43,7 +29,10 @@ int mu_key_file_write(const char *dir, const char *file, mu_bytes content, bool 
     if (fd < 0) {
         return -errno;
     }
-    int r = write_all(fd, content);
+    int r = mu_write_all(fd, content);
+    if (r == 0 && fsync(fd) < 0) {
+        r = -errno;
+    }
     if (r == 0 && (replace ? rename(temp, path) : link(temp, path)) < 0) {
         r = -errno;
     }

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "base/encode.h"
 #include "proto/jtok.h"
 
 enum { DIR_MAX = 4096, PARTS_MAX = 128 };
@@ -18,8 +19,7 @@ void mu_manifest_fini(struct mu_manifest *m)
 
 static bool good_id(const char *id)
 {
-    size_t n = strspn(id, "0123456789abcdef");
-    return (n == 40 || n == 64) && !id[n];
+    return mu_hex_is(mu_str(id), 40) || mu_hex_is(mu_str(id), 64);
 }
 
 static bool good_name(const char *name)

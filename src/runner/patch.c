@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "base/fd.h"
 #include "io/folder.h"
 #include "runner/shadow.h"
 
@@ -36,8 +37,7 @@ struct maker {
 static int put_file(int dir, const char *name, const char *text)
 {
     int fd MU_AUTO_CLOSE = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    size_t len = strlen(text);
-    return fd >= 0 && write(fd, text, len) == (ssize_t)len ? 0 : -1;
+    return fd < 0 ? -1 : mu_write_all(fd, mu_str(text));
 }
 
 static void note_git(void *arg MU_UNUSED, mu_bytes piece)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "base/fd.h"
 #include "io/folder.h"
 
 enum { EXCLUDE_MAX = 64 << 10, SHALLOW_MAX = 1 << 20, INDEX_MAX = 256 << 20, ASK_MS = 20000 };
@@ -20,14 +21,7 @@ static int put_mode(int dir, const char *name, mu_bytes text, mode_t mode)
     if (fd < 0) {
         return -errno;
     }
-    while (text.len) {
-        ssize_t n = write(fd, text.ptr, text.len);
-        if (n < 0 && errno != EINTR) {
-            return -errno;
-        }
-        text = mu_bytes_from(text, n > 0 ? (size_t)n : 0);
-    }
-    return 0;
+    return mu_write_all(fd, text);
 }
 
 static int put_file(int dir, const char *name, mu_bytes text)
@@ -314,7 +308,7 @@ bool mu_shadow_copy_index(int dir, const char *from, const char *name)
         openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     ssize_t n = to < 0 ? -1 : 1;
     while (n > 0 && (n = read(in, block, sizeof block)) > 0) {
-        if (write(to, block, (size_t)n) != n) {
+        if (mu_write_all(to, mu_bytes_of(block, (size_t)n)) < 0) {
             n = -1;
         }
     }

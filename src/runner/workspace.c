@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "base/fd.h"
 #include "io/folder.h"
 
 int mu_workspace_open(struct mu_workspace *w, const char *root, struct mu_err *err)
@@ -70,18 +71,6 @@ int mu_workspace_create(struct mu_workspace *w, const char *name, int mode)
     return -EEXIST;
 }
 
-static int write_all(int fd, mu_bytes b)
-{
-    while (b.len) {
-        ssize_t n = write(fd, b.ptr, b.len);
-        if (n < 0 && errno != EINTR) {
-            return -errno;
-        }
-        b = mu_bytes_from(b, n > 0 ? (size_t)n : 0);
-    }
-    return 0;
-}
-
 int mu_workspace_write(struct mu_workspace *w, const char *name, mu_bytes content)
 {
     char temp[80];
@@ -90,7 +79,7 @@ int mu_workspace_write(struct mu_workspace *w, const char *name, mu_bytes conten
     if (fd < 0) {
         return fd;
     }
-    int r = write_all(fd, content);
+    int r = mu_write_all(fd, content);
     if (!r && renameat(w->oz, temp, w->oz, name) < 0) {
         r = -errno;
         if (r == -EISDIR) {

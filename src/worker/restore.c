@@ -6,6 +6,8 @@
 #include <sys/stat.h>
 
 #include "base/crypt.h"
+#include "base/encode.h"
+#include "base/fd.h"
 #include "base/log.h"
 #include "io/folder.h"
 #include "worker/worker_int.h"
@@ -83,14 +85,8 @@ static int write_file(const char *path, mu_bytes b)
     if (fd < 0) {
         return -errno;
     }
-    while (b.len) {
-        ssize_t n = write(fd, b.ptr, b.len);
-        if (n < 0 && errno != EINTR) {
-            return -errno;
-        }
-        b = mu_bytes_from(b, n > 0 ? (size_t)n : 0);
-    }
-    return fchmod(fd, 0644) < 0 ? -errno : 0; /* its reader is another user */
+    int r = mu_write_all(fd, b);
+    return r < 0 ? r : fchmod(fd, 0644) < 0 ? -errno : 0; /* its reader is another user */
 }
 
 /* The folder of the socket, which is opened later, and ours in it. */
@@ -171,22 +167,11 @@ static bool good_name(mu_bytes name)
     return name.len > 5 && name.len < 64 && mu_bytes_starts(name, MU_B("ckpt-"));
 }
 
-static bool good_digest(mu_bytes text)
-{
-    for (size_t i = 0; i < text.len; i++) {
-        char c = text.ptr[i];
-        if ((c < '0' || c > '9') && (c < 'a' || c > 'f')) {
-            return false;
-        }
-    }
-    return text.len == 64;
-}
-
 static bool add_part(struct mu_fetching *f, yyjson_val *v, int64_t *all)
 {
     mu_bytes name = mu_json_get_bytes(v, "name"), digest = mu_json_get_bytes(v, "sha256");
     int64_t bytes = mu_json_get_i64(v, "bytes", -1);
-    if (f->n == PARTS || !good_name(name) || !good_digest(digest) || bytes < 0 ||
+    if (f->n == PARTS || !good_name(name) || !mu_hex_is(digest, 64) || bytes < 0 ||
         bytes > PART_BYTES || (*all += bytes) > ALL_BYTES) {
         return false;
     }

@@ -68,11 +68,6 @@ static int lock_folder(struct mu_worker *w, struct mu_err *err)
     return 0;
 }
 
-static bool is_instance(const char *text)
-{
-    return strspn(text, "0123456789abcdef") == 32;
-}
-
 /* 128 random bits, the same for every start with this folder. */
 static int take_instance(struct mu_worker *w, struct mu_err *err)
 {
@@ -80,7 +75,8 @@ static int take_instance(struct mu_worker *w, struct mu_err *err)
     snprintf(path, sizeof path, "%s/instance", w->conf->state_dir);
     snprintf(tmp, sizeof tmp, "%s.tmp", path);
     MU_AUTO_CLOSE int old = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (old >= 0 && read(old, w->instance, 32) == 32 && is_instance(w->instance)) {
+    if (old >= 0 && read(old, w->instance, 32) == 32 &&
+        mu_hex_is(mu_bytes_of(w->instance, 32), 32)) {
         return 0;
     }
     unsigned char bits[16];
@@ -233,6 +229,7 @@ struct mu_worker *mu_worker_close(struct mu_worker *w)
         }
         if (w->work) {
             mu_work_free(w->work);
+            mu_credential_settle(w);
         }
         mu_backends_close(w);
         mu_broker_free(w->broker);

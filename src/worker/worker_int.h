@@ -145,12 +145,22 @@ enum mu_uplink_state {
     MU_UPLINK_NATIVE,
 };
 
+/* The credential on its way to the disk. */
+struct mu_credential_file {
+    struct mu_job job;
+    struct mu_worker *w;
+    bool busy, again; /* again: it changed meanwhile */
+    int result;
+    char text[512]; /* "" = there shall be none */
+};
+
 struct mu_uplink {
     enum mu_uplink_state state;
     struct mu_ws *ws;
     struct mu_ws_dial *dial;
     char *url;
     char credential[512]; /* what an enrolment gave; "" = the configured key */
+    struct mu_credential_file file;
     struct mu_timer retry, greet, beat, confirm;
     struct mu_backoff backoff;
     struct mu_breaker breaker;
@@ -350,6 +360,7 @@ void mu_ends_free(struct mu_worker *w);
 void mu_credential_load(struct mu_worker *w);
 void mu_credential_keep(struct mu_worker *w, mu_bytes credential);
 void mu_credential_forget(struct mu_worker *w); /* revoked for good */
+void mu_credential_settle(struct mu_worker *w); /* behind the end of the pool: all is written */
 /* link.c */
 int mu_uplink_init(struct mu_worker *w);
 void mu_uplink_start(struct mu_worker *w);

@@ -7,6 +7,8 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
+#include "base/fd.h"
+
 struct mu_files {
     int dir_fd;
 };
@@ -76,21 +78,6 @@ static int code_of(int e)
     return e == ENOSPC || e == EDQUOT ? MU_E_DISK_FULL : e == ENOENT ? MU_E_NOT_FOUND : MU_E_IO;
 }
 
-static int write_all(int fd, mu_bytes b)
-{
-    while (b.len) {
-        ssize_t n = write(fd, b.ptr, b.len);
-        if (n < 0) {
-            if (errno == EINTR) {
-                continue;
-            }
-            return code_of(errno);
-        }
-        b = mu_bytes_from(b, (size_t)n);
-    }
-    return 0;
-}
-
 /* Names are bare ids (36 known characters), so no name can leave the folder. */
 int mu_files_put(struct mu_files *f, const struct mu_id *id, mu_bytes content)
 {
@@ -101,7 +88,8 @@ int mu_files_put(struct mu_files *f, const struct mu_id *id, mu_bytes content)
     if (fd < 0) {
         return code_of(errno);
     }
-    int r = write_all(fd, content);
+    int r = mu_write_all(fd, content);
+    r = r < 0 ? code_of(-r) : 0;
     if (r == 0 && fsync(fd) < 0) {
         r = code_of(errno);
     }

@@ -98,6 +98,15 @@ static void take_over(struct mu_worker *w, const struct mu_fleet_register *op)
     mu_worker_update(w);
 }
 
+/* One that never came and could not be stored: what may be left is a name that sessions are pinned
+ * to, which the next one may register. */
+static void unmake(struct mu_worker *w, const struct mu_fleet_register *op)
+{
+    if (op->created && !w->stored && !w->seen_ms) {
+        mu_list_remove(&w->known);
+    }
+}
+
 static void registered(struct mu_unit *u, int result)
 {
     struct mu_fleet_register *op = MU_CONTAINER(u, struct mu_fleet_register, unit);
@@ -116,6 +125,8 @@ static void registered(struct mu_unit *u, int result)
     w->changing--;
     if (result >= 0) {
         take_over(w, op);
+    } else {
+        unmake(w, op);
     }
     mu_worker_forget(w);
     answer(op, MU_MIN(result, 0));
@@ -212,6 +223,7 @@ static int begin(struct mu_fleet *f, struct mu_fleet_register *op)
         }
     }
     if (r < 0) {
+        unmake(w, op);
         mu_worker_forget(w);
     }
     return r;

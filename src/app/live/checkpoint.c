@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "app/live/live_int.h"
+#include "base/encode.h"
 
 enum { SMALL = 1024 };
 
@@ -42,17 +43,6 @@ static void taken(struct mu_checkpoint_take *op, int result)
     mu_live_next(s);
 }
 
-static bool hex64(mu_bytes text)
-{
-    for (size_t i = 0; i < text.len; i++) {
-        char c = text.ptr[i];
-        if ((c < '0' || c > '9') && (c < 'a' || c > 'f')) {
-            return false;
-        }
-    }
-    return text.len == 64;
-}
-
 /* The parts, in the arena of the task; where they are none, op->bad says why. -ENOMEM. */
 static int take_parts(struct mu_checkpoint_take *op, struct mu_arena *a, yyjson_val *list)
 {
@@ -70,7 +60,7 @@ static int take_parts(struct mu_checkpoint_take *op, struct mu_arena *a, yyjson_
     {
         mu_bytes sha256 = mu_json_get_bytes(item, "sha256");
         int64_t bytes = mu_json_get_i64(item, "bytes", -1);
-        if (!hex64(sha256) || bytes < 0) {
+        if (!mu_hex_is(sha256, 64) || bytes < 0) {
             op->bad = "a part has no sha256, or no bytes";
             return 0;
         }

@@ -143,27 +143,51 @@ static void begin(struct mu_sleeper *z, const struct mu_sleepy *x)
     }
 }
 
+static int64_t before(int64_t now, int64_t after_ms)
+{
+    return after_ms > 0 ? now - after_ms : INT64_MIN;
+}
+
+static void found(struct mu_session_sleepies *op, int result);
+
+static void look(struct mu_sleeper *z, struct mu_sleepy after)
+{
+    struct mu_live *l = z->l;
+    int64_t wall = mu_live_now(l);
+    if (z->reading || z->n_open >= AT_ONCE || l->stopping) {
+        return;
+    }
+    z->op =
+        (struct mu_session_sleepies){.read = {.loop = l->opts.core},
+                                     .idle_before_ms = before(wall, l->opts.sleep_idle_ms),
+                                     .waiting_before_ms = before(wall, l->opts.sleep_waiting_ms),
+                                     .paused_before_ms = before(wall, l->opts.sleep_paused_ms),
+                                     .after = after,
+                                     .done = found,
+                                     .ctx = z};
+    z->reading = mu_session_sleepies(l->opts.sessions, &z->op) == 0;
+}
+
 static void found(struct mu_session_sleepies *op, int result)
 {
     struct mu_sleeper *z = op->ctx;
+    size_t n = result < 0 ? 0 : op->n;
     z->reading = false;
-    for (size_t i = 0; result >= 0 && !z->l->stopping && i < op->n && z->n_open < AT_ONCE; i++) {
+    for (size_t i = 0; !z->l->stopping && i < n && z->n_open < AT_ONCE; i++) {
         if (!mu_map_get(&z->naps, mu_id_bytes(&op->found[i].id))) {
             begin(z, &op->found[i]);
         }
     }
-}
-
-static int64_t before(int64_t now, int64_t after_ms)
-{
-    return after_ms > 0 ? now - after_ms : INT64_MIN;
+    if (n == MU_SLEEPY_PAGE) { /* those that rest do not hide the others */
+        look(z, op->found[n - 1]);
+    }
 }
 
 static void on_timer(struct mu_timer *t)
 {
     struct mu_sleeper *z = MU_CONTAINER(t, struct mu_sleeper, timer);
     struct mu_live *l = z->l;
-    int64_t wall = mu_live_now(l), now = mu_loop_now_ms(l->opts.core);
+    int64_t now = mu_loop_now_ms(l->opts.core);
     size_t at = 0;
     struct nap *n;
     while ((n = mu_map_next(&z->naps, &at))) {
@@ -180,16 +204,7 @@ static void on_timer(struct mu_timer *t)
             }
         }
     }
-    if (!z->reading && z->n_open < AT_ONCE && !l->stopping) {
-        z->op = (struct mu_session_sleepies){
-            .read = {.loop = l->opts.core},
-            .idle_before_ms = before(wall, l->opts.sleep_idle_ms),
-            .waiting_before_ms = before(wall, l->opts.sleep_waiting_ms),
-            .paused_before_ms = before(wall, l->opts.sleep_paused_ms),
-            .done = found,
-            .ctx = z};
-        z->reading = mu_session_sleepies(l->opts.sessions, &z->op) == 0;
-    }
+    look(z, (struct mu_sleepy){.state = 0});
     (void)!mu_timer_set(&z->timer, z->tick_ms);
 }
 

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "base/fd.h"
+
 void mu_tape_init(struct mu_tape *t, const char *dir, const struct mu_id *session,
                   int64_t max_bytes)
 {
@@ -203,18 +205,6 @@ static int next_piece(struct mu_tape *t, const struct record *r)
     return t->out[r->terminal].fd < 0 ? -errno : 0;
 }
 
-static int write_all(int fd, mu_bytes b)
-{
-    while (b.len) {
-        ssize_t n = write(fd, b.ptr, b.len);
-        if (n < 0 && errno != EINTR) {
-            return -errno;
-        }
-        b = mu_bytes_from(b, n > 0 ? (size_t)n : 0);
-    }
-    return 0;
-}
-
 void mu_tape_write(struct mu_tape *t, mu_bytes records)
 {
     struct record r;
@@ -232,7 +222,7 @@ void mu_tape_write(struct mu_tape *t, mu_bytes records)
         if (!fits && next_piece(t, &r) < 0) {
             continue;
         }
-        if (write_all(t->out[r.terminal].fd, mu_bytes_of(begin, (size_t)size)) < 0) {
+        if (mu_write_all(t->out[r.terminal].fd, mu_bytes_of(begin, (size_t)size)) < 0) {
             close(t->out[r.terminal].fd); /* it may end within a record: the next has a file anew */
             t->out[r.terminal].fd = -1;
         }

@@ -215,9 +215,8 @@ static int run_requeue(struct mu_unit *u, struct mu_tx *tx)
         return park(op, tx, &open);
     }
     if (r >= 0) {
-        r = MU_TX_SEND(tx, op->ran || op->lost ? &q_requeue_ran : &q_requeue, 1, MU_VT(id),
-                       MU_VI(op->epoch), MU_VI(op->now_ms), MU_VI(op->deadline_ms),
-                       MU_VI(op->counts));
+        r = MU_TX_SEND(tx, op->lost ? &q_requeue_ran : &q_requeue, 1, MU_VT(id), MU_VI(op->epoch),
+                       MU_VI(op->now_ms), MU_VI(op->deadline_ms), MU_VI(op->counts));
     }
     if (r >= 0 && op->lost) {
         r = mu_session_went_on(op, tx);

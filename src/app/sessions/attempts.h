@@ -38,9 +38,9 @@ struct mu_session_step {
 };
 MU_MUST_USE int mu_session_step(struct mu_sessions *s, struct mu_session_step *op);
 
-/* 30, 40 or 50 (or, `ran`, also 60, 64, 70) -> 22 at its old place: refused, not confirmed, unsent,
- * lost. MU_E_STALE also when a stop was accepted: then it has to end. Its gates are cancelled; the
- * turn under way waits again. */
+/* 30, 40 or 50 (or, `lost`, also 60, 64, 70) -> 22 at its old place: refused, not confirmed,
+ * unsent, lost. MU_E_STALE also when a stop was accepted: then it has to end. Its gates are
+ * cancelled; the turn under way waits again. */
 struct mu_session_requeue {
     struct mu_unit unit;
     struct mu_sessions *sessions;
@@ -49,10 +49,9 @@ struct mu_session_requeue {
     int64_t now_ms, deadline_ms;
     int from;
     bool counts; /* as an execution that was lost */
-    bool ran;    /* it may run again although it began */
     /* Its runner is lost, and a live session may go on: from its newest checkpoint, or (a task that
      * asked for retryOnRunnerLoss and has none) from the beginning. done() gets MU_E_CONFLICT when
-     * it may not: then it has to end. Implies `ran`. */
+     * it may not: then it has to end. */
     bool lost;
     bool too_often; /* out: it lost too many runners without a turn that was done in between … */
     bool parked;    /* out: … and, interactive, it waits to be woken (76), as a success */

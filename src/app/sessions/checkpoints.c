@@ -74,6 +74,14 @@ static const struct mu_stmt q_left = {
     "number <= $3) AND NOT EXISTS (SELECT 1 FROM checkpoints c WHERE c.session_id = $1 AND c.epoch "
     "= checkpoint_parts.epoch AND c.number = checkpoint_parts.number)",
     NULL};
+/* A session that only stops keeps them: its runner may be storing one still. */
+static const struct mu_stmt q_ended = {
+    "ckpt_ended", "t",
+    "UPDATE checkpoint_parts SET dead = 1 WHERE session_id = $1 AND dead = 0 AND EXISTS (SELECT 1 "
+    "FROM sessions s WHERE s.id = $1 AND s.ended_ms IS NOT NULL) AND NOT EXISTS (SELECT 1 FROM "
+    "checkpoints c WHERE c.session_id = $1 AND c.epoch = checkpoint_parts.epoch AND c.number = "
+    "checkpoint_parts.number)",
+    NULL};
 
 /* --- names --- */
 
@@ -117,8 +125,18 @@ int mu_checkpoints_prune(struct mu_tx *tx, mu_bytes session)
 
 int mu_checkpoints_drop(struct mu_tx *tx, mu_bytes session)
 {
-    int r = MU_TX_SEND(tx, &q_all_parts, -1, MU_VT(session));
+    /* a fork that is being made has copied all of them, or finds none */
+    int r = mu_tx_stream(tx, session, 0);
+    if (r < 0 && r != MU_E_NOT_FOUND) {
+        return r;
+    }
+    r = MU_TX_SEND(tx, &q_all_parts, -1, MU_VT(session));
     return r < 0 ? r : MU_TX_SEND(tx, &q_all_drop, -1, MU_VT(session));
+}
+
+int mu_checkpoints_ended(struct mu_tx *tx, mu_bytes session)
+{
+    return MU_TX_SEND(tx, &q_ended, -1, MU_VT(session));
 }
 
 struct pair {

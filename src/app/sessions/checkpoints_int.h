@@ -25,7 +25,9 @@ MU_MUST_USE int mu_chain_names(struct mu_db *db, mu_bytes session, const struct 
 /* Parts of a unit; after mu_tx_stream(). Writer thread. */
 /* Removes the oldest chain that is not the newest one: 1, or 0 when there is none. */
 MU_MUST_USE int mu_checkpoints_prune(struct mu_tx *tx, mu_bytes session);
-/* All of a session. */
+/* All of a session; takes its stream itself, when the unit holds no event numbers. */
 MU_MUST_USE int mu_checkpoints_drop(struct mu_tx *tx, mu_bytes session);
+/* Behind a move of a session: if it ended, the parts of those that nobody finished. */
+MU_MUST_USE int mu_checkpoints_ended(struct mu_tx *tx, mu_bytes session);
 
 #endif

@@ -261,8 +261,6 @@ int mu_session_delete_parts(struct mu_tx *tx, mu_bytes id)
         {"del_links", "t", "DELETE FROM approval_links WHERE session_id = $1", NULL},
         {"del_gates", "t", "DELETE FROM gates WHERE session_id = $1", NULL},
         {"del_turns", "t", "DELETE FROM turns WHERE session_id = $1", NULL},
-        {"del_segments", "t", "DELETE FROM segments WHERE session_id = $1", NULL},
-        {"del_recordings", "t", "DELETE FROM recordings WHERE session_id = $1", NULL},
         {"del_events", "t", "DELETE FROM events WHERE stream_id = $1", NULL},
         {"del_stream", "t", "DELETE FROM streams WHERE id = $1", NULL},
         {"del_artifacts", "t", "DELETE FROM artifacts WHERE session_id = $1", NULL},

@@ -66,18 +66,18 @@ static const struct mu_stmt q_queued = {
     "SELECT s.id, s.state, s.epoch FROM sessions s WHERE s.ended_ms IS NULL AND s.mode = 2 AND "   \
     "s.state BETWEEN 60 AND 70 AND s.route = 2 AND s.stop_ms IS NULL AND "
 static const struct mu_stmt q_idle = {
-    "sleepy_idle", "ii",
+    "sleepy_idle", "iit",
     SLEEPY "s.state = 60 AND s.updated_ms <= $1 AND NOT EXISTS (SELECT 1 FROM turns t WHERE "
            "t.session_id = s.id AND (t.ended_ms IS NULL OR t.ended_ms > $1)) AND NOT EXISTS "
-           "(SELECT 1 FROM gates g WHERE g.session_id = s.id AND g.status = 0) ORDER BY s.id LIMIT "
-           "$2",
+           "(SELECT 1 FROM gates g WHERE g.session_id = s.id AND g.status = 0) AND s.id > $3 ORDER "
+           "BY s.id LIMIT $2",
     NULL};
 static const struct mu_stmt q_waiting = {
-    "sleepy_waiting", "ii", SLEEPY "s.state = 64 AND s.updated_ms <= $1 ORDER BY s.id LIMIT $2",
-    NULL};
+    "sleepy_waiting", "iit",
+    SLEEPY "s.state = 64 AND s.updated_ms <= $1 AND s.id > $3 ORDER BY s.id LIMIT $2", NULL};
 static const struct mu_stmt q_paused = {
-    "sleepy_paused", "ii", SLEEPY "s.state = 70 AND s.paused_ms <= $1 ORDER BY s.id LIMIT $2",
-    NULL};
+    "sleepy_paused", "iit",
+    SLEEPY "s.state = 70 AND s.paused_ms <= $1 AND s.id > $3 ORDER BY s.id LIMIT $2", NULL};
 
 /* --- to sleep --- */
 
@@ -318,16 +318,23 @@ static int run_sleepies(struct mu_read *read, struct mu_db *db)
     const struct {
         const struct mu_stmt *stmt;
         int64_t before_ms;
-    } of[] = {{&q_paused, op->paused_before_ms},
-              {&q_waiting, op->waiting_before_ms},
-              {&q_idle, op->idle_before_ms}};
+        int state;
+    } of[] = {{&q_paused, op->paused_before_ms, MU_ST_PAUSED},
+              {&q_waiting, op->waiting_before_ms, MU_ST_WAITING},
+              {&q_idle, op->idle_before_ms, MU_ST_RUNNING}};
+    mu_bytes after = mu_id_bytes(&op->after.id);
     int r = 0;
     op->n = 0;
     for (size_t i = 0; r >= 0 && i < MU_ARRAY_LEN(of); i++) {
         int64_t room = MU_SLEEPY_PAGE - (int64_t)op->n;
-        if (of[i].before_ms != INT64_MIN && room > 0) {
-            r = MU_DB_RUN(db, of[i].stmt, take_sleepy, op, MU_VI(of[i].before_ms), MU_VI(room));
+        if (after.len && of[i].state != op->after.state) {
+            continue; /* was before that one */
         }
+        if (of[i].before_ms != INT64_MIN && room > 0) {
+            r = MU_DB_RUN(db, of[i].stmt, take_sleepy, op, MU_VI(of[i].before_ms), MU_VI(room),
+                          MU_VT(after));
+        }
+        after = MU_B("");
     }
     return MU_MIN(r, 0);
 }

@@ -58,7 +58,8 @@ struct mu_session_queued {
 MU_MUST_USE int mu_session_queued_read(struct mu_sessions *s, struct mu_session_queued *op);
 
 /* Those that may hibernate, at most MU_SLEEPY_PAGE: interactive ones in 60 without an open turn and
- * without a gate, in 64, or in 70, whose last move or turn is older. */
+ * without a gate, in 64, or in 70, whose last move or turn is older. A full page may have another
+ * one behind its last. */
 enum { MU_SLEEPY_PAGE = 128 };
 struct mu_sleepy {
     struct mu_id id;
@@ -68,7 +69,8 @@ struct mu_sleepy {
 struct mu_session_sleepies {
     struct mu_read read;
     int64_t idle_before_ms, waiting_before_ms, paused_before_ms; /* INT64_MIN = none, each */
-    struct mu_sleepy found[MU_SLEEPY_PAGE];                      /* out */
+    struct mu_sleepy after; /* the last one of the page before; an empty id: the first page */
+    struct mu_sleepy found[MU_SLEEPY_PAGE]; /* out */
     size_t n;
     void (*done)(struct mu_session_sleepies *op, int result);
     void *ctx;

@@ -74,8 +74,7 @@ static const struct {
     {64, {22, 60, 66, 70, 76, 80}},
     {66, {22}}, /* decided, or woken */
     {70, {22, 60, 64, 74, 76, 80}},
-    {72, {60, 74, 76, 80}}, /* no row is in that: what happens in between is in memory only */
-    {74, {22}},             /* woken */
+    {74, {22}}, /* woken; no row is ever in 72: what happens before is in memory only */
     {76, {22}},
     {80, {90}}, /* an accepted stop ends as cancelled, whatever was reported */
 };

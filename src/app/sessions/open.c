@@ -1,4 +1,5 @@
 /* What hangs on a live session when it ends or loses its runner, and the events of its moves. */
+#include "app/sessions/checkpoints_int.h"
 #include "app/sessions/sessions_int.h"
 #include "app/sessions/statements_int.h"
 #include "base/encode.h"
@@ -39,7 +40,7 @@ int mu_session_close_open(struct mu_tx *tx, mu_bytes session_id, const struct mu
         r = again ? mu_turns_put_back(tx, session_id, now_ms)
                   : mu_turns_cancel(tx, session_id, now_ms);
     }
-    return r;
+    return r < 0 || again ? r : mu_checkpoints_ended(tx, session_id);
 }
 
 /* --- events --- */

@@ -93,7 +93,10 @@ int mu_fork_copy(struct mu_session_create *op, struct mu_tx *tx)
     if (r <= 0) {
         return r < 0 ? r : MU_E_NOT_FOUND;
     }
-    r = find(f, tx, &found);
+    r = mu_tx_stream(tx, source, 0); /* nobody drops what is copied meanwhile */
+    if (r >= 0) {
+        r = find(f, tx, &found);
+    }
     if (r >= 0) {
         r = mu_chain_read(mu_tx_db(tx), source, mu_id_bytes(&found.id), &chain);
     }

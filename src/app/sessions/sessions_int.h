@@ -47,8 +47,8 @@ struct mu_open {
 /* Under the stream's lock, before the session moves. MU_E_NOT_FOUND. Writer thread. */
 MU_MUST_USE int mu_session_open_read(struct mu_tx *tx, mu_bytes session_id, struct mu_open *ret);
 /* The session ends, or (`again`) goes back to the queue: gates are closed, turns are cancelled or
- * wait again. After mu_tx_stream(); its events come before what the unit has left. Writer thread.
- */
+ * wait again. After mu_tx_stream() and, at an end, the session's own move; its events come before
+ * what the unit has left. Writer thread. */
 MU_MUST_USE int mu_session_close_open(struct mu_tx *tx, mu_bytes session_id,
                                       const struct mu_open *open, int64_t now_ms, bool again);
 /* Every turn that is not over is cancelled. Like mu_turns_put_back(). */

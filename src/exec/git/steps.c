@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <uv.h>
 
+#include "base/encode.h"
 #include "base/env.h"
 #include "exec/git/git_int.h"
 #include "io/folder.h"
@@ -16,16 +17,6 @@ enum { LARGE_TREE = 32 << 20, AFTER_MS = 10 /* the time of files lags behind the
 static void look(struct mu_git_job *job);
 static void fetch(struct mu_git_job *job);
 static void check_out(struct mu_git_job *job);
-
-static bool is_commit(mu_bytes t)
-{
-    for (size_t i = 0; i < t.len; i++) {
-        if (!((t.ptr[i] >= '0' && t.ptr[i] <= '9') || (t.ptr[i] >= 'a' && t.ptr[i] <= 'f'))) {
-            return false;
-        }
-    }
-    return t.len == MU_GIT_COMMIT;
-}
 
 static void progress(struct mu_git_job *job, const char *text)
 {
@@ -158,7 +149,7 @@ static void read_refs(struct mu_git_job *job)
             snprintf(wanted, sizeof wanted, "%s%s%s", forms[i][0], job->ref, forms[i][1]);
             rank = mu_bytes_is(name, wanted) ? i + 1 : rank;
         }
-        if (rank > best && is_commit(hash)) {
+        if (rank > best && mu_hex_is(hash, MU_GIT_COMMIT)) {
             best = rank;
             take_commit(job, hash);
             take_branch(job, name);
@@ -188,7 +179,7 @@ static void resolved(struct mu_git_job *job, const struct mu_process_result *res
 void mu_git_resolve_(struct mu_git_job *job)
 {
     struct mu_git_answer *known = answer_of(job);
-    if (is_commit(mu_str(job->ref))) {
+    if (mu_hex_is(mu_str(job->ref), MU_GIT_COMMIT)) {
         take_commit(job, mu_str(job->ref));
         look(job);
         return;
@@ -351,7 +342,7 @@ static void fetched(struct mu_git_job *job, const struct mu_process_result *resu
     job->mirror->closed = job->header != NULL;
     job->admitted = true;
     write_fetched(job->mirror);
-    if (is_commit(mu_str(job->ref))) {
+    if (mu_hex_is(mu_str(job->ref), MU_GIT_COMMIT)) {
         const char *const list[] = {MU_GIT,  "-C",     job->mirror->path,
                                     "fetch", "-q",     "--no-write-fetch-head",
                                     "--",    job->url, job->commit};

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "base/fd.h"
 #include "exec/sandbox/direct_int.h"
 #include "io/folder.h"
 
@@ -54,14 +55,7 @@ static int write_file(const char *path, mu_bytes text)
     if (fd < 0) {
         return -errno;
     }
-    while (text.len) {
-        ssize_t n = write(fd, text.ptr, text.len);
-        if (n < 0 && errno != EINTR) {
-            return -errno;
-        }
-        text = mu_bytes_from(text, n > 0 ? (size_t)n : 0);
-    }
-    return 0;
+    return mu_write_all(fd, text);
 }
 
 static int put_prompt(const struct mu_direct_box *b)

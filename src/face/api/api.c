@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/encode.h"
 #include "face/api/api_int.h"
 #include "net/ws.h"
 
@@ -46,33 +47,29 @@ static void take_request_id(struct mu_call *c, const struct mu_http_head *h)
     }
 }
 
-static bool lower_hex(mu_bytes b, bool *ret_zero)
+static bool is_zero(mu_bytes b)
 {
-    *ret_zero = true;
-    for (size_t i = 0; i < b.len; i++) {
-        char ch = b.ptr[i];
-        if (!((ch >= '0' && ch <= '9') || (ch >= 'a' && ch <= 'f'))) {
-            return false;
-        }
-        *ret_zero = *ret_zero && ch == '0';
+    size_t n = 0;
+    while (n < b.len && b.ptr[n] == '0') {
+        n++;
     }
-    return true;
+    return n == b.len;
 }
 
 /* W3C Trace Context: version-traceid-parentid-flags. */
 static mu_bytes trace_id(mu_bytes v)
 {
-    bool zero;
     if (v.len < 55 || v.ptr[2] != '-' || v.ptr[35] != '-' || v.ptr[52] != '-') {
         return MU_B_NONE;
     }
     mu_bytes version = mu_bytes_head(v, 2), id = mu_bytes_of(v.ptr + 3, 32);
-    if (!lower_hex(version, &zero) || mu_bytes_is(version, "ff") ||
-        (v.len > 55 && (zero || v.ptr[55] != '-'))) {
+    mu_bytes parent = mu_bytes_of(v.ptr + 36, 16), flags = mu_bytes_of(v.ptr + 53, 2);
+    if (!mu_hex_is(version, 2) || mu_bytes_is(version, "ff") ||
+        (v.len > 55 && (is_zero(version) || v.ptr[55] != '-'))) {
         return MU_B_NONE;
     }
-    if (!lower_hex(mu_bytes_of(v.ptr + 53, 2), &zero) ||
-        !lower_hex(mu_bytes_of(v.ptr + 36, 16), &zero) || zero || !lower_hex(id, &zero) || zero) {
+    if (!mu_hex_is(flags, 2) || !mu_hex_is(parent, 16) || is_zero(parent) || !mu_hex_is(id, 32) ||
+        is_zero(id)) {
         return MU_B_NONE;
     }
     return id;

@@ -96,6 +96,7 @@ static void add_once(struct mu_json_w *w, void *ctx)
     const struct mu_oz *oz = mu_sess_oz(x->c);
     if (x->op.pass.token[0]) {
         mu_jw_kcstr(w, "runnerToken", x->op.pass.token);
+        explicit_bzero(x->op.pass.token, sizeof x->op.pass.token);
     }
     mu_jw_ki64(w, "heartbeatIntervalMs", oz->workers->opts.heartbeat_ms);
     mu_jw_kcstr(w, "linkUrl", x->link);
@@ -110,11 +111,12 @@ static void registered(struct mu_fleet_register *op, int result)
         return;
     }
     if (result < 0) {
+        explicit_bzero(x->op.pass.token, sizeof x->op.pass.token);
         mu_fleet_fail(x->c, result);
         return;
     }
     snprintf(x->link, sizeof x->link, "/api/v1/runners/rnr_%s/link", op->uid.text);
-    mu_fleet_answer_info(x->c, &op->uid, op->created ? 201 : 200, add_once, x);
+    mu_fleet_answer_info(x->c, &op->uid, op->created ? 201 : 200, true, add_once, x);
 }
 
 /* As a worker's hello would say it. */
@@ -248,7 +250,7 @@ static void changed(struct mu_fleet_change *op, int result)
     } else if (op->act == MU_ACT_REMOVE) {
         mu_call_done(x->c);
     } else {
-        mu_fleet_answer_info(x->c, &op->uid, 200, NULL, NULL);
+        mu_fleet_answer_info(x->c, &op->uid, 200, false, NULL, NULL);
     }
 }
 

@@ -31,8 +31,9 @@ void mu_fleet_fail(struct mu_call *c, int code);
 void mu_fleet_info(struct mu_json_w *w, const struct mu_worker_view *v);
 /* Whether it names that word among its features or labels, or offers that provider. */
 bool mu_fleet_offers(const struct mu_worker_view *v, const char *list, mu_bytes word);
-/* Answers with the RunnerInfo of a record. `add` (may be NULL) goes before its end. */
-void mu_fleet_answer_info(struct mu_call *c, const struct mu_id *id, int status,
+/* Answers with the RunnerInfo of a record; `registered`: by this call, so whatever org it is of.
+ * `add` (may be NULL) goes before its end. */
+void mu_fleet_answer_info(struct mu_call *c, const struct mu_id *id, int status, bool registered,
                           void (*add)(struct mu_json_w *w, void *ctx), void *ctx);
 
 #endif

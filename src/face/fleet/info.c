@@ -190,6 +190,7 @@ void mu_fleet_info(struct mu_json_w *w, const struct mu_worker_view *v)
 
 struct one {
     int status;
+    bool registered; /* just now: whoever did that sees it, whatever org it is of */
     void (*add)(struct mu_json_w *w, void *ctx);
     void *ctx;
 };
@@ -198,7 +199,7 @@ static void look_one(struct mu_fleet_ask *x)
 {
     struct mu_worker_view v;
     const struct one *o = x->ctx;
-    x->found = mu_fleet_get(x->oz->fleet, &x->id, x->admin || o->add, x->org_id, &v);
+    x->found = mu_fleet_get(x->oz->fleet, &x->id, x->admin || o->registered, x->org_id, &v);
     if (x->found) {
         struct mu_json_w w = mu_json_w(&x->json);
         mu_jw_obj(&w);
@@ -222,7 +223,7 @@ static void one_there(struct mu_fleet_ask *x)
     mu_call_data_send(x->c, o->status, NULL, 0);
 }
 
-void mu_fleet_answer_info(struct mu_call *c, const struct mu_id *id, int status,
+void mu_fleet_answer_info(struct mu_call *c, const struct mu_id *id, int status, bool registered,
                           void (*add)(struct mu_json_w *w, void *ctx), void *ctx)
 {
     struct mu_fleet_ask *x = mu_fleet_ask_new(c);
@@ -230,7 +231,7 @@ void mu_fleet_answer_info(struct mu_call *c, const struct mu_id *id, int status,
     if (!o) {
         return;
     }
-    *o = (struct one){.status = status, .add = add, .ctx = ctx};
+    *o = (struct one){.status = status, .registered = registered, .add = add, .ctx = ctx};
     x->id = *id;
     x->ctx = o;
     x->look = look_one;

@@ -172,7 +172,7 @@ static void get_runner(struct mu_call *c)
 {
     struct mu_id id;
     if (mu_fleet_id(c, &id)) {
-        mu_fleet_answer_info(c, &id, 200, NULL, NULL);
+        mu_fleet_answer_info(c, &id, 200, false, NULL, NULL);
     }
 }
 

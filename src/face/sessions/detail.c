@@ -168,7 +168,7 @@ static int take_row(void *arg, const struct mu_session_view *v)
     rd->last_seq = v->last_event_seq;
     mu_jw_obj(&rd->w);
     mu_sess_summary(&rd->w, v, now_ms, rd->state_word);
-    mu_sess_detail(&rd->w, v, now_ms);
+    mu_sess_detail(&rd->w, v);
     if (rd->row) {
         rd->row(rd, v);
     }

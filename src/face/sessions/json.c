@@ -307,7 +307,7 @@ void mu_sess_completed(struct mu_json_w *w, const struct mu_session_view *v)
     add_diff(w, v);
 }
 
-void mu_sess_detail(struct mu_json_w *w, const struct mu_session_view *v, int64_t now_ms)
+void mu_sess_detail(struct mu_json_w *w, const struct mu_session_view *v)
 {
     struct spec spec;
     spec_read(&spec, w, v);
@@ -343,7 +343,6 @@ void mu_sess_detail(struct mu_json_w *w, const struct mu_session_view *v, int64_
     mu_jw_ki64(w, "lastEventSeq", v->last_event_seq);
     mu_jw_ki64(w, "attempt", v->executions);
     mu_jw_kstr(w, "createdBy", v->creator);
-    (void)now_ms;
     mu_arena_fini(&spec.arena);
 }
 

@@ -477,36 +477,37 @@ static mu_bytes plain_lines(struct mu_arena *a, mu_bytes text)
     return dst ? mu_bytes_of(dst, n) : MU_B_NONE;
 }
 
-/* What is wrong with it, or NULL. */
-static const char *take_form(struct mu_visit *v)
+/* MU_E_INVALID: v->why says what is wrong with it; -ENOMEM. */
+static int take_form(struct mu_visit *v)
 {
     struct mu_arena *a = mu_call_arena(v->c);
     mu_bytes rest = mu_call_raw_body(v->c), key, value, decision = MU_B_NONE;
-    unsigned n = 0;
     int r;
     while ((r = mu_url_query_next(a, &rest, &key, &value)) > 0) {
         if (mu_bytes_is(key, "decision") && !decision.ptr) {
             decision = value;
         } else if (mu_bytes_is(key, "reason") && !v->reason.ptr) {
             v->reason = plain_lines(a, value);
+            if (!v->reason.ptr) {
+                return -ENOMEM;
+            }
         } else {
-            return "The form has a field that is not known, or one twice.";
-        }
-        if (++n > 2) {
-            return "The form has too many fields.";
+            v->why = "The form has a field that is not known, or one twice.";
+            return MU_E_INVALID;
         }
     }
     v->allow = mu_bytes_is(decision, "allow");
-    if (r < 0 || (!v->allow && !mu_bytes_is(decision, "deny"))) {
-        return "Choose to allow or to deny.";
+    if (r < 0) {
+        v->why = "The form cannot be read.";
+    } else if (!v->allow && !mu_bytes_is(decision, "deny")) {
+        v->why = "Choose to allow or to deny.";
+    } else if (!mu_utf8_valid(v->reason) ||
+               memchr(v->reason.len ? v->reason.ptr : "", 0, v->reason.len)) {
+        v->why = "The reason is no text.";
+    } else if (mu_utf8_count(v->reason) > MU_GATE_TEXT_MAX) {
+        v->why = "The reason is too long: at most 2,000 characters.";
     }
-    if (!mu_utf8_valid(v->reason) || memchr(v->reason.len ? v->reason.ptr : "", 0, v->reason.len)) {
-        return "The reason is no text.";
-    }
-    if (mu_utf8_count(v->reason) > MU_GATE_TEXT_MAX) {
-        return "The reason is too long: at most 2,000 characters.";
-    }
-    return NULL;
+    return r < 0 ? r : v->why ? MU_E_INVALID : 0;
 }
 
 static void decide_form(struct mu_call *c)
@@ -517,15 +518,20 @@ static void decide_form(struct mu_call *c)
     }
     mu_bytes rest = mu_call_header(c, "Content-Type");
     mu_bytes type = mu_bytes_trim(mu_bytes_split(&rest, ';'));
-    v->why = mu_bytes_eq_nocase(type, MU_B("application/x-www-form-urlencoded"))
-                 ? take_form(v)
-                 : "This page takes its own form only.";
-    if (v->why) {
-        answer(v, MU_VISIT_BAD);
-        return;
+    int r = MU_E_INVALID;
+    if (mu_bytes_eq_nocase(type, MU_B("application/x-www-form-urlencoded"))) {
+        r = take_form(v);
+    } else {
+        v->why = "This page takes its own form only.";
     }
-    v->decides = true;
-    look(v);
+    if (r == MU_E_INVALID) {
+        answer(v, MU_VISIT_BAD);
+    } else if (r < 0) {
+        failed(v, r);
+    } else {
+        v->decides = true;
+        look(v);
+    }
 }
 
 /* --- tables --- */

@@ -27,7 +27,7 @@ bool mu_sess_add_state(struct mu_session_list *op, mu_bytes word);
  * object is open before and after. `state`: shown instead of the stored one; NULL = that one. */
 void mu_sess_summary(struct mu_json_w *w, const struct mu_session_view *v, int64_t now_ms,
                      const char *state);
-void mu_sess_detail(struct mu_json_w *w, const struct mu_session_view *v, int64_t now_ms);
+void mu_sess_detail(struct mu_json_w *w, const struct mu_session_view *v);
 
 /* --- event_json.c --- */
 /* {seq, type, timestamp, actor?, data} */

@@ -447,6 +447,55 @@ static void a_fork_has_copies_and_shares_the_bytes(struct world *w)
     assert_string_equal(listed(w, &c.id), "1<0/1 10;");
 }
 
+/* --- another server at the same time --- */
+
+static bool somebody_waits(struct world *w)
+{
+    return num(w, "SELECT count(*) FROM pg_locks WHERE NOT granted") > 0;
+}
+
+/* The side connection holds the session's stream, like a unit of another server. */
+static void hold_stream(struct world *w, const struct mu_id *id)
+{
+    put_sql(w, "BEGIN; UPDATE streams SET last_seq = last_seq WHERE id = '%s'", id->text);
+}
+
+/* Until what was submitted waits for the other server, or is over. */
+static bool waits(struct world *w)
+{
+    bool waited = false;
+    for (int i = 0; i < 2000 && w->result > 0 && !waited; i++) {
+        run_for(w, 5);
+        waited = somebody_waits(w);
+    }
+    return waited;
+}
+
+enum { NOT_YET = 1 };
+
+static void a_fork_of_what_is_dropped_meanwhile_finds_none(struct world *w)
+{
+    struct mu_id id = talking(w);
+    taken(w, &id, 1, 1, 0, 10);
+    hold_stream(w, &id);
+    put_sql(w, "UPDATE checkpoint_parts SET dead = 1 WHERE session_id = '%s'", id.text);
+    put_sql(w, "DELETE FROM checkpoints WHERE session_id = '%s'", id.text);
+    struct mu_fork f = {.source = id};
+    struct mu_session_create c = a_fork(&w->alice, &f);
+    c.unit.loop = w->loop;
+    c.done = do_create_over;
+    c.ctx = w;
+    w->result = NOT_YET;
+    assert_int_equal(mu_session_create(w->sessions, &c), 0);
+    assert_true(waits(w));
+    put_sql(w, "COMMIT");
+    while (w->result == NOT_YET) {
+        run_for(w, 5);
+    }
+    assert_int_equal(w->result, MU_E_NOT_FOUND);
+    assert_true(f.no_checkpoint);
+}
+
 /* --- what goes --- */
 
 static struct mu_keeper *keeper;
@@ -476,9 +525,8 @@ static bool work_is_left(struct world *w)
                (long long)now(w)) > 0;
 }
 
-static void keep_house(struct world *w)
+static void begin_house(struct world *w)
 {
-    assert_true(work_is_left(w));
     const struct mu_keeper_opts o = {.core = w->loop,
                                      .sessions = w->sessions,
                                      .work = pool,
@@ -486,6 +534,10 @@ static void keep_house(struct world *w)
                                      .object_gone = object_gone};
     assert_int_equal(mu_keeper_new(&o, &keeper), 0);
     mu_keeper_start(keeper, 0);
+}
+
+static void end_house(struct world *w)
+{
     for (int i = 0; i < 1000 && work_is_left(w); i++) {
         run_for(w, 10);
     }
@@ -496,6 +548,30 @@ static void keep_house(struct world *w)
         run_for(w, 5);
     }
     keeper = mu_keeper_free(keeper);
+}
+
+static void keep_house(struct world *w)
+{
+    assert_true(work_is_left(w));
+    begin_house(w);
+    end_house(w);
+}
+
+static void what_a_fork_copies_is_dropped_behind_it(struct world *w)
+{
+    assert_int_equal(mu_work_new(1, 10, &pool), 0);
+    struct mu_id id = talking(w);
+    taken(w, &id, 1, 1, 0, 10);
+    assert_int_equal(end_with(w, &id, 1, 90, MU_OUT_FINISHED, ""), 0);
+    advance(w, INT64_C(2) * 86400000);
+    hold_stream(w, &id);
+    w->result = NOT_YET;
+    begin_house(w);
+    assert_true(waits(w));
+    put_sql(w, "COMMIT");
+    end_house(w);
+    assert_int_equal(kept(w, &id), 0);
+    pool = mu_work_free(pool);
 }
 
 static void objects_go_when_nobody_names_them(struct world *w)
@@ -538,6 +614,42 @@ static void objects_go_when_nobody_names_them(struct world *w)
     assert_int_equal(
         num(w, "SELECT count(*) FROM checkpoint_parts WHERE session_id <> '%s'", held.text), 0);
     assert_int_equal(kept(w, &held), 1);
+    pool = mu_work_free(pool);
+}
+
+static void parts_of_no_checkpoint_go_with_the_sessions_end(struct world *w)
+{
+    assert_int_equal(mu_work_new(1, 10, &pool), 0);
+    atomic_store(&n_gone, 0);
+    struct mu_id id = talking(w), stopped_one = talking(w), lost = talking(w);
+    bool changed;
+    taken(w, &id, 1, 1, 0, 10);
+    assert_int_equal(part(w, &id, 1, 2, 0, 10), 0);
+    char left[40];
+    snprintf(left, sizeof left, "%s", object_of_last.text);
+    assert_int_equal(end_with(w, &id, 1, 90, MU_OUT_FINISHED, ""), 0);
+    assert_int_equal(parts_of(w, &id, 0), 1);
+    assert_int_equal(parts_of(w, &id, 1), 1);
+    taken(w, &lost, 1, 1, 0, 10);
+    assert_int_equal(part(w, &lost, 1, 2, 0, 10), 0);
+    assert_int_equal(lose(w, &lost, 1, NULL), 0);
+    assert_int_equal(cancel(w, &w->alice, &lost, &changed), 0); /* ends at once: nobody runs it */
+    assert_int_equal(parts_of(w, &lost, 0), 1);
+    assert_int_equal(parts_of(w, &lost, 1), 1);
+    assert_int_equal(part(w, &stopped_one, 1, 1, 0, 10), 0);
+    assert_int_equal(cancel(w, &w->alice, &stopped_one, &changed), 0);
+    assert_int_equal(parts_of(w, &stopped_one, 0), 1); /* its runner may finish it */
+    struct mu_checkpoint_take op = a_checkpoint(&stopped_one, 1, 1, 1, 0);
+    name_one(&op, 10);
+    assert_int_equal(do_take(w, &op), 0);
+    assert_null(op.refused);
+    assert_int_equal(end_with(w, &stopped_one, 1, 90, MU_OUT_FINISHED, ""), 0);
+    assert_int_equal(parts_of(w, &stopped_one, 0), 1);
+    keep_house(w);
+    assert_int_equal(atomic_load(&n_gone), 2);
+    assert_true(strcmp(gone[0], left) == 0 || strcmp(gone[1], left) == 0);
+    assert_int_equal(parts_of(w, &id, 0), 1);
+    assert_int_equal(parts_of(w, &id, 1), 0);
     pool = mu_work_free(pool);
 }
 
@@ -587,7 +699,7 @@ static void checkpoints_survive_any_failing_allocation(struct world *w)
     assert_int_equal(holes(w), 0);
 }
 
-#define EACH_TEST(ALL, BOTH, ONE)                                                                  \
+#define EACH_TEST(ALL, BOTH, PG, ONE)                                                              \
     ALL(a_checkpoint_is_stored_with_the_runners_number)                                            \
     ALL(what_is_none_is_refused_and_its_number_is_taken)                                           \
     ALL(the_oldest_chains_go_and_the_newest_stays)                                                 \
@@ -597,18 +709,22 @@ static void checkpoints_survive_any_failing_allocation(struct world *w)
     ALL(a_task_begins_again_if_it_asked_for_it)                                                    \
     BOTH(its_clock_stands_still_until_it_runs_again)                                               \
     ALL(a_fork_has_copies_and_shares_the_bytes)                                                    \
+    PG(a_fork_of_what_is_dropped_meanwhile_finds_none)                                             \
+    PG(what_a_fork_copies_is_dropped_behind_it)                                                    \
     BOTH(objects_go_when_nobody_names_them)                                                        \
+    BOTH(parts_of_no_checkpoint_go_with_the_sessions_end)                                          \
     ONE(checkpoints_survive_any_failing_allocation)
 
-EACH_TEST(IN_WORLD, IN_WORLD, IN_WORLD)
+EACH_TEST(IN_WORLD, IN_WORLD, IN_WORLD, IN_WORLD)
 
 #define ON_ALL_(test)  ON_ALL(test),
 #define ON_BOTH_(test) ON_BOTH(test),
+#define ON_PG_(test)   ON(test, 2),
 #define ON_ONE_(test)  ON(test, 0),
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_part_is_known_by_its_name),
-                                       EACH_TEST(ON_ALL_, ON_BOTH_, ON_ONE_)};
+                                       EACH_TEST(ON_ALL_, ON_BOTH_, ON_PG_, ON_ONE_)};
     return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }

@@ -196,11 +196,31 @@ static void a_worker_with_sessions_goes_only_by_force(struct world *w)
     finis();
 }
 
+/* Else nobody could register by that name until a worker of it comes by its link. */
+static void a_pinned_name_whose_registration_failed_is_free(struct world *w)
+{
+    begin(w);
+    const struct mu_principal nobodys = {.org_id = ""};
+    struct mu_principal t = token_for(&nobodys, 1, NULL), more = token_for(&nobodys, 1, NULL);
+    static struct mu_fleet_register a;
+    create_for(&w->alice, "x", "build");
+    assert_int_equal(enrol(&a, &t, "other"), 0);
+    assert_int_equal(enrol(&a, &t, "build"), MU_E_UNAUTHORIZED); /* by the unit */
+    atomic_store(&writer_busy, true);
+    assert_int_equal(enrol(&a, &more, "build"), MU_E_BUSY); /* before there is one */
+    atomic_store(&writer_busy, false);
+    assert_int_equal(enrol(&a, &more, "build"), 0);
+    assert_true(a.created);
+    next(come_as(&a), MU_ORDER_ASSIGN);
+    finis();
+}
+
 IN_WORLD(a_token_is_used_up_by_one_conditional_write)
 IN_WORLD(an_owned_worker_takes_only_what_is_its_orgs)
 IN_WORLD(a_name_means_ones_own_worker)
 IN_WORLD(a_drain_is_kept_over_a_start)
 IN_WORLD(a_worker_with_sessions_goes_only_by_force)
+IN_WORLD(a_pinned_name_whose_registration_failed_is_free)
 
 int main(void)
 {
@@ -210,6 +230,7 @@ int main(void)
         ON_BOTH(a_name_means_ones_own_worker),
         ON_BOTH(a_drain_is_kept_over_a_start),
         ON_BOTH(a_worker_with_sessions_goes_only_by_force),
+        ON_BOTH(a_pinned_name_whose_registration_failed_is_free),
     };
     return cmocka_run_group_tests(tests, pg_begin, pg_end);
 }

@@ -546,6 +546,15 @@ static void those_that_wait_for_long_enough_are_found(struct world *w)
     assert_string_equal(op.found[0].id.text, paused.text);
     assert_string_equal(op.found[1].id.text, waits.text);
     assert_string_equal(op.found[2].id.text, idle.text);
+    for (size_t i = 0; i < 3; i++) { /* one by one, each behind the one before */
+        struct mu_session_sleepies next = op;
+        next.after = op.found[i];
+        assert_int_equal(do_sleepies(w, &next), 0);
+        assert_int_equal(next.n, 2 - i);
+        for (size_t k = 0; k < next.n; k++) {
+            assert_string_equal(next.found[k].id.text, op.found[i + 1 + k].id.text);
+        }
+    }
     op.idle_before_ms = op.paused_before_ms = INT64_MIN;
     assert_int_equal(do_sleepies(w, &op), 0);
     assert_int_equal(op.n, 1);

@@ -21,6 +21,7 @@ static void its_time_begins_with_its_preparation(struct world *w)
     c.route = MU_ROUTE_WORKER;
     c.limit_ms = 10000;
     c.queue_ms = 5000;
+    c.spec = MU_B("{\"live\":{\"retryOnRunnerLoss\":true}}");
     assert_int_equal(do_create(w, &c), 0);
     assert_int_equal(row_of(w, &c.id).deadline, start_ms + 5000);
     assert_int_equal(offer(w, &c.id, 0, NULL), 0);
@@ -42,7 +43,7 @@ static void its_time_begins_with_its_preparation(struct world *w)
                                        .epoch = 1,
                                        .deadline_ms = now(w) + 60000,
                                        .from = 60,
-                                       .ran = true,
+                                       .lost = true,
                                        .outcome = MU_ATT_LOST,
                                        .reason = "It was lost"};
     assert_int_equal(do_requeue(w, &again), 0);
@@ -325,7 +326,7 @@ static int random_move(struct trial *t)
                                        .epoch = t->epoch,
                                        .deadline_ms = now(w) + 60000,
                                        .from = t->state,
-                                       .ran = dice(2),
+                                       .lost = dice(2),
                                        .outcome = MU_ATT_LOST,
                                        .reason = "It was lost"};
     int move = t->state < 60 && dice(3) ? dice(6) : dice(24); /* most of it while it runs */
@@ -379,8 +380,9 @@ static int64_t wrongs(struct world *w, const struct mu_id *id)
         "THEN 4 ELSE 0 END + CASE WHEN (s.state BETWEEN 30 AND 80) <> (a.n = 1) THEN 8 ELSE 0 END "
         "+ CASE WHEN (s.ended_ms IS NOT NULL) <> (e.n = 1) OR e.n > 1 THEN 16 ELSE 0 END + CASE "
         "WHEN e.n = 1 AND e.at <> x.last_seq THEN 32 ELSE 0 END + CASE WHEN (s.state = 70) <> "
-        "(s.paused_ms IS NOT NULL) THEN 64 ELSE 0 END + CASE WHEN (s.state IN (64, 70)) <> "
-        "(s.wait_ms IS NOT NULL) THEN 128 ELSE 0 END + CASE WHEN u.n > 0 AND a.n = 0 THEN 256 ELSE "
+        "(s.paused_ms IS NOT NULL) THEN 64 ELSE 0 END + CASE WHEN s.wait_ms IS NULL AND s.state IN "
+        "(64, 70) OR s.wait_ms IS NOT NULL AND s.state NOT IN (64, 70) AND NOT (s.state < 60 AND "
+        "s.losses > 0) THEN 128 ELSE 0 END + CASE WHEN u.n > 0 AND a.n = 0 THEN 256 ELSE "
         "0 END + CASE WHEN u.n > 1 THEN 512 ELSE 0 END FROM sessions s JOIN streams x ON x.id = "
         "s.id, (SELECT COUNT(*) AS n FROM gates WHERE session_id = '%s' AND status = 0) g, (SELECT "
         "COUNT(*) AS n FROM turns WHERE session_id = '%s' AND ended_ms IS NULL) t, (SELECT "
@@ -418,6 +420,7 @@ static void random_trial(struct world *w, int number)
     c.view = MU_VIEW_VILLAGE;
     c.mode = number % 2 ? MU_MODE_INTERACTIVE : MU_MODE_TASK;
     c.limit_ms = number % 3 ? 3600000 : 0;
+    c.spec = MU_B("{\"live\":{\"retryOnRunnerLoss\":true}}");
     assert_int_equal(do_create(w, &c), 0);
     struct trial t = {.w = w, .id = c.id};
     struct row row = row_of(w, &t.id);

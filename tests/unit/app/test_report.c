@@ -339,8 +339,8 @@ static void a_get_shows_what_the_village_asks_for(struct world *w)
 
 static void all_that_hangs_on_a_session_goes_with_it(struct world *w)
 {
-    static const char *const tables[] = {"turns",    "gates",       "gate_votes", "recordings",
-                                         "segments", "checkpoints", "events",     "streams"};
+    static const char *const tables[] = {"turns",       "gates",  "gate_votes",
+                                         "checkpoints", "events", "streams"};
     struct mu_session_create c = new_run(&w->alice);
     const struct mu_first_turn first = {.prompt = MU_B("hi")};
     c.mode = MU_MODE_INTERACTIVE;
@@ -353,12 +353,9 @@ static void all_that_hangs_on_a_session_goes_with_it(struct world *w)
         .session = id, .gate = g.id, .admin = true, .allow = true, .by = MU_B("admin")};
     assert_int_equal(do_resolve(w, &d), 0);
     put_sql(w,
-            "INSERT INTO recordings (session_id, track, start_off, end_off, started_ms, bytes, "
-            "state) VALUES ('%s', 0, 0, 1, 1, 1, 1); INSERT INTO segments (session_id, track, off, "
-            "len, stored_len, first_ms, last_ms, codec, place, sha256) VALUES ('%s', 0, 0, 1, 1, "
-            "1, 1, 0, 1, 's'); INSERT INTO checkpoints (id, session_id, epoch, seq, kind, state, "
-            "ref, created_ms) VALUES ('c', '%s', 1, 1, 1, 1, 'r', 1)",
-            id.text, id.text, id.text);
+            "INSERT INTO checkpoints (id, session_id, epoch, seq, kind, state, ref, created_ms) "
+            "VALUES ('c', '%s', 1, 1, 1, 1, 'r', 1)",
+            id.text);
     assert_int_equal(end_with(w, &id, 1, 90, MU_OUT_FINISHED, ""), 0);
     for (size_t i = 0; i < MU_ARRAY_LEN(tables); i++) {
         assert_int_not_equal(num(w, "SELECT COUNT(*) FROM %s", tables[i]), 0);

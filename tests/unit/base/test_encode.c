@@ -17,7 +17,18 @@ static void hexadecimal_is_lower_case(void **state MU_UNUSED)
     for (int c = 0; c < 256; c++) {
         const char *at = c ? strchr(digits, c) : NULL, *up = c ? strchr(upper, c) : NULL;
         assert_int_equal(mu_hex_value((char)c), at ? at - digits : up ? up - upper + 10 : -1);
+        char some[] = {'0', (char)c, 'f'};
+        assert_true(mu_hex_is(mu_bytes_of(some, 3), 3) == (at != NULL));
     }
+}
+
+static void hexadecimal_is_of_one_length(void **state MU_UNUSED)
+{
+    assert_true(mu_hex_is(MU_B("0a"), 2));
+    assert_false(mu_hex_is(MU_B("0a"), 1));
+    assert_false(mu_hex_is(MU_B("0a"), 3));
+    assert_true(mu_hex_is(MU_B_NONE, 0));
+    assert_false(mu_hex_is(MU_B_NONE, 1));
 }
 
 static void base64_matches_the_standard_both_ways(void **state MU_UNUSED)
@@ -152,6 +163,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hexadecimal_is_lower_case),
+        cmocka_unit_test(hexadecimal_is_of_one_length),
         cmocka_unit_test(base64_matches_the_standard_both_ways),
         cmocka_unit_test(base64_that_no_encoder_makes_is_refused),
         cmocka_unit_test(malformed_utf8_is_found_and_replaced_by_maximal_parts),
