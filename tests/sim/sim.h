@@ -20,9 +20,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "app/dispatch/dispatch.h"
+#include "app/domain/domain.h"
 #include "app/fleet/fleet_int.h"
-#include "app/live/live.h"
 #include "app/sessions/attempts.h"
 #include "db/db_int.h"
 
@@ -82,14 +81,9 @@ struct sim {
     struct mu_readers *readers;
     struct mu_work *work;
     struct mu_feed *feed;
-    struct mu_identity *identity;
-    struct mu_sessions *sessions;
-    struct mu_providers *providers;
-    struct mu_fleet *fleet;
-    struct mu_dispatch *dispatch;
+    struct mu_domain d;
     struct mu_sweeper *sweeper;
     struct mu_metrics *metrics;
-    struct mu_live *live;
     struct mu_principal who[SIM_ORGS]; /* of this life */
     uint64_t commits, checked_commits;
     size_t batch; /* units in the last transaction */
