@@ -53,6 +53,7 @@ struct sim_plan {
     unsigned kills, restarts; /* of the server */
     int64_t gate_ms;          /* a gate's time */
     int64_t sleep_ms;         /* who waits for so long hibernates; 0 = nobody does */
+    bool sleepy;              /* most sessions wait for people who are slow */
     int64_t link_ms;          /* the longest way of a message */
     int64_t work_ms;          /* the longest a sandbox works */
     unsigned live_pm;         /* of the sessions that are made */
@@ -90,7 +91,7 @@ struct sim {
     /* what was seen over all seeds of this process */
     struct sim_counts {
         uint64_t steps, sessions, ended, kills, restarts, cuts, crashes, commits, disk_faults,
-            lost_ends, executions, replays, gates, sleeps;
+            lost_ends, executions, replays, gates, sleeps, wakes;
     } counts;
 };
 extern struct sim sim;
@@ -212,6 +213,7 @@ struct sim_runner *sim_runner_new(const struct mu_execution *of);
 /* Its connection: by way of its worker's, or NULL. */
 void sim_runner_link(struct sim_runner *r, struct sim_link *link);
 void sim_runner_hears(struct sim_runner *r, const char *text);
+bool sim_runner_rests(const struct sim_runner *r); /* until the server says something else */
 bool sim_runner_works(struct sim_runner *r); /* a little; true: its task is done */
 
 /* --- sim_people.c, sim_view.c --- */

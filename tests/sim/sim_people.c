@@ -124,7 +124,7 @@ static void fill_create(struct call *c)
     }
     if (sim_chance(sim.plan.live_pm)) {
         op->spec = MU_B("{\"live\":{\"harness\":\"claude\"}}");
-        if (sim_chance(400)) {
+        if (sim_chance(sim.plan.sleepy ? 900 : 400)) {
             c->first = (struct mu_first_turn){.prompt = mu_str(c->text), .source = MU_SRC_API};
             op->mode = MU_MODE_INTERACTIVE;
             op->first_turn = sim_chance(500) ? &c->first : NULL;
@@ -382,7 +382,7 @@ static void look_after(void *arg)
         bool rests = s && s->present && (s->state == MU_ST_PAUSED || mu_state_sleeps(s->state));
         if (rests && (sim.calm || sim_chance(80))) {
             do_ask(2, s, MU_LIVE_RESUME);
-        } else if (runs && sim_chance(sim.calm ? 700 : 100)) {
+        } else if (runs && sim_chance(sim.calm ? 700 : sim.plan.sleepy ? 30 : 100)) {
             do_ask(sim_chance(800) ? s->org : org, s, MU_LIVE_END);
         } else if (s && s->present && !s->ended_ms && !sim.calm && sim_chance(400)) {
             do_prompt(sim_chance(800) ? s->org : org, s);
@@ -390,7 +390,8 @@ static void look_after(void *arg)
             do_ask(sim_chance(800) ? s->org : org, s, MU_LIVE_PAUSE);
         }
     }
-    sim_after(sim_between(100, 2500), look_after, arg);
+    bool slow = sim.plan.sleepy && !sim.calm;
+    sim_after(sim_between(100, slow ? 8000 : 2500), look_after, arg);
 }
 
 /* --- the story --- */
