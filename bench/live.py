@@ -1,6 +1,7 @@
 """The cases of script/bench about live sessions: the real server with its embedded worker, real sandboxes, real runners; its
 clients are bench/live.c, beside node-pty + ws in the same run."""
 import contextlib
+import datetime
 import json
 import os
 import pathlib
@@ -405,10 +406,11 @@ def checkpoints(bench):
             events = server.call("GET", f"/api/v1/sessions/{session}/events?types=TURN_ENDED,CHECKPOINT_TAKEN&limit=500")["data"]["events"]
             turns = [e for e in events if e["type"] == "TURN_ENDED"]
             taken = {e["data"].get("turnId"): e for e in events if e["type"] == "CHECKPOINT_TAKEN"}
-            done = [(taken[t["data"]["turnId"]], t) for t in turns if t["data"]["turnId"] in taken]
+            done = [(taken[t["data"]["promptId"]], t) for t in turns if t["data"]["promptId"] in taken]
             return done[-1] if len(done) > len(took) else None
         checkpoint, turn = until(kept, "the checkpoint", 120)
-        took.append(checkpoint["ts"] - turn["ts"])
+        ended, taken = (datetime.datetime.fromisoformat(e["timestamp"]) for e in (turn, checkpoint))
+        took.append((taken - ended).total_seconds() * 1000)
     server.call("POST", f"/api/v1/sessions/{session}/stop?wait=30")
     server.stop()
     took = sorted(took[1:])  # the first one meets a cold tree

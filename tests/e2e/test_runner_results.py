@@ -103,12 +103,12 @@ def test_the_branch_of_a_pull_request_is_the_one_the_task_made(box):
 
 def test_variables_from_lines_and_from_json(box):
     lines = "A=1\nB=x=y \n=no\n1C=no\nD-E=no\nno\nF=\nG=from lines"
-    as_json = json.dumps({"G": "from json", "M": "two\nlines\t\u00fc \U0001f600", "bad-name": "x", "Z": "a\0b", "E": ""})
+    as_json = json.dumps({"G": "from-json!", "M": "two\nlines\t\u00fc \U0001f600", "bad-name": "x", "Z": "a\0b", "E": ""})
     end = run(box, 'env -0 | tr "\\n\\0" "|\\n" >seen; cat seen\n', {"OZ_ENV_VARS": lines, "OZ_ENV_VARS_JSON": as_json, "Z": "kept"})
     said = (box.workspace / "seen").read_text()  # what is shown of them is another question
     seen = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
-    assert b"[redacted:G]" in end.output and b"from json" not in end.output
-    assert {k: seen.get(k) for k in "ABFGMEZ"} == {"A": "1", "B": "x=y ", "F": "", "G": "from json", "E": "",
+    assert b"[redacted:G]" in end.output and b"from-json!" not in end.output
+    assert {k: seen.get(k) for k in "ABFGMEZ"} == {"A": "1", "B": "x=y ", "F": "", "G": "from-json!", "E": "",
                                                   "M": "two|lines\t\u00fc \U0001f600", "Z": "kept"}
     assert not {"1C", "D-E", "no", "bad-name"} & set(seen)
 

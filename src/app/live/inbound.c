@@ -315,7 +315,7 @@ static bool take_turn(struct batch *b, yyjson_val *m, int state)
 
 static bool take_complete(struct batch *b, yyjson_val *m)
 {
-    static const char *const keys[] = {"type", "turnId", "outcome", "stopReason", "error"};
+    static const char *const keys[] = {"outcome", "stopReason", "error", "type", "turnId"};
     mu_bytes outcome = mu_json_get_bytes(m, "outcome");
     int state = mu_bytes_is(outcome, "done")     ? MU_TURN_DONE
                 : mu_bytes_is(outcome, "failed") ? MU_TURN_FAILED
@@ -326,16 +326,21 @@ static bool take_complete(struct batch *b, yyjson_val *m)
     struct mu_buf json;
     mu_buf_init(&json, FACT_BUF);
     struct mu_json_w w = mu_json_w(&json);
+    bool own = b->op->turn_state == state; /* else the one turn of a task */
     mu_jw_obj(&w);
-    for (size_t i = 0; i < MU_ARRAY_LEN(keys); i++) {
+    if (own) {
+        mu_jw_kcstr(&w, "turn", b->op->turn.text);
+        mu_jw_ki64(&w, "state", state);
+    }
+    for (size_t i = 0; i < (own ? 3 : MU_ARRAY_LEN(keys)); i++) {
         put_text(&w, m, keys[i], keys[i]);
     }
     mu_jw_obj_end(&w);
-    if (b->op->turn_state == state) {
+    if (own) {
         b->op->turn_end = mu_arena_dup(&b->s->arena, mu_buf_bytes(&json));
         b->failed = b->op->turn_end.ptr ? b->failed : -ENOMEM;
     } else {
-        add_fact(b, MU_EV_PROVIDER_EVENT_FORWARDED, &json); /* the one turn of a task */
+        add_fact(b, MU_EV_PROVIDER_EVENT_FORWARDED, &json);
     }
     mu_buf_fini(&json);
     return take_usage(b, mu_json_get(m, "usage"));

@@ -201,6 +201,9 @@ def test_prompts_are_worked_on_in_order(village, repository):
         states = [p["state"] for p in data(village("GET", f"/sessions/{session}/prompts"))["items"]]
         return states == ["done", "done"]
     harness.eventually(done, timeout=20, what="the prompts' ends")
+    prompts = [p["promptId"] for p in data(village("GET", f"/sessions/{session}/prompts"))["items"]]
+    ends = [e["data"] for e in village.events(session, types="TURN_ENDED")["events"]]
+    assert [(e["promptId"], e["state"], e["outcome"]) for e in ends] == [(p, "done", "done") for p in prompts]
     data(village("POST", f"/sessions/{session}/end"))
     ended = until(village, session, "COMPLETED")
     assert ended["endReason"] == "finished"

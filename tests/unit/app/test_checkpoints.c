@@ -272,8 +272,8 @@ static void there_are_only_so_many(struct world *w)
     put_sql(w, "DELETE FROM checkpoints");
     put_sql(w,
             "INSERT INTO checkpoint_parts (session_id, epoch, number, name, object_id, bytes, "
-            "sha256, created_ms, dead) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 "
-            "FROM n WHERE i < %d) SELECT '%s', 1, 5001, 'n' || i, 'o' || i, 0, 's', 1, 0 FROM n",
+            "sha256, dead) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 "
+            "FROM n WHERE i < %d) SELECT '%s', 1, 5001, 'n' || i, 'o' || i, 0, 's', 0 FROM n",
             MU_CHECKPOINT_PART_ROWS, id.text);
     assert_int_equal(part(w, &id, 1, 5001, 0, 1), MU_E_LIMIT);
     put_sql(w, "DELETE FROM checkpoint_parts WHERE name = 'n1'");

@@ -174,7 +174,7 @@ static void one_that_has_something_to_do_stays(struct world *w)
     assert_int_equal(decide(w, &id, &gate.id, true), 0);
     assert_int_equal(state_of(w, &id), MU_ST_RUNNING);
     assert_int_equal(falls_asleep(w, &id, 1, MU_ST_RUNNING), MU_E_CONFLICT); /* nobody told it */
-    struct mu_gate_delivered told = {.session = id, .gate = gate.id};
+    struct mu_gate_delivered told = {.session = id, .gate = gate.id, .epoch = 1};
     assert_int_equal(do_delivered(w, &told), 0);
     assert_int_equal(falls_asleep(w, &id, 1, MU_ST_RUNNING), 0);
     assert_int_equal(state_of(w, &id), MU_ST_HIBERNATED);
@@ -281,7 +281,7 @@ static void what_was_decided_is_told_before_it_sleeps(struct world *w)
     assert_int_equal(decide(w, &id, &first.id, true), 0);
     assert_int_equal(state_of(w, &id), MU_ST_WAITING);
     assert_int_equal(falls_asleep(w, &id, 1, MU_ST_WAITING), MU_E_CONFLICT);
-    struct mu_gate_delivered told = {.session = id, .gate = first.id};
+    struct mu_gate_delivered told = {.session = id, .gate = first.id, .epoch = 1};
     assert_int_equal(do_delivered(w, &told), 0);
     assert_int_equal(falls_asleep(w, &id, 1, MU_ST_WAITING), 0);
 }

@@ -395,8 +395,8 @@ static void a_stop_that_was_accepted_wins(struct world *w)
 /* --- G2: the states --- */
 
 enum { AT_WORKER = 100 }; /* 60 at a worker, which is another thing than 60 at a provider */
-static const int states[] = {20, 22, 30, 40, 50, 60, AT_WORKER + 60, 64, 66, 70,
-                             72, 74, 76, 80, 90, 92, 94};
+static const int states[] = {20, 22, 30, 40, 50, 60, AT_WORKER + 60, 64, 66, 70, 72,
+                             74, 76, 80, 90, 92, 94};
 
 /* Who runs it holds it; what is hibernated or parked is held by nobody. */
 static bool is_held(int64_t state)

@@ -304,9 +304,9 @@ static void a_peer_that_takes_nothing_is_cut_after_a_while(void **state)
     w.limits.write_stall_ms = 150;
     w.on_accept = queue_much;
     int fd = raw_dial(&w, 4096);
+    int64_t start = mu_loop_now_ms(w.loop);
     put(fd, MU_B("GET /ws HTTP/1.1\r\n" UPGRADE "\r\n"));
     run_until(&w, has_end, &w);
-    int64_t start = mu_loop_now_ms(w.loop);
     run_until(&w, is_closed, &w.ends[0]);
     assert_true(mu_loop_now_ms(w.loop) - start >= 140);
     assert_int_equal(w.ends[0].code, 4409);
