@@ -164,7 +164,12 @@ static int find_key(struct mu_cp *cp, struct mu_buf *key, struct mu_err *err)
 {
     char path[1100];
     if (cp->conf.key.ptr) {
-        mu_buf_add(key, mu_cp_in(cp->conf.key));
+        mu_bytes given = mu_cp_in(cp->conf.key);
+        if (given.len > MU_KEY_FILE_MAX) {
+            return mu_err_set(err, MU_E_INVALID, "the key is longer than %d bytes",
+                              MU_KEY_FILE_MAX);
+        }
+        mu_buf_add(key, given);
         return key->failed;
     }
     snprintf(path, sizeof path, "%s/encryption.key", cp->root);

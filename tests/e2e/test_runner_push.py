@@ -13,6 +13,8 @@ from test_runner_live import make, ran  # noqa: F401
 from test_runner_network import certificate, tls  # noqa: F401
 
 pytestmark = [pytest.mark.engine_free]
+# one address for each run of these tests: they all want port 443
+ADDRESS = f"127.{2 + os.getpid() // 65536 % 250}.{os.getpid() // 256 % 256}.{os.getpid() % 256}"
 TOKEN = "ghx_0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -59,7 +61,7 @@ class Github:
 
             def log_message(self, *args):
                 pass
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.2", 443), Handler)
+        self.http = http.server.ThreadingHTTPServer((ADDRESS, 443), Handler)
         self.http.socket = context.wrap_socket(self.http.socket, server_side=True)
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
@@ -83,7 +85,7 @@ def world(make, certificate):  # noqa: F811
         subprocess.run(["git", "-C", live.box.repos / "o/r.git", "config", "receive.denyCurrentBranch", "ignore"], check=True)
         live.github = Github(live.box.repos, tls(certificate))
         servers.append(live.github)
-        (live.box.root / "tmp/hosts").write_text("127.0.0.1 localhost\n127.0.0.2 github.com\n")
+        (live.box.root / "tmp/hosts").write_text(f"127.0.0.1 localhost\n{ADDRESS} github.com\n")
         shutil.copy(certificate / "cert.pem", live.box.root / "tmp/cert.pem")
         live.box.cli("hosts", 'mount --bind /tmp/hosts /etc/hosts && exec "$@"\n')
         live.box.cli("gh", 'echo "gh $* with ${GH_TOKEN:-nothing}"\n')

@@ -203,7 +203,7 @@ class Caller:
             "hostname": SAMPLES["hostname"], "protocolVersion": 2, "capabilities": {"providers": ["codex"]}}).json()["data"]
         self.runner = SAMPLES["runnerId"] = registered["runnerId"]
         self.callers = (client, self.admin, server.client(registered["runnerToken"]))
-        self.at = {}  # who is not refused by a route: the tenant, the administrator, a runner
+        self.at = {}  # who is not refused by a route: the first of the tenant, the administrator, a runner
         self.environment = client.environment()["id"]
         self.schedule = client.schedule()["id"]
         self.run = client.finish("for the field tests")["run_id"]
@@ -222,17 +222,24 @@ class Caller:
             parts[-1] = "output"
         return "/".join(parts)
 
+    def base(self, method, path, **options):
+        """A request with nothing odd in it: whom the route takes is remembered from here only, the 403 of an odd value is its own."""
+        self.at[(method, path)], r = self.first(method, 0, self.path(path), **options)
+        return r
+
     def call(self, method, path, **options):
-        """As the tenant; as the admin, or a runner, where a tenant gets 403."""
         return self.ask(method, path, self.path(path), **options)
 
     def ask(self, method, path, url, **options):
-        while True:
-            at = self.at.get((method, path), 0)
+        """As the tenant; as the admin, or a runner, where a tenant gets 403."""
+        return self.first(method, self.at.get((method, path), 0), url, **options)[1]
+
+    def first(self, method, at, url, **options):
+        for at in range(at, len(self.callers)):
             r = self.callers[at].request(method, url, **options)
-            if r.status_code != 403 or at + 1 == len(self.callers):
-                return r
-            self.at[(method, path)] = at + 1
+            if r.status_code != 403:
+                break
+        return at, r
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +276,7 @@ def test_every_body_field(document, caller):
         base = sample(document, schema)
         if path.endswith(("/agent/run", "/agent/runs")):
             base["prompt"] = "field test"
-        r = caller.call(method, path, json=base)
+        r = caller.base(method, path, json=base)
         # a session that waits does not do everything; nobody has made a link
         fine = (200, 201, 202, 404, 409) if is_village(path) else (404,) if is_public(path) else (200,)
         assert r.status_code in fine, f"the base body of {method} {path} is refused: {base} {r.text}"

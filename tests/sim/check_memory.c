@@ -55,7 +55,7 @@ static void check_counts(struct mu_fleet *f)
             sim_fail("G7", "the tail of %s is too long", t->id.text);
         }
     }
-    MU_LIST_EACH(it, tmp, &sim.dispatch->active)
+    MU_LIST_EACH(it, tmp, &sim.d.dispatch->active)
     {
         for (unsigned i = 0; i < SIM_ORGS; i++) {
             running[i] += MU_CONTAINER(it, struct mu_run, link)->tenant == sim.who[i].tenant;
@@ -134,18 +134,18 @@ static void check_wakeup(struct mu_fleet *f)
 
 void sim_memory_check(void)
 {
-    if (!sim.fleet) {
+    if (!sim.d.fleet) {
         idle_since = 0;
         return;
     }
-    check_counts(sim.fleet);
+    check_counts(sim.d.fleet);
     if (!sim.up) {
         return;
     }
     for (unsigned i = 0; i < sim_n_sessions; i++) {
-        check_session(sim.fleet, &sim_sessions[i]);
+        check_session(sim.d.fleet, &sim_sessions[i]);
     }
-    check_wakeup(sim.fleet);
+    check_wakeup(sim.d.fleet);
 }
 
 /* --- the end --- */
@@ -154,10 +154,10 @@ bool sim_memory_at_rest(void)
 {
     size_t at = 0;
     struct mu_worker *w;
-    if (sim.fleet->tasks.count) {
+    if (sim.d.fleet->tasks.count) {
         return false;
     }
-    while ((w = mu_map_next(&sim.fleet->workers, &at))) {
+    while ((w = mu_map_next(&sim.d.fleet->workers, &at))) {
         if (w->in_flight || w->n_owed) {
             return false;
         }
@@ -175,8 +175,8 @@ void sim_memory_rest(void)
                      i, live, running);
         }
     }
-    if (sim.fleet->cached_bytes || sim.fleet->n_parked || sim.fleet->queue.n) {
+    if (sim.d.fleet->cached_bytes || sim.d.fleet->n_parked || sim.d.fleet->queue.n) {
         sim_fail("leftovers", "the fleet keeps %zu bytes, %zu parked, %zu queued",
-                 sim.fleet->cached_bytes, sim.fleet->n_parked, sim.fleet->queue.n);
+                 sim.d.fleet->cached_bytes, sim.d.fleet->n_parked, sim.d.fleet->queue.n);
     }
 }

@@ -249,6 +249,8 @@ static int on_row(void *arg MU_UNUSED, struct mu_row *row)
     }
     if (n.state != s->state) {
         sim.counts.sleeps += mu_state_sleeps(n.state);
+        sim.counts.wakes += s->seen && mu_state_sleeps(s->state) && n.state < MU_ST_COMPLETED &&
+                            !mu_state_sleeps(n.state);
         s->state_at = sim.now;
     }
     s->seen = s->present = true;

@@ -11,6 +11,9 @@ enum {
     STEPS_MAX = 400000,
     PACE_MS = 1000,
     PACE_STEPS = 1500,
+    SLEEPY_EVERY = 3,
+    SLEEPY_MS = 10000,
+    ENOUGH_SEEDS = 300,
     SPAN_MS = 4 * 3600 * 1000, /* the clocks of two seeds never meet: ids go on within a process */
 };
 
@@ -230,6 +233,24 @@ static void plan_faults(struct sim_plan *p)
     p->restarts = sim_chance(300) ? (unsigned)sim_rand(3) : 0;
 }
 
+/* In a part of the seeds hardly anything but waiting happens: else somebody ends or needs nearly
+ * every session before it sleeps. It draws nothing, so that the other seeds are what they were. */
+static void plan_sleep(struct sim_plan *p)
+{
+    p->sleepy = p->sleep_ms && sim.seed % SLEEPY_EVERY == 0;
+    if (!p->sleepy) {
+        return;
+    }
+    p->horizon_ms += SLEEPY_MS;
+    p->run_max_ms += SLEEPY_MS;
+    p->live_pm = 900;
+    p->retention_ms = 0;
+    for (unsigned i = 0; i < SIM_WORKERS; i++) {
+        p->native[i] = true;
+        p->offers[i] = true;
+    }
+}
+
 static void plan_seed(struct sim_plan *p)
 {
     *p = (struct sim_plan){.horizon_ms = sim_between(5000, 25000),
@@ -261,6 +282,7 @@ static void plan_seed(struct sim_plan *p)
         p->offers[i] = sim_chance(700);
     }
     plan_faults(p);
+    plan_sleep(p);
 }
 
 /* --- steps --- */
@@ -483,14 +505,29 @@ static void run_seed(uint64_t seed)
 
 /* --- the program --- */
 
-static void run_seeds(uint64_t from, uint64_t n, uint64_t every)
+/* A run of many seeds in which hardly anybody sleeps or is asked tests nothing of that. */
+static int judge_counts(const struct sim_counts *c, uint64_t seeds)
+{
+    bool enough = c->sleeps >= seeds / 8 && c->wakes >= seeds / 8 && c->gates >= seeds;
+    if (seeds < ENOUGH_SEEDS || enough) {
+        return 0;
+    }
+    fprintf(stderr,
+            "too little happens: of %llu seeds at least an eighth sleeps and wakes, and one gate "
+            "each\n",
+            (unsigned long long)seeds);
+    return 1;
+}
+
+static int run_seeds(uint64_t from, uint64_t n, uint64_t every)
 {
     for (uint64_t i = from; i < from + n; i += every) {
         run_seed(i);
     }
     const struct sim_counts *c = &sim.counts;
     printf("%llu steps, %llu commits, %llu sessions (%llu ended), %llu executions, %llu kills, "
-           "%llu restarts, %llu gates, %llu sleeps, %llu cut links, %llu crashed workers, %llu "
+           "%llu restarts, %llu gates, %llu sleeps, %llu wakes, %llu cut links, %llu crashed "
+           "workers, %llu "
            "full disks, %llu "
            "repeated "
            "requests\n",
@@ -498,10 +535,11 @@ static void run_seeds(uint64_t from, uint64_t n, uint64_t every)
            (unsigned long long)c->sessions, (unsigned long long)c->ended,
            (unsigned long long)c->executions, (unsigned long long)c->kills,
            (unsigned long long)c->restarts, (unsigned long long)c->gates,
-           (unsigned long long)c->sleeps, (unsigned long long)c->cuts,
+           (unsigned long long)c->sleeps, (unsigned long long)c->wakes, (unsigned long long)c->cuts,
            (unsigned long long)c->crashes, (unsigned long long)c->disk_faults,
            (unsigned long long)c->replays);
     fflush(stdout);
+    return judge_counts(c, (n + every - 1) / every);
 }
 
 static void catch_crashes(void)
@@ -542,6 +580,5 @@ int main(int argc, char **argv)
     catch_crashes();
     sim_db_open();
     sim.trace = trace;
-    run_seeds(from, n, every);
-    return 0;
+    return run_seeds(from, n, every);
 }

@@ -20,9 +20,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "app/dispatch/dispatch.h"
+#include "app/domain/domain.h"
 #include "app/fleet/fleet_int.h"
-#include "app/live/live.h"
 #include "app/sessions/attempts.h"
 #include "db/db_int.h"
 
@@ -54,6 +53,7 @@ struct sim_plan {
     unsigned kills, restarts; /* of the server */
     int64_t gate_ms;          /* a gate's time */
     int64_t sleep_ms;         /* who waits for so long hibernates; 0 = nobody does */
+    bool sleepy;              /* most sessions wait for people who are slow */
     int64_t link_ms;          /* the longest way of a message */
     int64_t work_ms;          /* the longest a sandbox works */
     unsigned live_pm;         /* of the sessions that are made */
@@ -82,21 +82,16 @@ struct sim {
     struct mu_readers *readers;
     struct mu_work *work;
     struct mu_feed *feed;
-    struct mu_identity *identity;
-    struct mu_sessions *sessions;
-    struct mu_providers *providers;
-    struct mu_fleet *fleet;
-    struct mu_dispatch *dispatch;
+    struct mu_domain d;
     struct mu_sweeper *sweeper;
     struct mu_metrics *metrics;
-    struct mu_live *live;
     struct mu_principal who[SIM_ORGS]; /* of this life */
     uint64_t commits, checked_commits;
     size_t batch; /* units in the last transaction */
     /* what was seen over all seeds of this process */
     struct sim_counts {
         uint64_t steps, sessions, ended, kills, restarts, cuts, crashes, commits, disk_faults,
-            lost_ends, executions, replays, gates, sleeps;
+            lost_ends, executions, replays, gates, sleeps, wakes;
     } counts;
 };
 extern struct sim sim;
@@ -218,6 +213,7 @@ struct sim_runner *sim_runner_new(const struct mu_execution *of);
 /* Its connection: by way of its worker's, or NULL. */
 void sim_runner_link(struct sim_runner *r, struct sim_link *link);
 void sim_runner_hears(struct sim_runner *r, const char *text);
+bool sim_runner_rests(const struct sim_runner *r); /* until the server says something else */
 bool sim_runner_works(struct sim_runner *r); /* a little; true: its task is done */
 
 /* --- sim_people.c, sim_view.c --- */

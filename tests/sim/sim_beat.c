@@ -26,7 +26,7 @@ static void runner_says(struct exec *x, const struct mu_principal *p)
     x->reply = (struct mu_reply){.loop = sim.loops[1], .done = replied, .ctx = x};
     x->replying = true;
     r->reply = &x->reply;
-    mu_fleet_tell(sim.fleet, r);
+    mu_fleet_tell(sim.d.fleet, r);
 }
 
 void sim_beat(void *arg)
@@ -36,7 +36,7 @@ void sim_beat(void *arg)
     if (!x->sandbox && x->beats_left-- <= 0) { /* a few times more: a token may leak */
         return;
     }
-    if (sim.up && !x->replying && mu_identity_resolve(sim.identity, mu_str(x->token), &p) == 0) {
+    if (sim.up && !x->replying && mu_identity_resolve(sim.d.identity, mu_str(x->token), &p) == 0) {
         const struct sim_session *s = sim_session(&x->of.session, true);
         if (strcmp(p.run.text, x->of.session.text) != 0 || p.run_epoch != x->of.epoch) {
             sim_fail("G4", "a session token is good for another attempt");

@@ -44,7 +44,7 @@ static unsigned n_links;
 
 static bool server_has(const struct sim_link *l)
 {
-    return l->server_open && l->life == sim.life && sim.fleet;
+    return l->server_open && l->life == sim.life && sim.d.fleet;
 }
 
 bool sim_link_well(const struct sim_link *l)
@@ -133,7 +133,7 @@ static void tell(struct sim_link *l, const struct sim_up *m)
         r->unacked = m->unacked;
         r->n_unacked = m->n_unacked;
     }
-    mu_fleet_tell(sim.fleet, r);
+    mu_fleet_tell(sim.d.fleet, r);
 }
 
 static void came_up(void *arg)
@@ -417,7 +417,7 @@ static void knocks(void *arg)
         l->admission.instance = mu_str(l->instance);
     }
     sim.here = l->peer.loop;
-    mu_fleet_admit(sim.fleet, &l->admission);
+    mu_fleet_admit(sim.d.fleet, &l->admission);
     sim.here = NULL;
 }
 

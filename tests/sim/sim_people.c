@@ -124,7 +124,7 @@ static void fill_create(struct call *c)
     }
     if (sim_chance(sim.plan.live_pm)) {
         op->spec = MU_B("{\"live\":{\"harness\":\"claude\"}}");
-        if (sim_chance(400)) {
+        if (sim_chance(sim.plan.sleepy ? 900 : 400)) {
             c->first = (struct mu_first_turn){.prompt = mu_str(c->text), .source = MU_SRC_API};
             op->mode = MU_MODE_INTERACTIVE;
             op->first_turn = sim_chance(500) ? &c->first : NULL;
@@ -144,7 +144,7 @@ static void do_create(unsigned org)
     fill_create(c);
     c->create.unit.loop = any_loop();
     sim.here = c->create.unit.loop;
-    int r = mu_dispatch_create(sim.dispatch, &c->create);
+    int r = mu_dispatch_create(sim.d.dispatch, &c->create);
     sim.here = NULL;
     if (r < 0) {
         c->open = false;
@@ -194,7 +194,7 @@ static void do_cancel(unsigned org, struct sim_session *s)
                                            .done = cancelled,
                                            .ctx = c};
     sim.here = c->cancel.unit.loop;
-    int r = mu_dispatch_cancel(sim.dispatch, &c->cancel);
+    int r = mu_dispatch_cancel(sim.d.dispatch, &c->cancel);
     sim.here = NULL;
     if (r < 0) {
         c->open = false;
@@ -224,7 +224,7 @@ static void do_delete(unsigned org, struct sim_session *s)
                                            .done = removed,
                                            .ctx = c};
     sim.here = c->remove.unit.loop;
-    int r = mu_session_delete(sim.sessions, &c->remove);
+    int r = mu_session_delete(sim.d.sessions, &c->remove);
     sim.here = NULL;
     if (r < 0) {
         c->open = false;
@@ -262,7 +262,7 @@ static void do_get(unsigned org, struct sim_session *s)
                                      .done = got,
                                      .ctx = c};
     sim.here = c->get.read.loop;
-    int r = mu_session_get(sim.sessions, &c->get);
+    int r = mu_session_get(sim.d.sessions, &c->get);
     sim.here = NULL;
     if (r < 0) {
         c->open = false;
@@ -281,7 +281,7 @@ static void resolved(struct mu_gate_resolve *op, int result)
     if (result >= 0) {
         sim_gate_decided(&op->gate, op->status, op->repeated);
         sim.here = op->unit.loop;
-        mu_live_poke(sim.live, &op->session);
+        mu_live_poke(sim.d.live, &op->session);
     }
 }
 
@@ -306,7 +306,7 @@ static void do_resolve(unsigned org)
                                           .done = resolved,
                                           .ctx = c};
     sim.here = c->resolve.unit.loop;
-    c->open = mu_gate_resolve(sim.sessions, &c->resolve) >= 0;
+    c->open = mu_gate_resolve(sim.d.sessions, &c->resolve) >= 0;
     sim.here = NULL;
 }
 
@@ -336,7 +336,7 @@ static void do_ask(unsigned org, struct sim_session *s, enum mu_live_want want)
                                     .done = asked,
                                     .ctx = c};
     sim.here = c->live.loop;
-    mu_live_ask(sim.live, &c->live);
+    mu_live_ask(sim.d.live, &c->live);
     sim.here = NULL;
 }
 
@@ -349,7 +349,7 @@ static void prompted(struct mu_turn_add *op, int result)
         sim_note("people: turn %s of %s", op->id.text, op->session.text);
         sim_turn_promised(&op->id, &op->session);
         sim.here = op->unit.loop;
-        mu_live_poke(sim.live, &op->session);
+        mu_live_poke(sim.d.live, &op->session);
     }
 }
 
@@ -367,7 +367,7 @@ static void do_prompt(unsigned org, struct sim_session *s)
                                      .done = prompted,
                                      .ctx = c};
     sim.here = c->prompt.unit.loop;
-    c->open = mu_turn_add(sim.sessions, &c->prompt) >= 0;
+    c->open = mu_turn_add(sim.d.sessions, &c->prompt) >= 0;
     sim.here = NULL;
 }
 
@@ -382,7 +382,7 @@ static void look_after(void *arg)
         bool rests = s && s->present && (s->state == MU_ST_PAUSED || mu_state_sleeps(s->state));
         if (rests && (sim.calm || sim_chance(80))) {
             do_ask(2, s, MU_LIVE_RESUME);
-        } else if (runs && sim_chance(sim.calm ? 700 : 100)) {
+        } else if (runs && sim_chance(sim.calm ? 700 : sim.plan.sleepy ? 30 : 100)) {
             do_ask(sim_chance(800) ? s->org : org, s, MU_LIVE_END);
         } else if (s && s->present && !s->ended_ms && !sim.calm && sim_chance(400)) {
             do_prompt(sim_chance(800) ? s->org : org, s);
@@ -390,7 +390,8 @@ static void look_after(void *arg)
             do_ask(sim_chance(800) ? s->org : org, s, MU_LIVE_PAUSE);
         }
     }
-    sim_after(sim_between(100, 2500), look_after, arg);
+    bool slow = sim.plan.sleepy && !sim.calm;
+    sim_after(sim_between(100, slow ? 8000 : 2500), look_after, arg);
 }
 
 /* --- the story --- */

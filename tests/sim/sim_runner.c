@@ -24,7 +24,7 @@ struct sim_runner {
     struct mu_id next, did[TURNS]; /* the prompt that waits; those that ran */
     unsigned n_did;
     /* it is held for its session to hibernate */
-    bool held;
+    bool held, rests /* and has said so */;
     struct mu_id request;
     int64_t checkpoints;
 };
@@ -111,7 +111,7 @@ static void begin(struct sim_runner *r, yyjson_val *m)
     if (mu_json_get_i64(m, "epoch", -1) != r->of.epoch || last > r->seq) {
         sim_fail("G4", "a runner of epoch %lld is greeted as another", (long long)r->of.epoch);
     }
-    r->held = false;
+    r->held = r->rests = false;
     r->interactive = mu_bytes_is(mu_json_get_bytes(m, "mode"), "interactive");
     acked(r, last);
     r->talking = true;
@@ -185,7 +185,12 @@ static void answer(struct sim_runner *r, yyjson_val *m)
 static void let_go(void *arg)
 {
     struct sim_runner *r = arg;
-    r->held = false;
+    r->held = r->rests;
+}
+
+bool sim_runner_rests(const struct sim_runner *r)
+{
+    return r->rests;
 }
 
 static void hold(struct sim_runner *r, yyjson_val *m)
@@ -213,6 +218,7 @@ static void hold(struct sim_runner *r, yyjson_val *m)
 static void kept(struct sim_runner *r, yyjson_val *m)
 {
     if (r->held && mu_json_get_i64(m, "number", 0) == r->checkpoints) {
+        r->rests = true;
         say(r, "\"type\":\"hibernate\",\"requestId\":\"%s\",\"ok\":true,\"number\":%lld",
             r->request.text, (long long)r->checkpoints);
     }
@@ -242,7 +248,7 @@ void sim_runner_hears(struct sim_runner *r, const char *text)
     } else if (mu_bytes_is(type, "hibernate")) {
         hold(r, m);
     } else if (mu_bytes_is(type, "hibernate-cancel")) {
-        r->held = false;
+        r->held = r->rests = false;
     } else if (mu_bytes_is(type, "checkpoint")) {
         kept(r, m);
     } else if (mu_bytes_is(type, "end-session")) {

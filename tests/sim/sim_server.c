@@ -1,5 +1,4 @@
 /* The server: what main/server.c builds, without faces, and the ways in which it goes. */
-#include "app/live/sleeper_int.h"
 #include "sim.h"
 
 enum { DOWN_MS = 3000, DRAIN_MS = 1000, RETENTION_SWEEP_MS = 20000 };
@@ -18,9 +17,18 @@ static void must(int r, const char *what)
 
 /* --- start --- */
 
+/* The files of runs would be on a disk that no seed empties: nobody here has any. */
+int __wrap_mu_files_new(const char *dir, struct mu_files **ret, struct mu_err *err);
+int __wrap_mu_files_new(const char *dir MU_UNUSED, struct mu_files **ret,
+                        struct mu_err *err MU_UNUSED)
+{
+    *ret = NULL;
+    return 0;
+}
+
 static void expired(void *arg MU_UNUSED, mu_bytes session_id)
 {
-    mu_dispatch_expired(sim.dispatch, session_id);
+    mu_dispatch_expired(sim.d.dispatch, session_id);
 }
 
 static void file_gone(void *arg MU_UNUSED, mu_bytes file_id MU_UNUSED)
@@ -29,14 +37,14 @@ static void file_gone(void *arg MU_UNUSED, mu_bytes file_id MU_UNUSED)
 
 static void recovered(void *arg MU_UNUSED)
 {
-    const struct mu_sweeper_opts so = {.sessions = sim.sessions,
+    const struct mu_sweeper_opts so = {.sessions = sim.d.sessions,
                                        .core = sim.loops[0],
                                        .retention_interval_ms = RETENTION_SWEEP_MS,
                                        .work = sim.work,
                                        .expired = expired,
                                        .file_gone = file_gone};
     must(mu_sweeper_new(&so, &sim.sweeper), "sweeper");
-    mu_live_start(sim.live);
+    mu_live_start(sim.d.live);
     sim.up = true;
     sim_note("server: is up");
 }
@@ -48,6 +56,7 @@ static void build_ground(void)
     must(mu_loop_new(&sim.env, "1", &sim.loops[1]), "loop");
     must(mu_feed_new(sim.loops, SIM_LOOPS, &sim.feed), "feed");
     must(mu_work_new(1, 100, &sim.work), "work");
+    must(mu_metrics_new(&sim.metrics), "metrics");
     const struct mu_writer_opts wo = {.env = &sim.env, .feed = sim.feed};
     const struct mu_readers_opts ro = {.env = &sim.env};
     must(mu_writer_new(&wo, &sim.writer, &err), "writer");
@@ -57,103 +66,44 @@ static void build_ground(void)
 static void build_domain(void)
 {
     struct mu_err err = {0};
-    const struct mu_identity_opts io = {.env = &sim.env,
-                                        .writer = sim.writer,
-                                        .readers = sim.readers,
-                                        .core = sim.loops[0],
-                                        .admin_key = "the-admin"};
-    must(mu_identity_new(&io, sim.db, &sim.identity, &err), "identity");
+    struct mu_domain_opts o = {.env = &sim.env,
+                               .core = sim.loops[0],
+                               .work = sim.work,
+                               .metrics = sim.metrics,
+                               .feed = sim.feed,
+                               .writer = sim.writer,
+                               .readers = sim.readers,
+                               .run_max_ms = sim.plan.run_max_ms,
+                               .pending_max_ms = sim.plan.pending_max_ms,
+                               .max_tries = sim.plan.max_tries,
+                               .tenant_max_running = sim.plan.tenant_running,
+                               .identity = {.admin_key = "the-admin"},
+                               .sessions = {.retention_ms = sim.plan.retention_ms,
+                                            .max_queued = sim.plan.max_queued,
+                                            .checkpoint_max = 1 << 20},
+                               .fleet = {.claim_timeout_ms = sim.plan.claim_ms,
+                                         .native_claim_timeout_ms = sim.plan.native_claim_ms,
+                                         .grace_ms = sim.plan.grace_ms,
+                                         .default_capacity = sim.plan.default_capacity,
+                                         .hibernated_ms = SIM_SLEEP_MS,
+                                         .go_workers = true},
+                               .live = {.recordings_dir = "/nowhere",
+                                        .recording_max = 1 << 20,
+                                        .recording_keep_ms = 3600000,
+                                        .gate_ms = sim.plan.gate_ms,
+                                        .command_ms = 5000,
+                                        .paused_max_ms = SIM_SLEEP_MS,
+                                        .checkpoints = true,
+                                        .sleep_paused_ms = sim.plan.sleep_ms,
+                                        .sleep_idle_ms = sim.plan.sleep_ms,
+                                        .sleep_waiting_ms = sim.plan.sleep_ms},
+                               .providers = {.list = &no_providers, .settings = &settings},
+                               .dispatch = {.concurrency = 4}};
+    must(mu_domain_new(&sim.d, &o, sim.db, &err), "domain");
     static const char *const tokens[SIM_ORGS] = {"alice", "bob", "the-admin"};
     for (unsigned i = 0; i < SIM_ORGS; i++) {
-        must(mu_identity_resolve(sim.identity, mu_str(tokens[i]), &sim.who[i]), "principal");
+        must(mu_identity_resolve(sim.d.identity, mu_str(tokens[i]), &sim.who[i]), "principal");
     }
-    const struct mu_sessions_opts so = {.env = &sim.env,
-                                        .writer = sim.writer,
-                                        .readers = sim.readers,
-                                        .feed = sim.feed,
-                                        .identity = sim.identity,
-                                        .pending_max_ms = sim.plan.pending_max_ms,
-                                        .run_max_ms = sim.plan.run_max_ms,
-                                        .retention_ms = sim.plan.retention_ms,
-                                        .max_queued = sim.plan.max_queued,
-                                        .checkpoint_max = 1 << 20};
-    must(mu_sessions_new(&so, &sim.sessions), "sessions");
-}
-
-static void build_fleet(void)
-{
-    const struct mu_fleet_opts fo = {.env = &sim.env,
-                                     .core = sim.loops[0],
-                                     .sessions = sim.sessions,
-                                     .identity = sim.identity,
-                                     .readers = sim.readers,
-                                     .writer = sim.writer,
-                                     .feed = sim.feed,
-                                     .claim_timeout_ms = sim.plan.claim_ms,
-                                     .native_claim_timeout_ms = sim.plan.native_claim_ms,
-                                     .grace_ms = sim.plan.grace_ms,
-                                     .default_capacity = sim.plan.default_capacity,
-                                     .run_max_ms = sim.plan.run_max_ms,
-                                     .pending_max_ms = sim.plan.pending_max_ms,
-                                     .max_tries = sim.plan.max_tries,
-                                     .tenant_max_running = sim.plan.tenant_running,
-                                     .hibernated_ms = SIM_SLEEP_MS,
-                                     .go_workers = true};
-    must(mu_fleet_new(&fo, &sim.fleet), "fleet");
-}
-
-static void build_live(void)
-{
-    must(mu_metrics_new(&sim.metrics), "metrics");
-    const struct mu_live_opts lo = {.env = &sim.env,
-                                    .core = sim.loops[0],
-                                    .sessions = sim.sessions,
-                                    .fleet = sim.fleet,
-                                    .feed = sim.feed,
-                                    .writer = sim.writer,
-                                    .readers = sim.readers,
-                                    .work = sim.work,
-                                    .metrics = sim.metrics,
-                                    .recordings_dir = "/nowhere",
-                                    .recording_max = 1 << 20,
-                                    .recording_keep_ms = 3600000,
-                                    .gate_ms = sim.plan.gate_ms,
-                                    .command_ms = 5000,
-                                    .paused_max_ms = SIM_SLEEP_MS,
-                                    .checkpoints = true,
-                                    .sleep_paused_ms = sim.plan.sleep_ms,
-                                    .sleep_idle_ms = sim.plan.sleep_ms,
-                                    .sleep_waiting_ms = sim.plan.sleep_ms};
-    must(mu_live_new(&lo, &sim.live), "live");
-    must(mu_live_load(sim.live, sim.db), "live");
-    mu_sleeper_start(sim.live->sleeper);
-}
-
-static void build_route(void)
-{
-    const struct mu_providers_opts po = {.env = &sim.env,
-                                         .core = sim.loops[0],
-                                         .writer = sim.writer,
-                                         .work = sim.work,
-                                         .list = &no_providers,
-                                         .settings = &settings};
-    must(mu_providers_new(&po, sim.db, &sim.providers), "providers");
-    const struct mu_dispatch_opts dopts = {.env = &sim.env,
-                                           .core = sim.loops[0],
-                                           .sessions = sim.sessions,
-                                           .providers = sim.providers,
-                                           .identity = sim.identity,
-                                           .readers = sim.readers,
-                                           .fleet = sim.fleet,
-                                           .feed = sim.feed,
-                                           .settings = &settings,
-                                           .concurrency = 4,
-                                           .max_tries = sim.plan.max_tries,
-                                           .run_max_ms = sim.plan.run_max_ms,
-                                           .pending_max_ms = sim.plan.pending_max_ms,
-                                           .tenant_max_running = sim.plan.tenant_running};
-    must(mu_dispatch_new(&dopts, &sim.dispatch), "dispatch");
-    must(mu_dispatch_load(sim.dispatch, sim.db), "load");
 }
 
 void sim_server_start(void)
@@ -162,12 +112,9 @@ void sim_server_start(void)
     sim_note("server: starts, life %u", sim.life);
     build_ground();
     build_domain();
-    build_fleet();
-    build_live();
-    build_route();
     stopping = false;
     sim.here = sim.loops[0];
-    mu_dispatch_start(sim.dispatch, recovered, NULL);
+    mu_dispatch_start(sim.d.dispatch, recovered, NULL);
     sim.here = NULL;
 }
 
@@ -186,13 +133,8 @@ static void forget(void)
     sim.readers = NULL;
     sim.work = NULL;
     sim.feed = NULL;
-    sim.identity = NULL;
-    sim.sessions = NULL;
-    sim.providers = NULL;
-    sim.fleet = NULL;
-    sim.dispatch = NULL;
+    sim.d = (struct mu_domain){0};
     sim.sweeper = NULL;
-    sim.live = NULL;
     sim.metrics = NULL;
 }
 
@@ -228,16 +170,10 @@ static void free_all(void)
         sim_loop_drain(sim.loops[i]);
     }
     mu_sweeper_free(sim.sweeper);
-    mu_dispatch_free(sim.dispatch);
-    mu_fleet_end(sim.fleet);
-    mu_live_end(sim.live);
-    mu_providers_free(sim.providers);
-    mu_sessions_free(sim.sessions);
-    mu_identity_free(sim.identity);
+    mu_domain_end(&sim.d);
     mu_loop_free(sim.loops[0]);
     mu_loop_free(sim.loops[1]);
-    mu_live_free(sim.live);
-    mu_fleet_free(sim.fleet);
+    mu_domain_free(&sim.d);
     mu_metrics_free(sim.metrics);
     mu_feed_free(sim.feed);
 }
@@ -247,7 +183,7 @@ static void finish(void *arg)
     if (!stopping || !sim.writer || (uintptr_t)arg != sim.life) { /* killed meanwhile */
         return;
     }
-    mu_fleet_close(sim.fleet);
+    mu_fleet_close(sim.d.fleet);
     sim_views_server_gone();
     free_all();
     sim_people_server_gone();
@@ -274,12 +210,12 @@ static void live_stopped(void *arg MU_UNUSED)
 
 static void runs_stopped(void *arg MU_UNUSED)
 {
-    mu_live_stop(sim.live, live_stopped, NULL);
+    mu_live_stop(sim.d.live, live_stopped, NULL);
 }
 
 static void sweeper_stopped(void *arg MU_UNUSED)
 {
-    mu_dispatch_stop(sim.dispatch, 0, runs_stopped, NULL);
+    mu_dispatch_stop(sim.d.dispatch, 0, runs_stopped, NULL);
 }
 
 void sim_server_stop(void)

@@ -79,7 +79,7 @@ static void read_on(struct view *v)
                                          .ctx = v};
     v->again = false;
     v->reading = true;
-    if (mu_session_events(sim.sessions, &v->page) < 0) {
+    if (mu_session_events(sim.d.sessions, &v->page) < 0) {
         v->reading = false;
         v->again = true;
         sim_after(sim_between(1, SLOW_MS), read_again, v);

@@ -55,9 +55,25 @@ char *sim_text_of(const struct exec *x, int64_t from, int64_t to)
 
 /* --- the witness: what really executes --- */
 
-static void sandbox_begins(struct exec *x)
+/* What said that its session may hibernate rests until it hears otherwise, maybe beside the next
+ * attempt: its end is on the way. */
+static void witness(struct exec *x)
 {
     struct sim_session *s = sim_session(&x->of.session, true);
+    bool acts = x->sandbox && x->w->native && !(x->runner && sim_runner_rests(x->runner));
+    if (acts != x->acts) {
+        x->acts = acts;
+        s->running += acts ? 1 : -1U;
+    }
+    if (acts && s->running > 1) {
+        sim_fail("G4", "session %s executes twice at once, now at %s, epoch %lld",
+                 x->of.session.text, x->w->name, (long long)x->of.epoch);
+    }
+}
+
+static void sandbox_begins(struct exec *x)
+{
+    const struct sim_session *s = sim_session(&x->of.session, true);
     x->sandbox = true;
     if (x->runner && x->w->up) {
         sim_runner_link(x->runner, x->w->link);
@@ -67,18 +83,13 @@ static void sandbox_begins(struct exec *x)
         sim_fail("G2", "session %s begins to execute %lld ms after its end", x->of.session.text,
                  (long long)(sim.now - s->seen_ended));
     }
-    if (x->w->native && ++s->running > 1) {
-        sim_fail("G4", "session %s executes twice at once, now at %s, epoch %lld",
-                 x->of.session.text, x->w->name, (long long)x->of.epoch);
-    }
+    witness(x);
 }
 
 static void sandbox_ends(struct exec *x)
 {
-    if (x->sandbox && x->w->native) {
-        sim_session(&x->of.session, true)->running--;
-    }
     x->sandbox = false;
+    witness(x);
     if (x->runner) {
         sim_runner_link(x->runner, NULL);
     }
@@ -459,6 +470,7 @@ static void to_live(struct sim_worker *w, const struct sim_down *m)
     if (m->kind == MU_ORDER_RUNNER) {
         if (there) {
             sim_runner_hears(x->runner, m->message);
+            witness(x);
         }
         return;
     }

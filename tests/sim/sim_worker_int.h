@@ -14,6 +14,7 @@ struct exec {
     char token[MU_RUN_TOKEN_LEN + 1];
     enum phase phase;
     bool sandbox; /* something executes */
+    bool acts;    /* and is counted as that */
     bool muted, cancelled, held, failed, refused /* its runner was told that it is over */;
     bool end, end_sent;
     int told;

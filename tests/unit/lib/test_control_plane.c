@@ -453,6 +453,16 @@ static void a_storage_that_cannot_be_is_refused_in_words(void **state)
     mu_cp_config_init(&c);
     c.key = str("short");
     assert_int_equal(mu_cp_open(&c, ":memory:", &cp, NULL, 0), MU_CP_VALIDATION_ERROR);
+    char key[4098];
+    memset(key, 'k', sizeof key - 1);
+    key[sizeof key - 1] = '\0';
+    c.key = str(key);
+    assert_int_equal(mu_cp_open(&c, ":memory:", &cp, why, sizeof why), MU_CP_VALIDATION_ERROR);
+    assert_non_null(strstr(why, "longer than 4096"));
+    key[4096] = '\0';
+    c.key = str(key);
+    assert_int_equal(mu_cp_open(&c, ":memory:", &cp, why, sizeof why), MU_CP_OK);
+    mu_cp_close(cp);
     mu_cp_close(NULL);
     mu_cp_runner_close(NULL);
     mu_cp_result_free(NULL);
