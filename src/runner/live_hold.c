@@ -5,7 +5,7 @@
 
 #include "runner/live_int.h"
 
-enum { HOLD_MS = 150000 /* a server that says nothing any more */ };
+enum { HOLD_MS = 150000 /* a server that says nothing any more, and knows of no checkpoint */ };
 
 static void say(struct mu_live *v, const char *error)
 {
@@ -20,6 +20,7 @@ static void say(struct mu_live *v, const char *error)
     }
     mu_link_end(&v->link);
     h->step = MU_HOLD_SAID;
+    h->kept = !error;
 }
 
 void mu_hold_begin(struct mu_live *v, const char *request)
@@ -85,7 +86,7 @@ void mu_hold_watch(struct mu_live *v, int64_t now)
     if (h->step == MU_HOLD_NONE) {
         return;
     }
-    if (now >= h->until || v->r->procs.stopping || v->done) {
+    if ((now >= h->until && !h->kept) || v->r->procs.stopping || v->done) {
         mu_hold_end(v);
     } else if (h->step == MU_HOLD_TAKING && !v->ckpt->sending && v->ckpt->prev != h->number) {
         say(v, "the checkpoint was not stored");

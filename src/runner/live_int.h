@@ -119,6 +119,7 @@ struct mu_hold {
     int64_t number /* of the checkpoint */, until;
     bool stopped; /* the agent stands still for it */
     bool stood;   /* since its checkpoint began to be taken */
+    bool kept;    /* that was said: the session may go on elsewhere */
 };
 
 struct mu_live {

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "base/fd.h"
 #include "io/folder.h"
 #include "runner/runner_int.h"
 #include "runner/shadow.h"
@@ -102,15 +103,10 @@ static int append(struct mu_shadow *sh, int to, int from)
         if (n == 0) {
             return 0;
         }
-        for (ssize_t at = 0; n > 0 && at < n;) {
-            ssize_t m = write(to, block + at, (size_t)(n - at));
-            if (m < 0 && errno != EINTR) {
-                return -errno;
-            }
-            at += m > 0 ? m : 0;
-        }
-        if (n < 0 && errno != EINTR) {
-            return -errno;
+        int e =
+            n < 0 ? (errno == EINTR ? 0 : -errno) : mu_write_all(to, mu_bytes_of(block, (size_t)n));
+        if (e < 0) {
+            return e;
         }
     }
 }

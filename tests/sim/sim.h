@@ -214,7 +214,7 @@ struct sim_runner *sim_runner_new(const struct mu_execution *of);
 void sim_runner_link(struct sim_runner *r, struct sim_link *link);
 void sim_runner_hears(struct sim_runner *r, const char *text);
 bool sim_runner_rests(const struct sim_runner *r); /* until the server says something else */
-bool sim_runner_works(struct sim_runner *r); /* a little; true: its task is done */
+bool sim_runner_works(struct sim_runner *r);       /* a little; true: its task is done */
 
 /* --- sim_people.c, sim_view.c --- */
 void sim_people_plan(void);
