@@ -164,6 +164,7 @@ void mu_sock_writable(struct mu_sock *s)
 {
     mu_sock_ref(s);
     send_held(s);
+    mu_orgs_writable(s);
     mu_sock_flush(s, true);
     mu_sock_run(s);
     mu_sock_unref(s);
@@ -374,6 +375,17 @@ static void open_further(struct mu_sock_msg *m, struct mu_sub *sub, int64_t numb
     mu_sub_want(sub, MU_NEED_TERMS);
 }
 
+bool mu_sock_room(struct mu_sock_msg *m)
+{
+    int64_t max = m->s->face->opts.limits.max_subscriptions;
+    if (m->s->n_subs >= (unsigned)max) {
+        mu_sock_error(m->s, m->id, "SUBSCRIPTION_LIMIT",
+                      "At most %lld subscriptions of a connection", (long long)max);
+        return false;
+    }
+    return true;
+}
+
 void mu_sock_subscribe(struct mu_sock_msg *m, bool alias)
 {
     struct mu_sock *s = m->s;
@@ -390,9 +402,7 @@ void mu_sock_subscribe(struct mu_sock_msg *m, bool alias)
         open_further(m, old, number, from);
         return;
     }
-    if (!old && s->n_subs >= (unsigned)s->face->opts.limits.max_subscriptions) {
-        mu_sock_error(s, m->id, "SUBSCRIPTION_LIMIT", "At most %lld subscriptions of a connection",
-                      (long long)s->face->opts.limits.max_subscriptions);
+    if (!old && !mu_sock_room(m)) {
         return;
     }
     if (old) { /* from the beginning */

@@ -384,7 +384,18 @@ static void the_first_encoding_holds_and_goes_with_the_event(void **state)
 
 static void a_logged_event_says_who(void **state)
 {
-    struct mu_event *e = mu_event_logged(1, 2, 3, MU_B("admin"), MU_B("{}"));
+    const struct mu_event like = {.type = 1,
+                                  .seq = 2,
+                                  .at_ms = 3,
+                                  .offset = -1,
+                                  .actor = MU_B("admin"),
+                                  .data = MU_B("{}"),
+                                  .stream = MU_B("s1"),
+                                  .org = MU_B("org")};
+    struct mu_event *e = mu_event_committed(&like);
+    assert_non_null(e);
+    assert_true(mu_bytes_is(e->stream, "s1"));
+    assert_true(mu_bytes_is(e->org, "org"));
     assert_true(mu_bytes_is(e->actor, "admin"));
     assert_true(mu_bytes_is(e->data, "{}"));
     assert_int_equal(e->offset, -1);
