@@ -294,9 +294,9 @@ static void add_runner(struct mu_buf *dst, const char *org, const struct mu_even
     if (org[0]) {
         mu_jw_kcstr(w, "orgId", org);
     }
-    bool gone = e->type == MU_EV_RUNNER_DEREGISTERED || !status.len;
-    mu_jw_kstr(w, "status", gone ? MU_B("offline") : status);
-    mu_jw_kbool(w, "drained", mu_json_get_bool(d, "drained", false));
+    mu_jw_kstr(w, "status", status.len ? status : MU_B("offline"));
+    mu_jw_kbool(w, "drained",
+                e->type != MU_EV_RUNNER_UNDRAINED && mu_json_get_bool(d, "drained", false));
     mu_jw_kcstr(w, "event", name ? name : "");
     end(&f, 0, e->at_ms);
 }
