@@ -9,7 +9,7 @@ import harness
 import pytest
 from live_peers import Viewer
 from village import Village
-from world import NO_APPROVAL, NO_SESSION, World, break_database
+from world import NO_APPROVAL, NO_RUNNER, NO_SESSION, World, break_database
 
 provoked = collections.defaultdict(set)
 
@@ -42,8 +42,18 @@ BAD_SESSIONS = ({}, {"sessionId": 7}, {"sessionId": "x" * 129})
 
 ROWS = [
     Row("*", "no such message", {}, "UNKNOWN_MESSAGE_TYPE"),
-    *[Row(kind, "not offered", {"runnerId": "rnr_1"}, "UNKNOWN_MESSAGE_TYPE")
-      for kind in ("subscribe_runner", "unsubscribe_runner", "subscribe_org", "unsubscribe_org", "subscribe")],
+    *[Row(kind, how, {"runnerId": "rnr_1"}, "RUNNER_NOT_FOUND")
+      for kind in ("subscribe_runner", "unsubscribe_runner", "subscribe", "unsubscribe") for how in ("no id of a runner",)],
+    *[Row(kind, how, fields, "RUNNER_NOT_FOUND") for kind in ("subscribe_runner", "subscribe")
+      for how, fields in (("none", {"runnerId": NO_RUNNER}), ("another org's", lambda w: {"runnerId": w.runner[0]}))],
+    *[Row(kind, f"no runner {n}", fields, "INVALID_MESSAGE") for kind in ("subscribe_runner", "unsubscribe_runner")
+      for n, fields in enumerate(({}, {"runnerId": 7}, {"runnerId": "x" * 129}))],
+    Row("subscribe_runner", "the fourth", {"runnerId": NO_RUNNER}, "SUBSCRIPTION_LIMIT", before=follow_three),
+    *[Row(kind, f"no org {n}", {"orgId": org}, "INVALID_MESSAGE") for kind in ("subscribe_org", "unsubscribe_org")
+      for n, org in enumerate((7, "", "x" * 40))],
+    *[Row("subscribe_org", how, org, "FORBIDDEN", who) for who in ("v", "viewer", "boss")
+      for how, org in (("all", {"orgId": "*"}), ("none", {"orgId": "org-of-nobody"}), ("another", lambda w: {"orgId": w.stranger.org}))],
+    Row("subscribe_org", "the fourth", {}, "SUBSCRIPTION_LIMIT", before=follow_three),
     Row("authenticate", "no token", {}, "INVALID_MESSAGE"),
     Row("authenticate", "a token that is too long", {"token": "x" * 4097}, "INVALID_MESSAGE"),
     Row("authenticate", "a key that there is not", {"token": "sk_" + "0" * 64}, "AUTH_FAILED"),
