@@ -95,6 +95,7 @@ enum mu_event_type {
     MU_EV_DELTA_RESET, /* the attempt's text so far is discarded; the next delta starts at 0 */
     MU_EV_TEXT,        /* the agent's text as it streams */
     MU_EV_TERMINAL,    /* a piece of a terminal; offset set */
+    MU_EV_CONTROL,     /* who alone types from now on: a uid, or "" */
 };
 /* What who watches an org hears of (struct mu_writer_opts): its sessions' states and gates, its
  * workers. */

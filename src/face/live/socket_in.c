@@ -159,6 +159,8 @@ static const struct {
     {"unsubscribe_session", mu_sock_unsubscribe, NEEDS_ID, OF_SESSION},
     {"terminal_input", mu_sock_input, NEEDS_ID, TYPING},
     {"terminal_resize", mu_sock_resize, 0, TYPING},
+    {"take_control", mu_sock_take_control, 0, TYPING},
+    {"release_control", mu_sock_release_control, 0, OF_SESSION},
     {"resolve_approval", mu_sock_resolve_approval, 0, DECIDING},
     {"ack", mu_sock_ack, 0, OF_SESSION "NOT_SUBSCRIBED"},
     {"subscribe", subscribe_alias, 0, FOLLOWING " RUNNER_NOT_FOUND"},

@@ -91,6 +91,7 @@ struct mu_sub {
     struct mu_cursor cursor;
     bool alias, plain, usage, binary; /* plain: without a terminal */
     bool opened, closing, reading;    /* opened: the cursor is; reading: it has the turn for it */
+    bool controls;                    /* it was given control of the terminals */
     bool ends; /* the log is at its end: `completed` follows the last bytes of the terminals */
     unsigned needs, under_way;
     int64_t since; /* -1: from the snapshot on */
@@ -247,6 +248,14 @@ void mu_sock_input(struct mu_sock_msg *m);
 void mu_sock_resize(struct mu_sock_msg *m);
 void mu_sock_resolve_approval(struct mu_sock_msg *m);
 void mu_sock_ack(struct mu_sock_msg *m);
+void mu_sock_take_control(struct mu_sock_msg *m);
+void mu_sock_release_control(struct mu_sock_msg *m);
+/* It does not follow that session any more. */
+void mu_sock_let_go(struct mu_sock *s, const struct mu_id *session);
+/* Asks who has control, and says so if somebody has; says that somebody (or nobody) has. */
+void mu_sock_ask_control(struct mu_sub *sub);
+void mu_sock_control(struct mu_sock *s, const struct mu_id *session, mu_bytes uid,
+                     mu_bytes reply_to);
 
 /* Members of a message. Each answers INVALID_MESSAGE (or SESSION_NOT_FOUND) and returns false. */
 bool mu_sock_session(struct mu_sock_msg *m, struct mu_id *ret);

@@ -52,6 +52,9 @@ void mu_sub_close(struct mu_sub *sub)
     mu_list_remove(&sub->link);
     mu_list_remove(&sub->queue);
     mu_terms_drop(sub);
+    if (sub->controls) {
+        mu_sock_let_go(sub->s, &sub->id);
+    }
     sub->under_way++;
     if (sub->opened) {
         mu_cursor_close(&sub->cursor);
@@ -218,6 +221,10 @@ static void on_delta(struct mu_cursor *cur, struct mu_event *e)
         mu_term_delta(sub, e);
         return;
     }
+    if (e->type == MU_EV_CONTROL) {
+        mu_sock_control(sub->s, &sub->id, e->data, MU_B_NONE);
+        return;
+    }
     if (sub->held.len || mu_sock_full(sub->s)) {
         return; /* whole messages follow in the log */
     }
@@ -322,6 +329,9 @@ bool mu_sub_begin(struct mu_sub *sub, int64_t last_seq, bool ended)
         return false;
     }
     sub->opened = true;
+    if (!ended) {
+        mu_sock_ask_control(sub);
+    }
     sub->needs |= MU_NEED_EVENTS | MU_NEED_TERMS;
     return true;
 }

@@ -36,7 +36,8 @@ def follow_three(w, viewer):
         viewer.follow(w.waiting())
 
 
-TYPED = {"terminal_input": {"data": "x"}, "terminal_resize": {"cols": 80, "rows": 24}, "terminal": {"action": "input", "data": "x"}}
+TYPED = {"terminal_input": {"data": "x"}, "terminal_resize": {"cols": 80, "rows": 24}, "terminal": {"action": "input", "data": "x"},
+         "take_control": {}}
 DECIDE = {"approvalId": NO_APPROVAL, "decision": "allow"}
 BAD_SESSIONS = ({}, {"sessionId": 7}, {"sessionId": "x" * 129})
 
@@ -60,7 +61,7 @@ ROWS = [
     Row("authenticate", "another user", lambda w: {"token": w.stranger.client.token}, "AUTH_FAILED"),
     *[Row(kind, f"no session {n}", fields, "INVALID_MESSAGE")
       for kind in ("subscribe_session", "subscribe", "unsubscribe_session", "unsubscribe", "ack", "resolve_approval",
-                   "terminal_input", "terminal_resize") for n, fields in enumerate(BAD_SESSIONS)],
+                   "terminal_input", "terminal_resize", "take_control", "release_control") for n, fields in enumerate(BAD_SESSIONS)],
     *[Row("terminal", f"no session {n}", {"action": "input", **fields}, "INVALID_MESSAGE") for n, fields in enumerate(BAD_SESSIONS)],
     Row("terminal", "another action", on("running", action="resize"), "INVALID_MESSAGE"),
     *[Row(kind, how, on("queued", **fields), "INVALID_MESSAGE") for kind in ("subscribe_session", "subscribe")
@@ -69,7 +70,8 @@ ROWS = [
       for kind, more in (("subscribe_session", {}), ("subscribe", {}), ("resolve_approval", DECIDE))
       for how, session in (("none", NO_SESSION), ("another org's", "foreign"), ("no id", "ses_1"))],
     *[Row(kind, "no id", on("ses_1", **more), "SESSION_NOT_FOUND")
-      for kind, more in (("unsubscribe_session", {}), ("unsubscribe", {}), ("ack", {"terminalOffset": 0}), *TYPED.items())],
+      for kind, more in (("unsubscribe_session", {}), ("unsubscribe", {}), ("ack", {"terminalOffset": 0}),
+                         ("release_control", {}), *TYPED.items())],
     *[Row(kind, "the fourth", on("queued"), "SUBSCRIPTION_LIMIT", before=follow_three) for kind in ("subscribe_session", "subscribe")],
     *[Row(kind, "not subscribed", on("running", **more), "NOT_SUBSCRIBED")
       for kind, more in (*TYPED.items(), ("ack", {"terminalOffset": 0}))],
