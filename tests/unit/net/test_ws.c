@@ -315,6 +315,11 @@ static void a_peer_that_takes_nothing_is_cut_after_a_while(void **state)
     world_stop(&w);
 }
 
+static bool was_told(void *end)
+{
+    return ((struct end *)end)->writable > 0;
+}
+
 static void writable_is_told_when_the_queue_went_down(void **state)
 {
     (void)state;
@@ -339,6 +344,7 @@ static void writable_is_told_when_the_queue_went_down(void **state)
         }
     }
     assert_int_equal(sum, all);
+    run_until(&w, was_told, &w.ends[0]); /* the kernel may have taken the rest in one go */
     assert_int_equal(w.ends[0].writable, 1);
     close(fd);
     run_until(&w, is_closed, &w.ends[0]);
@@ -633,6 +639,7 @@ static void a_soft_limit_of_its_own_says_when_to_go_on(void **state)
         assert_true(w.ends[0].writable == 0 || left < 64 << 10);
     }
     assert_int_equal(sum, all);
+    run_until(&w, was_told, &w.ends[0]); /* the kernel may have taken the rest in one go */
     assert_int_equal(w.ends[0].writable, 1);
     close(fd);
     run_until(&w, is_closed, &w.ends[0]);
