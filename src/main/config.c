@@ -48,6 +48,7 @@ const struct mu_option mu_config_table[] = {
     TEXT("PUBLIC_URL", public_url, NULL, "Address that people and browsers use: base of session links, and its host is answered."),
     TEXT("OZ_ALLOWED_HOSTS", allowed_hosts, NULL, "Further Host names that are answered, separated by commas."),
     TEXT("OZ_CORS_ORIGIN", cors_origin, NULL, "Origins that browsers may call from: a list separated by commas, or *."),
+    FLAG("OZ_WEB", web, "on", "Serve the web app at /, where the build has one."),
     INT("OZ_THREADS", threads, "0", 0, 64, "", "Threads that own connections; 0 = one for each core."),
     INT("OZ_MAX_CONNECTIONS", max_connections, "20000", 1, 1000000, "", "Connections open at once."),
     INT("OZ_SHUTDOWN_GRACE_MS", shutdown_grace_ms, "10000", 0, 25000, "ms", "After a stop signal, time for requests and runs; then work is requeued."),

@@ -236,12 +236,9 @@ static int kind_of(mu_bytes token)
     static const struct {
         const char *prefix;
         int kind;
-    } kinds[] = {{"sk_", MU_KIND_KEY},
-                 {MU_RUN_TOKEN_PREFIX, MU_KIND_RUN},
-                 {"en_", MU_KIND_PASS},
-                 {"wk_", MU_KIND_PASS},
-                 {"adm_", MU_KIND_ADMIN},
-                 {MU_LOGIN_PREFIX, MU_KIND_LOGIN}};
+    } kinds[] = {{"sk_", MU_KIND_KEY},    {MU_RUN_TOKEN_PREFIX, MU_KIND_RUN},
+                 {"en_", MU_KIND_PASS},   {"wk_", MU_KIND_PASS},
+                 {"adm_", MU_KIND_ADMIN}, {MU_LOGIN_PREFIX, MU_KIND_LOGIN}};
     for (size_t i = 0; i < MU_ARRAY_LEN(kinds); i++) {
         if (mu_bytes_starts(token, mu_str(kinds[i].prefix))) {
             return kinds[i].kind;

@@ -212,7 +212,8 @@ MU_MUST_USE int mu_ticket_make(struct mu_identity *id, const struct mu_credentia
 MU_MUST_USE int mu_ticket_take(struct mu_identity *id, mu_bytes ticket, struct mu_credential *ret);
 
 /* --- logins: what a browser has instead of a credential ("ms_" and 64 hex, only in a cookie). One
- * is good for as long as the credential that was used to sign in, and acts as that one does now. ---
+ * is good for as long as the credential that was used to sign in, and acts as that one does now.
+ * ---
  */
 enum {
     MU_LOGIN_LEN = 3 + 64,
@@ -221,7 +222,7 @@ enum {
     MU_LOGINS_MAX = 10000     /* one more ends the one that was not used for longest */
 };
 #define MU_LOGIN_PREFIX "ms_"
-#define MU_LOGIN_MS INT64_C(2592000000) /* 30 days after its last use, to a day */
+#define MU_LOGIN_MS     INT64_C(2592000000) /* 30 days after its last use, to a day */
 /* The caller fills unit.loop, done, ctx, and for mu_login_create() of, agent (both live until
  * done(), any bytes) and, when the browser had a login before, `replaces` (a token, or empty). */
 struct mu_login_op {
@@ -240,8 +241,8 @@ struct mu_login_op {
     void *ctx;
 };
 /* 0, or a code with which done() is not called: MU_E_UNAUTHORIZED (the credential is not good, or
- * not one that signs in: a login, a worker's, a session's), what mu_identity_resolve() says, -ENOMEM,
- * the writer's. Any thread, like the others. */
+ * not one that signs in: a login, a worker's, a session's), what mu_identity_resolve() says,
+ * -ENOMEM, the writer's. Any thread, like the others. */
 MU_MUST_USE int mu_login_create(struct mu_identity *id, struct mu_login_op *op);
 /* Ends the login `id` of the credential `of`. MU_E_NOT_FOUND without done(): there is none. From
  * done() on nobody acts by it. */
@@ -271,7 +272,8 @@ MU_MUST_USE int mu_login_code_make(struct mu_identity *id, char dst[MU_LOGIN_COD
 MU_MUST_USE int mu_login_code_take(struct mu_identity *id, mu_bytes code,
                                    struct mu_credential *ret);
 
-/* What people call the caller: the name of the key, "Administrator", "Tenant 1a2b3c4d". Cut to fit. */
+/* What people call the caller: the name of the key, "Administrator", "Tenant 1a2b3c4d". Cut to fit.
+ */
 void mu_identity_name(struct mu_identity *id, const struct mu_principal *p, char *dst, size_t size);
 
 /* 1 to 200 bytes of UTF-8 without control characters. */

@@ -119,8 +119,7 @@ static int change_run(struct mu_unit *u, struct mu_tx *tx)
 {
     struct change *c = MU_CONTAINER(u, struct change, unit);
     return c->expires_ms ? MU_TX_SEND(tx, &move_login, -1, MU_VT(mu_id_bytes(&c->id)),
-                                      MU_VI(MU_CRED_LOGIN), MU_VI(c->expires_ms),
-                                      MU_VI(c->used_ms))
+                                      MU_VI(MU_CRED_LOGIN), MU_VI(c->expires_ms), MU_VI(c->used_ms))
                          : MU_TX_SEND(tx, &delete_login, -1, MU_VT(mu_id_bytes(&c->id)),
                                       MU_VI(MU_CRED_LOGIN));
 }
@@ -306,7 +305,8 @@ static void take_agent(mu_bytes text, char dst[MU_LOGIN_AGENT_MAX + 1])
     dst[at] = 0;
 }
 
-/* Marks one as going: the unit takes its row, and done() its place. The lock is held for writing. */
+/* Marks one as going: the unit takes its row, and done() its place. The lock is held for writing.
+ */
 static void make_go(struct mu_login_op *op, struct login *l)
 {
     if (l && op->n_gone < MU_ARRAY_LEN(op->gone) && !atomic_exchange(&l->over, true)) {
@@ -482,9 +482,8 @@ static void draw(struct mu_identity *id, struct mu_login_op *op)
 
 int mu_login_create(struct mu_identity *id, struct mu_login_op *op)
 {
-    int r = op->of.kind == MU_KIND_LOGIN
-                ? MU_E_UNAUTHORIZED
-                : mu_identity_resolve_credential(id, &op->of, &op->who);
+    int r = op->of.kind == MU_KIND_LOGIN ? MU_E_UNAUTHORIZED
+                                         : mu_identity_resolve_credential(id, &op->of, &op->who);
     if (r == 0 && op->who.role == 0) {
         r = MU_E_UNAUTHORIZED;
     }
