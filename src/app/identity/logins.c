@@ -345,11 +345,11 @@ static void make_room(struct mu_identity *id, struct mu_login_op *op)
             idle = l;
         }
     }
-    if (own >= MU_LOGINS_EACH) {
+    if (own > MU_LOGINS_EACH && oldest) { /* the new one is counted */
         make_go(op, oldest);
-        all -= op->n_gone ? 1 : 0;
+        all--;
     }
-    if (all >= MU_LOGINS_MAX) {
+    if (all > MU_LOGINS_MAX) {
         make_go(op, idle);
     }
 }

@@ -36,7 +36,7 @@ static void send_with_cookie(struct mu_call *c, mu_bytes token, int64_t until_ms
     struct mu_buf text;
     int64_t now_ms = mu_env_wall_ms(web_of(c)->env);
     mu_buf_init(&text, COOKIE_MAX);
-    mu_call_cookie_text(c, token, MU_MAX((until_ms - now_ms) / 1000, INT64_C(0)), &text);
+    mu_call_cookie_text(c, token, MU_MAX((until_ms - now_ms + 999) / 1000, INT64_C(0)), &text);
     mu_bytes value = text.failed ? MU_B_NONE : mu_arena_dup(mu_call_arena(c), mu_buf_bytes(&text));
     mu_buf_wipe(&text);
     mu_buf_fini(&text);
