@@ -59,6 +59,8 @@ const struct mu_option mu_config_table[] = {
     TEXT("OZ_TENANT_TOKENS_FILE", tenant_tokens_file, NULL, "File of SHA-256 hashes, one a line: only these bare tokens are tenants."),
     SECRET("ENCRYPTION_KEY", encryption_key, "Root of all at-rest encryption, at least 32 characters; generated into encryption.key when unset."),
     SECRET("ENCRYPTION_KEY_PREVIOUS", encryption_key_previous, "The root before: readable, never written."),
+    INT("OZ_LOGIN_REQUESTS_PER_MINUTE", login_rpm, "20", 0, 100000, "", "Attempts of one address to sign in; 0 = no limit. Behind a proxy all of them come from its address."),
+    INT("OZ_LOGIN_MAX_FAILURES", login_max_failures, "10", 0, 100000, "", "Of those, how many may fail within ten minutes; 0 = no limit."),
     INT("OZ_TENANT_REQUESTS_PER_MINUTE", tenant_requests_per_minute, "0", 0, 10000000, "", "Requests of one tenant in a minute; 0 = no limit."),
     INT("OZ_TENANT_MAX_QUEUED", tenant_max_queued, "100000", 1, 100000000, "", "Runs of one tenant that have not ended."),
     INT("OZ_TENANT_MAX_RUNNING", tenant_max_running, "0", 0, 1000000, "", "Runs of one tenant that execute at once; 0 = no limit."),

@@ -289,7 +289,7 @@ static int fill_web(struct mu_server *s)
                              .assets = c->web ? &mu_embedded_assets : NULL,
                              .public_url = c->public_url,
                              .own_url = s->own_url};
-    return mu_login_rates_new(&s->web.rates);
+    return mu_login_rates_new(c->login_rpm, c->login_max_failures, &s->web.rates);
 }
 
 static void fill_faces(struct mu_server *s)

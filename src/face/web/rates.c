@@ -8,22 +8,29 @@
 
 enum { PLACES = 8192 };
 
+/* So many since then. */
+struct window {
+    int64_t since_ms, n;
+};
+
 struct place {
-    int64_t tries[MU_LOGIN_TRIES], failures[MU_LOGIN_FAILURES]; /* rings of times; 0 = none */
-    unsigned next_try, next_failure;
+    struct window tries, failures;
 };
 
 struct mu_login_rates {
     pthread_mutex_t lock;
+    int64_t tries, failures; /* 0 = no limit */
     struct place places[PLACES];
 };
 
-int mu_login_rates_new(struct mu_login_rates **ret)
+int mu_login_rates_new(int64_t tries, int64_t failures, struct mu_login_rates **ret)
 {
     struct mu_login_rates *r = mu_calloc(1, sizeof *r);
     if (!r) {
         return -ENOMEM;
     }
+    r->tries = tries;
+    r->failures = failures;
     pthread_mutex_init(&r->lock, NULL);
     *ret = r;
     return 0;
@@ -53,23 +60,35 @@ static struct place *place_of(struct mu_login_rates *r, mu_bytes peer)
     return &r->places[mu_hash(peer) % PLACES];
 }
 
-/* How long until the oldest of a full ring is `span` old; 0: there is room. */
-static int64_t wait_of(const int64_t *ring, unsigned next, int64_t now_ms, int64_t span)
+static void roll(struct window *w, int64_t now_ms, int64_t span_ms)
 {
-    int64_t oldest = ring[next];
-    return oldest && oldest <= now_ms && now_ms - oldest < span ? oldest + span - now_ms : 0;
+    if (w->n && (now_ms < w->since_ms || now_ms - w->since_ms >= span_ms)) {
+        *w = (struct window){0};
+    }
+}
+
+/* How long until it is over, if it is full; else 0. */
+static int64_t wait_of(struct window *w, int64_t now_ms, int64_t span_ms, int64_t max)
+{
+    roll(w, now_ms, span_ms);
+    return max > 0 && w->n >= max ? w->since_ms + span_ms - now_ms : 0;
+}
+
+static void count(struct window *w, int64_t now_ms)
+{
+    w->since_ms = w->n ? w->since_ms : now_ms;
+    w->n++;
 }
 
 int mu_login_try(struct mu_login_rates *r, mu_bytes peer, int64_t now_ms, int64_t *ret_wait_ms)
 {
     pthread_mutex_lock(&r->lock);
     struct place *p = place_of(r, peer);
-    int64_t a = wait_of(p->tries, p->next_try, now_ms, MU_LOGIN_TRIES_MS);
-    int64_t b = wait_of(p->failures, p->next_failure, now_ms, MU_LOGIN_FAILURES_MS);
+    int64_t a = wait_of(&p->tries, now_ms, MU_LOGIN_TRIES_MS, r->tries);
+    int64_t b = wait_of(&p->failures, now_ms, MU_LOGIN_FAILURES_MS, r->failures);
     int64_t wait = MU_MAX(a, b);
     if (wait == 0) {
-        p->tries[p->next_try] = MU_MAX(now_ms, INT64_C(1));
-        p->next_try = (p->next_try + 1) % MU_LOGIN_TRIES;
+        count(&p->tries, now_ms);
     }
     pthread_mutex_unlock(&r->lock);
     *ret_wait_ms = wait;
@@ -80,7 +99,7 @@ void mu_login_failed(struct mu_login_rates *r, mu_bytes peer, int64_t now_ms)
 {
     pthread_mutex_lock(&r->lock);
     struct place *p = place_of(r, peer);
-    p->failures[p->next_failure] = MU_MAX(now_ms, INT64_C(1));
-    p->next_failure = (p->next_failure + 1) % MU_LOGIN_FAILURES;
+    roll(&p->failures, now_ms, MU_LOGIN_FAILURES_MS);
+    count(&p->failures, now_ms);
     pthread_mutex_unlock(&r->lock);
 }

@@ -30,14 +30,10 @@ bool mu_web_wants_page(mu_bytes accept);
 const struct mu_web_asset *mu_web_find(const struct mu_web_assets *all, mu_bytes path);
 
 /* --- who tries to sign in, by address --- */
-enum {
-    MU_LOGIN_TRIES = 20, /* of one address in MU_LOGIN_TRIES_MS */
-    MU_LOGIN_TRIES_MS = 60000,
-    MU_LOGIN_FAILURES = 10, /* of one address in MU_LOGIN_FAILURES_MS */
-    MU_LOGIN_FAILURES_MS = 600000
-};
+enum { MU_LOGIN_TRIES_MS = 60000, MU_LOGIN_FAILURES_MS = 600000 };
 struct mu_login_rates;
-MU_MUST_USE int mu_login_rates_new(struct mu_login_rates **ret);
+/* `tries` of one address in a minute, `failures` in ten; 0 = no limit. */
+MU_MUST_USE int mu_login_rates_new(int64_t tries, int64_t failures, struct mu_login_rates **ret);
 struct mu_login_rates *mu_login_rates_free(struct mu_login_rates *r);
 /* One try of an address. MU_E_LIMIT with the wait: it is not looked at. Any thread. */
 MU_MUST_USE int mu_login_try(struct mu_login_rates *r, mu_bytes peer, int64_t now_ms,

@@ -346,8 +346,8 @@ static void an_address_may_try_so_often_and_fail_so_often(void **state)
     (void)state;
     struct mu_login_rates *r;
     int64_t wait, now = 1000;
-    assert_int_equal(mu_login_rates_new(&r), 0);
-    for (int i = 0; i < MU_LOGIN_TRIES; i++) {
+    assert_int_equal(mu_login_rates_new(20, 10, &r), 0);
+    for (int i = 0; i < 20; i++) {
         assert_int_equal(mu_login_try(r, MU_B("10.0.0.1"), now + i, &wait), 0);
     }
     assert_int_equal(mu_login_try(r, MU_B("10.0.0.1"), now + 100, &wait), MU_E_LIMIT);
@@ -358,9 +358,9 @@ static void an_address_may_try_so_often_and_fail_so_often(void **state)
     now += MU_LOGIN_TRIES_MS;
     assert_int_equal(mu_login_try(r, MU_B("10.0.0.1"), now, &wait), 0);
     now += MU_LOGIN_TRIES_MS;
-    for (int i = 0; i < MU_LOGIN_FAILURES; i++) {
-        assert_int_equal(mu_login_try(r, MU_B("10.0.0.1"), now, &wait), 0);
-        mu_login_failed(r, MU_B("10.0.0.1"), now);
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(mu_login_try(r, MU_B("10.0.0.1"), now + i, &wait), 0);
+        mu_login_failed(r, MU_B("10.0.0.1"), now + i);
     }
     now += MU_LOGIN_TRIES_MS;
     assert_int_equal(mu_login_try(r, MU_B("10.0.0.1"), now, &wait), MU_E_LIMIT);
@@ -370,13 +370,26 @@ static void an_address_may_try_so_often_and_fail_so_often(void **state)
     mu_login_rates_free(r);
 }
 
+static void zero_is_no_limit(void **state)
+{
+    (void)state;
+    struct mu_login_rates *r;
+    int64_t wait;
+    assert_int_equal(mu_login_rates_new(0, 0, &r), 0);
+    for (int i = 0; i < 1000; i++) {
+        assert_int_equal(mu_login_try(r, MU_B("10.0.0.1"), 7, &wait), 0);
+        mu_login_failed(r, MU_B("10.0.0.1"), 7);
+    }
+    mu_login_rates_free(r);
+}
+
 static void a_network_of_ipv6_is_one_address(void **state)
 {
     (void)state;
     struct mu_login_rates *r;
     int64_t wait;
-    assert_int_equal(mu_login_rates_new(&r), 0);
-    for (int i = 0; i < MU_LOGIN_FAILURES; i++) {
+    assert_int_equal(mu_login_rates_new(20, 10, &r), 0);
+    for (int i = 0; i < 10; i++) {
         char peer[40];
         snprintf(peer, sizeof peer, "2001:db8:1:2::%x", i + 1);
         mu_login_failed(r, mu_str(peer), 5000);
@@ -401,6 +414,7 @@ int main(void)
         cmocka_unit_test(the_metrics_listener_has_no_pages),
         cmocka_unit_test(a_file_survives_any_failing_allocation),
         cmocka_unit_test(an_address_may_try_so_often_and_fail_so_often),
+        cmocka_unit_test(zero_is_no_limit),
         cmocka_unit_test(a_network_of_ipv6_is_one_address),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
