@@ -221,9 +221,9 @@ def test_a_socket_ends_with_its_login(oz, browser):
     """Looked at every 30 s, as with keys."""
     browser.sign_in("tenant-" + secrets.token_hex(8))
     with Viewer(oz, additional_headers={"Cookie": f"muster_session={browser.cookie}"}, origin=oz.url) as viewer:
-        viewer.expect("authenticated")
+        viewer.expect("event", event="authenticated")
         ok(browser.post("/api/auth/logout"))
-        assert viewer.wait_closed(65)[0] == 4001
+        assert viewer.wait_closed(65)[0] == 4401
 
 
 def test_a_new_admin_key_ends_logins_of_the_old_one(make_server):
@@ -309,7 +309,7 @@ def socket(oz, cookie, path="/api/v1/ws", **options):
 def test_a_socket_takes_the_cookie_of_a_page_of_this_server(oz, browser, path):
     user = browser.sign_in("tenant-" + secrets.token_hex(8))["user"]
     with socket(oz, browser.cookie, path, origin=oz.url) as viewer:
-        assert viewer.expect("authenticated")["data"]["userId"] == user["id"]
+        assert viewer.expect("event", event="authenticated")["data"]["userId"] == user["id"]
     for origin in (None, "https://evil.example", "null"):
         with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
             socket(oz, browser.cookie, path, origin=origin)
@@ -323,7 +323,7 @@ def test_a_ticket_of_a_cookie_opens_a_socket(oz, browser):
     user = browser.sign_in("tenant-" + secrets.token_hex(8))["user"]
     ticket = browser.post(API + "/ws-tickets").json()["data"]["ticket"]
     with Viewer(oz, path=f"/api/v1/ws?ticket={ticket}") as viewer:
-        assert viewer.expect("authenticated")["data"]["userId"] == user["id"]
+        assert viewer.expect("event", event="authenticated")["data"]["userId"] == user["id"]
 
 
 def test_under_https_the_cookie_is_for_that_alone(make_server):
