@@ -1,4 +1,5 @@
-/* The web app's files, made by the build (cmake/web_assets.py); none when web/dist was not there. */
+/* The web app's files, made by the build (cmake/web_assets.py); none when web/dist was not there.
+ */
 #ifndef MU_MAIN_WEB_ASSETS_H
 #define MU_MAIN_WEB_ASSETS_H
 

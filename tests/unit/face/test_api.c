@@ -431,104 +431,6 @@ static void foreign_hosts_and_origins_are_forbidden(void **state)
     drop(&f);
 }
 
-/* No login is known here: what passes the gate is 401, what does not is 403. */
-static void cookie(struct fixture *f, const char *method, const char *path, const char *host,
-                   const char *name, const char *origin, const char *site, int status)
-{
-    struct mu_http_req r;
-    char text[160];
-    begin(&r, method, path);
-    r.head.host = mu_str(host);
-    snprintf(text, sizeof text, "other=1; %s=ms_0123; x", name);
-    header(&r, "Cookie", text);
-    if (origin) {
-        header(&r, "Origin", origin);
-    }
-    if (site) {
-        header(&r, "Sec-Fetch-Site", site);
-    }
-    if (strcmp(path, "/api/v1/socket") == 0) {
-        r.head.upgrade = true;
-        header(&r, "Upgrade", "websocket");
-        header(&r, "Connection", "Upgrade");
-        header(&r, "Sec-WebSocket-Version", "13");
-        header(&r, "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
-    }
-    run(f, &r);
-    if (r.status != status) {
-        fail_msg("%s %s from %s, %s: %d %s", method, path, origin, site, r.status, r.out.ptr);
-    }
-    if (status == 403 && !(origin && strstr(origin, "evil"))) {
-        out_has(&r, "must come from a page of this server");
-    }
-    end(&r);
-}
-
-static void a_cookie_needs_a_page_of_this_server(void **state)
-{
-    (void)state;
-    static const char path[] = "/api/v1/things/x", socket[] = "/api/v1/socket";
-    static const char own[] = "muster.example", name[] = "__Host-muster_session";
-    struct fixture f = make_with("https://listed.example", 0);
-    cookie(&f, "GET", "/api/v1/things", own, name, NULL, NULL, 401);
-    cookie(&f, "GET", "/api/v1/things", own, name, NULL, "cross-site", 401);
-    cookie(&f, "HEAD", "/api/v1/things", own, name, NULL, NULL, 401);
-    cookie(&f, "POST", path, own, name, NULL, NULL, 403);
-    cookie(&f, "POST", path, own, name, NULL, "same-site", 403);
-    cookie(&f, "POST", path, own, name, NULL, "none", 403);
-    cookie(&f, "POST", path, own, name, NULL, "same-origin", 401);
-    cookie(&f, "POST", path, own, name, "https://muster.example", NULL, 401);
-    cookie(&f, "POST", path, own, name, "https://muster.example", "same-origin", 401);
-    cookie(&f, "POST", path, own, name, "https://listed.example", NULL, 403);
-    cookie(&f, "POST", path, own, name, "https://listed.example", "same-origin", 403);
-    cookie(&f, "POST", path, own, name, "https://evil.example", "same-origin", 403);
-    /* the same host in plain is not the same origin */
-    cookie(&f, "POST", path, own, name, "http://muster.example", NULL, 403);
-    cookie(&f, "POST", path, "127.0.0.1:8080", name, "http://127.0.0.1:8080", NULL, 401);
-    cookie(&f, "DELETE", path, own, name, NULL, NULL, 403);
-    cookie(&f, "GET", socket, own, name, NULL, NULL, 403);
-    cookie(&f, "GET", socket, own, name, NULL, "same-origin", 403);
-    cookie(&f, "GET", socket, own, name, "https://listed.example", NULL, 403);
-    cookie(&f, "GET", socket, own, name, "https://muster.example", NULL, 401);
-    drop(&f);
-}
-
-static void only_the_cookie_of_a_login_is_looked_at(void **state)
-{
-    (void)state;
-    static const char *const others[] = {"muster_session=ms_1",
-                                         "__Host-muster_sessions=ms_1",
-                                         "__Host-muster_session=",
-                                         "__Host-muster_session",
-                                         "",
-                                         ";;="};
-    struct fixture f = make();
-    for (size_t i = 0; i < MU_ARRAY_LEN(others); i++) {
-        struct mu_http_req r;
-        begin(&r, "GET", "/api/v1/things");
-        header(&r, "Cookie", others[i]);
-        run(&f, &r);
-        assert_int_equal(r.status, 401);
-        out_has(&r, "send Authorization: Bearer");
-        end(&r);
-    }
-    struct mu_http_req r;
-    begin(&r, "GET", "/api/v1/things"); /* the admin key is no login */
-    header(&r, "Cookie", "__Host-muster_session=boss");
-    run(&f, &r);
-    assert_int_equal(r.status, 401);
-    out_has(&r, "unknown, revoked or expired");
-    end(&r);
-    begin(&r, "POST", "/api/v1/things/x"); /* a bearer goes before the cookie, from anywhere */
-    header(&r, "Cookie", "__Host-muster_session=ms_1");
-    header(&r, "Authorization", "Bearer t");
-    r.body = MU_B("{\"prompt\":\"hi\"}");
-    run(&f, &r);
-    assert_int_equal(r.status, 200);
-    end(&r);
-    drop(&f);
-}
-
 static void preflights_are_answered_when_cors_is_on(void **state)
 {
     (void)state;
@@ -813,8 +715,6 @@ int main(void)
         cmocka_unit_test(malformed_messages_get_the_same_body),
         cmocka_unit_test(request_ids_are_kept_when_they_are_clean),
         cmocka_unit_test(foreign_hosts_and_origins_are_forbidden),
-        cmocka_unit_test(a_cookie_needs_a_page_of_this_server),
-        cmocka_unit_test(only_the_cookie_of_a_login_is_looked_at),
         cmocka_unit_test(preflights_are_answered_when_cors_is_on),
         cmocka_unit_test(bad_settings_are_refused_in_words),
         cmocka_unit_test(a_spent_budget_is_429_until_time_passes),
