@@ -8,7 +8,7 @@
 #include "face/web/web.h"
 
 static const char permissions[] =
-    "accelerometer=(), autoplay=(), bluetooth=(), browsing-topics=(), camera=(), "
+    "accelerometer=(), autoplay=(), browsing-topics=(), camera=(), "
     "clipboard-read=(), clipboard-write=(self), display-capture=(), encrypted-media=(), "
     "fullscreen=(self), gamepad=(), geolocation=(), gyroscope=(), hid=(), idle-detection=(), "
     "local-fonts=(), magnetometer=(), microphone=(), midi=(), payment=(), "
