@@ -1,0 +1,341 @@
+import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
+import { Link, Outlet, useNavigate } from "@tanstack/react-router";
+import { Command, Ellipsis, Keyboard, LogOut, Monitor, Moon, PanelLeft, Plus, Sun, UserRound } from "lucide-react";
+import { lazy, Suspense, useEffect, useMemo, useState } from "react";
+import { type Caller, loginQuery, sessionKey, signOut } from "@/api/auth";
+import { gatesQuery } from "@/api/gates";
+import { allActions, onKey, openPalette, openSheet, useActions, useKeys } from "@/keys/registry";
+import { Live } from "@/live/client";
+import { orgFeed } from "@/live/feed";
+import { type Health, LiveContext, useHealth, useRereadMs } from "@/live/hooks";
+import { forgetDrafts } from "@/state/drafts";
+import { type Theme, usePrefs } from "@/state/prefs";
+import { Button, IconButton } from "@/ui/button";
+import { cx } from "@/ui/cx";
+import { Dialog } from "@/ui/dialog";
+import { Menu, MenuChoice, MenuItem, MenuLabel, MenuLine } from "@/ui/menu";
+import { announce, toastError } from "@/ui/toast";
+import { Tooltip, TooltipProvider } from "@/ui/tooltip";
+import { PLACES, type Place } from "./places";
+
+const Palette = lazy(() => import("@/keys/palette"));
+const Sheet = lazy(() => import("@/keys/sheet"));
+
+export function Shell({ user }: { user: Caller }) {
+  const queries = useQueryClient();
+  const live = useMemo(() => {
+    const made = new Live({
+      socket: () => new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/v1/ws`),
+      reread: () => void queries.invalidateQueries({ predicate: (q) => q.queryKey[0] !== "auth" }),
+      signedOut: () => void queries.invalidateQueries({ queryKey: sessionKey }),
+    });
+    made.onFeed(orgFeed(queries, announce));
+    return made;
+  }, [queries]);
+  useEffect(() => {
+    live.start();
+    addEventListener("keydown", onKey);
+    return () => {
+      removeEventListener("keydown", onKey);
+      live.stop();
+    };
+  }, [live]);
+  return (
+    <LiveContext value={live}>
+      <TooltipProvider>
+        <Frame user={user} />
+      </TooltipProvider>
+    </LiveContext>
+  );
+}
+
+function useSignOut() {
+  const queries = useQueryClient();
+  return async () => {
+    try {
+      await signOut();
+      forgetDrafts();
+      queries.clear();
+      queries.setQueryData(loginQuery.queryKey, { user: null });
+    } catch (e) {
+      toastError("You are still signed in", e);
+    }
+  };
+}
+
+function Frame({ user }: { user: Caller }) {
+  const navigate = useNavigate();
+  const { theme, setTheme, toggleRail } = usePrefs();
+  const out = useSignOut();
+  const { palette, sheet } = useKeys();
+  // Once loaded they stay, so that closing can be seen to the end.
+  const [loaded, load] = useState(false);
+  useEffect(() => {
+    if (palette || sheet) load(true);
+  }, [palette, sheet]);
+
+  useActions([
+    { id: "new", label: "New session", group: "Do", keys: "c", icon: <Plus className="size-4" aria-hidden />, run: () => void navigate({ to: "/", hash: "prompt" }) },
+    ...PLACES.map((p) => ({ id: `go ${p.to}`, label: p.label, group: "Go to", keys: p.keys, icon: <p.icon className="size-4" aria-hidden />, run: () => void navigate({ to: p.to }) })),
+    { id: "palette", label: "Command palette", group: "Everywhere", keys: "mod+k", keyOnly: true, run: () => openPalette(!useKeys.getState().palette) },
+    { id: "keys", label: "Show all keys", group: "Everywhere", keys: "?", icon: <Keyboard className="size-4" aria-hidden />, run: () => openSheet() },
+    { id: "rail", label: "Wide or narrow rail", group: "Everywhere", keys: "[", icon: <PanelLeft className="size-4" aria-hidden />, run: toggleRail },
+    { id: "theme light", label: "Light colours", group: "Appearance", icon: <Sun className="size-4" aria-hidden />, run: () => setTheme("light") },
+    { id: "theme dark", label: "Dark colours", group: "Appearance", icon: <Moon className="size-4" aria-hidden />, run: () => setTheme("dark") },
+    { id: "theme system", label: "Colours of the system", group: "Appearance", icon: <Monitor className="size-4" aria-hidden />, run: () => setTheme("system") },
+    { id: "out", label: "Sign out", group: "Account", icon: <LogOut className="size-4" aria-hidden />, run: () => void out() },
+  ]);
+
+  return (
+    <div className="flex h-dvh flex-col md:flex-row">
+      <a href="#content" className="sr-only z-50 rounded-md bg-accent-fill px-3 py-2 text-on-accent focus:not-sr-only focus:fixed focus:top-2 focus:left-2">
+        Skip to the content
+      </a>
+      <Rail user={user} theme={theme} setTheme={setTheme} out={() => void out()} />
+      <div className="flex min-h-0 min-w-0 flex-1 flex-col">
+        <Connection />
+        <main id="content" tabIndex={-1} className="min-h-0 flex-1 overflow-y-auto outline-none">
+          <Outlet />
+        </main>
+      </div>
+      <BottomBar user={user} theme={theme} setTheme={setTheme} out={() => void out()} />
+      {(loaded || palette || sheet) && (
+        <Suspense>
+          <Palette />
+          <Sheet />
+        </Suspense>
+      )}
+    </div>
+  );
+}
+
+function useGateCount() {
+  const every = useRereadMs();
+  const { data } = useInfiniteQuery({ ...gatesQuery, refetchInterval: every });
+  const count = data?.pages.reduce((n, p) => n + p.items.length, 0) ?? 0;
+  return { count, text: data?.pages.at(-1)?.hasMore ? `${count}+` : String(count) };
+}
+
+const HEALTH: Record<Health, { text: string; color: string; hint: string }> = {
+  live: { text: "Live", color: "bg-ok", hint: "What happens is shown as it happens." },
+  partly: { text: "Every few seconds", color: "bg-warn", hint: "Lists are read again every few seconds." },
+  reconnecting: { text: "Reconnecting…", color: "bg-bad", hint: "The connection was lost; it goes on where it was as soon as the server answers." },
+};
+
+/** A line at the top on phones and for whoever is cut off for longer than a moment. */
+function Connection() {
+  const health = useHealth();
+  const [late, setLate] = useState(false);
+  useEffect(() => {
+    setLate(false);
+    if (health !== "reconnecting") return;
+    const timer = setTimeout(() => setLate(true), 2_500);
+    return () => clearTimeout(timer);
+  }, [health]);
+  return late ? (
+    <div role="status" className="late bg-warn-soft px-4 py-1 text-center text-[13px] text-warn">
+      The connection was lost. It is tried again; nothing is missed.
+    </div>
+  ) : null;
+}
+
+interface Who {
+  user: Caller;
+  theme: Theme;
+  setTheme(t: Theme): void;
+  out(): void;
+}
+
+function Rail({ user, theme, setTheme, out }: Who) {
+  const { wide, toggleRail } = usePrefs();
+  const gates = useGateCount();
+  const navigate = useNavigate();
+  return (
+    <nav aria-label="Places" className={cx("hidden shrink-0 flex-col border-r border-line bg-panel p-2 md:flex", wide ? "w-52" : "w-14")}>
+      <div className={cx("mb-3 flex items-center gap-2 px-1.5 pt-1", !wide && "flex-col")}>
+        <img src="/favicon.svg" alt="" width={24} height={24} />
+        {wide && <span className="flex-1 font-semibold">Muster</span>}
+        <IconButton label={wide ? "Narrow rail" : "Wide rail"} onClick={toggleRail}>
+          <PanelLeft className="size-4" aria-hidden />
+        </IconButton>
+      </div>
+      <Button className={cx("mb-3", !wide && "px-0")} icon={<Plus className="size-4" aria-hidden />} aria-label="New session" onClick={() => void navigate({ to: "/", hash: "prompt" })}>
+        {wide && "New session"}
+      </Button>
+      <ul className="space-y-0.5">
+        {PLACES.map((p) => (
+          <li key={p.to}>
+            <RailLink place={p} wide={wide} count={p.to === "/gates" && gates.count ? gates.text : undefined} />
+          </li>
+        ))}
+      </ul>
+      <div className="mt-auto space-y-0.5">
+        <RailButton wide={wide} label="Find or do" onClick={() => openPalette()} icon={<Command className="size-4 shrink-0" aria-hidden />} />
+        <Account {...{ user, theme, setTheme, out, wide }} />
+        <HealthLine wide={wide} />
+      </div>
+    </nav>
+  );
+}
+
+const RAIL_ITEM = "flex h-8.5 w-full items-center gap-2.5 rounded-md px-2.5 text-muted hover:bg-hover hover:text-text";
+
+function RailLink({ place, wide, count }: { place: Place; wide: boolean; count?: string }) {
+  const link = (
+    <Link
+      to={place.to}
+      activeOptions={{ exact: place.to === "/", includeSearch: false }}
+      className={cx(RAIL_ITEM, "relative")}
+      activeProps={{ className: "bg-hover !text-text font-medium", "aria-current": "page" }}
+      aria-label={wide ? undefined : place.label}
+    >
+      <place.icon className="size-4 shrink-0" aria-hidden />
+      {wide && <span className="flex-1">{place.label}</span>}
+      {count && (
+        <span className={cx("rounded-full bg-warn-soft px-1.5 text-xs font-semibold text-warn", !wide && "absolute -top-0.5 -right-0.5")}>
+          {count}
+          <span className="sr-only"> waiting</span>
+        </span>
+      )}
+    </Link>
+  );
+  return wide ? link : (
+    <Tooltip text={place.label} side="right">
+      {link}
+    </Tooltip>
+  );
+}
+
+function RailButton({ wide, label, icon, onClick }: { wide: boolean; label: string; icon: React.ReactNode; onClick(): void }) {
+  return (
+    <button type="button" onClick={onClick} aria-label={label} title={wide ? undefined : label} className={RAIL_ITEM}>
+      {icon}
+      {wide && <span className="flex-1 text-left">{label}</span>}
+    </button>
+  );
+}
+
+function HealthLine({ wide }: { wide: boolean }) {
+  const h = HEALTH[useHealth()];
+  return (
+    <Tooltip text={h.hint} side="right">
+      <button type="button" className={cx(RAIL_ITEM, "text-xs")} aria-label={`Connection: ${h.text}`}>
+        <span aria-hidden className="flex size-4 shrink-0 items-center justify-center">
+          <span className={cx("size-2 rounded-full", h.color)} />
+        </span>
+        {wide && h.text}
+      </button>
+    </Tooltip>
+  );
+}
+
+const THEMES = [
+  { value: "system", label: "As the system" },
+  { value: "light", label: "Light" },
+  { value: "dark", label: "Dark" },
+];
+
+function Account({ user, theme, setTheme, out, wide }: Who & { wide: boolean }) {
+  return (
+    <Menu
+      align="start"
+      trigger={
+        <button type="button" className={RAIL_ITEM} aria-label={`Account: ${user.name}`}>
+          <UserRound className="size-4 shrink-0" aria-hidden />
+          {wide && <span className="flex-1 truncate text-left">{user.name}</span>}
+        </button>
+      }
+    >
+      <MenuLabel>{user.role.replaceAll("_", " ")}</MenuLabel>
+      <MenuLine />
+      <MenuLabel>Colours</MenuLabel>
+      <MenuChoice value={theme} onChange={(v) => setTheme(v as Theme)} options={THEMES} />
+      <MenuLine />
+      <MenuItem onSelect={() => openSheet()} icon={<Keyboard className="size-4" aria-hidden />}>
+        Keys
+      </MenuItem>
+      <MenuItem onSelect={out} icon={<LogOut className="size-4" aria-hidden />}>
+        Sign out
+      </MenuItem>
+    </Menu>
+  );
+}
+
+function BottomBar({ user, theme, setTheme, out }: Who) {
+  const [more, setMore] = useState(false);
+  const gates = useGateCount();
+  const { sets } = useKeys();
+  const h = HEALTH[useHealth()];
+  const go = allActions(sets);
+  const item = "flex h-14 flex-col items-center justify-center gap-0.5 text-xs text-muted";
+  return (
+    <nav aria-label="Places" className="safe-bottom shrink-0 border-t border-line bg-panel md:hidden">
+      <ul className="grid grid-cols-5">
+        {PLACES.filter((p) => p.phone).map((p) => (
+          <li key={p.to}>
+            <Link to={p.to} activeOptions={{ exact: p.to === "/", includeSearch: false }} className={item} activeProps={{ className: "!text-accent font-medium", "aria-current": "page" }}>
+              <span className="relative">
+                <p.icon className="size-5" aria-hidden />
+                {p.to === "/gates" && gates.count > 0 && (
+                  <span className="absolute -top-1.5 -right-3 rounded-full bg-warn-soft px-1.5 text-xs leading-4 font-semibold text-warn">{gates.text}</span>
+                )}
+              </span>
+              {p.label}
+            </Link>
+          </li>
+        ))}
+        <li>
+          <button type="button" className={cx(item, "w-full")} onClick={() => setMore(true)}>
+            <Ellipsis className="size-5" aria-hidden />
+            More
+          </button>
+        </li>
+      </ul>
+      <Dialog open={more} onOpenChange={setMore} side="bottom" title="More" description={`${user.name} · ${h.text}`}>
+        <ul className="divide-y divide-line">
+          {PLACES.filter((p) => !p.phone).map((p) => (
+            <li key={p.to}>
+              <Link to={p.to} onClick={() => setMore(false)} className="flex h-12 items-center gap-3">
+                <p.icon className="size-5 text-muted" aria-hidden />
+                {p.label}
+              </Link>
+            </li>
+          ))}
+          <li className="py-3">
+            <fieldset>
+              <legend className="mb-2 text-[13px] text-muted">Colours</legend>
+              <div className="grid grid-cols-3 gap-2">
+                {THEMES.map((t) => (
+                  <Button key={t.value} aria-pressed={theme === t.value} className={cx("h-11", theme === t.value && "border-accent! text-accent")} onClick={() => setTheme(t.value as Theme)}>
+                    {t.label}
+                  </Button>
+                ))}
+              </div>
+            </fieldset>
+          </li>
+          {go.length > 0 && (
+            <li>
+              <button
+                type="button"
+                className="flex h-12 w-full items-center gap-3"
+                onClick={() => {
+                  setMore(false);
+                  openPalette();
+                }}
+              >
+                <Command className="size-5 text-muted" aria-hidden />
+                Find or do
+              </button>
+            </li>
+          )}
+          <li>
+            <button type="button" className="flex h-12 w-full items-center gap-3" onClick={out}>
+              <LogOut className="size-5 text-muted" aria-hidden />
+              Sign out
+            </button>
+          </li>
+        </ul>
+      </Dialog>
+    </nav>
+  );
+}
