@@ -1,25 +1,27 @@
 import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, Outlet, useNavigate } from "@tanstack/react-router";
-import { Command, Ellipsis, Keyboard, LogOut, Monitor, Moon, PanelLeft, Plus, Sun, UserRound } from "lucide-react";
+import { Command, Ellipsis, Keyboard, LogOut, Monitor, Moon, PanelLeft, Plus, Sun } from "lucide-react";
 import { lazy, Suspense, useEffect, useMemo, useState } from "react";
 import { type Caller, loginQuery, sessionKey, signOut } from "@/api/auth";
 import { gatesQuery } from "@/api/gates";
-import { allActions, onKey, openPalette, openSheet, useActions, useKeys } from "@/keys/registry";
+import { onKey, openPalette, openSheet, useActions, useKeys } from "@/keys/registry";
 import { Live } from "@/live/client";
 import { orgFeed } from "@/live/feed";
 import { type Health, LiveContext, useHealth, useRereadMs } from "@/live/hooks";
 import { forgetDrafts } from "@/state/drafts";
-import { type Theme, usePrefs } from "@/state/prefs";
+import { usePrefs } from "@/state/prefs";
 import { Button, IconButton } from "@/ui/button";
 import { cx } from "@/ui/cx";
-import { Dialog } from "@/ui/dialog";
-import { Menu, MenuChoice, MenuItem, MenuLabel, MenuLine } from "@/ui/menu";
 import { announce, toastError } from "@/ui/toast";
-import { Tooltip, TooltipProvider } from "@/ui/tooltip";
+import { AccountButton } from "./account-button";
+import { RAIL_ITEM, type Who } from "./parts";
 import { PLACES, type Place } from "./places";
 
 const Palette = lazy(() => import("@/keys/palette"));
 const Sheet = lazy(() => import("@/keys/sheet"));
+// With what they need they are a quarter of the page: they come when somebody asks for them.
+const Account = lazy(() => import("./account"));
+const More = lazy(() => import("./more"));
 
 export function Shell({ user }: { user: Caller }) {
   const queries = useQueryClient();
@@ -42,9 +44,7 @@ export function Shell({ user }: { user: Caller }) {
   }, [live]);
   return (
     <LiveContext value={live}>
-      <TooltipProvider>
-        <Frame user={user} />
-      </TooltipProvider>
+      <Frame user={user} />
     </LiveContext>
   );
 }
@@ -139,17 +139,11 @@ function Connection() {
   ) : null;
 }
 
-interface Who {
-  user: Caller;
-  theme: Theme;
-  setTheme(t: Theme): void;
-  out(): void;
-}
-
 function Rail({ user, theme, setTheme, out }: Who) {
   const { wide, toggleRail } = usePrefs();
   const gates = useGateCount();
   const navigate = useNavigate();
+  const [menu, setMenu] = useState(false);
   return (
     <nav aria-label="Places" className={cx("hidden shrink-0 flex-col border-r border-line bg-panel p-2 md:flex", wide ? "w-52" : "w-14")}>
       <div className={cx("mb-3 flex items-center gap-2 px-1.5 pt-1", !wide && "flex-col")}>
@@ -171,14 +165,19 @@ function Rail({ user, theme, setTheme, out }: Who) {
       </ul>
       <div className="mt-auto space-y-0.5">
         <RailButton wide={wide} label="Find or do" onClick={() => openPalette()} icon={<Command className="size-4 shrink-0" aria-hidden />} />
-        <Account {...{ user, theme, setTheme, out, wide }} />
+        {menu ? (
+          <Suspense fallback={<AccountButton user={user} wide={wide} />}>
+            <Account {...{ user, theme, setTheme, out, wide }} />
+          </Suspense>
+        ) : (
+          <AccountButton user={user} wide={wide} onClick={() => setMenu(true)} />
+        )}
         <HealthLine wide={wide} />
       </div>
     </nav>
   );
 }
 
-const RAIL_ITEM = "flex h-8.5 w-full items-center gap-2.5 rounded-md px-2.5 text-muted hover:bg-hover hover:text-text";
 
 function RailLink({ place, wide, count }: { place: Place; wide: boolean; count?: string }) {
   const link = (
@@ -188,6 +187,7 @@ function RailLink({ place, wide, count }: { place: Place; wide: boolean; count?:
       className={cx(RAIL_ITEM, "relative")}
       activeProps={{ className: "bg-hover !text-text font-medium", "aria-current": "page" }}
       aria-label={wide ? undefined : place.label}
+      title={wide ? undefined : place.label}
     >
       <place.icon className="size-4 shrink-0" aria-hidden />
       {wide && <span className="flex-1">{place.label}</span>}
@@ -199,11 +199,7 @@ function RailLink({ place, wide, count }: { place: Place; wide: boolean; count?:
       )}
     </Link>
   );
-  return wide ? link : (
-    <Tooltip text={place.label} side="right">
-      {link}
-    </Tooltip>
-  );
+  return link;
 }
 
 function RailButton({ wide, label, icon, onClick }: { wide: boolean; label: string; icon: React.ReactNode; onClick(): void }) {
@@ -218,55 +214,20 @@ function RailButton({ wide, label, icon, onClick }: { wide: boolean; label: stri
 function HealthLine({ wide }: { wide: boolean }) {
   const h = HEALTH[useHealth()];
   return (
-    <Tooltip text={h.hint} side="right">
-      <button type="button" className={cx(RAIL_ITEM, "text-xs")} aria-label={`Connection: ${h.text}`}>
-        <span aria-hidden className="flex size-4 shrink-0 items-center justify-center">
-          <span className={cx("size-2 rounded-full", h.color)} />
-        </span>
-        {wide && h.text}
-      </button>
-    </Tooltip>
-  );
-}
-
-const THEMES = [
-  { value: "system", label: "As the system" },
-  { value: "light", label: "Light" },
-  { value: "dark", label: "Dark" },
-];
-
-function Account({ user, theme, setTheme, out, wide }: Who & { wide: boolean }) {
-  return (
-    <Menu
-      align="start"
-      trigger={
-        <button type="button" className={RAIL_ITEM} aria-label={`Account: ${user.name}`}>
-          <UserRound className="size-4 shrink-0" aria-hidden />
-          {wide && <span className="flex-1 truncate text-left">{user.name}</span>}
-        </button>
-      }
-    >
-      <MenuLabel>{user.role.replaceAll("_", " ")}</MenuLabel>
-      <MenuLine />
-      <MenuLabel>Colours</MenuLabel>
-      <MenuChoice value={theme} onChange={(v) => setTheme(v as Theme)} options={THEMES} />
-      <MenuLine />
-      <MenuItem onSelect={() => openSheet()} icon={<Keyboard className="size-4" aria-hidden />}>
-        Keys
-      </MenuItem>
-      <MenuItem onSelect={out} icon={<LogOut className="size-4" aria-hidden />}>
-        Sign out
-      </MenuItem>
-    </Menu>
+    <div role="status" className={cx(RAIL_ITEM, "text-xs hover:bg-transparent")} title={h.hint}>
+      <span aria-hidden className="flex size-4 shrink-0 items-center justify-center">
+        <span className={cx("size-2 rounded-full", h.color)} />
+      </span>
+      <span className={wide ? undefined : "sr-only"}>{h.text}</span>
+    </div>
   );
 }
 
 function BottomBar({ user, theme, setTheme, out }: Who) {
   const [more, setMore] = useState(false);
   const gates = useGateCount();
-  const { sets } = useKeys();
+  const [loaded, load] = useState(false);
   const h = HEALTH[useHealth()];
-  const go = allActions(sets);
   const item = "flex h-14 flex-col items-center justify-center gap-0.5 text-xs text-muted";
   return (
     <nav aria-label="Places" className="safe-bottom shrink-0 border-t border-line bg-panel md:hidden">
@@ -285,57 +246,17 @@ function BottomBar({ user, theme, setTheme, out }: Who) {
           </li>
         ))}
         <li>
-          <button type="button" className={cx(item, "w-full")} onClick={() => setMore(true)}>
+          <button type="button" className={cx(item, "w-full")} onClick={() => (load(true), setMore(true))}>
             <Ellipsis className="size-5" aria-hidden />
             More
           </button>
         </li>
       </ul>
-      <Dialog open={more} onOpenChange={setMore} side="bottom" title="More" description={`${user.name} · ${h.text}`}>
-        <ul className="divide-y divide-line">
-          {PLACES.filter((p) => !p.phone).map((p) => (
-            <li key={p.to}>
-              <Link to={p.to} onClick={() => setMore(false)} className="flex h-12 items-center gap-3">
-                <p.icon className="size-5 text-muted" aria-hidden />
-                {p.label}
-              </Link>
-            </li>
-          ))}
-          <li className="py-3">
-            <fieldset>
-              <legend className="mb-2 text-[13px] text-muted">Colours</legend>
-              <div className="grid grid-cols-3 gap-2">
-                {THEMES.map((t) => (
-                  <Button key={t.value} aria-pressed={theme === t.value} className={cx("h-11", theme === t.value && "border-accent! text-accent")} onClick={() => setTheme(t.value as Theme)}>
-                    {t.label}
-                  </Button>
-                ))}
-              </div>
-            </fieldset>
-          </li>
-          {go.length > 0 && (
-            <li>
-              <button
-                type="button"
-                className="flex h-12 w-full items-center gap-3"
-                onClick={() => {
-                  setMore(false);
-                  openPalette();
-                }}
-              >
-                <Command className="size-5 text-muted" aria-hidden />
-                Find or do
-              </button>
-            </li>
-          )}
-          <li>
-            <button type="button" className="flex h-12 w-full items-center gap-3" onClick={out}>
-              <LogOut className="size-5 text-muted" aria-hidden />
-              Sign out
-            </button>
-          </li>
-        </ul>
-      </Dialog>
+      {loaded && (
+        <Suspense>
+          <More {...{ user, theme, setTheme, out, open: more, setOpen: setMore, health: h.text }} />
+        </Suspense>
+      )}
     </nav>
   );
 }

@@ -3,9 +3,9 @@ import { Check } from "lucide-react";
 import type { ReactNode } from "react";
 
 /** modal is off: the page behind stays reachable and scrollable. */
-export function Menu({ trigger, children, align = "end" }: { trigger: ReactNode; children: ReactNode; align?: "start" | "end" }) {
+export function Menu({ trigger, children, align = "end", defaultOpen }: { trigger: ReactNode; children: ReactNode; align?: "start" | "end"; defaultOpen?: boolean }) {
   return (
-    <Radix.Root modal={false}>
+    <Radix.Root modal={false} defaultOpen={defaultOpen}>
       <Radix.Trigger asChild>{trigger}</Radix.Trigger>
       <Radix.Portal>
         <Radix.Content align={align} sideOffset={6} collisionPadding={8} className="late z-50 min-w-48 rounded-lg border border-line bg-raised p-1 shadow-lift">
