@@ -27,9 +27,12 @@ export const HARNESSES: Record<Harness, string> = {
 };
 export const harnessName = (id: string) => HARNESSES[id as Harness] ?? id;
 
-/** owner/name of an address, else the address without its scheme. */
+/** The last two parts of an address: owner/name. */
 export function repoName(url: string): string {
-  const path = url.replace(/^[a-z+]+:\/\/(?:[^@/]*@)?/i, "").replace(/^[^@/]+@/, "").replace(/\.git$/, "").replace(/\/+$/, "");
-  const parts = path.split(/[/:]/).filter(Boolean);
-  return parts.length >= 3 ? parts.slice(-2).join("/") : parts.slice(-2).join("/") || url;
+  const path = url
+    .replace(/^[a-z+]+:\/\/[^/]*/i, "")
+    .replace(/^[^@/:]+@[^:/]+:/, "")
+    .replace(/\/+$/, "")
+    .replace(/\.git$/, "");
+  return path.split("/").filter(Boolean).slice(-2).join("/") || url;
 }

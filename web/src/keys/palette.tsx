@@ -7,8 +7,10 @@ import { type Action, allActions, openPalette, useKeys } from "./registry";
 export default function Palette() {
   const { palette, sets } = useKeys();
   const groups = new Map<string, Action[]>();
-  for (const a of allActions(sets)) {
-    if (!a.keyOnly) groups.set(a.group, [...(groups.get(a.group) ?? []), a]);
+  // What can be done in this place comes before what can be done everywhere.
+  const actions = allActions(sets).filter((a) => !a.keyOnly);
+  for (const a of [...actions.filter((b) => !b.everywhere), ...actions.filter((b) => b.everywhere)]) {
+    groups.set(a.group, [...(groups.get(a.group) ?? []), a]);
   }
   return (
     <Radix.Root open={palette} onOpenChange={openPalette}>

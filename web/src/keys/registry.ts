@@ -11,6 +11,8 @@ export interface Action {
   icon?: ReactNode;
   /** Only a key, such as the movement in a list: not in the palette. */
   keyOnly?: boolean;
+  /** The shell's: listed behind what the place itself offers. */
+  everywhere?: boolean;
   run(): void;
 }
 

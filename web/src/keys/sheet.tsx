@@ -7,7 +7,8 @@ import { allActions, openSheet, useKeys } from "./registry";
 export default function Sheet() {
   const { sheet, sets } = useKeys();
   const { letters, setLetters } = usePrefs();
-  const actions = allActions(sets).filter((a) => a.keys);
+  const keyed = allActions(sets).filter((a) => a.keys);
+  const actions = [...keyed.filter((a) => !a.everywhere), ...keyed.filter((a) => a.everywhere)];
   const groups = [...new Set(actions.map((a) => a.group))];
   return (
     <Dialog open={sheet} onOpenChange={openSheet} title="Keys" description="What the keyboard does here.">

@@ -74,17 +74,19 @@ function Frame({ user }: { user: Caller }) {
     if (palette || sheet) load(true);
   }, [palette, sheet]);
 
-  useActions([
-    { id: "new", label: "New session", group: "Do", keys: "c", icon: <Plus className="size-4" aria-hidden />, run: () => void navigate({ to: "/", hash: "prompt" }) },
-    ...PLACES.map((p) => ({ id: `go ${p.to}`, label: p.label, group: "Go to", keys: p.keys, icon: <p.icon className="size-4" aria-hidden />, run: () => void navigate({ to: p.to }) })),
-    { id: "palette", label: "Command palette", group: "Everywhere", keys: "mod+k", keyOnly: true, run: () => openPalette(!useKeys.getState().palette) },
-    { id: "keys", label: "Show all keys", group: "Everywhere", keys: "?", icon: <Keyboard className="size-4" aria-hidden />, run: () => openSheet() },
-    { id: "rail", label: "Wide or narrow rail", group: "Everywhere", keys: "[", icon: <PanelLeft className="size-4" aria-hidden />, run: toggleRail },
-    { id: "theme light", label: "Light colours", group: "Appearance", icon: <Sun className="size-4" aria-hidden />, run: () => setTheme("light") },
-    { id: "theme dark", label: "Dark colours", group: "Appearance", icon: <Moon className="size-4" aria-hidden />, run: () => setTheme("dark") },
-    { id: "theme system", label: "Colours of the system", group: "Appearance", icon: <Monitor className="size-4" aria-hidden />, run: () => setTheme("system") },
-    { id: "out", label: "Sign out", group: "Account", icon: <LogOut className="size-4" aria-hidden />, run: () => void out() },
-  ]);
+  useActions(
+    [
+      { id: "new", label: "New session", group: "Do", keys: "c", icon: <Plus className="size-4" aria-hidden />, run: () => void navigate({ to: "/", hash: "prompt" }) },
+      ...PLACES.map((p) => ({ id: `go ${p.to}`, label: p.label, group: "Go to", keys: p.keys, icon: <p.icon className="size-4" aria-hidden />, run: () => void navigate({ to: p.to }) })),
+      { id: "palette", label: "Command palette", group: "Everywhere", keys: "mod+k", keyOnly: true, run: () => openPalette(!useKeys.getState().palette) },
+      { id: "keys", label: "Show all keys", group: "Everywhere", keys: "?", icon: <Keyboard className="size-4" aria-hidden />, run: () => openSheet() },
+      { id: "rail", label: "Wide or narrow rail", group: "Everywhere", keys: "[", icon: <PanelLeft className="size-4" aria-hidden />, run: toggleRail },
+      { id: "theme light", label: "Light colours", group: "Appearance", icon: <Sun className="size-4" aria-hidden />, run: () => setTheme("light") },
+      { id: "theme dark", label: "Dark colours", group: "Appearance", icon: <Moon className="size-4" aria-hidden />, run: () => setTheme("dark") },
+      { id: "theme system", label: "Colours of the system", group: "Appearance", icon: <Monitor className="size-4" aria-hidden />, run: () => setTheme("system") },
+      { id: "out", label: "Sign out", group: "Account", icon: <LogOut className="size-4" aria-hidden />, run: () => void out() },
+    ].map((a) => ({ ...a, everywhere: true })),
+  );
 
   return (
     <div className="flex h-dvh flex-col md:flex-row">

@@ -9,7 +9,7 @@ interface Prefs {
   wide: boolean;
   /** Keys without a modifier (WCAG 2.1.4: they can be switched off). */
   letters: boolean;
-  last: { repo: string; environment: string; harness: string; model: string; interactive: boolean };
+  last: { repo: string | null; environment: string; harness: string; model: string; interactive: boolean };
   setTheme(theme: Theme): void;
   toggleRail(): void;
   setLetters(letters: boolean): void;
@@ -22,7 +22,7 @@ export const usePrefs = create<Prefs>()(
       theme: "system",
       wide: true,
       letters: true,
-      last: { repo: "", environment: "", harness: "", model: "", interactive: false },
+      last: { repo: null, environment: "", harness: "", model: "", interactive: false },
       setTheme: (theme) => set({ theme }),
       toggleRail: () => set((s) => ({ wide: !s.wide })),
       setLetters: (letters) => set({ letters }),

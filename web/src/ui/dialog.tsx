@@ -34,7 +34,7 @@ export function Dialog({ open, onOpenChange, title, description, side = "middle"
               {description ? <Radix.Description className="mt-0.5 text-muted">{description}</Radix.Description> : <Radix.Description className="sr-only">{title}</Radix.Description>}
             </div>
             <Radix.Close asChild>
-              <IconButton label="Close" className="-mr-2">
+              <IconButton label="Close" className="-mt-1 -mr-2">
                 <X className="size-4" aria-hidden />
               </IconButton>
             </Radix.Close>

@@ -81,7 +81,7 @@ export function Gates() {
             )}
           </ul>
           {gate && (
-            <div className={cx("min-h-0", at < 0 && "hidden md:block")}>
+            <div className={cx("min-h-0 md:pb-6", at < 0 && "hidden md:block")}>
               {gone && <p className="mb-3 rounded-lg bg-quiet-soft px-3 py-2 text-muted">The gate you came for is decided or over. This is the next one.</p>}
               <Gate key={gate.approvalId} gate={gate} back={() => choose(undefined)} next={() => choose(items[items.indexOf(gate) + 1] ?? items[items.indexOf(gate) - 1])} />
             </div>
@@ -138,8 +138,8 @@ function Gate({ gate, back, next }: { gate: Approval; back(): void; next(): void
 
   const exact = exactOf(gate);
   return (
-    <article aria-label={questionOf(gate)} className="flex h-full min-h-0 flex-col">
-      <div className="min-h-0 flex-1 overflow-y-auto pb-4">
+    <article aria-label={questionOf(gate)} className="flex h-full min-h-0 flex-col md:h-auto md:max-h-full md:rounded-xl md:border md:border-line md:bg-panel">
+      <div className="min-h-0 flex-1 overflow-y-auto pb-4 md:p-5">
         <Button kind="quiet" className="-ml-2 mb-1 md:hidden" onClick={back} icon={<ArrowLeft className="size-4" aria-hidden />}>
           All gates
         </Button>
@@ -183,7 +183,7 @@ function Gate({ gate, back, next }: { gate: Approval; back(): void; next(): void
         )}
         {decide.isError && <ErrorBox error={decide.error} className="mt-4" />}
       </div>
-      <footer className="-mx-4 shrink-0 border-t border-line bg-bg px-4 py-3 md:mx-0 md:px-0">
+      <footer className="-mx-4 shrink-0 border-t border-line bg-bg px-4 py-3 md:mx-0 md:rounded-b-xl md:bg-panel md:px-5">
         <div className="grid grid-cols-2 gap-2 md:flex">
           {denying ? (
             <>

@@ -17,10 +17,10 @@ export function Home() {
       <PromptBox />
       <div className="space-y-7">
         <WaitingGates />
-        <Few title="Running" state="active" count={20} more="Every running session" empty="Nothing is running.">
+        <Few title="In progress" state="active" count={20} more="All in progress" empty="Nothing is in progress.">
           Describe what is to be done above; the session appears here and is followed live.
         </Few>
-        <Few title="Recently finished" state="terminal" count={8} more="Every finished session" />
+        <Few title="Recently finished" state="terminal" count={8} more="All finished" />
       </div>
     </Page>
   );

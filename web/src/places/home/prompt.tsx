@@ -44,6 +44,8 @@ export function PromptBox() {
   const known = environments.data?.environments ?? [];
   const environment = known.some((e) => e.environment_id === last.environment) ? last.environment : "";
   const repos = repoChoices(recent.data?.items, known);
+  // Never chosen here: that of the newest session.
+  const repo = last.repo ?? repos[0] ?? "";
   const models = [...new Set((providers.data?.providers ?? []).flatMap((p) => (p.model ? [p.model] : [])))];
 
   const create = useMutation({
@@ -65,11 +67,12 @@ export function PromptBox() {
 
   function submit(e?: FormEvent) {
     e?.preventDefault();
-    if (create.isPending || !prompt.trim() || !last.repo.trim()) return;
+    if (create.isPending || !prompt.trim() || !repo.trim()) return;
+    setLast({ repo });
     create.mutate({
       orgId: "me",
       providerId: harness.id,
-      repo: { url: repoAddress(last.repo) },
+      repo: { url: repoAddress(repo) },
       task: prompt.trim(),
       options: {
         ...(environment ? { environmentId: environment } : {}),
@@ -99,8 +102,8 @@ export function PromptBox() {
         }}
         className={`field-sizing-content max-h-[40dvh] min-h-20 w-full resize-none bg-transparent px-1 text-base outline-none ${harness.id === "shell" ? "font-mono" : ""}`}
       />
-      <div className="mt-2 grid gap-2 sm:grid-cols-2 lg:grid-cols-[2fr_1.2fr_1.2fr_1fr]">
-        <Field label="Repository" options={repos} value={last.repo} onChange={(e) => setLast({ repo: e.target.value })} placeholder="owner/name or an address" spellCheck={false} autoCapitalize="off" required error={wrong("repo")} />
+      <div className="mt-2 grid gap-2 grid-cols-2 lg:grid-cols-[2fr_1.2fr_1.2fr_1fr]">
+        <Field label="Repository" className="col-span-2 lg:col-span-1" options={repos} value={repo} onChange={(e) => setLast({ repo: e.target.value })} placeholder="owner/name or an address" spellCheck={false} autoCapitalize="off" required error={wrong("repo")} />
         <Select label="Environment" value={environment} onChange={(e) => setLast({ environment: e.target.value })} error={wrong("options.environmentId")}>
           <option value="">None</option>
           {known.map((e) => (
@@ -117,7 +120,7 @@ export function PromptBox() {
             </option>
           ))}
         </Select>
-        <Field label="Model" options={models} value={last.model} onChange={(e) => setLast({ model: e.target.value })} placeholder="The agent's own" spellCheck={false} autoCapitalize="off" error={wrong("options.model")} />
+        <Field label="Model" className="col-span-2 lg:col-span-1" options={models} value={last.model} onChange={(e) => setLast({ model: e.target.value })} placeholder="The agent's own" spellCheck={false} autoCapitalize="off" error={wrong("options.model")} />
       </div>
       <div className="mt-3 flex flex-wrap items-center gap-3">
         <label className="flex items-center gap-2 text-[13px] text-muted">
@@ -127,7 +130,7 @@ export function PromptBox() {
         <span className="ml-auto hidden items-center gap-2 sm:flex">
           <Kbd keys={/Mac|iPhone|iPad/.test(navigator.platform) ? "⌘ ↵" : "Ctrl ↵"} />
         </span>
-        <Button kind="primary" type="submit" busy={create.isPending} disabled={!prompt.trim() || !last.repo.trim()} icon={<ArrowUp className="size-4" aria-hidden />} className="ml-auto sm:ml-0">
+        <Button kind="primary" type="submit" busy={create.isPending} disabled={!prompt.trim() || !repo.trim()} icon={<ArrowUp className="size-4" aria-hidden />} className="ml-auto sm:ml-0">
           {create.isPending ? "Creating…" : "Start session"}
         </Button>
       </div>

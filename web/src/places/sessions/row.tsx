@@ -16,7 +16,7 @@ export const SessionRow = memo(function SessionRow({ session: s, current, search
       search={{ ...search, ...sessionLink(s.sessionId).search }}
       aria-current={current || undefined}
       className={cx(
-        "grid h-full grid-cols-[1fr_auto] items-center gap-x-3 px-3 hover:bg-hover md:grid-cols-[7.5rem_1fr_11rem_7rem_6rem_6rem]",
+        "grid h-full grid-cols-[1fr_auto] items-center gap-x-3 px-3 hover:bg-hover md:grid-cols-[7rem_1fr_9rem_5.5rem] lg:grid-cols-[7rem_1fr_10rem_6.5rem_5.5rem_5.5rem]",
         current && "bg-accent-soft",
       )}
     >
@@ -31,8 +31,8 @@ export const SessionRow = memo(function SessionRow({ session: s, current, search
           <Time at={s.createdAt} />
         </span>
       </span>
-      <span className="hidden truncate text-[13px] text-muted md:block">{harnessName(s.providerId)}</span>
-      <span className="hidden text-right text-[13px] text-muted tabular-nums md:block">
+      <span className="hidden truncate text-[13px] text-muted lg:block">{harnessName(s.providerId)}</span>
+      <span className="hidden text-right text-[13px] text-muted tabular-nums lg:block">
         <Elapsed from={s.createdAt} to={isEnded(s.state) ? (s.completedAt ?? s.createdAt) : undefined} />
       </span>
       <Time at={s.createdAt} className="hidden text-right text-[13px] text-muted md:block" />
