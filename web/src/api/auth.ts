@@ -1,18 +1,10 @@
 import { queryOptions } from "@tanstack/react-query";
 import { api } from "./client";
+import type { Schemas } from "./types";
 
-// /api/auth is the workspace's; its document has no schema for these answers.
-export interface Caller {
-  id: string;
-  name: string;
-  role: string;
-  admin: boolean;
-  orgId: string;
-}
-export interface Login {
-  user: Caller | null;
-  expires?: string;
-}
+export type Caller = Schemas["User"];
+/** Who is signed in; nobody: null. */
+export type Login = Partial<Pick<Schemas["Login"], "expires">> & { user: Caller | null };
 
 export const sessionKey = ["auth", "session"] as const;
 export const loginQuery = queryOptions({

@@ -14,7 +14,7 @@ const pages = (items: unknown[]) => ({ pages: [{ items, total: items.length, pag
 const changed = (session: SessionDetail) => ({ type: "session", action: "state_change", sessionId: session.sessionId, data: { session } });
 
 let queries: QueryClient;
-let reread: ReturnType<typeof vi.spyOn>;
+let reread: { mock: { calls: unknown[][] } };
 const spoken: string[] = [];
 let feed: ReturnType<typeof orgFeed>;
 

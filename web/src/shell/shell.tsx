@@ -2,7 +2,7 @@ import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, Outlet, useNavigate } from "@tanstack/react-router";
 import { Command, Ellipsis, Keyboard, LogOut, Monitor, Moon, PanelLeft, Plus, Sun } from "lucide-react";
 import { lazy, Suspense, useEffect, useMemo, useState } from "react";
-import { type Caller, loginQuery, sessionKey, signOut } from "@/api/auth";
+import { type Caller, type Login, sessionKey, signOut } from "@/api/auth";
 import { gatesQuery } from "@/api/gates";
 import { onKey, openPalette, openSheet, useActions, useKeys } from "@/keys/registry";
 import { Live } from "@/live/client";
@@ -55,8 +55,8 @@ function useSignOut() {
     try {
       await signOut();
       forgetDrafts();
-      queries.clear();
-      queries.setQueryData(loginQuery.queryKey, { user: null });
+      queries.setQueryData<Login>(sessionKey, { user: null });
+      queries.removeQueries({ predicate: (q) => q.queryKey[0] !== "auth" });
     } catch (e) {
       toastError("You are still signed in", e);
     }

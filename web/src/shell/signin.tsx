@@ -21,7 +21,10 @@ export function SignIn({ failed }: { failed?: unknown }) {
     setBusy(true);
     setError(undefined);
     try {
-      queries.setQueryData<Login>(sessionKey, await signIn({ token: token.trim() }));
+      const login = await signIn({ token: token.trim() });
+      // Whoever comes may be somebody else than who went.
+      queries.removeQueries({ predicate: (q) => q.queryKey[0] !== "auth" });
+      queries.setQueryData<Login>(sessionKey, login);
     } catch (e) {
       setError(e);
       setBusy(false);
