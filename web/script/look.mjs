@@ -2,6 +2,7 @@
 // console, refusal of the content policy or request to another origin.
 //   BASE=http://127.0.0.1:4173 MUSTER_TOKEN=… node script/look.mjs [folder]
 import { mkdir } from "node:fs/promises";
+import axe from "axe-core";
 import { chromium } from "playwright-core";
 
 const base = process.env.BASE ?? "http://127.0.0.1:4173";
@@ -27,6 +28,10 @@ for (const colorScheme of ["light", "dark"]) {
       await page.waitForTimeout(700);
       const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
       if (wide > 0) problems.push(`${where}: ${name} is ${wide} px too wide`);
+      await page.evaluate(axe.source);
+      const { violations, passes } = await page.evaluate(() => window.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"] }));
+      if (passes.length < 5) problems.push(`${where}: ${name}: axe looked at nothing`);
+      for (const v of violations) problems.push(`${where}: ${name}: ${v.id}: ${v.nodes.map((n) => `${n.target} ${n.any[0]?.message ?? ""}`).slice(0, 3).join("; ")}`);
       await page.screenshot({ path: `${folder}/${name}-${size}-${colorScheme}.png` });
     };
 

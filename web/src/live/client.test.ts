@@ -90,6 +90,16 @@ it("reads lists again on its own where the server has no feed of the org", () =>
   expect(live.state.org).toBe("absent");
 });
 
+it("lets the org's feed keep the lists where there is one", () => {
+  const seen: string[] = [];
+  live.onFeed((m) => seen.push(m.type));
+  last().say(authenticated);
+  last().say({ type: "event", event: "subscribed", replyTo: "sub-org", data: { orgId: "o" } });
+  expect(live.state.org).toBe("live");
+  last().say({ type: "runner_status", runnerId: "r", status: "online" });
+  expect(seen).toContain("runner_status");
+});
+
 it("drops a connection that is silent", () => {
   last().say(authenticated);
   vi.advanceTimersByTime(80_000);

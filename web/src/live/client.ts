@@ -208,8 +208,7 @@ export class Live {
       this.comeBack = number(object(m.data).reconnectAfterMs);
       return;
     }
-    if (m.type === "event" && m.event === "org_subscribed") this.input({ type: "org_live" });
-    if (m.type === "event" && m.event === "subscribed" && object(m.data).orgId && !object(m.data).sessionId) this.input({ type: "org_live" });
+    if (m.type !== "error" && (m.replyTo === "sub-org" || (m.event === "subscribed" && !object(m.data).sessionId))) this.input({ type: "org_live" });
     if (m.type === "error") {
       if (m.replyTo === "sub-org") this.input({ type: "org_refused" });
       const id = typeof m.replyTo === "string" && m.replyTo.startsWith("sub-") ? m.replyTo.slice(4) : m.sessionId;

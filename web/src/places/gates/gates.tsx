@@ -28,9 +28,13 @@ export function Gates() {
   const chosen = useSearch({ from: "/gates", select: (s) => s.gate });
   const navigate = useNavigate();
   const at = items.findIndex((g) => g.approvalId === chosen);
-  // A desk shows the first by itself; a phone shows the list until one is chosen.
-  const gate = items[at] ?? items[0];
+  const gate = items[at];
+  const first = items[0]?.approvalId;
   const choose = (g: Approval | undefined) => void navigate({ to: "/gates", search: g ? { gate: g.approvalId } : {}, replace: true });
+  // A desk opens the first by itself, and then stays with it: what comes in later does not slip under somebody's hand.
+  useEffect(() => {
+    if (!chosen && first && matchMedia("(min-width: 48rem)").matches) void navigate({ to: "/gates", search: { gate: first }, replace: true });
+  }, [chosen, first, navigate]);
   const move = (by: number) => choose(items[Math.min(items.length - 1, Math.max(0, Math.max(at, 0) + by))]);
 
   useActions(
@@ -41,7 +45,8 @@ export function Gates() {
     items.length > 0,
   );
 
-  const gone = chosen && at < 0 && gates.isSuccess && !gates.isFetching;
+  // Decided elsewhere, or too late: said, instead of showing another in the same place.
+  const gone = chosen !== undefined && at < 0;
   return (
     <Page title="Gates" wide fill actions={items.length > 0 && <span className="hidden items-center gap-2 text-[13px] text-muted md:flex"><Kbd keys="j k" /> move <Kbd keys="a" /> allow <Kbd keys="d" /> deny</span>}>
       {gates.isError && !gates.data ? (
@@ -54,7 +59,7 @@ export function Gates() {
         </Empty>
       ) : (
         <div className="grid min-h-0 flex-1 md:grid-cols-[20rem_1fr] md:gap-6 lg:grid-cols-[24rem_1fr]">
-          <ul aria-label="Gates that wait" className={cx("min-h-0 overflow-y-auto pb-4", at >= 0 && "hidden md:block")}>
+          <ul aria-label="Gates that wait" className={cx("min-h-0 overflow-y-auto pb-4", chosen && "hidden md:block")}>
             {items.map((g) => (
               <li key={g.approvalId}>
                 <button
@@ -80,9 +85,13 @@ export function Gates() {
               </Button>
             )}
           </ul>
+          {gone && (
+            <Empty icon={<ShieldCheck className="size-8" aria-hidden />} title="This gate is decided or over" action={<Button onClick={() => choose(items[0])}>Show the next</Button>}>
+              Somebody decided it elsewhere, its time ran out, or its session ended.
+            </Empty>
+          )}
           {gate && (
-            <div className={cx("min-h-0 md:pb-6", at < 0 && "hidden md:block")}>
-              {gone && <p className="mb-3 rounded-lg bg-quiet-soft px-3 py-2 text-muted">The gate you came for is decided or over. This is the next one.</p>}
+            <div className="min-h-0 md:pb-6">
               <Gate key={gate.approvalId} gate={gate} back={() => choose(undefined)} next={() => choose(items[items.indexOf(gate) + 1] ?? items[items.indexOf(gate) - 1])} />
             </div>
           )}
@@ -92,6 +101,7 @@ export function Gates() {
   );
 }
 
+const SEEN_MS = 400;
 const DONE = { allow: "Allowed", deny: "Denied" };
 
 function Gate({ gate, back, next }: { gate: Approval; back(): void; next(): void }) {
@@ -121,7 +131,9 @@ function Gate({ gate, back, next }: { gate: Approval; back(): void; next(): void
     },
   });
   const busy = decide.isPending;
-  const say = (decision: Decision) => !busy && decide.mutate(decision);
+  // The second press on a key is meant for what was seen, not for what has just taken its place.
+  const since = useRef(Date.now());
+  const say = (decision: Decision) => !busy && Date.now() - since.current >= SEEN_MS && decide.mutate(decision);
   const refuse = () => {
     if (denying) say({ decision: "deny", ...(reason.trim() ? { reason: reason.trim() } : {}) });
     else deny(true);
