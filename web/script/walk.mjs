@@ -73,7 +73,9 @@ if (code) {
     expected = /$^/;
   });
 }
-const task = `sleep 600 # walk ${Date.now()}`;
+const stamp = String(Date.now());
+const task = `sleep 600 # walk ${stamp}`;
+const named = (what) => `${what} ${stamp}`;
 await step("a half-typed prompt outlives a reload", async () => {
   await page.keyboard.press("c");
   await page.getByLabel("What is to be done").waitFor();
@@ -108,19 +110,19 @@ await step("a gate appears by itself, and is shown to the letter", async () => {
   await page.keyboard.press("g");
   await page.keyboard.press("g");
   await page.getByRole("heading", { name: "Gates" }).waitFor();
-  await ask("walk one");
-  await find("walk one").click({ timeout: 15_000 });
-  await page.getByLabel("command", { exact: true }).getByText("echo 'walk one <b>'", { exact: true }).waitFor();
+  await ask(named("walk one"));
+  await find(named("walk one")).click({ timeout: 15_000 });
+  await page.getByLabel("command", { exact: true }).getByText(`echo '${named("walk one")} <b>'`, { exact: true }).waitFor();
 });
 await step("a allows it, once", async () => {
   await page.keyboard.press("a");
-  await find("walk one").waitFor({ state: "detached", timeout: 10_000 });
+  await find(named("walk one")).waitFor({ state: "detached", timeout: 10_000 });
   const { items } = await api(page, "GET", `/sessions/${id}/approvals`);
-  assert.equal(items.find((a) => a.description === "walk one").status, "allowed");
+  assert.equal(items.find((a) => a.description === named("walk one")).status, "allowed");
 });
 await step("d denies it with a reason that outlives a reload", async () => {
-  await ask("walk two");
-  await find("walk two").click({ timeout: 15_000 });
+  await ask(named("walk two"));
+  await find(named("walk two")).click({ timeout: 15_000 });
   await page.keyboard.press("d");
   await page.getByLabel("Why not?").waitFor();
   await page.keyboard.type("not today");
@@ -128,31 +130,31 @@ await step("d denies it with a reason that outlives a reload", async () => {
   await page.getByLabel("Why not?").waitFor();
   assert.equal(await page.getByLabel("Why not?").inputValue(), "not today");
   await page.getByRole("button", { name: "Deny with this reason" }).click();
-  await find("walk two").waitFor({ state: "detached", timeout: 10_000 });
+  await find(named("walk two")).waitFor({ state: "detached", timeout: 10_000 });
   const { items } = await api(page, "GET", `/sessions/${id}/approvals`);
-  const two = items.find((a) => a.description === "walk two");
+  const two = items.find((a) => a.description === named("walk two"));
   assert.deepEqual([two.status, two.reason], ["denied", "not today"]);
 });
 await step("a gate that somebody else decided says so and goes away", async () => {
-  const gate = await ask("walk three");
-  await find("walk three").click({ timeout: 15_000 });
+  const gate = await ask(named("walk three"));
+  await find(named("walk three")).click({ timeout: 15_000 });
   await api(page, "POST", `/sessions/${id}/approvals/${gate.approvalId}`, { decision: "deny" });
-  await find("walk three").waitFor({ state: "detached", timeout: 15_000 });
+  await find(named("walk three")).waitFor({ state: "detached", timeout: 15_000 });
 });
 await step("filters and words are in the address, back and reload keep them", async () => {
   await page.goto(`${base}/sessions`);
   await page.getByLabel("State").selectOption("active");
   await page.waitForURL(/state=active/);
   await page.keyboard.press("Escape");
-  await page.getByLabel("Words in the task").fill("walk");
-  await page.waitForURL(/q=walk/);
+  await page.getByLabel("Words in the task").fill(stamp);
+  await page.waitForURL(/q=/);
   await page.reload();
   await page.getByRole("list", { name: "Sessions" }).getByText(task).waitFor();
   await page.goBack();
   assert.ok(!new URL(page.url()).searchParams.has("state"));
 });
 await step("j and Enter open a session, Stop ends it", async () => {
-  await page.goto(`${base}/sessions?q=walk&state=active`);
+  await page.goto(`${base}/sessions?q=${stamp}&state=active`);
   await page.getByRole("list", { name: "Sessions" }).waitFor();
   await page.keyboard.press("j");
   await page.keyboard.press("Enter");

@@ -33,6 +33,7 @@ it("makes an error of what is none of ours", async () => {
 
 it("says when to try again", () => {
   expect(errorOf(429, { error: { code: "RATE_LIMITED", message: "slow" } }, new Headers({ "retry-after": "7" })).retryAfter).toBe(7);
+  expect(errorOf(429, { error: "Too many", code: "RATE_LIMIT_EXCEEDED", details: { retryAfter: 62 } }).retryAfter).toBe(62);
 });
 
 it("tells of a lost sign-in, but not of a refused one", async () => {

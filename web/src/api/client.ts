@@ -68,7 +68,7 @@ export function errorOf(status: number, body: unknown, headers?: Headers): ApiEr
   const meta = isObject(b.meta) ? b.meta : {};
   const requestId = text(meta.requestId) ?? text(b.request_id) ?? text(b.requestId) ?? headers?.get("x-request-id") ?? undefined;
   const message = text(inner.message) ?? text(b.error) ?? `The server answered ${status}.`;
-  const after = Number(headers?.get("retry-after") ?? Number.NaN);
+  const after = Number(headers?.get("retry-after") ?? details.retryAfter ?? Number.NaN);
   return new ApiError(
     status,
     text(inner.code) ?? "UNKNOWN",

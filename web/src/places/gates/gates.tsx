@@ -30,7 +30,11 @@ export function Gates() {
   const at = items.findIndex((g) => g.approvalId === chosen);
   const gate = items[at];
   const first = items[0]?.approvalId;
-  const choose = (g: Approval | undefined) => void navigate({ to: "/gates", search: g ? { gate: g.approvalId } : {}, replace: true });
+  const byItself = useRef(chosen === undefined);
+  const choose = (g: Approval | undefined, unasked = false) => {
+    byItself.current = unasked;
+    void navigate({ to: "/gates", search: g ? { gate: g.approvalId } : {}, replace: true });
+  };
   // A desk opens the first by itself, and then stays with it: what comes in later does not slip under somebody's hand.
   useEffect(() => {
     if (!chosen && first && matchMedia("(min-width: 48rem)").matches) void navigate({ to: "/gates", search: { gate: first }, replace: true });
@@ -92,7 +96,7 @@ export function Gates() {
           )}
           {gate && (
             <div className="min-h-0 md:pb-6">
-              <Gate key={gate.approvalId} gate={gate} back={() => choose(undefined)} next={() => choose(items[items.indexOf(gate) + 1] ?? items[items.indexOf(gate) - 1])} />
+              <Gate key={gate.approvalId} gate={gate} back={() => choose(undefined)} unasked={byItself.current} next={() => choose(items[items.indexOf(gate) + 1] ?? items[items.indexOf(gate) - 1], true)} />
             </div>
           )}
         </div>
@@ -104,7 +108,7 @@ export function Gates() {
 const SEEN_MS = 400;
 const DONE = { allow: "Allowed", deny: "Denied" };
 
-function Gate({ gate, back, next }: { gate: Approval; back(): void; next(): void }) {
+function Gate({ gate, unasked, back, next }: { gate: Approval; unasked: boolean; back(): void; next(): void }) {
   const queries = useQueryClient();
   const draftAt = `/gates/${gate.approvalId}`;
   const [reason, setReason] = useDraft(draftAt, "reason");
@@ -131,8 +135,8 @@ function Gate({ gate, back, next }: { gate: Approval; back(): void; next(): void
     },
   });
   const busy = decide.isPending;
-  // The second press on a key is meant for what was seen, not for what has just taken its place.
-  const since = useRef(Date.now());
+  // The second press on a key is meant for what was seen, not for what has just taken its place by itself.
+  const since = useRef(unasked ? Date.now() : 0);
   const say = (decision: Decision) => !busy && Date.now() - since.current >= SEEN_MS && decide.mutate(decision);
   const refuse = () => {
     if (denying) say({ decision: "deny", ...(reason.trim() ? { reason: reason.trim() } : {}) });
