@@ -139,6 +139,9 @@ export class Live {
         if (effect.on) this.later("poll", POLL_MS, () => void this.poll());
         else this.forget("poll");
         break;
+      case "probe":
+        void this.probe();
+        break;
       case "reread":
         this.around.reread();
         break;
@@ -250,6 +253,14 @@ export class Live {
   }
 
   // --- without it ---
+  private async probe() {
+    const yes = await fetch("/health", { signal: AbortSignal.timeout(5_000), cache: "no-store" }).then(
+      (answer) => answer.ok || answer.status === 503,
+      () => false,
+    );
+    this.input({ type: "reachable", yes, random: Math.random() });
+  }
+
   private endStream(id: string) {
     this.forget(`stream ${id}`);
     this.streams.get(id)?.abort();

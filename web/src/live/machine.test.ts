@@ -81,9 +81,23 @@ describe("the connection", () => {
 
 describe("without a socket", () => {
   const started = run(START, { type: "start" }, follow(5)).state;
-  const streaming = run(started, lost(), { type: "wait_over" }, lost(), { type: "wait_over" }, lost());
+  const away = run(started, lost(), { type: "wait_over" }, lost(), { type: "wait_over" }, lost());
+  const reached = (yes: boolean): Input => ({ type: "reachable", yes, random: 0 });
+  const streaming = run(away.state, reached(true));
 
-  it("streams after three tries, from where it was, and tries the socket again later", () => {
+  it("looks after three tries whether the server is there, and goes on trying", () => {
+    expect(away.effects).toEqual([{ do: "wait", ms: 1000 }, { do: "probe" }]);
+    expect(run(away.state, reached(false)).state).toBe(away.state);
+    expect(run(open, reached(true)).effects).toEqual([]);
+  });
+
+  it("waits like at the beginning when the server goes away", () => {
+    const { state, effects } = run(streaming.state, reached(false));
+    expect(state).toMatchObject({ transport: "ws", phase: "waiting" });
+    expect(effects).toEqual([{ do: "end_stream", id: "ses_1" }, { do: "poll", on: false }, { do: "wait", ms: 250 }]);
+  });
+
+  it("streams when it is, from where it was, and tries the socket again later", () => {
     expect(streaming.state).toMatchObject({ transport: "sse", phase: "open" });
     expect(streaming.effects).toEqual([{ do: "stream", id: "ses_1", seq: 5, ms: 0 }, { do: "poll", on: false }, { do: "socket_later", ms: 60_000 }]);
   });
@@ -99,6 +113,7 @@ describe("without a socket", () => {
     const { state, effects } = run(once.state, failed, failed);
     expect(state.transport).toBe("poll");
     expect(effects).toContainEqual({ do: "poll", on: true });
+    expect(effects).toContainEqual({ do: "probe" });
     expect(effects).toContainEqual({ do: "end_stream", id: "ses_1" });
   });
 
@@ -110,7 +125,7 @@ describe("without a socket", () => {
   it("goes back to the socket as soon as it opens", () => {
     const trying = run(streaming.state, { type: "try_socket" });
     expect(trying.effects).toEqual([{ do: "open" }]);
-    expect(run(trying.state, lost()).effects).toEqual([{ do: "socket_later", ms: 60_000 }]);
+    expect(run(trying.state, lost()).effects).toEqual([{ do: "socket_later", ms: 60_000 }, { do: "probe" }]);
     const { state, effects } = run(trying.state, { type: "opened" });
     expect(state).toMatchObject({ transport: "ws", org: "asked" });
     expect(effects).toContainEqual({ do: "end_stream", id: "ses_1" });

@@ -44,6 +44,7 @@ export type Input =
   | { type: "seen"; id: string; seq: number }
   | { type: "bytes"; id: string; end: number }
   | { type: "lost"; id: string; oldest: number }
+  | { type: "reachable"; yes: boolean; random: number }
   | { type: "stream_ok"; id: string }
   | { type: "stream_failed"; id: string; random: number };
 
@@ -56,6 +57,7 @@ export type Effect =
   | { do: "stream"; id: string; seq: number | null; ms: number }
   | { do: "end_stream"; id: string }
   | { do: "poll"; on: boolean }
+  | { do: "probe" }
   | { do: "reread" }
   | { do: "who" };
 
@@ -103,12 +105,22 @@ function closed(s: State, input: Extract<Input, { type: "closed" }>): [State, Ef
   if (s.phase === "off" || s.phase === "refused") return [s, []];
   if (input.code === 4401) return [{ ...s, phase: "refused", org: "off" }, [{ do: "who" }]];
   if (input.code === 4403) return [{ ...s, phase: "refused", org: "off" }, []];
-  if (s.transport !== "ws") return [s, [{ do: "socket_later", ms: SOCKET_AGAIN_MS }]]; // one more try that failed
+  if (s.transport !== "ws") return [s, [{ do: "socket_later", ms: SOCKET_AGAIN_MS }, { do: "probe" }]]; // one more try that failed
   const opened = s.phase === "open";
   const failures = opened ? 0 : s.failures + 1;
-  if (failures >= SOCKET_TRIES || input.code === 4429) return withoutSocket(s, "sse");
+  if (input.code === 4429) return withoutSocket(s, "sse");
   const ms = input.reconnectAfterMs ?? backoff(s.attempt, input.random);
-  return [{ ...s, phase: "waiting", org: "off", attempt: s.attempt + 1, failures }, [{ do: "wait", ms }]];
+  return [{ ...s, phase: "waiting", org: "off", attempt: s.attempt + 1, failures }, [{ do: "wait", ms }, ...probe(failures >= SOCKET_TRIES)]];
+}
+
+/** Whether it is only the socket that does not come, or the server that is away. */
+const probe = (on: boolean): Effect[] => (on ? [{ do: "probe" }] : []);
+
+function reachable(s: State, yes: boolean, random: number): [State, Effect[]] {
+  if (yes) return s.transport === "ws" && s.phase !== "open" && s.failures >= SOCKET_TRIES ? withoutSocket(s, "sse") : [s, []];
+  if (s.transport === "ws" || s.phase !== "open") return [s, []];
+  const effects = ids(s).map((id): Effect => ({ do: "end_stream", id }));
+  return [{ ...s, transport: "ws", phase: "waiting", org: "off", attempt: 1, failures: 0 }, [...effects, { do: "poll", on: false }, { do: "wait", ms: backoff(0, random) }]];
 }
 
 export function step(s: State, input: Input): [State, Effect[]] {
@@ -159,13 +171,18 @@ export function step(s: State, input: Input): [State, Effect[]] {
       return [change(s, input.id, { terminalOffset: input.end }), []];
     case "lost": // the log does not have what comes next any more
       return [change(s, input.id, { seq: input.oldest - 1 }), []];
+    case "reachable":
+      return s.phase === "off" || s.phase === "refused" ? [s, []] : reachable(s, input.yes, input.random);
     case "stream_ok":
       return [{ ...s, failures: 0, attempt: 0 }, []];
     case "stream_failed": {
       const follow = s.follows[input.id];
       if (s.transport !== "sse" || !follow) return [s, []];
       const failures = s.failures + 1;
-      if (failures >= STREAM_TRIES) return withoutSocket(s, "poll");
+      if (failures >= STREAM_TRIES) {
+        const [next, effects] = withoutSocket(s, "poll");
+        return [next, [...effects, { do: "probe" }]];
+      }
       return [{ ...s, failures }, [{ do: "stream", id: input.id, seq: follow.seq, ms: backoff(failures, input.random) }]];
     }
   }
