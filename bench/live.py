@@ -66,6 +66,15 @@ def running(server, session):
     return session
 
 
+def logged(server, session, *types):
+    """The events of these types, all pages."""
+    found, page = [], {"nextSeq": 0, "hasMore": True}
+    while page["hasMore"]:
+        page = server.call("GET", f"/api/v1/sessions/{session}/events?types={','.join(types)}&limit=500&afterSeq={page['nextSeq']}")["data"]
+        found += page["events"]
+    return found
+
+
 @contextlib.contextmanager
 def served(folder):
     """Git's own server for one repository."""
@@ -377,8 +386,7 @@ def approvals(bench):
         server.call("POST", f"/api/v1/sessions/{session}/prompts", {"prompt": str(n)})
 
         def said():
-            events = server.call("GET", f"/api/v1/sessions/{session}/events?types=AGENT_MESSAGE&limit=500")["data"]["events"]
-            found = [e["data"]["text"] for e in events if "<took" in e["data"].get("text", "")]
+            found = [e["data"]["text"] for e in logged(server, session, "AGENT_MESSAGE") if "<took" in e["data"].get("text", "")]
             return found[len(took):]
         took.append(json.loads(until(said, "the agent's words", 120)[0].partition("<took ")[2].partition(">")[0]))
     allow.stdin.close()
@@ -403,7 +411,7 @@ def checkpoints(bench):
         server.call("POST", f"/api/v1/sessions/{session}/prompts", {"prompt": "change 100"})
 
         def kept():
-            events = server.call("GET", f"/api/v1/sessions/{session}/events?types=TURN_ENDED,CHECKPOINT_TAKEN&limit=500")["data"]["events"]
+            events = logged(server, session, "TURN_ENDED", "CHECKPOINT_TAKEN")
             turns = [e for e in events if e["type"] == "TURN_ENDED"]
             taken = {e["data"].get("turnId"): e for e in events if e["type"] == "CHECKPOINT_TAKEN"}
             done = [(taken[t["data"]["promptId"]], t) for t in turns if t["data"]["promptId"] in taken]
