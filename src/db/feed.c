@@ -21,6 +21,7 @@ enum {
 /* Which loops watch a stream. */
 struct topic {
     uint64_t loops;
+    uint64_t next; /* number of the next item: who misses one sees it by the one behind */
     size_t id_len;
     char id[STREAM_LEN];
 };
@@ -28,11 +29,13 @@ struct topic {
 struct shard {
     pthread_mutex_t lock;
     struct mu_map topics;
+    uint64_t top; /* above the numbers of all topics that went */
 };
 
 /* The watches of one stream on one loop. */
 struct group {
     struct mu_list watches;
+    uint64_t next;
     size_t id_len;
     char id[STREAM_LEN];
 };
@@ -40,6 +43,7 @@ struct group {
 struct item {
     struct item *next;
     struct mu_event *event;
+    uint64_t number;
     size_t id_len;
     char id[STREAM_LEN];
 };
@@ -71,22 +75,33 @@ struct mu_feed {
 
 /* --- events --- */
 
-static struct mu_event *event_new(struct mu_event base, mu_bytes actor, mu_bytes data)
+static mu_bytes take_text(char **at, mu_bytes text)
 {
-    struct mu_event *e = mu_alloc(sizeof *e + data.len + actor.len);
+    char *copy = *at;
+    if (text.len) {
+        memcpy(copy, text.ptr, text.len);
+    }
+    *at += text.len;
+    return mu_bytes_of(copy, text.len);
+}
+
+struct mu_event *mu_event_committed(const struct mu_event *like)
+{
+    struct mu_event *e =
+        mu_alloc(sizeof *e + like->data.len + like->actor.len + like->stream.len + like->org.len);
     if (!e) {
         return NULL;
     }
-    char *copy = (char *)(e + 1);
-    if (data.len) {
-        memcpy(copy, data.ptr, data.len);
-    }
-    if (actor.len) {
-        memcpy(copy + data.len, actor.ptr, actor.len);
-    }
-    *e = base;
-    e->data = mu_bytes_of(copy, data.len);
-    e->actor = mu_bytes_of(copy + data.len, actor.len);
+    char *at = (char *)(e + 1);
+    *e = (struct mu_event){.type = like->type,
+                           .seq = like->seq,
+                           .at_ms = like->at_ms,
+                           .offset = like->offset,
+                           .epoch = like->epoch,
+                           .data = take_text(&at, like->data),
+                           .actor = take_text(&at, like->actor),
+                           .stream = take_text(&at, like->stream),
+                           .org = take_text(&at, like->org)};
     atomic_init(&e->refs, 1);
     return e;
 }
@@ -94,17 +109,9 @@ static struct mu_event *event_new(struct mu_event base, mu_bytes actor, mu_bytes
 struct mu_event *mu_event_new(int type, int64_t seq, int64_t at_ms, int64_t offset, int64_t epoch,
                               mu_bytes data)
 {
-    return event_new(
-        (struct mu_event){
-            .type = type, .seq = seq, .at_ms = at_ms, .offset = offset, .epoch = epoch},
-        MU_B(""), data);
-}
-
-struct mu_event *mu_event_logged(int type, int64_t seq, int64_t at_ms, mu_bytes actor,
-                                 mu_bytes data)
-{
-    return event_new((struct mu_event){.type = type, .seq = seq, .at_ms = at_ms, .offset = -1},
-                     actor, data);
+    const struct mu_event like = {
+        .type = type, .seq = seq, .at_ms = at_ms, .offset = offset, .epoch = epoch, .data = data};
+    return mu_event_committed(&like);
 }
 
 struct mu_event *mu_event_ref(struct mu_event *e)
@@ -228,7 +235,8 @@ static struct lane *lane_of(struct mu_feed *f, const struct mu_loop *loop)
     return lane;
 }
 
-static int set_topic(struct mu_feed *f, mu_bytes id, uint64_t bit)
+/* `ret_next`: the number that this loop hears first. */
+static int set_topic(struct mu_feed *f, mu_bytes id, uint64_t bit, uint64_t *ret_next)
 {
     struct shard *s = shard_of(f, id);
     int r = 0;
@@ -240,11 +248,13 @@ static int set_topic(struct mu_feed *f, mu_bytes id, uint64_t bit)
         if (t) {
             memcpy(t->id, id.ptr, id.len);
             t->id_len = id.len;
+            t->next = s->top;
             r = mu_map_put(&s->topics, mu_bytes_of(t->id, t->id_len), t);
         }
     }
     if (r == 0) {
         t->loops |= bit;
+        *ret_next = t->next;
     } else {
         mu_free(t);
     }
@@ -259,6 +269,7 @@ static void clear_topic(struct mu_feed *f, mu_bytes id, uint64_t bit)
     struct topic *t = mu_map_get(&s->topics, id);
     if (t && (t->loops &= ~bit) == 0) {
         mu_map_remove(&s->topics, id);
+        s->top = MU_MAX(s->top, t->next);
         mu_free(t);
     }
     pthread_mutex_unlock(&s->lock);
@@ -285,7 +296,7 @@ static struct group *add_group(struct mu_feed *f, struct lane *lane, mu_bytes id
         mu_free(g);
         return NULL;
     }
-    if (set_topic(f, id, lane->bit) < 0) {
+    if (set_topic(f, id, lane->bit, &g->next) < 0) {
         mu_map_remove(&lane->groups, id);
         mu_free(g);
         return NULL;
@@ -336,19 +347,21 @@ void mu_feed_tap(struct mu_feed *f, void (*tap)(void *arg, mu_bytes stream_id, s
     f->tap_arg = arg;
 }
 
-bool mu_feed_watched(struct mu_feed *f, mu_bytes stream_id)
+bool mu_feed_awaited(struct mu_feed *f, mu_bytes topic)
 {
-    if (f->tap) {
-        return true;
-    }
     if (atomic_load_explicit(&f->watches, memory_order_acquire) == 0) {
         return false;
     }
-    struct shard *s = shard_of(f, stream_id);
+    struct shard *s = shard_of(f, topic);
     pthread_mutex_lock(&s->lock);
-    bool watched = mu_map_get(&s->topics, stream_id) != NULL;
+    bool watched = mu_map_get(&s->topics, topic) != NULL;
     pthread_mutex_unlock(&s->lock);
     return watched;
+}
+
+bool mu_feed_watched(struct mu_feed *f, mu_bytes stream_id)
+{
+    return f->tap || mu_feed_awaited(f, stream_id);
 }
 
 int64_t mu_feed_watches(const struct mu_feed *f)
@@ -358,7 +371,7 @@ int64_t mu_feed_watches(const struct mu_feed *f)
 
 /* --- delivery --- */
 
-static void append(struct lane *lane, mu_bytes id, struct mu_event *e)
+static void append(struct lane *lane, mu_bytes id, struct mu_event *e, uint64_t number)
 {
     bool delta = e->seq == 0, room, wake = false;
     struct item *it = mu_alloc(sizeof *it);
@@ -367,6 +380,7 @@ static void append(struct lane *lane, mu_bytes id, struct mu_event *e)
     }
     it->next = NULL;
     it->event = mu_event_ref(e);
+    it->number = number;
     it->id_len = id.len;
     memcpy(it->id, id.ptr, id.len);
     pthread_mutex_lock(&lane->lock);
@@ -389,19 +403,43 @@ static void append(struct lane *lane, mu_bytes id, struct mu_event *e)
     }
 }
 
-void mu_feed_publish(struct mu_feed *f, mu_bytes stream_id, struct mu_event *e)
+static void publish(struct mu_feed *f, mu_bytes id, struct mu_event *e, bool tapped)
 {
-    struct shard *s = shard_of(f, stream_id);
+    struct shard *s = shard_of(f, id);
     /* Held while queueing: two publishers of a stream reach all loops in the same order. */
     pthread_mutex_lock(&s->lock);
-    if (f->tap) {
-        f->tap(f->tap_arg, stream_id, e);
+    if (f->tap && tapped) {
+        f->tap(f->tap_arg, id, e);
     }
-    const struct topic *t = mu_map_get(&s->topics, stream_id);
+    struct topic *t = mu_map_get(&s->topics, id);
     for (size_t i = 0; t && i < f->n_lanes; i++) {
         if (t->loops & f->lanes[i].bit) {
-            append(&f->lanes[i], stream_id, e);
+            append(&f->lanes[i], id, e, t->next);
         }
+    }
+    if (t) {
+        t->next++;
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+void mu_feed_publish(struct mu_feed *f, mu_bytes stream_id, struct mu_event *e)
+{
+    publish(f, stream_id, e, true);
+}
+
+void mu_feed_announce(struct mu_feed *f, mu_bytes topic, struct mu_event *e)
+{
+    publish(f, topic, e, false);
+}
+
+void mu_feed_skip(struct mu_feed *f, mu_bytes topic)
+{
+    struct shard *s = shard_of(f, topic);
+    pthread_mutex_lock(&s->lock);
+    struct topic *t = mu_map_get(&s->topics, topic);
+    if (t) {
+        t->next++;
     }
     pthread_mutex_unlock(&s->lock);
 }
@@ -416,11 +454,16 @@ static void deliver_item(struct mu_feed *f, struct lane *lane, struct item *it)
      * callback would otherwise be called for ever. */
     struct mu_list fence;
     mu_list_push(&g->watches, &fence);
+    bool lost = it->number > g->next;
+    g->next = MU_MAX(g->next, it->number + 1);
     lane->delivering = g;
     lane->cursor = g->watches.next;
     while (lane->cursor != &fence) {
         struct mu_watch *w = MU_CONTAINER(lane->cursor, struct mu_watch, link);
         lane->cursor = lane->cursor->next;
+        if (lost && w->on_lost) {
+            w->on_lost(w);
+        }
         w->on_event(w, it->event);
     }
     lane->cursor = NULL;

@@ -24,6 +24,8 @@ struct mu_event {
     int64_t epoch;  /* deltas: the attempt */
     mu_bytes data;  /* JSON (events) or raw bytes (deltas) */
     mu_bytes actor; /* of events: who, or "" */
+    /* Of committed events: which stream, and whose ("": nobody's). */
+    mu_bytes stream, org;
     /* The subscribers' shared encodings, one for each way to show it: whoever comes first sets it
      * with mu_event_encode(). */
     _Atomic(void *) encoded[MU_EVENT_ENCODINGS];
@@ -31,9 +33,8 @@ struct mu_event {
 };
 struct mu_event *mu_event_new(int type, int64_t seq, int64_t at_ms, int64_t offset, int64_t epoch,
                               mu_bytes data);
-/* One of the log. */
-struct mu_event *mu_event_logged(int type, int64_t seq, int64_t at_ms, mu_bytes actor,
-                                 mu_bytes data);
+/* One of the log: numbers and texts as in `like`; they are copied. */
+struct mu_event *mu_event_committed(const struct mu_event *like);
 struct mu_event *mu_event_ref(struct mu_event *e);
 struct mu_event *mu_event_unref(struct mu_event *e);
 /* Offers the encoding number `way`, which the event then owns. Returns the one that holds: another
@@ -51,6 +52,9 @@ struct mu_watch {
     /* On the loop, in order, each event at most once per watch; seq may repeat what the subscriber
      * read from the database: it drops those by number. */
     void (*on_event)(struct mu_watch *w, struct mu_event *e);
+    /* NULL, or, before on_event(): some were left out. For who cannot see that by the numbers; it
+     * does not unwatch anybody. */
+    void (*on_lost)(struct mu_watch *w);
     bool active;
 };
 
@@ -75,6 +79,12 @@ bool mu_feed_watched(struct mu_feed *f, mu_bytes stream_id);
  * publishing order. What waits for a loop is bounded: beyond that (or without memory) deltas are
  * left out early and events late, and the subscriber sees the hole by the numbers. */
 void mu_feed_publish(struct mu_feed *f, mu_bytes stream_id, struct mu_event *e);
+/* A topic is what no stream is: several streams' events for one watcher ("org:" and whose), who
+ * watches it as he would a stream. What is announced never reaches the tap. Any thread. */
+bool mu_feed_awaited(struct mu_feed *f, mu_bytes topic);
+void mu_feed_announce(struct mu_feed *f, mu_bytes topic, struct mu_event *e);
+/* There was no memory for one: its watchers hear so with the next. Any thread. */
+void mu_feed_skip(struct mu_feed *f, mu_bytes topic);
 /* Watches now. Any thread. */
 int64_t mu_feed_watches(const struct mu_feed *f);
 

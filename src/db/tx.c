@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <stdio.h>
 
 #include "db/writer_int.h"
 
@@ -14,12 +15,12 @@ enum {
 struct record {
     int64_t seq, at_ms;
     int type;
-    unsigned id_len, data_len, actor_len;
+    unsigned id_len, data_len, actor_len, org_len;
 };
 
 static const struct mu_stmt take_stmt = {
     "stream_take", "ti",
-    "UPDATE streams SET last_seq = last_seq + $2 WHERE id = $1 RETURNING last_seq", NULL};
+    "UPDATE streams SET last_seq = last_seq + $2 WHERE id = $1 RETURNING last_seq, org_id", NULL};
 static const struct mu_stmt new_stmt = {
     "stream_new", "tti",
     "INSERT INTO streams (id, org_id, first_seq, last_seq) VALUES ($1, $2, 1, $3)", NULL};
@@ -61,9 +62,23 @@ struct mu_db *mu_tx_db(struct mu_tx *tx)
     return tx->w->db;
 }
 
-static int on_last_seq(void *arg, struct mu_row *row)
+struct taken {
+    struct mu_tx *tx;
+    int64_t last_seq;
+};
+
+/* One that is too long is nobody's: no topic could name it. */
+static void of_org(struct mu_tx *tx, mu_bytes org_id)
 {
-    *(int64_t *)arg = mu_row_i64(row, 0);
+    snprintf(tx->org, sizeof tx->org, "%.*s", org_id.len < MU_TX_ORG ? (int)org_id.len : 0,
+             org_id.ptr ? org_id.ptr : "");
+}
+
+static int on_taken(void *arg, struct mu_row *row)
+{
+    struct taken *t = arg;
+    t->last_seq = mu_row_i64(row, 0);
+    of_org(t->tx, mu_row_bytes(row, 1));
     return 0;
 }
 
@@ -81,12 +96,12 @@ static void hold(struct mu_tx *tx, mu_bytes stream_id, int64_t last_seq, unsigne
 
 int mu_tx_stream(struct mu_tx *tx, mu_bytes stream_id, unsigned n)
 {
-    int64_t last_seq = 0;
-    int r = MU_TX_RUN(tx, &take_stmt, on_last_seq, &last_seq, MU_VT(stream_id), MU_VI(n));
+    struct taken t = {.tx = tx};
+    int r = MU_TX_RUN(tx, &take_stmt, on_taken, &t, MU_VT(stream_id), MU_VI(n));
     if (r <= 0) {
         return r < 0 ? r : MU_E_NOT_FOUND;
     }
-    hold(tx, stream_id, last_seq, n);
+    hold(tx, stream_id, t.last_seq, n);
     return 0;
 }
 
@@ -94,6 +109,7 @@ int mu_tx_stream_new(struct mu_tx *tx, mu_bytes stream_id, mu_bytes org_id, unsi
 {
     int r = MU_TX_SEND(tx, &new_stmt, 1, MU_VT(stream_id), MU_VT(org_id), MU_VI(n));
     if (r == 0) {
+        of_org(tx, org_id);
         hold(tx, stream_id, n, n);
     }
     return r;
@@ -120,19 +136,56 @@ int mu_tx_event(struct mu_tx *tx, int type, int64_t at_ms, mu_bytes actor, mu_by
     if (!tx->w->opts.feed) {
         return 0;
     }
-    struct record rec = {
-        seq, at_ms, type, (unsigned)tx->stream_id.len, (unsigned)data.len, (unsigned)actor.len};
+    mu_bytes org = mu_str(tx->org);
+    struct record rec = {.seq = seq,
+                         .at_ms = at_ms,
+                         .type = type,
+                         .id_len = (unsigned)tx->stream_id.len,
+                         .data_len = (unsigned)data.len,
+                         .actor_len = (unsigned)actor.len,
+                         .org_len = (unsigned)org.len};
     mu_buf_add(&tx->log, mu_bytes_of((const char *)&rec, sizeof rec));
     mu_buf_add(&tx->log, tx->stream_id);
     mu_buf_add(&tx->log, data);
     mu_buf_add(&tx->log, actor);
+    mu_buf_add(&tx->log, org);
     return tx->log.failed;
 }
 
-static void publish(struct mu_feed *feed, const struct record *rec, mu_bytes id, mu_bytes data,
-                    mu_bytes actor)
+/* Who besides those that watch the stream hears of it. */
+struct topics {
+    char org[sizeof((struct mu_watch *)0)->stream_id];
+    bool own, every; /* somebody waits for the org's, for all orgs' */
+};
+
+static const char all_orgs[] = "org:*";
+
+static struct topics topics_of(const struct mu_writer *w, const struct mu_event *e)
 {
-    if (!mu_feed_watched(feed, id)) {
+    struct topics t = {.org = ""};
+    if (e->type < 64 && w->opts.org_types >> e->type & 1) {
+        snprintf(t.org, sizeof t.org, "org:%.*s", MU_ARGS(e->org));
+        t.own = e->org.len && mu_feed_awaited(w->opts.feed, mu_str(t.org));
+        t.every = mu_feed_awaited(w->opts.feed, mu_str(all_orgs));
+    }
+    return t;
+}
+
+static void announce(struct mu_feed *feed, mu_bytes topic, struct mu_event *e)
+{
+    if (e) {
+        mu_feed_announce(feed, topic, e);
+    } else {
+        mu_feed_skip(feed, topic);
+    }
+}
+
+static void publish(struct mu_writer *w, const struct mu_event *like)
+{
+    struct mu_feed *feed = w->opts.feed;
+    const struct topics t = topics_of(w, like);
+    bool watched = mu_feed_watched(feed, like->stream);
+    if (!watched && !t.own && !t.every) {
         return;
     }
     /* It is committed and cannot be refused any more: memory gets a moment to come back. */
@@ -141,12 +194,25 @@ static void publish(struct mu_feed *feed, const struct record *rec, mu_bytes id,
         if (i) {
             mu_writer_sleep(1);
         }
-        e = mu_event_logged(rec->type, rec->seq, rec->at_ms, actor, data);
+        e = mu_event_committed(like);
     }
-    if (e) {
-        mu_feed_publish(feed, id, e);
-        mu_event_unref(e);
+    if (e && watched) {
+        mu_feed_publish(feed, like->stream, e);
     }
+    if (t.own) {
+        announce(feed, mu_str(t.org), e);
+    }
+    if (t.every) {
+        announce(feed, mu_str(all_orgs), e);
+    }
+    mu_event_unref(e);
+}
+
+static mu_bytes take(mu_bytes *rest, size_t n)
+{
+    mu_bytes head = mu_bytes_head(*rest, n);
+    *rest = mu_bytes_from(*rest, n);
+    return head;
 }
 
 void mu_tx_publish(struct mu_tx *tx)
@@ -156,13 +222,12 @@ void mu_tx_publish(struct mu_tx *tx)
         struct record rec;
         memcpy(&rec, rest.ptr, sizeof rec);
         rest = mu_bytes_from(rest, sizeof rec);
-        mu_bytes id = mu_bytes_head(rest, rec.id_len);
-        rest = mu_bytes_from(rest, rec.id_len);
-        mu_bytes data = mu_bytes_head(rest, rec.data_len);
-        rest = mu_bytes_from(rest, rec.data_len);
-        mu_bytes actor = mu_bytes_head(rest, rec.actor_len);
-        rest = mu_bytes_from(rest, rec.actor_len);
-        publish(tx->w->opts.feed, &rec, id, data, actor);
+        struct mu_event like = {.type = rec.type, .seq = rec.seq, .at_ms = rec.at_ms, .offset = -1};
+        like.stream = take(&rest, rec.id_len);
+        like.data = take(&rest, rec.data_len);
+        like.actor = take(&rest, rec.actor_len);
+        like.org = take(&rest, rec.org_len);
+        publish(tx->w, &like);
     }
     mu_buf_clear(&tx->log);
 }

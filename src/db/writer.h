@@ -30,7 +30,10 @@ struct mu_unit {
 struct mu_writer_opts {
     struct mu_db_opts db;
     const struct mu_env *env;
-    struct mu_feed *feed;       /* gets the committed events */
+    struct mu_feed *feed; /* gets the committed events */
+    /* Bits of the types of events that also the topics "org:" and whose stream it is, and "org:*",
+     * hear of (db/feed.h); types above 63 do not. */
+    uint64_t org_types;
     struct mu_metrics *metrics; /* may be NULL */
     size_t max_queue; /* units waiting; beyond it submit answers MU_E_BUSY (default 65536) */
     size_t max_batch; /* 256 on SQLite, 60 on PostgreSQL */

@@ -11,11 +11,13 @@
 #include "db/db_int.h"
 #include "db/writer.h"
 
+enum { MU_TX_ORG = 44 };      /* with "org:" in front it fits into a watch */
 enum { MU_WRITER_SPLIT = 1 }; /* a unit failed in a transaction without savepoints */
 
 struct mu_tx {
     struct mu_writer *w;
     mu_bytes stream_id; /* taken last; its numbers next_seq .. next_seq + left - 1 are to be used */
+    char org[MU_TX_ORG]; /* whose it is */
     int64_t next_seq;
     unsigned left;
     bool misused;      /* fewer or more events than numbers */

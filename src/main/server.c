@@ -50,8 +50,11 @@ static int build_db(struct mu_server *s, struct mu_err *err)
     const struct mu_config *c = s->conf;
     struct mu_db_opts db = {.url = c->database_url,
                             .sync_normal = strcmp(c->sqlite_sync, "normal") == 0};
-    const struct mu_writer_opts wo = {
-        .db = db, .env = s->env, .feed = s->feed, .metrics = s->metrics};
+    const struct mu_writer_opts wo = {.db = db,
+                                      .env = s->env,
+                                      .feed = s->feed,
+                                      .org_types = MU_ORG_EVENTS,
+                                      .metrics = s->metrics};
     int r = mu_writer_new(&wo, &s->writer, err);
     if (r < 0) {
         return r;

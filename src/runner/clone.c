@@ -171,6 +171,10 @@ static int clone_to(struct mu_runner *r, const struct mu_repo *repo, const char 
     argv[n++] = target;
     struct mu_proc_end end = {0};
     int status = git(r, argv, tag, &end);
+    if (!status && end.status && !end.stopped && !end.timed_out && tag->words[0]) {
+        return mu_runner_fail(r, end.status, "git clone ended with status %d: %s", end.status,
+                              tag->words);
+    }
     return status ? status : end.status ? mu_runner_child_failed(r, "git clone", &end) : 0;
 }
 

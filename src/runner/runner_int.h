@@ -76,7 +76,9 @@ int mu_runner_self_test(void);
 struct mu_tag {
     struct mu_procs *procs;
     char text[40];
-    bool inside; /* of a line */
+    bool inside;                /* of a line */
+    char line[240], words[240]; /* the line so far; the first that says `fatal: …`, without that */
+    size_t n_line;
 };
 void mu_tag_init(struct mu_tag *t, struct mu_procs *procs, const char *fmt, ...) MU_PRINTF(3, 4);
 void mu_tag_sink(void *tag, mu_bytes piece);

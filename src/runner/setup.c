@@ -15,6 +15,20 @@ void mu_tag_init(struct mu_tag *t, struct mu_procs *procs, const char *fmt, ...)
     va_end(ap);
 }
 
+/* The beginning of each line, and why git gives up. */
+static void take_words(struct mu_tag *t, mu_bytes part, bool whole)
+{
+    mu_bytes b = mu_bytes_head(part, MU_MIN(part.len, sizeof t->line - 1 - t->n_line));
+    memcpy(t->line + t->n_line, b.ptr, b.len);
+    t->n_line += b.len;
+    mu_bytes line = mu_bytes_trim(mu_bytes_of(t->line, t->n_line));
+    if (whole && !t->words[0] && mu_bytes_starts(line, MU_B("fatal: "))) {
+        line = mu_bytes_from(line, 7);
+        snprintf(t->words, sizeof t->words, "%.*s", MU_ARGS(line));
+    }
+    t->n_line = whole ? 0 : t->n_line;
+}
+
 void mu_tag_sink(void *arg, mu_bytes piece)
 {
     struct mu_tag *t = arg;
@@ -27,6 +41,7 @@ void mu_tag_sink(void *arg, mu_bytes piece)
             mu_buf_add_str(&out, t->text);
         }
         mu_buf_add(&out, mu_bytes_head(rest, n));
+        take_words(t, mu_bytes_head(rest, n), at >= 0);
         t->inside = at < 0;
         rest = mu_bytes_from(rest, n);
     }

@@ -70,7 +70,8 @@ def test_22_no_git_is_127(static):
 
 def test_22_a_failed_clone_is_128(box):
     end = ended(box, 128, "clone", env={**PROMPT, "OZ_ENV_REPOS": "file:///repos/nothing"})
-    assert "[clone nothing] fatal:" in end.text
+    said = end.text.partition("[clone nothing] fatal: ")[2].splitlines()[0]
+    assert said and end.result["message"] == f"git clone ended with status 128: {said}"
     assert not (box.workspace / ".oz/clone").exists()
 
 

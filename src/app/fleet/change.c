@@ -267,6 +267,22 @@ static int beat(struct mu_worker *w, struct mu_fleet_change *op)
     return 1;
 }
 
+/* What it will be when that is done. */
+static enum mu_worker_status status_then(const struct mu_worker *w, enum mu_fleet_act act)
+{
+    switch (act) {
+    case MU_ACT_DRAIN:
+        return w->online ? MU_WORKER_DRAINING : MU_WORKER_OFFLINE;
+    case MU_ACT_UNDRAIN:
+        return w->online ? MU_WORKER_ONLINE : MU_WORKER_OFFLINE;
+    case MU_ACT_REMOVE:
+        return MU_WORKER_OFFLINE;
+    case MU_ACT_BEAT:
+        break;
+    }
+    return mu_worker_status(w);
+}
+
 /* 1: that was all. */
 static int prepare(struct mu_worker *w, struct mu_fleet_change *op)
 {
@@ -288,10 +304,8 @@ static int prepare(struct mu_worker *w, struct mu_fleet_change *op)
     snprintf(op->name, sizeof op->name, "%s", w->name);
     snprintf(op->worker_org, sizeof op->worker_org, "%s", w->org_id);
     snprintf(op->stream, sizeof op->stream, "worker:%s", w->uid.text);
-    enum mu_worker_status status =
-        op->act == MU_ACT_DRAIN && w->online ? MU_WORKER_DRAINING : mu_worker_status(w);
-    mu_worker_event_text(w, status, op->act == MU_ACT_REMOVE && op->force, op->reason, op->event,
-                         sizeof op->event);
+    mu_worker_event_text(w, status_then(w, op->act), op->act == MU_ACT_REMOVE && op->force,
+                         op->reason, op->event, sizeof op->event);
     return 0;
 }
 

@@ -507,6 +507,22 @@ int mu_fleet_each(struct mu_fleet *f, int (*each)(void *arg, const struct mu_wor
 /* One; false: there is none, or it is another org's. */
 bool mu_fleet_get(struct mu_fleet *f, const struct mu_id *uid, bool admin, mu_bytes org_id,
                   struct mu_worker_view *ret);
+/* The same from any loop, its status alone; done() on op->loop. */
+struct mu_fleet_status {
+    struct mu_post post;
+    struct mu_fleet *fleet;
+    struct mu_loop *loop;
+    struct mu_id uid;
+    bool admin;
+    char org_id[MU_ORG_LEN + 1];
+    bool found; /* out; then: */
+    enum mu_worker_status status;
+    bool drained;
+    char of_org[MU_ORG_LEN + 1]; /* "" = shared */
+    void (*done)(struct mu_fleet_status *op);
+    void *ctx;
+};
+void mu_fleet_status(struct mu_fleet *f, struct mu_fleet_status *op);
 /* Its events (nobody's rights are looked at): those after `after`, at most `limit`. Any loop;
  * done() on read.loop. MU_E_BUSY, -ENOMEM. */
 struct mu_fleet_events {

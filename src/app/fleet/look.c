@@ -82,3 +82,32 @@ void mu_fleet_find(struct mu_fleet *f, struct mu_fleet_find *op)
     op->post.fn = find;
     mu_loop_post(f->opts.core, &op->post);
 }
+
+/* --- whether it is there --- */
+
+static void status_told(struct mu_post *post)
+{
+    struct mu_fleet_status *op = MU_CONTAINER(post, struct mu_fleet_status, post);
+    op->done(op);
+}
+
+static void look_status(struct mu_post *post)
+{
+    struct mu_fleet_status *op = MU_CONTAINER(post, struct mu_fleet_status, post);
+    struct mu_worker_view v;
+    op->found = mu_fleet_get(op->fleet, &op->uid, op->admin, mu_str(op->org_id), &v);
+    if (op->found) {
+        op->status = v.status;
+        op->drained = v.drained;
+        snprintf(op->of_org, sizeof op->of_org, "%.*s", MU_ARGS(v.org_id));
+    }
+    op->post.fn = status_told;
+    mu_loop_post(op->loop, &op->post);
+}
+
+void mu_fleet_status(struct mu_fleet *f, struct mu_fleet_status *op)
+{
+    op->fleet = f;
+    op->post.fn = look_status;
+    mu_loop_post(f->opts.core, &op->post);
+}

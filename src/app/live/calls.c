@@ -356,6 +356,10 @@ static void decide(struct asked *a, struct mu_live_session *s)
         finish(a, MU_E_UNAVAILABLE);
     } else if (a->call->want == MU_LIVE_PAUSE || a->call->want == MU_LIVE_RESUME) {
         to_worker(a, s);
+    } else if (a->call->want == MU_LIVE_TAKE) {
+        finish(a, mu_live_control(s, a->call));
+    } else if (!mu_live_control_allows(s, a->call)) {
+        finish(a, MU_E_FORBIDDEN);
     } else {
         to_runner(a, s);
     }
@@ -376,13 +380,20 @@ static void look_up(struct asked *a)
 {
     struct mu_live_call *call = a->call;
     struct mu_live_session *s = mu_live_find(a->l, &call->session);
+    bool asks = call->want == MU_LIVE_LET_GO || call->want == MU_LIVE_HOLDER;
     if (s && s->phase == MU_LIVE_TALKING) {
         a->state = s->state;
-        if (call->admin || mu_bytes_is(call->org_id, s->org_id)) {
-            decide(a, s);
-        } else {
+        if (!call->admin && !mu_bytes_is(call->org_id, s->org_id)) {
             finish(a, MU_E_NOT_FOUND);
+        } else if (asks) {
+            finish(a, mu_live_control(s, call));
+        } else {
+            decide(a, s);
         }
+        return;
+    }
+    if (asks) { /* nobody has it */
+        finish(a, 0);
         return;
     }
     a->get = (struct mu_session_get){.read = {.loop = a->l->opts.core},

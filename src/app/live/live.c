@@ -41,6 +41,7 @@ static struct mu_live_session *session_new(struct mu_live *l, const struct mu_ex
     s->mode = MU_MODE_TASK;
     mu_list_init(&s->in);
     mu_list_init(&s->calls);
+    mu_live_control_init(s);
     mu_list_init(&s->link);
     mu_arena_init(&s->arena, SESSION_ARENA);
     if (mu_map_put(&l->sessions, mu_id_bytes(&s->id), s) < 0) {
@@ -59,6 +60,7 @@ void mu_live_session_free(struct mu_live_session *s)
         mu_free(MU_CONTAINER(it, struct mu_live_in, link));
     }
     mu_list_remove(&s->link);
+    mu_timer_clear(&s->control.timer);
     mu_arena_fini(&s->arena);
     mu_free(s);
 }
@@ -69,6 +71,7 @@ static void hang_up(struct mu_live_session *s)
         s->leaving = true;
         mu_metric_add(s->l->attached, -1);
         mu_live_calls_end(s, MU_E_UNAVAILABLE);
+        mu_live_control_end(s);
     }
 }
 

@@ -54,9 +54,12 @@ enum mu_live_want {
     MU_LIVE_RESIZE, /* cols, rows */
     MU_LIVE_OPEN,   /* a further terminal: out terminal; data: command or empty */
     MU_LIVE_CLOSE,
-    MU_LIVE_ABORT, /* the turn under way (turn empty: whichever) */
-    MU_LIVE_DIFF,  /* out: answer, JSON {"files":[…],"patch"?:…} as the runner gave it */
-    MU_LIVE_END,   /* an interactive session shall finish as done */
+    MU_LIVE_ABORT,  /* the turn under way (turn empty: whichever) */
+    MU_LIVE_DIFF,   /* out: answer, JSON {"files":[…],"patch"?:…} as the runner gave it */
+    MU_LIVE_END,    /* an interactive session shall finish as done */
+    MU_LIVE_TAKE,   /* from now on only `conn` types; the feed says so, MU_EV_CONTROL */
+    MU_LIVE_LET_GO, /* it does not any more; nothing when it did not */
+    MU_LIVE_HOLDER, /* out: held_by */
 };
 struct mu_live_call {
     struct mu_post post;
@@ -70,12 +73,16 @@ struct mu_live_call {
     mu_bytes data;
     bool line, with_patch;
     int cols, rows;
+    struct mu_id conn; /* the caller's connection: TAKE, and what may be barred by that; or empty */
+    mu_bytes uid;      /* TAKE: whose it is */
     /* out */
-    int state;            /* of the session, as far as known */
+    char held_by[MU_UID_LEN + 1]; /* uid of who alone types; "" = nobody */
+    int state;                    /* of the session, as far as known */
     struct mu_buf answer; /* initialised by mu_live_ask(); the caller frees it after done() */
-    /* 0; MU_E_NOT_FOUND (no such session, or another tenant's); MU_E_CONFLICT: not in this state;
-     * MU_E_UNAVAILABLE: its runner is not reachable or did not answer in time; MU_E_TOO_LARGE: more
-     * input than it takes at once; writer codes. */
+    /* 0; MU_E_FORBIDDEN: another connection has control, see held_by; MU_E_NOT_FOUND (no such
+     * session, or another tenant's); MU_E_CONFLICT: not in this state; MU_E_UNAVAILABLE: its runner
+     * is not reachable or did not answer in time; MU_E_TOO_LARGE: more input than it takes at once;
+     * writer codes. */
     void (*done)(struct mu_live_call *call, int result);
     void *ctx;
     void *own;

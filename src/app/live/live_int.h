@@ -56,6 +56,13 @@ enum mu_live_task {
     MU_LIVE_SLEEPING,
 };
 
+/* Who alone types; conn empty: nobody. */
+struct mu_live_control {
+    struct mu_id conn;
+    char uid[MU_UID_LEN + 1];
+    struct mu_timer timer;
+};
+
 /* A session whose runner can be reached: from its hello until its connection or attempt ends. */
 struct mu_live_session {
     struct mu_live *l;
@@ -82,6 +89,7 @@ struct mu_live_session {
     struct mu_terminal *terminals[MU_TERMINALS];
     struct mu_list calls; /* that wait for the runner or the worker */
     size_t n_calls;
+    struct mu_live_control control;
     struct mu_recorder_look look;
     /* of the task */
     struct mu_arena arena;
@@ -137,6 +145,12 @@ struct mu_live_session *mu_live_expect(struct mu_live *l, const struct mu_id *id
 /* Nothing is under way any more: what is to be done next? */
 void mu_live_next(struct mu_live_session *s);
 void mu_live_session_free(struct mu_live_session *s);
+/* control.c */
+void mu_live_control_init(struct mu_live_session *s);
+void mu_live_control_end(struct mu_live_session *s);
+MU_MUST_USE int mu_live_control(struct mu_live_session *s, struct mu_live_call *call);
+/* Whether that may be typed; else who has control is told in it. */
+bool mu_live_control_allows(struct mu_live_session *s, struct mu_live_call *call);
 /* Drops the connection's state; the runner comes again. */
 void mu_live_drop(struct mu_live_session *s, const char *why);
 

@@ -95,7 +95,19 @@ enum mu_event_type {
     MU_EV_DELTA_RESET, /* the attempt's text so far is discarded; the next delta starts at 0 */
     MU_EV_TEXT,        /* the agent's text as it streams */
     MU_EV_TERMINAL,    /* a piece of a terminal; offset set */
+    MU_EV_CONTROL,     /* who alone types from now on: a uid, or "" */
 };
+/* What who watches an org hears of (struct mu_writer_opts): its sessions' states and gates, its
+ * workers. */
+#define MU_EVENT_BIT(type) (UINT64_C(1) << (type))
+#define MU_ORG_EVENTS                                                                              \
+    (MU_EVENT_BIT(MU_EV_CREATED) | MU_EVENT_BIT(MU_EV_STATE) |                                     \
+     MU_EVENT_BIT(MU_EV_APPROVAL_REQUESTED) | MU_EVENT_BIT(MU_EV_APPROVAL_RESOLVED) |              \
+     MU_EVENT_BIT(MU_EV_RUNNER_REGISTERED) | MU_EVENT_BIT(MU_EV_RUNNER_ONLINE) |                   \
+     MU_EVENT_BIT(MU_EV_RUNNER_OFFLINE) | MU_EVENT_BIT(MU_EV_RUNNER_DRAINING) |                    \
+     MU_EVENT_BIT(MU_EV_RUNNER_DRAINED) | MU_EVENT_BIT(MU_EV_RUNNER_UNDRAINED) |                   \
+     MU_EVENT_BIT(MU_EV_RUNNER_DEREGISTERED))
+
 /* A stored event's number by its village name and back; 0 and NULL for what is none. */
 int mu_event_type_parse(mu_bytes word);
 const char *mu_event_type_name(int type);

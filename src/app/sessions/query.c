@@ -203,6 +203,39 @@ int mu_session_view_page(struct mu_db *db, bool admin, mu_bytes org_id, int view
                      MU_VT(before), MU_VI(limit), MU_VI(view));
 }
 
+/* --- some --- */
+
+static int take_some(void *arg, struct mu_row *row)
+{
+    struct mu_session_some *op = arg;
+    struct mu_session_view v;
+    mu_session_view_read(row, &v);
+    return op->each(op->arg, &v);
+}
+
+static int run_some(struct mu_read *read, struct mu_db *db)
+{
+    struct mu_session_some *op = MU_CONTAINER(read, struct mu_session_some, read);
+    int r = 0;
+    for (op->at = 0; op->at < op->n && r >= 0; op->at++) {
+        r = mu_session_view_by_id(db, mu_id_bytes(&op->ids[op->at]), take_some, op);
+    }
+    return MU_MIN(r, 0);
+}
+
+static void some_done(struct mu_read *read, int result)
+{
+    struct mu_session_some *op = MU_CONTAINER(read, struct mu_session_some, read);
+    op->done(op, result);
+}
+
+int mu_session_some(struct mu_sessions *s, struct mu_session_some *op)
+{
+    op->read.run = run_some;
+    op->read.done = some_done;
+    return mu_readers_submit(s->opts.readers, &op->read);
+}
+
 /* --- files --- */
 
 static int take_session(void *arg, struct mu_row *row)

@@ -176,6 +176,20 @@ struct mu_session_get {
 };
 MU_MUST_USE int mu_session_get(struct mu_sessions *s, struct mu_session_get *op);
 
+/* Some by their ids, whoever they are of, as a list has them; those that there are not (any more)
+ * are left out. */
+struct mu_session_some {
+    struct mu_read read;
+    const struct mu_id *ids;
+    size_t n;
+    mu_session_view_fn each;
+    void *arg;
+    size_t at; /* of each(): which of the ids */
+    void (*done)(struct mu_session_some *op, int result);
+    void *ctx;
+};
+MU_MUST_USE int mu_session_some(struct mu_sessions *s, struct mu_session_some *op);
+
 enum { MU_LIST_MAX = 200, MU_LIST_STATES = 16, MU_LIST_DEPTH = 10000 };
 #define MU_VIEW_BIT(view) (1u << (view))
 struct mu_session_list {

@@ -30,6 +30,8 @@ struct mu_sock_face {
     struct mu_sock_face_opts opts;
     pthread_mutex_t lock;
     struct mu_map users; /* uid -> struct sock_user: connections of each; under the lock */
+    struct mu_map hubs;  /* loop and org -> struct mu_hub; each lives on its loop; the map under
+                            the lock */
     _Atomic int64_t connections;
     struct mu_metric *clients, *dropped;
 };

@@ -28,6 +28,7 @@ void mu_sock_face_init(struct mu_sock_face *f, const struct mu_sock_face_opts *o
     f->opts = *opts;
     pthread_mutex_init(&f->lock, NULL);
     mu_map_init(&f->users);
+    mu_map_init(&f->hubs);
     f->clients =
         mu_metrics_gauge(opts->metrics, "muster_ws_clients", NULL, "Open client WebSockets.");
     f->dropped = mu_metrics_counter(opts->metrics, "muster_ws_terminal_bytes_dropped_total", NULL,
@@ -41,6 +42,7 @@ void mu_sock_face_fini(struct mu_sock_face *f)
         mu_free(u);
     }
     mu_map_fini(&f->users);
+    mu_map_fini(&f->hubs);
 }
 
 static int count_user(struct mu_sock_face *f, const char *uid)
@@ -135,6 +137,7 @@ static void on_closed(void *arg, int code, mu_bytes reason)
     {
         mu_sub_close(MU_CONTAINER(it, struct mu_sub, link));
     }
+    mu_orgs_close(s);
     if (s->counted) {
         uncount_user(f, s->who.uid);
     }
@@ -260,6 +263,7 @@ static void on_check(struct mu_timer *t)
     }
     if (!unknown) {
         s->who = now;
+        mu_orgs_check(s);
     }
     if (mu_timer_set(t, CHECK_MS) < 0) {
         mu_sock_close(s, MU_CLOSE_INTERNAL, "Out of memory, try again");
@@ -299,6 +303,8 @@ static struct mu_sock *sock_new(struct mu_sock_face *f, struct mu_loop *loop)
         mu_timer_init(&s->flush, loop, on_flush);
         mu_list_init(&s->subs);
         mu_list_init(&s->queue);
+        mu_list_init(&s->orgs);
+        mu_list_init(&s->runners);
         mu_chunks_init(&s->chunks, MU_SOCK_WAITING);
     }
     return s;

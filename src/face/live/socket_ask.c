@@ -15,6 +15,7 @@ struct ask {
     struct mu_actor by;
     char org[MU_ORG_LEN + 1];
     char reply_to[MU_SOCK_MESSAGE_ID + 1];
+    char uid[MU_UID_LEN + 1];
     size_t len;
     char data[];
 };
@@ -30,15 +31,69 @@ static void not_done(struct mu_sock *s, mu_bytes reply_to, int code)
     }
 }
 
+void mu_sock_control(struct mu_sock *s, const struct mu_id *session, mu_bytes uid,
+                     mu_bytes reply_to)
+{
+    struct mu_sock_out o;
+    struct mu_json_w *w = mu_sock_event(&o, "control");
+    mu_sess_prefixed(w, "sessionId", "ses_", mu_id_bytes(session));
+    if (uid.len) {
+        mu_jw_kstr(w, "userId", uid);
+    } else {
+        mu_jw_knull(w, "userId");
+    }
+    mu_sock_event_end(s, &o, reply_to);
+}
+
+static void barred(struct mu_sock *s, mu_bytes reply_to, const char *held_by)
+{
+    struct mu_buf b;
+    char text[64 + MU_UID_LEN];
+    mu_buf_init(&b, 1024);
+    struct mu_json_w w = mu_json_w(&b);
+    mu_jw_obj(&w);
+    mu_jw_kcstr(&w, "userId", held_by);
+    mu_jw_obj_end(&w);
+    snprintf(text, sizeof text, "The session is under the exclusive control of %s", held_by);
+    mu_sock_error_details(s, reply_to, "FORBIDDEN", b.failed ? MU_B_NONE : mu_buf_bytes(&b), text);
+    mu_buf_fini(&b);
+}
+
+/* Done: what follows for the connection, which may have changed its mind meanwhile. */
+static void answered(const struct ask *a, mu_bytes reply_to)
+{
+    const struct mu_live_call *c = &a->call;
+    struct mu_sock *s = a->s;
+    struct mu_sub *sub = mu_sock_find(s, &c->session);
+    if (c->want == MU_LIVE_TAKE && !sub) {
+        mu_sock_let_go(s, &c->session);
+    } else if (c->want == MU_LIVE_TAKE) {
+        sub->controls = true;
+    }
+    bool says = c->want == MU_LIVE_TAKE     ? sub != NULL
+                : c->want == MU_LIVE_HOLDER ? sub && c->held_by[0]
+                                            : c->want == MU_LIVE_LET_GO && reply_to.ptr;
+    if (says && s->ws) {
+        mu_sock_control(s, &c->session, mu_str(c->held_by), reply_to);
+    }
+}
+
 static void asked(struct mu_live_call *call, int result)
 {
     struct ask *a = call->ctx;
     struct mu_sock *s = a->s;
+    mu_bytes reply_to = a->reply_to[0] ? mu_str(a->reply_to) : MU_B_NONE;
     mu_buf_fini(&call->answer);
     s->asks--;
     s->ask_bytes -= a->len;
-    if (result < 0 && s->ws) {
-        not_done(s, a->reply_to[0] ? mu_str(a->reply_to) : MU_B_NONE, result);
+    if (result >= 0) {
+        answered(a, reply_to);
+    } else if (s->ws && call->want != MU_LIVE_HOLDER) {
+        if (result == MU_E_FORBIDDEN && call->held_by[0]) {
+            barred(s, reply_to, call->held_by);
+        } else {
+            not_done(s, reply_to, result);
+        }
     }
     mu_free(a);
     mu_sock_unref(s);
@@ -93,6 +148,9 @@ static void ask(struct mu_sock_msg *m, const struct mu_live_call *what)
     a->call.admin = s->who.admin;
     a->call.org_id = mu_str(a->org);
     a->call.by = mu_str(a->by.text);
+    a->call.conn = s->id;
+    memcpy(a->uid, s->who.uid, sizeof a->uid);
+    a->call.uid = mu_str(a->uid);
     a->call.data = mu_bytes_of(a->data, len);
     a->call.done = asked;
     a->call.ctx = a;
@@ -124,6 +182,54 @@ void mu_sock_resize(struct mu_sock_msg *m)
         what.cols = (int)cols;
         what.rows = (int)rows;
         ask(m, &what);
+    }
+}
+
+/* --- who alone types --- */
+
+void mu_sock_take_control(struct mu_sock_msg *m)
+{
+    struct mu_live_call what = {.want = MU_LIVE_TAKE};
+    int64_t terminal;
+    if (may_type(m, &what.session, &terminal)) {
+        ask(m, &what);
+    }
+}
+
+void mu_sock_release_control(struct mu_sock_msg *m)
+{
+    struct mu_live_call what = {.want = MU_LIVE_LET_GO};
+    if (!mu_sock_session(m, &what.session)) {
+        return;
+    }
+    struct mu_sub *sub = mu_sock_find(m->s, &what.session);
+    if (sub) {
+        sub->controls = false;
+    }
+    if (sub && m->s->face->opts.live) {
+        ask(m, &what);
+    } else {
+        mu_sock_control(m->s, &what.session, MU_B_NONE, m->id);
+    }
+}
+
+/* When it cannot be said, control ends as it does of who rests. */
+void mu_sock_let_go(struct mu_sock *s, const struct mu_id *session)
+{
+    struct mu_sock_msg m = {.s = s, .id = MU_B_NONE};
+    const struct mu_live_call what = {.want = MU_LIVE_LET_GO, .session = *session};
+    if (s->face->opts.live && s->asks < MU_SOCK_ASKS) {
+        ask(&m, &what);
+    }
+}
+
+void mu_sock_ask_control(struct mu_sub *sub)
+{
+    struct mu_sock *s = sub->s;
+    struct mu_sock_msg m = {.s = s, .id = MU_B_NONE};
+    const struct mu_live_call what = {.want = MU_LIVE_HOLDER, .session = sub->id};
+    if (s->face->opts.live && s->asks < MU_SOCK_ASKS) {
+        ask(&m, &what);
     }
 }
 

@@ -7,7 +7,7 @@
 #include "face/live/socket_int.h"
 #include "face/sessions/show.h"
 
-enum { ENCODING = 3 /* of mu_event_encode() */, HEAD = 5 };
+enum { ENCODING = 3, OF_ORG = 2 /* of mu_event_encode() */, HEAD = 5 };
 
 static const struct mu_json_limits stored_limits = {.max_bytes = 1 << 20, .max_depth = 40};
 
@@ -93,12 +93,15 @@ static void add_request(struct mu_json_w *w, yyjson_val *d)
     mu_jw_obj_end(w);
 }
 
-static void add_approval(struct mu_buf *dst, const struct mu_id *session, const char *org,
-                         const struct mu_session_event *e, yyjson_val *d)
+static void add_gate(struct mu_buf *dst, const struct mu_id *session, const char *org,
+                     const struct mu_session_event *e, const char *feed)
 {
     struct frame f;
     bool asked = e->type == MU_EV_APPROVAL_REQUESTED;
     struct mu_json_w *w = begin(&f, dst, 0, asked ? "approval_required" : "approval_resolved");
+    if (feed) {
+        mu_jw_kcstr(w, "feed", feed);
+    }
     mu_sess_event_members(w, mu_id_bytes(session), e);
     mu_jw_kcstr(w, "orgId", org);
     if (asked) {
@@ -107,8 +110,16 @@ static void add_approval(struct mu_buf *dst, const struct mu_id *session, const 
         mu_jw_kcstr(w, "messageId", id);
     }
     end(&f, e->seq, e->at_ms);
-    if (asked) {
-        w = begin_session(&f, dst, MU_ONLY_ALIAS, session, org, "approval_request");
+}
+
+static void add_approval(struct mu_buf *dst, const struct mu_id *session, const char *org,
+                         const struct mu_session_event *e, yyjson_val *d)
+{
+    struct frame f;
+    add_gate(dst, session, org, e, NULL);
+    if (e->type == MU_EV_APPROVAL_REQUESTED) {
+        struct mu_json_w *w =
+            begin_session(&f, dst, MU_ONLY_ALIAS, session, org, "approval_request");
         add_request(w, d);
         end_session(&f, e->seq, e->at_ms);
     }
@@ -241,6 +252,105 @@ struct mu_msg *mu_frames_of(const struct mu_sub *sub, struct mu_event *e)
     struct mu_msg *m = b.failed ? NULL : mu_msg_new(mu_buf_bytes(&b));
     mu_buf_fini(&b);
     return m ? mu_event_encode(e, ENCODING, m, free_msg) : NULL;
+}
+
+/* --- what an org hears of --- */
+
+/* As a session's own, with what its list shows now: one that came late may be newer than the move
+ * that it comes with. */
+static void add_org_state(struct mu_buf *dst, const struct mu_id *session, const char *org,
+                          const struct mu_event *e, const struct mu_org_row *row, yyjson_val *d)
+{
+    struct frame f;
+    struct mu_json_w *w = begin(&f, dst, 0, "session");
+    mu_jw_kcstr(w, "feed", "org");
+    mu_sess_prefixed(w, "sessionId", "ses_", mu_id_bytes(session));
+    mu_jw_kcstr(w, "orgId", org);
+    mu_jw_kcstr(w, "action", "state_change");
+    mu_jw_key(w, "data");
+    mu_jw_obj(w);
+    if (e->type == MU_EV_CREATED) {
+        mu_jw_kcstr(w, "previousState", "CREATED");
+        mu_jw_kcstr(w, "newState", mu_sess_state((int)mu_json_get_i64(d, "to", MU_ST_QUEUED)));
+    } else {
+        add_state(w, d);
+    }
+    if (row && row->text.ptr) {
+        mu_jw_kraw(w, "session", row->text);
+        if (row->native) {
+            mu_jw_kbool(w, "native", true);
+        }
+    }
+    end_session(&f, e->seq, e->at_ms);
+}
+
+static void add_runner(struct mu_buf *dst, const char *org, const struct mu_event *e, yyjson_val *d)
+{
+    struct frame f;
+    mu_bytes prefix = MU_B("worker:"), status = mu_json_get_bytes(d, "status");
+    const char *name = mu_event_type_name(e->type);
+    struct mu_json_w *w = begin(&f, dst, 0, "runner_status");
+    mu_sess_prefixed(w, "runnerId", "rnr_", mu_bytes_from(e->stream, prefix.len));
+    if (org[0]) {
+        mu_jw_kcstr(w, "orgId", org);
+    }
+    mu_jw_kstr(w, "status", status.len ? status : MU_B("offline"));
+    mu_jw_kbool(w, "drained",
+                e->type != MU_EV_RUNNER_UNDRAINED && mu_json_get_bool(d, "drained", false));
+    mu_jw_kcstr(w, "event", name ? name : "");
+    end(&f, 0, e->at_ms);
+}
+
+static void add_org(struct mu_buf *dst, const struct mu_event *e, const struct mu_org_row *row,
+                    yyjson_val *d)
+{
+    char org[MU_ORG_LEN + 1];
+    struct mu_id session;
+    snprintf(org, sizeof org, "%.*s", MU_ARGS(e->org));
+    if (mu_bytes_starts(e->stream, MU_B("worker:"))) {
+        add_runner(dst, org, e, d);
+    } else if (mu_id_parse(e->stream, NULL, &session) < 0) {
+        dst->failed = MU_E_INTERNAL;
+    } else if (e->type == MU_EV_CREATED || e->type == MU_EV_STATE) {
+        add_org_state(dst, &session, org, e, row, d);
+    } else {
+        const struct mu_session_event logged = {
+            .seq = e->seq, .at_ms = e->at_ms, .type = e->type, .data = e->data, .actor = e->actor};
+        add_gate(dst, &session, org, &logged, "org");
+    }
+}
+
+bool mu_frames_have_org(struct mu_event *e)
+{
+    return atomic_load(&e->encoded[OF_ORG]) != NULL;
+}
+
+mu_bytes mu_frame_text(const struct mu_msg *m)
+{
+    return mu_bytes_from(mu_bytes_of(m->data, m->len), HEAD);
+}
+
+const struct mu_msg *mu_frames_of_org(struct mu_event *e, const struct mu_org_row *row)
+{
+    const struct mu_msg *have = atomic_load(&e->encoded[OF_ORG]);
+    if (have) {
+        return have;
+    }
+    struct mu_arena a;
+    struct mu_buf b;
+    yyjson_val *d = NULL;
+    mu_arena_init(&a, 4 << 20);
+    mu_buf_init(&b, MU_SOCK_EVENT);
+    int r = e->data.len ? mu_json_read(&a, e->data, &stored_limits, &d, NULL) : 0;
+    if (r == -ENOMEM) {
+        b.failed = r;
+    } else {
+        add_org(&b, e, row, d);
+    }
+    struct mu_msg *m = b.failed ? NULL : mu_msg_new(mu_buf_bytes(&b));
+    mu_buf_fini(&b);
+    mu_arena_fini(&a);
+    return m ? mu_event_encode(e, OF_ORG, m, free_msg) : NULL;
 }
 
 /* --- leaving --- */

@@ -101,13 +101,6 @@ static void authenticate(struct mu_sock_msg *m)
     mu_sock_login(s, &c, &who, m->id);
 }
 
-/* Fleet and org feeds are not streams of the log: nothing could serve them without gaps. */
-static void not_offered(struct mu_sock_msg *m)
-{
-    mu_sock_error(m->s, m->id, "UNKNOWN_MESSAGE_TYPE",
-                  "This server does not offer runner and org subscriptions");
-}
-
 static void subscribe(struct mu_sock_msg *m)
 {
     mu_sock_subscribe(m, false);
@@ -117,10 +110,21 @@ static void subscribe_alias(struct mu_sock_msg *m)
 {
     bool runner = mu_json_get(m->root, "runnerId") != NULL;
     if (runner) {
-        not_offered(m);
+        mu_sock_subscribe_runner(m);
     }
     if (!runner || mu_json_get(m->root, "sessionId")) {
         mu_sock_subscribe(m, true);
+    }
+}
+
+static void unsubscribe_alias(struct mu_sock_msg *m)
+{
+    bool runner = mu_json_get(m->root, "runnerId") != NULL;
+    if (runner) {
+        mu_sock_unsubscribe_runner(m);
+    }
+    if (!runner || mu_json_get(m->root, "sessionId")) {
+        mu_sock_unsubscribe(m);
     }
 }
 
@@ -141,7 +145,7 @@ enum { NEEDS_ID = 1, NEEDS_NOBODY = 2 /* also before it is known who it is */ };
 #define FOLLOWING  OF_SESSION "SUBSCRIPTION_LIMIT REPLAY_UNAVAILABLE"
 #define TYPING     OF_SESSION "NOT_SUBSCRIBED FORBIDDEN INVALID_STATE RUNNER_UNREACHABLE"
 #define DECIDING   OF_SESSION "APPROVAL_NOT_FOUND APPROVAL_ALREADY_RESOLVED FORBIDDEN"
-#define NOT_HERE   "UNKNOWN_MESSAGE_TYPE"
+#define OF_RUNNER  "INVALID_MESSAGE RUNNER_NOT_FOUND "
 
 static const struct {
     const char *type;
@@ -155,15 +159,17 @@ static const struct {
     {"unsubscribe_session", mu_sock_unsubscribe, NEEDS_ID, OF_SESSION},
     {"terminal_input", mu_sock_input, NEEDS_ID, TYPING},
     {"terminal_resize", mu_sock_resize, 0, TYPING},
+    {"take_control", mu_sock_take_control, 0, TYPING},
+    {"release_control", mu_sock_release_control, 0, OF_SESSION},
     {"resolve_approval", mu_sock_resolve_approval, 0, DECIDING},
     {"ack", mu_sock_ack, 0, OF_SESSION "NOT_SUBSCRIBED"},
-    {"subscribe", subscribe_alias, 0, FOLLOWING " " NOT_HERE},
-    {"unsubscribe", mu_sock_unsubscribe, 0, OF_SESSION},
+    {"subscribe", subscribe_alias, 0, FOLLOWING " RUNNER_NOT_FOUND"},
+    {"unsubscribe", unsubscribe_alias, 0, OF_SESSION "RUNNER_NOT_FOUND"},
     {"terminal", terminal_alias, 0, TYPING},
-    {"subscribe_runner", not_offered, 0, NOT_HERE},
-    {"unsubscribe_runner", not_offered, 0, NOT_HERE},
-    {"subscribe_org", not_offered, 0, NOT_HERE},
-    {"unsubscribe_org", not_offered, 0, NOT_HERE},
+    {"subscribe_runner", mu_sock_subscribe_runner, 0, OF_RUNNER "SUBSCRIPTION_LIMIT"},
+    {"unsubscribe_runner", mu_sock_unsubscribe_runner, 0, OF_RUNNER},
+    {"subscribe_org", mu_sock_subscribe_org, 0, "INVALID_MESSAGE FORBIDDEN SUBSCRIPTION_LIMIT"},
+    {"unsubscribe_org", mu_sock_unsubscribe_org, 0, "INVALID_MESSAGE"},
 };
 
 static void write_errors(struct mu_json_w *w, const char *type, const char *errors)

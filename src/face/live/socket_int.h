@@ -1,8 +1,10 @@
 /* What the files of the client WebSocket share.
  *
  *   sock ── one connection: who it is, what waits to be sent
- *     └── sub ── a session that it follows: a cursor over the log
- *           └── term ── a terminal of it: a stream of chunks
+ *     ├── sub ── a session that it follows: a cursor over the log
+ *     │     └── term ── a terminal of it: a stream of chunks
+ *     ├── org_sub ── an org that it follows: a member of the loop's hub for that org
+ *     └── runner_sub ── a runner that it follows
  *
  * What a subscription has to read from the database or the recordings it reads when it has the
  * connection's turn: one after the other, and only while the connection takes what is sent. So a
@@ -59,6 +61,7 @@ struct mu_sock {
     struct mu_buf *reading; /* a message that comes in pieces */
     struct mu_timer check, flush;
     struct mu_list subs, queue; /* queue: subs that want the turn */
+    struct mu_list orgs, runners;
     struct mu_sub *turn;
     struct mu_chunks chunks;
 };
@@ -88,12 +91,29 @@ struct mu_sub {
     struct mu_cursor cursor;
     bool alias, plain, usage, binary; /* plain: without a terminal */
     bool opened, closing, reading;    /* opened: the cursor is; reading: it has the turn for it */
+    bool controls;                    /* it was given control of the terminals */
     bool ends; /* the log is at its end: `completed` follows the last bytes of the terminals */
     unsigned needs, under_way;
     int64_t since; /* -1: from the snapshot on */
     char *reply_to;
     struct mu_buf held; /* of a page that did not fit */
     struct mu_sub_term *terms[MU_SOCK_TERMINALS];
+};
+
+struct mu_hub;
+
+struct mu_org_sub {
+    struct mu_sock *s;
+    struct mu_list link, member; /* of the connection, of the hub */
+    struct mu_hub *hub;
+    char org[MU_ORG_LEN + 1]; /* "*": all */
+    bool gap;                 /* something was left out, which it has not been told */
+};
+
+/* What a list shows of a session; text ptr NULL: it is not there any more. */
+struct mu_org_row {
+    mu_bytes text;
+    bool native; /* only listed when asked for */
 };
 
 /* A message of the client, as its handler sees it. */
@@ -149,6 +169,8 @@ struct mu_sub *mu_sock_find(const struct mu_sock *s, const struct mu_id *id);
 void mu_sock_subscribe(struct mu_sock_msg *m, bool alias);
 void mu_sock_unsubscribe(struct mu_sock_msg *m);
 void mu_sub_close(struct mu_sub *sub);
+/* Whether it may follow one thing more; false: answered. */
+bool mu_sock_room(struct mu_sock_msg *m);
 /* It has something to read: when its turn comes. */
 void mu_sub_want(struct mu_sub *sub, unsigned need);
 /* What it did with its turn is over. */
@@ -181,6 +203,30 @@ struct mu_msg *mu_frames_of(const struct mu_sub *sub, struct mu_event *e);
 /* Sends those that the subscription gets, as many as fit; returns the bytes that are done with. */
 size_t mu_frames_send(struct mu_sub *sub, mu_bytes frames, bool all);
 
+/* The message for who follows the org, made once for all; `row`: of a session's state. NULL: no
+ * memory. */
+const struct mu_msg *mu_frames_of_org(struct mu_event *e, const struct mu_org_row *row);
+bool mu_frames_have_org(struct mu_event *e);
+/* Its text. */
+mu_bytes mu_frame_text(const struct mu_msg *m);
+
+/* --- socket_org.c --- */
+void mu_sock_subscribe_org(struct mu_sock_msg *m);
+void mu_sock_unsubscribe_org(struct mu_sock_msg *m);
+void mu_sock_subscribe_runner(struct mu_sock_msg *m);
+void mu_sock_unsubscribe_runner(struct mu_sock_msg *m);
+/* Something happened there; or it is not known what. */
+void mu_org_deliver(struct mu_org_sub *sub, mu_bytes text);
+void mu_org_gap(struct mu_org_sub *sub);
+/* The connection takes more; it ends; its rights may have changed. */
+void mu_orgs_writable(struct mu_sock *s);
+void mu_orgs_close(struct mu_sock *s);
+void mu_orgs_check(struct mu_sock *s);
+
+/* --- socket_hub.c --- */
+MU_MUST_USE int mu_hub_join(struct mu_org_sub *sub);
+void mu_hub_leave(struct mu_org_sub *sub);
+
 /* --- socket_term.c --- */
 /* Shows terminal `number` from the byte `from` (-1 = the last ones) on. -ENOMEM */
 MU_MUST_USE int mu_term_open(struct mu_sub *sub, unsigned number, int64_t from);
@@ -202,6 +248,14 @@ void mu_sock_input(struct mu_sock_msg *m);
 void mu_sock_resize(struct mu_sock_msg *m);
 void mu_sock_resolve_approval(struct mu_sock_msg *m);
 void mu_sock_ack(struct mu_sock_msg *m);
+void mu_sock_take_control(struct mu_sock_msg *m);
+void mu_sock_release_control(struct mu_sock_msg *m);
+/* It does not follow that session any more. */
+void mu_sock_let_go(struct mu_sock *s, const struct mu_id *session);
+/* Asks who has control, and says so if somebody has; says that somebody (or nobody) has. */
+void mu_sock_ask_control(struct mu_sub *sub);
+void mu_sock_control(struct mu_sock *s, const struct mu_id *session, mu_bytes uid,
+                     mu_bytes reply_to);
 
 /* Members of a message. Each answers INVALID_MESSAGE (or SESSION_NOT_FOUND) and returns false. */
 bool mu_sock_session(struct mu_sock_msg *m, struct mu_id *ret);

@@ -52,6 +52,9 @@ void mu_sub_close(struct mu_sub *sub)
     mu_list_remove(&sub->link);
     mu_list_remove(&sub->queue);
     mu_terms_drop(sub);
+    if (sub->controls) {
+        mu_sock_let_go(sub->s, &sub->id);
+    }
     sub->under_way++;
     if (sub->opened) {
         mu_cursor_close(&sub->cursor);
@@ -164,6 +167,7 @@ void mu_sock_writable(struct mu_sock *s)
 {
     mu_sock_ref(s);
     send_held(s);
+    mu_orgs_writable(s);
     mu_sock_flush(s, true);
     mu_sock_run(s);
     mu_sock_unref(s);
@@ -215,6 +219,10 @@ static void on_delta(struct mu_cursor *cur, struct mu_event *e)
     struct mu_sub *sub = sub_of(cur);
     if (e->type == MU_EV_TERMINAL) {
         mu_term_delta(sub, e);
+        return;
+    }
+    if (e->type == MU_EV_CONTROL) {
+        mu_sock_control(sub->s, &sub->id, e->data, MU_B_NONE);
         return;
     }
     if (sub->held.len || mu_sock_full(sub->s)) {
@@ -321,6 +329,9 @@ bool mu_sub_begin(struct mu_sub *sub, int64_t last_seq, bool ended)
         return false;
     }
     sub->opened = true;
+    if (!ended) {
+        mu_sock_ask_control(sub);
+    }
     sub->needs |= MU_NEED_EVENTS | MU_NEED_TERMS;
     return true;
 }
@@ -374,6 +385,17 @@ static void open_further(struct mu_sock_msg *m, struct mu_sub *sub, int64_t numb
     mu_sub_want(sub, MU_NEED_TERMS);
 }
 
+bool mu_sock_room(struct mu_sock_msg *m)
+{
+    int64_t max = m->s->face->opts.limits.max_subscriptions;
+    if (m->s->n_subs >= (unsigned)max) {
+        mu_sock_error(m->s, m->id, "SUBSCRIPTION_LIMIT",
+                      "At most %lld subscriptions of a connection", (long long)max);
+        return false;
+    }
+    return true;
+}
+
 void mu_sock_subscribe(struct mu_sock_msg *m, bool alias)
 {
     struct mu_sock *s = m->s;
@@ -390,9 +412,7 @@ void mu_sock_subscribe(struct mu_sock_msg *m, bool alias)
         open_further(m, old, number, from);
         return;
     }
-    if (!old && s->n_subs >= (unsigned)s->face->opts.limits.max_subscriptions) {
-        mu_sock_error(s, m->id, "SUBSCRIPTION_LIMIT", "At most %lld subscriptions of a connection",
-                      (long long)s->face->opts.limits.max_subscriptions);
+    if (!old && !mu_sock_room(m)) {
         return;
     }
     if (old) { /* from the beginning */

@@ -14,12 +14,12 @@
     "\"STOPPING\",\"COMPLETED\",\"FAILED\",\"TIMED_OUT\"]}"
 #define SUMMARY_REQUIRED                                                                           \
     "\"sessionId\",\"orgId\",\"state\",\"providerId\",\"repoUrl\",\"startedAt\",\"createdAt\","    \
-    "\"durationSeconds\",\"taskSummary\",\"mode\""
+    "\"durationSeconds\",\"taskSummary\",\"mode\",\"updatedAt\",\"rev\""
 #define SUMMARY                                                                                    \
     "\"sessionId\":" STR ",\"orgId\":" STR ",\"state\":" STATE ",\"providerId\":" STR              \
     ",\"repoUrl\":" STR ",\"startedAt\":" TIME ",\"createdAt\":" TIME ",\"runStartedAt\":" TIME    \
     ",\"completedAt\":" TIME ",\"durationSeconds\":" INT ",\"taskSummary\":" STR ",\"mode\":" STR  \
-    ",\"hibernated\":" BOOL ",\"parked\":" BOOL
+    ",\"hibernated\":" BOOL ",\"parked\":" BOOL ",\"updatedAt\":" TIME ",\"rev\":" INT
 
 const char *const mu_sess_components[] = {
     "SessionSummary",

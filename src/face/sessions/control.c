@@ -251,6 +251,11 @@ static void acknowledge(struct mu_live_call *op, int result)
     struct commanding *x = op->ctx;
     struct mu_call *c = x->c;
     mu_buf_fini(&op->answer);
+    if (result == MU_E_FORBIDDEN && op->held_by[0]) {
+        mu_call_error(c, 403, "FORBIDDEN", NULL, "The session is under the exclusive control of %s",
+                      op->held_by);
+        return;
+    }
     if (result < 0) {
         fail_live(c, result);
         return;

@@ -180,6 +180,8 @@ static void add_times(struct mu_json_w *w, const struct mu_session_view *v, int6
     if (v->ended_ms) {
         mu_jw_ktime(w, "completedAt", v->ended_ms);
     }
+    mu_jw_ktime(w, "updatedAt", v->updated_ms);
+    mu_jw_ki64(w, "rev", v->rev);
     mu_jw_ki64(w, "durationSeconds", MU_MAX(end - v->created_ms, 0) / 1000);
 }
 

@@ -23,10 +23,8 @@ void mu_sess_fail(struct mu_call *c, int code);
 /* --- json.c: words and objects --- */
 /* The stored states and outcomes that a word of the API stands for; false: none. */
 bool mu_sess_add_state(struct mu_session_list *op, mu_bytes word);
-/* The members of SessionSummary, and what SessionDetail has besides that comes from the row; the
- * object is open before and after. `state`: shown instead of the stored one; NULL = that one. */
-void mu_sess_summary(struct mu_json_w *w, const struct mu_session_view *v, int64_t now_ms,
-                     const char *state);
+/* What SessionDetail has besides the members of SessionSummary that comes from the row; the object
+ * is open before and after. */
 void mu_sess_detail(struct mu_json_w *w, const struct mu_session_view *v);
 
 /* --- event_json.c --- */

@@ -13,6 +13,10 @@ const char *mu_sess_state(int state);
 const char *mu_sess_role(enum mu_role role);
 /* A member `key`: the id with what it begins with ("ses_"). */
 void mu_sess_prefixed(struct mu_json_w *w, const char *key, const char *prefix, mu_bytes id);
+/* The members of SessionSummary; the object is open before and after. `state`: shown instead of the
+ * stored one; NULL = that one. */
+void mu_sess_summary(struct mu_json_w *w, const struct mu_session_view *v, int64_t now_ms,
+                     const char *state);
 /* How it ended: finalState, endReason, exitCode, errorMessage, usage, diff. */
 void mu_sess_completed(struct mu_json_w *w, const struct mu_session_view *v);
 /* An approval or a question. */

@@ -9,7 +9,7 @@ import harness
 import pytest
 from live_peers import Viewer
 from village import Village
-from world import NO_APPROVAL, NO_SESSION, World, break_database
+from world import NO_APPROVAL, NO_RUNNER, NO_SESSION, World, break_database
 
 provoked = collections.defaultdict(set)
 
@@ -36,21 +36,32 @@ def follow_three(w, viewer):
         viewer.follow(w.waiting())
 
 
-TYPED = {"terminal_input": {"data": "x"}, "terminal_resize": {"cols": 80, "rows": 24}, "terminal": {"action": "input", "data": "x"}}
+TYPED = {"terminal_input": {"data": "x"}, "terminal_resize": {"cols": 80, "rows": 24}, "terminal": {"action": "input", "data": "x"},
+         "take_control": {}}
 DECIDE = {"approvalId": NO_APPROVAL, "decision": "allow"}
 BAD_SESSIONS = ({}, {"sessionId": 7}, {"sessionId": "x" * 129})
 
 ROWS = [
     Row("*", "no such message", {}, "UNKNOWN_MESSAGE_TYPE"),
-    *[Row(kind, "not offered", {"runnerId": "rnr_1"}, "UNKNOWN_MESSAGE_TYPE")
-      for kind in ("subscribe_runner", "unsubscribe_runner", "subscribe_org", "unsubscribe_org", "subscribe")],
+    *[Row(kind, how, {"runnerId": "rnr_1"}, "RUNNER_NOT_FOUND")
+      for kind in ("subscribe_runner", "unsubscribe_runner", "subscribe", "unsubscribe") for how in ("no id of a runner",)],
+    *[Row(kind, how, fields, "RUNNER_NOT_FOUND") for kind in ("subscribe_runner", "subscribe")
+      for how, fields in (("none", {"runnerId": NO_RUNNER}), ("another org's", lambda w: {"runnerId": w.runner[0]}))],
+    *[Row(kind, f"no runner {n}", fields, "INVALID_MESSAGE") for kind in ("subscribe_runner", "unsubscribe_runner")
+      for n, fields in enumerate(({}, {"runnerId": 7}, {"runnerId": "x" * 129}))],
+    Row("subscribe_runner", "the fourth", {"runnerId": NO_RUNNER}, "SUBSCRIPTION_LIMIT", before=follow_three),
+    *[Row(kind, f"no org {n}", {"orgId": org}, "INVALID_MESSAGE") for kind in ("subscribe_org", "unsubscribe_org")
+      for n, org in enumerate((7, "", "x" * 40))],
+    *[Row("subscribe_org", how, org, "FORBIDDEN", who) for who in ("v", "viewer", "boss")
+      for how, org in (("all", {"orgId": "*"}), ("none", {"orgId": "org-of-nobody"}), ("another", lambda w: {"orgId": w.stranger.org}))],
+    Row("subscribe_org", "the fourth", {}, "SUBSCRIPTION_LIMIT", before=follow_three),
     Row("authenticate", "no token", {}, "INVALID_MESSAGE"),
     Row("authenticate", "a token that is too long", {"token": "x" * 4097}, "INVALID_MESSAGE"),
     Row("authenticate", "a key that there is not", {"token": "sk_" + "0" * 64}, "AUTH_FAILED"),
     Row("authenticate", "another user", lambda w: {"token": w.stranger.client.token}, "AUTH_FAILED"),
     *[Row(kind, f"no session {n}", fields, "INVALID_MESSAGE")
       for kind in ("subscribe_session", "subscribe", "unsubscribe_session", "unsubscribe", "ack", "resolve_approval",
-                   "terminal_input", "terminal_resize") for n, fields in enumerate(BAD_SESSIONS)],
+                   "terminal_input", "terminal_resize", "take_control", "release_control") for n, fields in enumerate(BAD_SESSIONS)],
     *[Row("terminal", f"no session {n}", {"action": "input", **fields}, "INVALID_MESSAGE") for n, fields in enumerate(BAD_SESSIONS)],
     Row("terminal", "another action", on("running", action="resize"), "INVALID_MESSAGE"),
     *[Row(kind, how, on("queued", **fields), "INVALID_MESSAGE") for kind in ("subscribe_session", "subscribe")
@@ -59,7 +70,8 @@ ROWS = [
       for kind, more in (("subscribe_session", {}), ("subscribe", {}), ("resolve_approval", DECIDE))
       for how, session in (("none", NO_SESSION), ("another org's", "foreign"), ("no id", "ses_1"))],
     *[Row(kind, "no id", on("ses_1", **more), "SESSION_NOT_FOUND")
-      for kind, more in (("unsubscribe_session", {}), ("unsubscribe", {}), ("ack", {"terminalOffset": 0}), *TYPED.items())],
+      for kind, more in (("unsubscribe_session", {}), ("unsubscribe", {}), ("ack", {"terminalOffset": 0}),
+                         ("release_control", {}), *TYPED.items())],
     *[Row(kind, "the fourth", on("queued"), "SUBSCRIPTION_LIMIT", before=follow_three) for kind in ("subscribe_session", "subscribe")],
     *[Row(kind, "not subscribed", on("running", **more), "NOT_SUBSCRIBED")
       for kind, more in (*TYPED.items(), ("ack", {"terminalOffset": 0}))],

@@ -139,9 +139,9 @@ def test_three_malformed_messages_in_a_row_end_it(view, n):
 
 @pytest.mark.parametrize("kind,fields,code", [
     ("nothing_like_it", {}, "UNKNOWN_MESSAGE_TYPE"),
-    ("subscribe_runner", {"runnerId": "rnr_1"}, "UNKNOWN_MESSAGE_TYPE"),
-    ("subscribe_org", {"orgId": "me"}, "UNKNOWN_MESSAGE_TYPE"),
-    ("subscribe", {"runnerId": "rnr_1"}, "UNKNOWN_MESSAGE_TYPE"),
+    ("subscribe_runner", {"runnerId": "rnr_1"}, "RUNNER_NOT_FOUND"),
+    ("subscribe_org", {"orgId": "*"}, "FORBIDDEN"),
+    ("subscribe", {"runnerId": "rnr_1"}, "RUNNER_NOT_FOUND"),
     ("subscribe_session", {}, "INVALID_MESSAGE"),
     ("subscribe_session", {"sessionId": 7}, "INVALID_MESSAGE"),
     ("subscribe_session", {"sessionId": "x" * 200}, "INVALID_MESSAGE"),

@@ -15,6 +15,8 @@ struct sub {
     struct mu_feed *feed;
     int64_t seqs[64];
     int n;
+    int lost; /* how often it heard so, and with how many events before the last time */
+    int lost_behind;
     void (*then)(struct sub *s);
     struct sub *other;
 };
@@ -384,11 +386,129 @@ static void the_first_encoding_holds_and_goes_with_the_event(void **state)
 
 static void a_logged_event_says_who(void **state)
 {
-    struct mu_event *e = mu_event_logged(1, 2, 3, MU_B("admin"), MU_B("{}"));
+    const struct mu_event like = {.type = 1,
+                                  .seq = 2,
+                                  .at_ms = 3,
+                                  .offset = -1,
+                                  .actor = MU_B("admin"),
+                                  .data = MU_B("{}"),
+                                  .stream = MU_B("s1"),
+                                  .org = MU_B("org")};
+    struct mu_event *e = mu_event_committed(&like);
+    assert_non_null(e);
+    assert_true(mu_bytes_is(e->stream, "s1"));
+    assert_true(mu_bytes_is(e->org, "org"));
     assert_true(mu_bytes_is(e->actor, "admin"));
     assert_true(mu_bytes_is(e->data, "{}"));
     assert_int_equal(e->offset, -1);
     mu_event_unref(e);
+}
+
+static void on_lost(struct mu_watch *w)
+{
+    struct sub *s = MU_CONTAINER(w, struct sub, watch);
+    s->lost++;
+    s->lost_behind = s->n;
+}
+
+static void announce(struct mu_feed *f, const char *topic, int64_t seq)
+{
+    struct mu_event *e = mu_event_new(7, seq, 1, -1, 0, MU_B("{}"));
+    assert_non_null(e);
+    mu_feed_announce(f, mu_str(topic), e);
+    mu_event_unref(e);
+}
+
+static void a_topic_is_told_to_its_watchers_and_not_to_the_tap(void **state)
+{
+    struct world w = world_new();
+    struct sub a = {0}, b = {0};
+    memset(&tapped, 0, sizeof tapped);
+    mu_feed_tap(w.feed, on_tap, &tapped);
+    assert_false(mu_feed_awaited(w.feed, MU_B("org:a"))); /* a tap awaits no topic */
+    subscribe(w.feed, w.loop, &a, "org:a");
+    subscribe(w.feed, w.loop, &b, "org:b");
+    assert_true(mu_feed_awaited(w.feed, MU_B("org:a")));
+    assert_false(mu_feed_awaited(w.feed, MU_B("org:c")));
+    announce(w.feed, "org:a", 3);
+    announce(w.feed, "org:c", 4);
+    publish(w.feed, "s1", 5);
+    turn(w.loop);
+    assert_int_equal(a.n, 1);
+    assert_int_equal(a.seqs[0], 3);
+    assert_int_equal(b.n, 0);
+    assert_int_equal(tapped.n, 1);
+    assert_string_equal(tapped.streams[0], "s1");
+    mu_feed_unwatch(w.feed, &a.watch);
+    mu_feed_unwatch(w.feed, &b.watch);
+    assert_false(mu_feed_awaited(w.feed, MU_B("org:a")));
+    world_end(&w);
+}
+
+static void who_missed_something_hears_so_before_the_next(void **state)
+{
+    struct world w = world_new();
+    struct sub a = {0}, late = {0}, again = {0}, careless = {0};
+    a.watch.on_lost = late.watch.on_lost = again.watch.on_lost = on_lost;
+    subscribe(w.feed, w.loop, &a, "org:a");
+    subscribe(w.feed, w.loop, &careless, "org:a");
+    announce(w.feed, "org:a", 1);
+    mu_feed_skip(w.feed, MU_B("org:a"));
+    mu_feed_skip(w.feed, MU_B("org:b")); /* nobody's */
+    turn(w.loop);
+    assert_int_equal(a.lost, 0); /* nothing came behind it yet */
+    announce(w.feed, "org:a", 3);
+    announce(w.feed, "org:a", 4);
+    turn(w.loop);
+    assert_int_equal(a.n, 3);
+    assert_int_equal(a.lost, 1);
+    assert_int_equal(a.lost_behind, 1);
+    assert_int_equal(careless.n, 3);
+    /* who comes later, or again, missed nothing that it should have had */
+    mu_feed_skip(w.feed, MU_B("org:a"));
+    mu_feed_unwatch(w.feed, &a.watch);
+    mu_feed_unwatch(w.feed, &careless.watch);
+    subscribe(w.feed, w.loop, &again, "org:a");
+    announce(w.feed, "org:a", 6);
+    turn(w.loop);
+    subscribe(w.feed, w.loop, &late, "org:a");
+    announce(w.feed, "org:a", 7);
+    turn(w.loop);
+    assert_int_equal(again.n, 2);
+    assert_int_equal(again.lost, 0);
+    assert_int_equal(late.n, 1);
+    assert_int_equal(late.lost, 0);
+    mu_feed_skip(w.feed, MU_B("org:a"));
+    announce(w.feed, "org:a", 9);
+    turn(w.loop);
+    assert_int_equal(again.lost, 1);
+    assert_int_equal(late.lost, 1);
+    mu_feed_unwatch(w.feed, &again.watch);
+    mu_feed_unwatch(w.feed, &late.watch);
+    world_end(&w);
+}
+
+static void stop_counting(struct sub *s)
+{
+    s->n = 0;
+}
+
+static void what_a_loop_had_no_room_for_is_heard_of(void **state)
+{
+    struct world w = world_new();
+    struct sub a = {.then = stop_counting};
+    a.watch.on_lost = on_lost;
+    subscribe(w.feed, w.loop, &a, "s1");
+    for (int i = 0; i < 20000; i++) {
+        publish(w.feed, "s1", 0);
+    }
+    turn(w.loop);
+    assert_int_equal(a.lost, 0);
+    publish(w.feed, "s1", 1);
+    turn(w.loop);
+    assert_int_equal(a.lost, 1);
+    mu_feed_unwatch(w.feed, &a.watch);
+    world_end(&w);
 }
 
 static void left_over_watches_and_events_are_released_with_the_feed(void **state)
@@ -453,6 +573,9 @@ int main(void)
         cmocka_unit_test(every_loop_gets_everything_in_order),
         cmocka_unit_test(the_first_encoding_holds_and_goes_with_the_event),
         cmocka_unit_test(a_logged_event_says_who),
+        cmocka_unit_test(a_topic_is_told_to_its_watchers_and_not_to_the_tap),
+        cmocka_unit_test(who_missed_something_hears_so_before_the_next),
+        cmocka_unit_test(what_a_loop_had_no_room_for_is_heard_of),
         cmocka_unit_test(left_over_watches_and_events_are_released_with_the_feed),
         cmocka_unit_test(any_allocation_may_fail),
     };

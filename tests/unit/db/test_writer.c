@@ -46,6 +46,77 @@ static void units_write_and_subscribers_hear_of_it(void **state)
     world_end(&w);
 }
 
+struct heard {
+    struct mu_watch watch;
+    char text[8][64]; /* stream, org, seq, type */
+    int n;
+};
+
+static void on_heard(struct mu_watch *w, struct mu_event *e)
+{
+    struct heard *h = MU_CONTAINER(w, struct heard, watch);
+    assert_true(h->n < 8);
+    snprintf(h->text[h->n++], sizeof h->text[0], "%.*s %.*s %lld %d", MU_ARGS(e->stream),
+             MU_ARGS(e->org), (long long)e->seq, e->type);
+}
+
+static void hear(struct world *w, struct heard *h, const char *topic)
+{
+    *h = (struct heard){.watch = {.loop = w->loop, .on_event = on_heard}};
+    snprintf(h->watch.stream_id, sizeof h->watch.stream_id, "%s", topic);
+    assert_int_equal(mu_feed_watch(w->feed, &h->watch), 0);
+}
+
+/* One stream of another org, one of nobody, and a type that no org hears of. */
+static int other_streams(struct op *op, struct mu_tx *tx)
+{
+    static const char *const orgs[] = {"another", "",
+                                       "an-org-whose-name-does-not-fit-into-any-topic"};
+    for (size_t i = 0; i < MU_ARRAY_LEN(orgs); i++) {
+        static const char *const streams[] = {"o1", "o2", "o3"};
+        int r = mu_tx_stream_new(tx, mu_str(streams[i]), mu_str(orgs[i]), 2);
+        r = r < 0 ? r : mu_tx_event(tx, 7, 1, MU_B("x"), MU_B("{}"));
+        r = r < 0 ? r : mu_tx_event(tx, 8, 1, MU_B("x"), MU_B("{}"));
+        if (r < 0) {
+            return r;
+        }
+    }
+    return 0;
+}
+
+static void an_org_hears_of_some_events_of_all_its_streams(void **state)
+{
+    struct world w;
+    struct mu_writer_opts o = options();
+    o.org_types = UINT64_C(1) << 7;
+    world_new(&w, o);
+    struct heard mine, another, all;
+    hear(&w, &mine, "org:org");
+    hear(&w, &another, "org:another");
+    hear(&w, &all, "org:*");
+    assert_int_equal(do_op(&w, OP_NEW, "s1", 1), 0);
+    assert_int_equal(do_op(&w, OP_APPEND, "s1", 1), 0);
+    assert_int_equal(do_op(&w, OP_FAIL, "s1", 1), MU_E_CONFLICT); /* rolled back: nobody hears */
+    struct op op = make_op(&w, OP_CALL, "", 0);
+    op.call = other_streams;
+    assert_int_equal(submit(&op), 0);
+    settle(&w);
+    assert_int_equal(op.result, 0);
+    assert_int_equal(mine.n, 2);
+    assert_string_equal(mine.text[0], "s1 org 1 7");
+    assert_string_equal(mine.text[1], "s1 org 2 7");
+    assert_int_equal(another.n, 1);
+    assert_string_equal(another.text[0], "o1 another 1 7");
+    assert_int_equal(all.n, 5);
+    assert_string_equal(all.text[2], "o1 another 1 7");
+    assert_string_equal(all.text[3], "o2  1 7");
+    assert_string_equal(all.text[4], "o3  1 7");
+    mu_feed_unwatch(w.feed, &mine.watch);
+    mu_feed_unwatch(w.feed, &another.watch);
+    mu_feed_unwatch(w.feed, &all.watch);
+    world_end(&w);
+}
+
 static void a_failing_unit_fails_alone(void **state)
 {
     struct world w;
@@ -424,6 +495,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         T(units_write_and_subscribers_hear_of_it),
+        T(an_org_hears_of_some_events_of_all_its_streams),
         T(a_failing_unit_fails_alone),
         T(numbers_stay_dense_whatever_is_rolled_back),
         T(frequent_failures_are_not_run_twice),
