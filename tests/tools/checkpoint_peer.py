@@ -1,9 +1,12 @@
 """A scripted worker with scripted runners: what a live session's runner says and is told (docs/runner-protocol.md), over
 the worker link, and its parts over HTTP."""
+import contextlib
 import hashlib
+import secrets
 
 import httpx
 from harness import NO_TLS
+from village import data
 from worker_peers import Native
 
 
@@ -31,6 +34,27 @@ class Worker(Native):
         """Takes the session's next assignment and runs it; its runner."""
         task = self.assigned(session.replace("ses_", "run_"), **how)
         return Runner(self, task).begin()
+
+
+@contextlib.contextmanager
+def worker_of(server, capacity=50, **more):
+    """One that comes for a test; nothing of it may have gone wrong at its end."""
+    w = Worker(server, f"w-{secrets.token_hex(4)}", capacity=capacity, **more)
+    try:
+        yield w
+    finally:
+        w.close()
+    w.well()
+
+
+def create(village, worker, **more):
+    """An interactive session for that worker; its id."""
+    options = {"mode": "interactive", "runnerId": worker.worker_id, **more.pop("options", {})}
+    return village.create(options=options, task=more.pop("task", None), **more)["sessionId"]
+
+
+def prompt(village, session, text):
+    return data(village("POST", f"/sessions/{session}/prompts", json={"prompt": text}), 201)["promptId"]
 
 
 class Runner:

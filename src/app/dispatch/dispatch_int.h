@@ -93,9 +93,9 @@ void mu_run_set_active(struct mu_run *run);
 void mu_run_set_idle(struct mu_run *run);
 /* Starts what may start, at the next turn of the loop. */
 void mu_dispatch_pump(struct mu_dispatch *d);
-/* exec.c: tries to start a run now; else it goes to the waiting list or ends. False when none of
- * its candidates had room; the run may be gone in either case. */
-bool mu_run_try(struct mu_run *run);
+/* exec.c: tries to start a run; else it goes to the waiting list or ends. False when none of its
+ * candidates had room at now_ms (wall clock); the run may be gone in either case. */
+bool mu_run_try(struct mu_run *run, int64_t now_ms);
 void mu_run_abort(struct mu_run *run);
 /* Whether another run is just being claimed for this provider under the same quota: the database is
  * asked for one at a time, so that the oldest gets what is free. */

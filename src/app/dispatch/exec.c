@@ -109,10 +109,9 @@ bool mu_dispatch_claiming(struct mu_dispatch *d, const struct mu_provider *pr, c
 }
 
 /* The first candidate from `from` on that may be tried; -1 with what stands in the way. */
-static int choose(struct mu_exec *x, unsigned from, bool *ret_busy)
+static int choose(struct mu_exec *x, unsigned from, int64_t now, bool *ret_busy)
 {
-    struct mu_run *run = x->run;
-    int64_t now = now_of(x);
+    const struct mu_run *run = x->run;
     *ret_busy = false;
     for (unsigned i = from; i < x->n_candidates; i++) {
         int64_t until = 0;
@@ -178,7 +177,7 @@ static void claimed(struct mu_session_claim *op, int result)
     if (result == MU_E_STALE || result == MU_E_NOT_FOUND) {
         mu_run_drop(run); /* cancelled or expired meanwhile: the row says so */
     } else if (result == MU_E_SATURATED && !d->stopping) {
-        mu_run_try(run); /* it leaves the active list there */
+        mu_run_try(run, mu_env_wall_ms(d->opts.env)); /* it leaves the active list there */
     } else {
         mu_run_wait_retry(run);
     }
@@ -292,7 +291,23 @@ static void wait_for_room(struct mu_exec *x)
     mu_run_wait(run, until);
 }
 
-bool mu_run_try(struct mu_run *run)
+/* Whether an older one of its group is just being noted down as waiting: that one goes first, even
+ * if room comes before it is back in line. */
+static bool elder_is_noted(const struct mu_run *run)
+{
+    MU_LIST_EACH(it, tmp, &run->d->active)
+    {
+        const struct mu_run *other = MU_CONTAINER(it, struct mu_run, link);
+        bool noted = other->x && (other->phase == MU_RUN_CLAIMING ? other->x->saturate.done != NULL
+                                                                  : other->x->put_back_saturated);
+        if (noted && other->group == run->group && mu_run_older(&other->node, &run->node)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool mu_run_try(struct mu_run *run, int64_t now_ms)
 {
     struct mu_dispatch *d = run->d;
     run->look_no = d->look_no;
@@ -315,13 +330,13 @@ bool mu_run_try(struct mu_run *run)
         return true;
     }
     bool busy;
-    int at = choose(x, 0, &busy);
-    if (at >= 0) {
+    int at = choose(x, 0, now_ms, &busy);
+    if (at >= 0 && !elder_is_noted(run)) {
         x->at = (unsigned)at;
         start_claim(x);
         return true;
     }
-    if (busy) {
+    if (at >= 0 || busy) {
         wait_for_room(x);
         return false;
     }
@@ -522,7 +537,7 @@ static void next_candidate(struct mu_exec *x)
     struct mu_run *run = x->run;
     bool busy;
     hold(x, NULL);
-    int at = choose(x, x->at + 1, &busy);
+    int at = choose(x, x->at + 1, now_of(x), &busy);
     if (at < 0) {
         if (busy) { /* a candidate is there, only not at this moment */
             mu_exec_put_back(x, false);

@@ -80,6 +80,7 @@ void mu_run_enqueue(struct mu_run *run)
 {
     struct mu_dispatch *d = run->d;
     run->phase = MU_RUN_QUEUED;
+    run->group = mu_hash(mu_str(run->org_id)) * 31 + mu_hash(mu_str(run->harness)) * 2 + run->admin;
     if (mu_fair_push(&d->queue, mu_str(run->tenant->org_id), run->tenant, &run->node) < 0) {
         mu_run_wait_retry(run); /* a list needs no memory */
         return;
@@ -120,7 +121,6 @@ static void join_waiting(struct mu_run *run)
 {
     struct mu_dispatch *d = run->d;
     run->phase = MU_RUN_WAITING;
-    run->group = mu_hash(mu_str(run->org_id)) * 31 + mu_hash(mu_str(run->harness)) * 2 + run->admin;
     d->n_waiting++;
     if (!mu_list_empty(&d->waiting) &&
         before(run, MU_CONTAINER(d->waiting.next, struct mu_run, link))) {
@@ -255,9 +255,9 @@ static bool is_wanted(const struct mu_dispatch *d, struct mu_run *run, const str
     return run->look_no != d->look_no || has_group(due, run->group);
 }
 
-static void try_waiting(struct mu_dispatch *d)
+static void try_waiting(struct mu_dispatch *d, int64_t now)
 {
-    int64_t now = mu_env_wall_ms(d->opts.env), next = INT64_MAX;
+    int64_t next = INT64_MAX;
     unsigned looked = 0, tried = 0;
     struct groups full = {.n = 0}, due = {.n = 0};
     find_due(d, now, &due);
@@ -283,7 +283,7 @@ static void try_waiting(struct mu_dispatch *d)
             break;
         }
         uint64_t group = run->group;
-        if (!mu_run_try(run)) {
+        if (!mu_run_try(run, now)) {
             add_group(&full, group);
         }
     }
@@ -292,13 +292,13 @@ static void try_waiting(struct mu_dispatch *d)
     }
 }
 
-static void try_queued(struct mu_dispatch *d)
+static void try_queued(struct mu_dispatch *d, int64_t now)
 {
     struct mu_heap_node *n;
     while (d->n_active < (size_t)d->opts.concurrency && (n = mu_fair_peek(&d->queue, is_busy, d))) {
         struct mu_run *run = MU_CONTAINER(n, struct mu_run, node);
         mu_fair_turn(&d->queue, mu_str(run->tenant->org_id));
-        mu_run_try(run);
+        mu_run_try(run, now);
     }
 }
 
@@ -307,8 +307,9 @@ static void pump(struct mu_post *post)
     struct mu_dispatch *d = MU_CONTAINER(post, struct mu_dispatch, pump_post);
     d->pump_posted = false;
     if (d->started && !d->stopping) {
-        try_waiting(d);
-        try_queued(d);
+        int64_t now = mu_env_wall_ms(d->opts.env); /* one moment: nobody new sees more room */
+        try_waiting(d, now);
+        try_queued(d, now);
     }
 }
 

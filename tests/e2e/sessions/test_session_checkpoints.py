@@ -1,6 +1,5 @@
 """Checkpoints: what a runner leaves after a turn, what a lost session goes on from, and forks. Worker and runner are
 scripted (tests/tools/checkpoint_peer.py)."""
-import contextlib
 import secrets
 import threading
 import time
@@ -8,7 +7,7 @@ import uuid
 
 import harness
 import pytest
-from checkpoint_peer import Runner, Worker
+from checkpoint_peer import Runner, Worker, create, prompt, worker_of
 from village import Village, data, issues, no_session, refused
 
 SETTINGS = {"OZ_MAX_SESSIONS_PER_ORG": "500", "OZ_WORKER_RECONNECT_GRACE_MS": "1000", "OZ_CHECKPOINT_MAX_MB": "1"}
@@ -20,29 +19,10 @@ def shared(postgres):
         yield server
 
 
-@contextlib.contextmanager
-def worker_of(server, **more):
-    w = Worker(server, f"w-{secrets.token_hex(4)}", capacity=50, **more)
-    try:
-        yield w
-    finally:
-        w.close()
-    w.well()
-
-
 @pytest.fixture
 def worker(shared):
     with worker_of(shared) as w:
         yield w
-
-
-def create(village, worker, **more):
-    options = {"mode": "interactive", "runnerId": worker.worker_id, **more.pop("options", {})}
-    return village.create(options=options, task=more.pop("task", None), **more)["sessionId"]
-
-
-def prompt(village, session, text):
-    return data(village("POST", f"/sessions/{session}/prompts", json={"prompt": text}), 201)["promptId"]
 
 
 def checkpoints(village, session, **query):

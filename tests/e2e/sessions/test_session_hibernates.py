@@ -1,12 +1,10 @@
 """Sessions that wait hold no worker: they hibernate behind a checkpoint and go on when somebody needs them. Worker and runner are
 scripted (tests/tools/checkpoint_peer.py)."""
-import contextlib
-import secrets
 import uuid
 
 import harness
 import pytest
-from checkpoint_peer import Worker
+from checkpoint_peer import Worker, create, prompt, worker_of
 from village import Village, data, refused
 
 SETTINGS = {"OZ_MAX_SESSIONS_PER_ORG": "500", "OZ_WORKER_RECONNECT_GRACE_MS": "1000", "OZ_CHECKPOINT_MAX_MB": "1",
@@ -20,29 +18,10 @@ def shared(postgres):
         yield server
 
 
-@contextlib.contextmanager
-def worker_of(server, capacity=50):
-    w = Worker(server, f"w-{secrets.token_hex(4)}", capacity=capacity)
-    try:
-        yield w
-    finally:
-        w.close()
-    w.well()
-
-
 @pytest.fixture
 def worker(shared):
     with worker_of(shared) as w:
         yield w
-
-
-def create(village, worker, **more):
-    options = {"mode": "interactive", "runnerId": worker.worker_id, **more.pop("options", {})}
-    return village.create(options=options, task=None, **more)["sessionId"]
-
-
-def prompt(village, session, text):
-    return data(village("POST", f"/sessions/{session}/prompts", json={"prompt": text}), 201)["promptId"]
 
 
 def prompts(village, session):

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/env.h"
@@ -180,12 +181,14 @@ int main(int argc, char **argv)
         return 2;
     }
     struct mu_err err;
+    char worker_id[32]; /* its control groups are its own, whoever else runs now */
+    snprintf(worker_id, sizeof worker_id, "outside-%d", (int)getpid());
     struct mu_broker *broker = new_broker();
     struct mu_sandbox_settings settings = {
         .env = &mu_env_real,
         .state_dir = argv[1],
         .bundle_dir = argv[2],
-        .worker_id = "outside",
+        .worker_id = worker_id,
         .broker = broker,
     };
     script = argv[3];

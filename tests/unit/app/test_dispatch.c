@@ -290,6 +290,10 @@ static void one_of_a_group_is_tried_for_all(void **state)
     UNTIL(all_gone);
 }
 
+static bool two_wait(void)
+{
+    return dispatch->n_waiting == 2;
+}
 static bool three_wait(void)
 {
     return dispatch->n_waiting == 3;
@@ -326,6 +330,40 @@ static void the_oldest_of_a_group_goes_first_whosever_time_has_come(void **state
     w.now_ms += 1001;
     answer(nth_fetch(3));
     answer(nth_fetch(4));
+    UNTIL(all_gone);
+}
+
+static struct mu_run *run_of(const struct asked *a)
+{
+    return mu_map_get(&dispatch->runs, mu_str(a->op.id.text));
+}
+
+static void nobody_passes_one_that_is_being_noted_as_waiting(void **state)
+{
+    (void)state;
+    struct mu_provider_conf *c = add_conf(&w, "custom", MU_PROVIDER_OPENAI);
+    c->msg_limit = 1;
+    c->window_seconds = WINDOW_S;
+    w.settings.queue_on_saturation = true;
+    go();
+    create("one", "p0");
+    answer(nth_fetch(1));
+    struct mu_run *elder = run_of(create("one", "p1"));
+    UNTIL(one_waits);
+    struct mu_run *younger = run_of(create("one", "p2"));
+    UNTIL(two_wait);
+    elder->shown_ms = 0;
+    assert_false(mu_run_try(elder, w.now_ms));
+    assert_int_equal(elder->phase, MU_RUN_CLAIMING); /* its row is being written */
+    w.now_ms += WINDOW_S * 1000 + 10;
+    assert_false(mu_run_try(younger, w.now_ms));
+    assert_int_equal(younger->phase, MU_RUN_WAITING);
+    for (unsigned i = 1; i < 3; i++) {
+        struct mu_fetch *x = nth_fetch(i + 1);
+        assert_has(x->body, i == 1 ? "\"p1\"" : "\"p2\"");
+        answer(x);
+        w.now_ms += WINDOW_S * 1000 + 10;
+    }
     UNTIL(all_gone);
 }
 
@@ -475,6 +513,7 @@ int main(void)
         T(a_reload_that_leaves_no_candidate_ends_the_waiting),
         T(one_of_a_group_is_tried_for_all),
         T(the_oldest_of_a_group_goes_first_whosever_time_has_come),
+        T(nobody_passes_one_that_is_being_noted_as_waiting),
         T(what_becomes_free_on_the_way_to_waiting_is_seen),
         T(an_answer_above_the_limit_keeps_both_ends),
         T(no_allocation_failure_loses_a_run),
