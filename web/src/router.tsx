@@ -2,6 +2,7 @@ import { useQuery } from "@tanstack/react-query";
 import { createRootRoute, createRoute, createRouter, Link, lazyRouteComponent, redirect } from "@tanstack/react-router";
 import { Compass } from "lucide-react";
 import { loginQuery } from "@/api/auth";
+import { environmentSearch } from "@/places/environments/search";
 import { sessionSearch } from "@/places/sessions/search";
 import { Page } from "@/shell/page";
 import { Shell } from "@/shell/shell";
@@ -50,6 +51,12 @@ const gates = createRoute({
   component: lazyRouteComponent(() => import("@/places/gates/gates"), "Gates"),
 });
 const fleet = createRoute({ getParentRoute: () => root, path: "/fleet", component: lazyRouteComponent(() => import("@/places/fleet/fleet"), "Fleet") });
+const environments = createRoute({
+  getParentRoute: () => root,
+  path: "/environments",
+  validateSearch: environmentSearch,
+  component: lazyRouteComponent(() => import("@/places/environments/environments"), "Environments"),
+});
 const moved = (path: "/home" | "/inbox" | "/login", to: "/" | "/gates") =>
   createRoute({
     getParentRoute: () => root,
@@ -60,7 +67,7 @@ const moved = (path: "/home" | "/inbox" | "/login", to: "/" | "/gates") =>
   });
 
 export const router = createRouter({
-  routeTree: root.addChildren([home, sessions, gates, fleet, moved("/home", "/"), moved("/inbox", "/gates"), moved("/login", "/")]),
+  routeTree: root.addChildren([home, sessions, gates, fleet, environments, moved("/home", "/"), moved("/inbox", "/gates"), moved("/login", "/")]),
   defaultPreload: "intent",
   scrollRestoration: true,
   defaultPendingMs: 150,

@@ -1,0 +1,94 @@
+// Part of walk.mjs: what people do with Environments, Schedules, Providers, Keys and Settings.
+import assert from "node:assert/strict";
+
+export async function walkPlaces({ page, base, token, step, visit, expect }) {
+  const stamp = String(Date.now());
+  const dialog = page.getByRole("dialog");
+  const printed = (text) => dialog.getByLabel("Output").filter({ hasText: text });
+  const kept = (where = page) => where.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }]));
+  /** A refusal that is meant: the browser writes its status to the console. */
+  const refused = async (fn) => {
+    expect(/status of 4\d\d/);
+    await fn();
+    expect(/$^/);
+  };
+
+  const env = `walk ${stamp}`;
+  const card = (name) => page.getByRole("list", { name: "Environments" }).getByRole("listitem").filter({ has: page.getByRole("heading", { name, exact: true }) });
+  await step("Environments: a wrong field is told at the field", async () => {
+    await page.goto(`${base}/environments?edit=new`);
+    await page.getByLabel("Name", { exact: true }).fill(env);
+    await page.getByLabel("Image").fill("debian:12");
+    await page.getByLabel("Set-up commands, one a line").fill("echo set > /tmp/walk-setup\n\n echo up >> /tmp/walk-setup");
+    await page.getByRole("button", { name: "Add a variable" }).click();
+    await page.getByLabel("Name of variable 1").fill("WALK_WORD");
+    await page.getByLabel("Value of variable 1").fill(`secret-${stamp}`);
+    await page.getByText("What its sandbox may do").click();
+    await page.getByLabel("Hosts it may reach, one a line").fill("a.example.org:443\nno port");
+    await refused(async () => {
+      await page.getByRole("button", { name: "Make it" }).click();
+      await page.getByText(/^Line 2 must be host:port/).waitFor();
+    });
+    assert.equal(await page.getByLabel("Hosts it may reach, one a line").evaluate((e) => e === document.activeElement), true);
+  });
+  await step("Environments: what is half typed outlives a reload, values of variables do not", async () => {
+    assert.ok(!(await kept()).includes(`secret-${stamp}`));
+    await page.reload();
+    assert.equal(await page.getByLabel("Name", { exact: true }).inputValue(), env);
+    assert.equal(await page.getByLabel("Value of variable 1").inputValue(), "");
+    await page.getByLabel("Hosts it may reach, one a line").fill("a.example.org:443");
+    await page.getByRole("button", { name: "Make it" }).click();
+    await page.getByText("Type the value of WALK_WORD again").waitFor();
+    await page.getByLabel("Value of variable 1").fill(`secret-${stamp}`);
+    await page.getByRole("button", { name: "Make it" }).click();
+  });
+  await step("Environments: a new one is tried at once and watched in place", async () => {
+    await dialog.getByLabel("Script").waitFor();
+    await dialog.getByLabel("Script").fill('echo "begin"; sleep 2; cat /tmp/walk-setup; echo "${#WALK_WORD} letters"; sleep 1; echo "the end"');
+    await page.getByRole("button", { name: "Run the test" }).click();
+    await printed("begin").waitFor({ timeout: 60_000 });
+    assert.equal(await dialog.getByText("Running").count(), 1);
+    await dialog.getByText("Succeeded").waitFor({ timeout: 60_000 });
+    const said = await dialog.getByLabel("Output").innerText();
+    assert.match(said, new RegExp(`begin[^]*set\\s+up\\s+${`secret-${stamp}`.length} letters\\s+the end`));
+    await dialog.getByText("exit code 0").waitFor();
+    await page.reload();
+    await printed("the end").waitFor();
+  });
+  await step("Environments: a test can be cancelled, and one that fails says so", async () => {
+    await dialog.getByRole("button", { name: "Run again" }).click();
+    await dialog.getByLabel("Script").fill("echo one; sleep 300");
+    await page.getByRole("button", { name: "Run the test" }).click();
+    await printed("one").waitFor({ timeout: 60_000 });
+    await dialog.getByRole("button", { name: "Cancel" }).click();
+    await dialog.getByText("Cancelled", { exact: true }).waitFor({ timeout: 30_000 });
+    await dialog.getByRole("button", { name: "Run again" }).click();
+    await dialog.getByLabel("Script").fill("echo no; exit 3");
+    await page.getByRole("button", { name: "Run the test" }).click();
+    await dialog.getByText("Worker exit code 3").waitFor({ timeout: 60_000 });
+    await page.keyboard.press("Escape");
+  });
+  await step("Environments: editing keeps what is stored", async () => {
+    await card(env).getByRole("button", { name: `Edit ${env}` }).click();
+    await page.getByLabel("Image").fill("debian:12-slim");
+    assert.equal(await page.getByLabel("Value of variable 1").inputValue(), "");
+    await page.getByRole("button", { name: "Save" }).click();
+    await card(env).getByText("debian:12-slim").waitFor();
+    const now = await page.evaluate(async (name) => {
+      const { environments } = await (await fetch("/api/v1/environments")).json();
+      const { id } = environments.find((e) => e.name === name);
+      return (await fetch(`/api/v1/environments/${id}`)).json();
+    }, env);
+    assert.equal(now.env_vars.WALK_WORD, `secret-${stamp}`);
+    assert.deepEqual(now.setup_commands, ["echo set > /tmp/walk-setup", "echo up >> /tmp/walk-setup"]);
+    assert.deepEqual(now.sandbox.network, { mode: "proxy", allow: ["a.example.org:443"] });
+  });
+  await step("Environments: deleting asks first", async () => {
+    await card(env).getByRole("button", { name: `Delete ${env}` }).click();
+    await dialog.getByRole("button", { name: "Back" }).click();
+    assert.equal(await card(env).count(), 1);
+    await card(env).getByRole("button", { name: `Delete ${env}` }).click();
+    await dialog.getByRole("button", { name: "Delete", exact: true }).click();
+    await card(env).waitFor({ state: "detached" });
+  });
+}
