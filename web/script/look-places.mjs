@@ -2,7 +2,9 @@
 export async function lookAtPlaces({ page, base, shot }) {
   const place = async (name, path = name.toLowerCase()) => {
     await page.goto(`${base}/${path}`);
-    await page.getByRole("heading", { name, level: 1 }).waitFor();
+    // Behind a dialog the page is hidden from everybody who asks for roles.
+    if (path.includes("?")) await page.getByRole("dialog").waitFor();
+    else await page.getByRole("heading", { name, level: 1 }).waitFor();
   };
   await place("Environments");
   await page.getByRole("list", { name: "Environments" }).waitFor();
@@ -28,4 +30,15 @@ export async function lookAtPlaces({ page, base, shot }) {
   await page.getByRole("button", { name: "Run the test" }).click();
   await page.getByRole("dialog").getByText("Succeeded").waitFor({ timeout: 60_000 });
   await shot("environment-ran");
+  await place("Schedules");
+  await page.getByRole("list", { name: "Schedules" }).waitFor();
+  await shot("schedules");
+  await page.getByRole("list", { name: "Schedules" }).getByRole("link").first().click();
+  await page.getByRole("dialog").getByText("Its last runs").waitFor();
+  await shot("schedule");
+  await place("Schedules", "schedules?edit=new");
+  await page.getByRole("button", { name: "Working days at 9" }).click();
+  await page.getByLabel("Environment").selectOption({ index: 1 });
+  await shot("schedule-new");
+  await page.getByRole("button", { name: "Clear" }).click();
 }

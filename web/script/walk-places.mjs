@@ -91,4 +91,83 @@ export async function walkPlaces({ page, base, token, step, visit, expect }) {
     await dialog.getByRole("button", { name: "Delete", exact: true }).click();
     await card(env).waitFor({ state: "detached" });
   });
+
+  const plan = `walk ${stamp}`;
+  const entry = page.getByRole("list", { name: "Schedules" }).getByRole("listitem").filter({ has: page.getByRole("heading", { name: plan, exact: true }) });
+  const scheduleNow = () =>
+    page.evaluate(async (name) => {
+      const { schedules } = await (await fetch("/api/v1/agent/schedules")).json();
+      return schedules.find((s) => s.name === name);
+    }, plan);
+  await step("Schedules: the server reads the times, what it refuses is told at the field", async () => {
+    await page.evaluate((name) => fetch("/api/v1/environments", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ name, docker_image: "debian:12" }) }), plan);
+    await page.goto(`${base}/schedules?edit=new`);
+    await page.getByLabel("Name").fill(plan);
+    await page.getByLabel("What is to be done").fill("echo planned; sleep 1; echo thing");
+    await page.getByLabel("When (cron, UTC)").fill("61 * * * *");
+    await page.getByLabel("Environment").selectOption(plan);
+    await page.getByLabel("Agent").selectOption("shell");
+    await refused(async () => {
+      await page.getByRole("button", { name: "Make it" }).click();
+      await page.getByText(/^Cron minute "61"/).waitFor();
+      await page.getByLabel("When (cron, UTC)").fill("0 0 31 2 *");
+      await page.getByRole("button", { name: "Make it" }).click();
+      await page.getByText("No day in the calendar matches it").waitFor();
+    });
+    await page.reload();
+    assert.equal(await page.getByLabel("Name").inputValue(), plan);
+    await page.getByRole("button", { name: "Every day at 9" }).click();
+    await page.getByRole("button", { name: "Make it" }).click();
+    await entry.getByText("Next").waitFor();
+    assert.equal((await scheduleNow()).cron_schedule, "0 9 * * *");
+  });
+  await step("Schedules: run now is watched in place", async () => {
+    await entry.getByRole("button", { name: /now$/ }).click();
+    await printed("planned").waitFor({ timeout: 60_000 });
+    await dialog.getByText("Succeeded").waitFor({ timeout: 60_000 });
+    await printed("thing").waitFor();
+    await dialog.getByRole("button", { name: "The schedule" }).click();
+    await dialog.getByText("It has not fired yet.").waitFor();
+    await page.keyboard.press("Escape");
+  });
+  await step("Schedules: pausing, and letting it fire again", async () => {
+    await entry.getByRole("button", { name: `Pause ${plan}` }).click();
+    await entry.getByText("Paused", { exact: true }).waitFor();
+    assert.equal((await scheduleNow()).enabled, false);
+    await entry.getByRole("button", { name: "fire again" }).click();
+    await entry.getByText("Next").waitFor();
+    assert.equal((await scheduleNow()).enabled, true);
+  });
+  await step("Schedules: editing keeps what the form does not show", async () => {
+    const { id } = await scheduleNow();
+    await page.evaluate(async (id) => {
+      const s = await (await fetch(`/api/v1/agent/schedules/${id}`)).json();
+      const body = { name: s.name, prompt: s.prompt, cron_schedule: s.cron_schedule, enabled: true, agent_config: { ...s.agent_config, name: "a name for search" } };
+      await fetch(`/api/v1/agent/schedules/${id}`, { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+    }, id);
+    await entry.getByRole("button", { name: `Edit ${plan}` }).click();
+    await page.getByRole("button", { name: "Every hour" }).click();
+    await page.getByRole("button", { name: "Save" }).click();
+    await entry.getByText("0 * * * *").waitFor();
+    const now = await scheduleNow();
+    assert.deepEqual([now.agent_config.name, now.agent_config.harness], ["a name for search", "shell"]);
+  });
+  if (process.env.FIRE) {
+    await step("Schedules: it fires by itself, and its run is listed", async () => {
+      await entry.getByRole("button", { name: `Edit ${plan}` }).click();
+      await page.getByLabel("When (cron, UTC)").fill("* * * * *");
+      await page.getByRole("button", { name: "Save" }).click();
+      await entry.getByText("* * * * *", { exact: true }).waitFor();
+      await entry.getByRole("link").click();
+      await dialog.getByRole("listitem").getByText("Succeeded").first().waitFor({ timeout: 90_000 });
+      await dialog.getByRole("listitem").getByRole("button").first().click();
+      await printed("thing").waitFor();
+      await page.keyboard.press("Escape");
+    });
+  }
+  await step("Schedules: deleting asks first", async () => {
+    await entry.getByRole("button", { name: `Delete ${plan}` }).click();
+    await dialog.getByRole("button", { name: "Delete", exact: true }).click();
+    await entry.waitFor({ state: "detached" });
+  });
 }

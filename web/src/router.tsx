@@ -3,6 +3,7 @@ import { createRootRoute, createRoute, createRouter, Link, lazyRouteComponent, r
 import { Compass } from "lucide-react";
 import { loginQuery } from "@/api/auth";
 import { environmentSearch } from "@/places/environments/search";
+import { scheduleSearch } from "@/places/schedules/search";
 import { sessionSearch } from "@/places/sessions/search";
 import { Page } from "@/shell/page";
 import { Shell } from "@/shell/shell";
@@ -57,6 +58,12 @@ const environments = createRoute({
   validateSearch: environmentSearch,
   component: lazyRouteComponent(() => import("@/places/environments/environments"), "Environments"),
 });
+const schedules = createRoute({
+  getParentRoute: () => root,
+  path: "/schedules",
+  validateSearch: scheduleSearch,
+  component: lazyRouteComponent(() => import("@/places/schedules/schedules"), "Schedules"),
+});
 const moved = (path: "/home" | "/inbox" | "/login", to: "/" | "/gates") =>
   createRoute({
     getParentRoute: () => root,
@@ -67,7 +74,7 @@ const moved = (path: "/home" | "/inbox" | "/login", to: "/" | "/gates") =>
   });
 
 export const router = createRouter({
-  routeTree: root.addChildren([home, sessions, gates, fleet, environments, moved("/home", "/"), moved("/inbox", "/gates"), moved("/login", "/")]),
+  routeTree: root.addChildren([home, sessions, gates, fleet, environments, schedules, moved("/home", "/"), moved("/inbox", "/gates"), moved("/login", "/")]),
   defaultPreload: "intent",
   scrollRestoration: true,
   defaultPendingMs: 150,

@@ -1,8 +1,8 @@
-import { Box, Home, Inbox, type LucideIcon, Server, SquareTerminal } from "lucide-react";
+import { Box, CalendarClock, Home, Inbox, type LucideIcon, Server, SquareTerminal } from "lucide-react";
 
 /** The rail, in its order; a place is here when its route is. `phone`: in the bar at the bottom, the rest under More. */
 export interface Place {
-  to: "/" | "/sessions" | "/gates" | "/fleet" | "/environments";
+  to: "/" | "/sessions" | "/gates" | "/fleet" | "/environments" | "/schedules";
   label: string;
   icon: LucideIcon;
   keys: string;
@@ -15,4 +15,5 @@ export const PLACES: Place[] = [
   { to: "/gates", label: "Gates", icon: Inbox, keys: "g g", phone: true },
   { to: "/fleet", label: "Fleet", icon: Server, keys: "g f", phone: true },
   { to: "/environments", label: "Environments", icon: Box, keys: "g e", phone: false },
+  { to: "/schedules", label: "Schedules", icon: CalendarClock, keys: "g c", phone: false },
 ];

@@ -67,7 +67,7 @@ export function TextArea({ label, hint, error, hideLabel, className, code, ...ar
   const id = useId();
   return (
     <Wrap {...{ id, label, hint, error, hideLabel, className }}>
-      <textarea {...about(id, { label, hint, error })} className={cx("field field-sizing-content max-h-[40dvh] resize-y", code && "font-mono text-[13px]")} {...area} />
+      <textarea {...about(id, { label, hint, error })} className={cx("field field-sizing-content max-h-[40dvh] min-h-15 resize-y", code && "font-mono text-[13px]")} {...area} />
     </Wrap>
   );
 }

@@ -29,7 +29,8 @@ export function EditEnvironment({ id, environment, close, test }: { id: string; 
   const queries = useQueryClient();
   const { admin } = useRights();
   const draftAt = `/environments?edit=${id}`;
-  const [start] = useState(() => (environment ? formOf(environment) : emptyForm()));
+  const [begun, begin] = useState(environment);
+  const start = begun ? formOf(begun) : emptyForm();
   const [form, put] = useState(() => fromDraft(readDraft(draftAt, "form")) ?? start);
   const [asked, ask] = useState(false);
   const element = useRef<HTMLFormElement>(null);
@@ -54,6 +55,7 @@ export function EditEnvironment({ id, environment, close, test }: { id: string; 
     writeDraft(draftAt, "form", draftText(next) === draftText(start) ? "" : draftText(next));
   };
   const again = () => {
+    begin(environment);
     put(environment ? formOf(environment) : emptyForm());
     writeDraft(draftAt, "form", "");
     save.reset();
@@ -179,7 +181,7 @@ function Variables({ form, change, errors, refusal }: Part & { refusal?: string 
       }
     >
       {form.vars.map((v, i) => (
-        <div key={i} className="grid grid-cols-[minmax(0,2fr)_minmax(0,3fr)_auto] items-start gap-1">
+        <div key={i} className="grid grid-cols-[minmax(0,2fr)_minmax(0,3fr)_auto] items-start gap-2">
           <input
             aria-label={`Name of variable ${i + 1}`}
             aria-invalid={wrong ? true : undefined}

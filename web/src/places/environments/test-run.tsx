@@ -61,7 +61,7 @@ export function TestEnvironment({ environment: e, run, close, started, again }: 
         <RunWatch key={run} id={run} again={again} />
       ) : (
         <>
-          <TextArea label="Script" code rows={16} value={script} spellCheck={false} maxLength={inputLimits("createRun", "prompt").maxLength} onChange={(ev) => setScript(ev.target.value)} error={errors.at("prompt")} />
+          <TextArea label="Script" code rows={8} value={script} spellCheck={false} maxLength={inputLimits("createRun", "prompt").maxLength} onChange={(ev) => setScript(ev.target.value)} error={errors.at("prompt")} />
           {start.isError && errors.elsewhere && <ErrorBox error={start.error} className="mt-3" />}
         </>
       )}

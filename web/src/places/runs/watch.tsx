@@ -60,9 +60,7 @@ function useEvents(id: string, on: boolean): { watched: Watched; lost: boolean }
 
 function result(run: Run): string {
   const error = run.error?.message ?? (run.state === "FAILED" ? run.status_message?.message : undefined);
-  if (run.state === "SUCCEEDED") return "It ended well.";
-  if (run.state === "CANCELLED") return "It was cancelled.";
-  return error || "It failed.";
+  return run.state === "FAILED" ? error || "It failed." : "";
 }
 
 /** A run, watched where it was asked for: where it is, what it prints, how it ended. */
@@ -112,7 +110,7 @@ export function RunWatch({ id, again }: { id: string; again?: () => void }) {
       </div>
       {waits && <p className="text-muted">{waits}</p>}
       {lost && !over && <p className="text-[13px] text-warn">The connection was lost; it is tried again and goes on where it was.</p>}
-      {over && <p className={run.state === "FAILED" ? "break-words text-bad" : "text-muted"}>{result(run)}</p>}
+      {over && result(run) && <p className="break-words text-bad">{result(run)}</p>}
       {text ? <Following text={text} live={!over} /> : <p className="rounded-md border border-dashed border-line px-3 py-2 text-muted">{over ? "It printed nothing." : "Nothing printed yet."}</p>}
       {cancel.isError && <ErrorBox error={cancel.error} />}
     </section>
@@ -135,7 +133,7 @@ function Following({ text, live }: { text: string; live: boolean }) {
         atEnd.current = box.scrollHeight - box.scrollTop - box.clientHeight < 24;
       }}
     >
-      <CodeText text={text} label="Output" />
+      <CodeText text={text} label="Output" className="max-h-[60dvh]!" />
     </div>
   );
 }
