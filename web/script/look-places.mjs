@@ -41,4 +41,11 @@ export async function lookAtPlaces({ page, base, shot }) {
   await page.getByLabel("Environment").selectOption({ index: 1 });
   await shot("schedule-new");
   await page.getByRole("button", { name: "Clear" }).click();
+  await place("Providers");
+  await page.getByRole("list", { name: "Providers" }).waitFor();
+  await shot("providers");
+  await page.getByRole("button", { name: "Ask shell" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Ask", exact: true }).click();
+  await page.getByRole("dialog").getByText("Succeeded").waitFor({ timeout: 30_000 });
+  await shot("provider-asked");
 }

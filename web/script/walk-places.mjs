@@ -134,7 +134,7 @@ export async function walkPlaces({ page, base, token, step, visit, expect }) {
     await entry.getByRole("button", { name: `Pause ${plan}` }).click();
     await entry.getByText("Paused", { exact: true }).waitFor();
     assert.equal((await scheduleNow()).enabled, false);
-    await entry.getByRole("button", { name: "fire again" }).click();
+    await entry.getByRole("button", { name: `Resume ${plan}` }).click();
     await entry.getByText("Next").waitFor();
     assert.equal((await scheduleNow()).enabled, true);
   });
@@ -169,5 +169,24 @@ export async function walkPlaces({ page, base, token, step, visit, expect }) {
     await entry.getByRole("button", { name: `Delete ${plan}` }).click();
     await dialog.getByRole("button", { name: "Delete", exact: true }).click();
     await entry.waitFor({ state: "detached" });
+  });
+
+  await step("Providers: quota and breaker are shown as the server tells them", async () => {
+    await page.goto(`${base}/providers`);
+    const list = page.getByRole("list", { name: "Providers" });
+    await list.waitFor();
+    const told = await page.evaluate(async () => (await (await fetch("/api/v1/providers")).json()).providers);
+    assert.equal(await list.getByRole("listitem").count(), told.length);
+    for (const p of told.filter((p) => p.limit)) {
+      assert.equal(await page.getByRole("meter", { name: `Quota of ${p.key}` }).getAttribute("aria-valuetext"), `${Math.min(p.used, p.limit)} of ${p.limit}`);
+    }
+  });
+  await step("Providers: one is asked, and its answer is watched in place", async () => {
+    await page.getByRole("button", { name: "Ask shell" }).click();
+    await dialog.getByLabel("Script").fill("echo one; sleep 1; echo two");
+    await dialog.getByRole("button", { name: "Ask", exact: true }).click();
+    await printed("two").waitFor({ timeout: 30_000 });
+    await dialog.getByText("shell answered").waitFor();
+    await page.keyboard.press("Escape");
   });
 }

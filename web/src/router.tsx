@@ -3,6 +3,7 @@ import { createRootRoute, createRoute, createRouter, Link, lazyRouteComponent, r
 import { Compass } from "lucide-react";
 import { loginQuery } from "@/api/auth";
 import { environmentSearch } from "@/places/environments/search";
+import { providerSearch } from "@/places/providers/search";
 import { scheduleSearch } from "@/places/schedules/search";
 import { sessionSearch } from "@/places/sessions/search";
 import { Page } from "@/shell/page";
@@ -64,6 +65,12 @@ const schedules = createRoute({
   validateSearch: scheduleSearch,
   component: lazyRouteComponent(() => import("@/places/schedules/schedules"), "Schedules"),
 });
+const providers = createRoute({
+  getParentRoute: () => root,
+  path: "/providers",
+  validateSearch: providerSearch,
+  component: lazyRouteComponent(() => import("@/places/providers/providers"), "Providers"),
+});
 const moved = (path: "/home" | "/inbox" | "/login", to: "/" | "/gates") =>
   createRoute({
     getParentRoute: () => root,
@@ -74,7 +81,7 @@ const moved = (path: "/home" | "/inbox" | "/login", to: "/" | "/gates") =>
   });
 
 export const router = createRouter({
-  routeTree: root.addChildren([home, sessions, gates, fleet, environments, schedules, moved("/home", "/"), moved("/inbox", "/gates"), moved("/login", "/")]),
+  routeTree: root.addChildren([home, sessions, gates, fleet, environments, schedules, providers, moved("/home", "/"), moved("/inbox", "/gates"), moved("/login", "/")]),
   defaultPreload: "intent",
   scrollRestoration: true,
   defaultPendingMs: 150,

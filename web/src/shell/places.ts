@@ -1,8 +1,8 @@
-import { Box, CalendarClock, Home, Inbox, type LucideIcon, Server, SquareTerminal } from "lucide-react";
+import { Box, CalendarClock, Home, Inbox, type LucideIcon, Plug, Server, SquareTerminal } from "lucide-react";
 
 /** The rail, in its order; a place is here when its route is. `phone`: in the bar at the bottom, the rest under More. */
 export interface Place {
-  to: "/" | "/sessions" | "/gates" | "/fleet" | "/environments" | "/schedules";
+  to: "/" | "/sessions" | "/gates" | "/fleet" | "/environments" | "/schedules" | "/providers";
   label: string;
   icon: LucideIcon;
   keys: string;
@@ -16,4 +16,5 @@ export const PLACES: Place[] = [
   { to: "/fleet", label: "Fleet", icon: Server, keys: "g f", phone: true },
   { to: "/environments", label: "Environments", icon: Box, keys: "g e", phone: false },
   { to: "/schedules", label: "Schedules", icon: CalendarClock, keys: "g c", phone: false },
+  { to: "/providers", label: "Providers", icon: Plug, keys: "g p", phone: false },
 ];

@@ -11,7 +11,7 @@ import { CodeText } from "@/ui/text";
 import { Elapsed } from "@/ui/time";
 import { announce } from "@/ui/toast";
 import { RunBadge, runStateText } from "./badge";
-import { unwatched, watch, type Watched } from "./watched";
+import { attemptsOf, unwatched, watch, type Watched } from "./watched";
 
 /** The run's events while it works; a lost connection goes on where it was. */
 function useEvents(id: string, on: boolean): { watched: Watched; lost: boolean } {
@@ -112,8 +112,24 @@ export function RunWatch({ id, again }: { id: string; again?: () => void }) {
       {lost && !over && <p className="text-[13px] text-warn">The connection was lost; it is tried again and goes on where it was.</p>}
       {over && result(run) && <p className="break-words text-bad">{result(run)}</p>}
       {text ? <Following text={text} live={!over} /> : <p className="rounded-md border border-dashed border-line px-3 py-2 text-muted">{over ? "It printed nothing." : "Nothing printed yet."}</p>}
+      {over && <Attempts run={run} />}
       {cancel.isError && <ErrorBox error={cancel.error} />}
     </section>
+  );
+}
+
+function Attempts({ run }: { run: Run }) {
+  const attempts = attemptsOf(run.provider);
+  if (attempts.length === 0) return null;
+  return (
+    <p className="text-[13px] text-muted">
+      {attempts.map((a, i) => (
+        <span key={i}>
+          {i > 0 && ", then "}
+          <span className="font-medium text-text">{a.key}</span> {a.text}
+        </span>
+      ))}
+    </p>
   );
 }
 

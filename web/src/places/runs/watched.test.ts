@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { unwatched, watch, type Watched } from "./watched";
+import { attemptsOf, unwatched, watch, type Watched } from "./watched";
 
 type Event = Parameters<typeof watch>[1];
 const all = (events: Event[], from: Watched = unwatched) => events.reduce(watch, from);
@@ -34,4 +34,11 @@ test("a log that begins elsewhere is read from its beginning", () => {
 });
 test("what is not known is no reason to stop", () => {
   expect(all([{ event: "artifact", id: 5, data: {} }, output(0, "x")])).toMatchObject({ seq: 5, text: "x" });
+});
+test("who was asked is told in order", () => {
+  expect(attemptsOf({ key: "b", attempts: [{ key: "a", class: "rate_limited", ms: 1200 }, { key: "b", class: "ok" }, null, { class: "ok" }] })).toEqual([
+    { key: "a", ok: false, text: `rate limited after ${(1200).toLocaleString()} ms` },
+    { key: "b", ok: true, text: "answered" },
+  ]);
+  expect([attemptsOf(null), attemptsOf({}), attemptsOf({ attempts: "x" })]).toEqual([[], [], []]);
 });

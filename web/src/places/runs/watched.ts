@@ -53,3 +53,22 @@ export function watch(w: Watched, { event, data, id }: { event: string; data: un
       return seq === w.seq ? w : { ...w, seq };
   }
 }
+
+export interface Attempt {
+  key: string;
+  ok: boolean;
+  text: string;
+}
+
+const CLASSES: Record<string, string> = { ok: "answered" };
+
+/** Which providers were asked, in their order, out of what the run says; the document leaves it open. */
+export function attemptsOf(provider: Record<string, unknown> | null | undefined): Attempt[] {
+  const list = Array.isArray(provider?.attempts) ? (provider.attempts as unknown[]) : [];
+  return list.flatMap((a) => {
+    const one = (typeof a === "object" && a !== null ? a : {}) as Record<string, unknown>;
+    if (typeof one.key !== "string" || typeof one.class !== "string") return [];
+    const ms = typeof one.ms === "number" ? ` after ${one.ms.toLocaleString()} ms` : "";
+    return [{ key: one.key, ok: one.class === "ok", text: `${CLASSES[one.class] ?? one.class.replaceAll("_", " ")}${ms}` }];
+  });
+}

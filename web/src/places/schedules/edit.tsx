@@ -155,7 +155,7 @@ function Form({ id, schedule: now, close }: { id: string; schedule: Schedule | u
         </Select>
         <div className="grid gap-4 sm:grid-cols-2">
           {form.environment !== "" && (
-            <Select label="Agent" value={form.harness} onChange={(e) => change({ harness: e.target.value as Harness | "" })} error={errors.at("agent_config.harness")} hint={form.harness ? undefined : "The model's name chooses it."}>
+            <Select label="Agent" value={form.harness} onChange={(e) => change({ harness: e.target.value as Harness | "" })} error={errors.at("agent_config.harness")} hint={form.harness ? undefined : "The model's name chooses it, without one the server's settings."}>
               <option value="">By the model</option>
               {Object.entries(HARNESSES).map(([value, name]) => (
                 <option key={value} value={value}>

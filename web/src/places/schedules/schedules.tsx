@@ -2,6 +2,7 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { CalendarClock, Pause, Pencil, Play, Plus, Trash2 } from "lucide-react";
 import { useState } from "react";
+import { allEnvironmentsQuery } from "@/api/environments";
 import { useRights } from "@/api/rights";
 import { deleteSchedule, pauseSchedule, resumeSchedule, type Schedule, scheduleKeys, schedulesQuery } from "@/api/schedules";
 import { useActions } from "@/keys/registry";
@@ -86,7 +87,9 @@ function Card({ schedule: s, show, edit, remove }: { schedule: Schedule; show(ru
     onSettled: () => void queries.invalidateQueries({ queryKey: scheduleKeys.all }),
   });
   const config = configOf(s);
-  const where = s.environment?.name ?? s.environment?.docker_image;
+  // A list does not say more of it than its id.
+  const { data: environments } = useQuery(allEnvironmentsQuery);
+  const where = config.environment_id && (environments?.find((e) => e.environment_id === config.environment_id)?.name ?? config.environment_id);
   const how = [config.harness ? HARNESSES[config.harness] : undefined, config.model_id, where && `in ${where}`].filter(Boolean).join(" · ");
   return (
     <li className="rounded-lg border border-line bg-panel p-4">
@@ -108,9 +111,15 @@ function Card({ schedule: s, show, edit, remove }: { schedule: Schedule; show(ru
                 Run now
               </Button>
             )}
-            <IconButton label={s.enabled ? `Pause ${s.name}` : `Let ${s.name} fire again`} aria-busy={pause.isPending || undefined} onClick={() => !pause.isPending && pause.mutate()}>
-              {s.enabled ? <Pause className="size-4" aria-hidden /> : <Play className="size-4" aria-hidden />}
-            </IconButton>
+            {s.enabled ? (
+              <IconButton label={`Pause ${s.name}`} aria-busy={pause.isPending || undefined} onClick={() => !pause.isPending && pause.mutate()}>
+                <Pause className="size-4" aria-hidden />
+              </IconButton>
+            ) : (
+              <Button size="small" busy={pause.isPending} onClick={() => pause.mutate()} aria-label={`Resume ${s.name}`}>
+                Resume
+              </Button>
+            )}
             <IconButton label={`Edit ${s.name}`} onClick={edit}>
               <Pencil className="size-4" aria-hidden />
             </IconButton>
