@@ -48,4 +48,19 @@ export async function lookAtPlaces({ page, base, shot }) {
   await page.getByRole("dialog").getByRole("button", { name: "Ask", exact: true }).click();
   await page.getByRole("dialog").getByText("Succeeded").waitFor({ timeout: 30_000 });
   await shot("provider-asked");
+  await place("Keys");
+  await page.getByRole("list", { name: "API keys" }).waitFor();
+  await shot("keys-issued");
+  await page.getByRole("button", { name: "New key" }).click();
+  await page.getByRole("dialog").waitFor();
+  await shot("key-new");
+  await place("Keys");
+  await page.getByRole("button", { name: "New token" }).click();
+  await page.getByLabel("For which machine (optional)").fill("build 2");
+  await page.getByRole("button", { name: "Make it" }).click();
+  await page.getByRole("dialog").getByLabel("Command").waitFor();
+  await shot("enrolment-made");
+  await place("Settings");
+  await page.getByRole("list", { name: "Logins" }).waitFor();
+  await shot("settings");
 }

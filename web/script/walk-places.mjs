@@ -189,4 +189,129 @@ export async function walkPlaces({ page, base, token, step, visit, expect }) {
     await dialog.getByText("shell answered").waitFor();
     await page.keyboard.press("Escape");
   });
+
+  const person = `walk ${stamp}`;
+  let key = "";
+  const row = (list, name) => page.getByRole("list", { name: list }).getByRole("listitem").filter({ hasText: name });
+  await step("Keys: a key is shown once, copied, and in nothing that the browser keeps", async () => {
+    await page.context().grantPermissions(["clipboard-read", "clipboard-write"], { origin: base });
+    await page.goto(`${base}/keys`);
+    await page.getByRole("button", { name: "New key" }).click();
+    await page.getByLabel("Whose, or what for").fill(person);
+    await page.getByLabel("Role").selectOption("viewer");
+    await page.getByRole("button", { name: "Issue it" }).click();
+    key = await dialog.getByLabel("API key").inputValue();
+    assert.match(key, /^sk_[0-9a-f]{64}$/);
+    await page.keyboard.press("Escape");
+    await dialog.getByText("It is not copied yet").waitFor();
+    await dialog.getByRole("button", { name: "Copy", exact: true }).click();
+    await dialog.getByText("Copied").waitFor();
+    assert.equal(await page.evaluate(() => navigator.clipboard.readText()), key);
+    await dialog.getByRole("button", { name: "Done" }).click();
+    await row("API keys", person).getByText("Viewer").waitFor();
+    assert.ok(!(await kept()).includes(key.slice(0, 20)));
+    assert.ok(!(await page.content()).includes(key));
+  });
+  await step("Keys: the same name is refused at the field", async () => {
+    await page.getByRole("button", { name: "New key" }).click();
+    await page.getByLabel("Whose, or what for").fill(person);
+    await refused(async () => {
+      await page.getByRole("button", { name: "Issue it" }).click();
+      await page.getByText(`A key named ${person} exists already`).waitFor();
+    });
+    await dialog.getByRole("button", { name: "Back" }).click();
+  });
+  await step("Keys: a viewer is offered nothing that the server would refuse", async () => {
+    const other = await visit();
+    await other.goto(`${base}/environments`);
+    await other.getByLabel("Token").fill(key);
+    await other.keyboard.press("Enter");
+    for (const [place, says] of [["environments", "No environment yet"], ["schedules", "No schedule yet"], ["keys", "Your key does not issue others"]]) {
+      await other.goto(`${base}/${place}`);
+      await other.getByText(says).waitFor();
+      assert.equal(await other.getByRole("main").getByRole("button").count(), 0, place);
+    }
+    await other.goto(`${base}/providers`);
+    await other.getByRole("heading", { name: "Providers" }).waitFor();
+    assert.equal(await other.getByRole("button", { name: /^Ask / }).count(), 0);
+    await row("API keys", person).getByText(/^used /).waitFor({ timeout: 40_000 });
+    await row("API keys", person).getByRole("button", { name: `Revoke ${person}` }).click();
+    await dialog.getByRole("button", { name: "Revoke", exact: true }).click();
+    await row("API keys", person).waitFor({ state: "detached" });
+    expect(/status of 401/);
+    await other.goto(`${base}/providers`);
+    await other.getByLabel("Token").waitFor({ timeout: 15_000 });
+    expect(/$^/);
+    await other.context().close();
+    await page.getByLabel("Also what cannot be used any more").check();
+    await row("API keys", person).getByText("Revoked").waitFor();
+    await page.getByLabel("Also what cannot be used any more").uncheck();
+  });
+  await step("Keys: an enrolment token comes with the command that uses it, and is revoked", async () => {
+    await page.getByRole("button", { name: "New token" }).click();
+    await page.getByLabel("For which machine (optional)").fill(person);
+    await dialog.getByRole("button", { name: "Make it" }).click();
+    const token = await dialog.getByLabel("Token", { exact: true }).inputValue();
+    assert.match(token, /^en_[0-9a-f]{64}$/);
+    assert.match(await dialog.getByLabel("Command").inputValue(), new RegExp(`^muster worker --worker-id walk-${stamp} .*${new URL(base).host}`));
+    await dialog.getByRole("button", { name: "Copy", exact: true }).first().click();
+    await dialog.getByRole("button", { name: "Done" }).click();
+    await row("Enrolment tokens", person).getByRole("button", { name: /^Revoke/ }).click();
+    await dialog.getByRole("button", { name: "Revoke", exact: true }).click();
+    await row("Enrolment tokens", person).waitFor({ state: "detached" });
+  });
+
+  await step("Settings: colours are taken at once and kept", async () => {
+    await page.goto(`${base}/settings`);
+    await page.getByLabel("Dark", { exact: true }).check();
+    assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), "dark");
+    await page.reload();
+    assert.equal(await page.getByLabel("Dark", { exact: true }).isChecked(), true);
+    await page.getByLabel("As the system").check();
+  });
+  await step("Settings: a letter does nothing when keys are off", async () => {
+    await page.getByLabel("Keys without Ctrl or ⌘").uncheck();
+    await page.getByRole("heading", { name: "Settings" }).click();
+    await page.keyboard.press("g");
+    await page.keyboard.press("f");
+    await page.waitForTimeout(300);
+    assert.match(page.url(), /settings$/);
+    await page.getByLabel("Keys without Ctrl or ⌘").check();
+  });
+  const logins = page.getByRole("list", { name: "Logins" }).getByRole("listitem");
+  await step("Settings: another browser is signed out, this one stays", async () => {
+    const other = await visit({ userAgent: "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0" });
+    await other.goto(`${base}/fleet`);
+    await other.getByLabel("Token").fill(token);
+    await other.keyboard.press("Enter");
+    await other.getByRole("heading", { name: "Fleet" }).waitFor();
+    await page.goto(`${base}/settings`);
+    await logins.filter({ hasText: "Firefox on Linux" }).first().getByRole("button").click();
+    await page.getByText("Firefox on Linux is signed out.").waitFor();
+    expect(/status of 401/);
+    await other.goto(`${base}/fleet`);
+    await other.getByLabel("Token").waitFor();
+    await other.getByLabel("Token").fill(token);
+    await other.keyboard.press("Enter");
+    await other.getByRole("heading", { name: "Fleet" }).waitFor();
+    await page.reload();
+    await page.getByRole("button", { name: "Sign out everywhere else" }).click();
+    await dialog.getByRole("button", { name: /^Sign out the/ }).click();
+    await page.getByText("Only this browser is signed in now.").waitFor();
+    assert.equal(await logins.count(), 1);
+    await other.goto(`${base}/fleet`);
+    await other.getByLabel("Token").waitFor();
+    expect(/$^/);
+    await other.context().close();
+  });
+  await step("Settings: the administrator's sign-in link signs another browser in", async () => {
+    await page.getByRole("button", { name: "Sign-in link" }).click();
+    const link = new URL(await dialog.getByLabel("Link").inputValue());
+    await dialog.getByRole("button", { name: "Copy", exact: true }).click();
+    await dialog.getByRole("button", { name: "Done" }).click();
+    const other = await visit();
+    await other.goto(`${base}/settings${link.hash}`);
+    await other.getByText("Administrator of this server").waitFor();
+    await other.context().close();
+  });
 }

@@ -3,6 +3,7 @@ import { createRootRoute, createRoute, createRouter, Link, lazyRouteComponent, r
 import { Compass } from "lucide-react";
 import { loginQuery } from "@/api/auth";
 import { environmentSearch } from "@/places/environments/search";
+import { keySearch } from "@/places/keys/search";
 import { providerSearch } from "@/places/providers/search";
 import { scheduleSearch } from "@/places/schedules/search";
 import { sessionSearch } from "@/places/sessions/search";
@@ -71,6 +72,8 @@ const providers = createRoute({
   validateSearch: providerSearch,
   component: lazyRouteComponent(() => import("@/places/providers/providers"), "Providers"),
 });
+const keys = createRoute({ getParentRoute: () => root, path: "/keys", validateSearch: keySearch, component: lazyRouteComponent(() => import("@/places/keys/keys"), "Keys") });
+const settings = createRoute({ getParentRoute: () => root, path: "/settings", component: lazyRouteComponent(() => import("@/places/settings/settings"), "Settings") });
 const moved = (path: "/home" | "/inbox" | "/login", to: "/" | "/gates") =>
   createRoute({
     getParentRoute: () => root,
@@ -81,7 +84,7 @@ const moved = (path: "/home" | "/inbox" | "/login", to: "/" | "/gates") =>
   });
 
 export const router = createRouter({
-  routeTree: root.addChildren([home, sessions, gates, fleet, environments, schedules, providers, moved("/home", "/"), moved("/inbox", "/gates"), moved("/login", "/")]),
+  routeTree: root.addChildren([home, sessions, gates, fleet, environments, schedules, providers, keys, settings, moved("/home", "/"), moved("/inbox", "/gates"), moved("/login", "/")]),
   defaultPreload: "intent",
   scrollRestoration: true,
   defaultPendingMs: 150,

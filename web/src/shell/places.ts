@@ -1,8 +1,8 @@
-import { Box, CalendarClock, Home, Inbox, type LucideIcon, Plug, Server, SquareTerminal } from "lucide-react";
+import { Box, CalendarClock, Home, Inbox, KeyRound, type LucideIcon, Plug, Server, Settings, SquareTerminal } from "lucide-react";
 
 /** The rail, in its order; a place is here when its route is. `phone`: in the bar at the bottom, the rest under More. */
 export interface Place {
-  to: "/" | "/sessions" | "/gates" | "/fleet" | "/environments" | "/schedules" | "/providers";
+  to: "/" | "/sessions" | "/gates" | "/fleet" | "/environments" | "/schedules" | "/providers" | "/keys" | "/settings";
   label: string;
   icon: LucideIcon;
   keys: string;
@@ -17,4 +17,6 @@ export const PLACES: Place[] = [
   { to: "/environments", label: "Environments", icon: Box, keys: "g e", phone: false },
   { to: "/schedules", label: "Schedules", icon: CalendarClock, keys: "g c", phone: false },
   { to: "/providers", label: "Providers", icon: Plug, keys: "g p", phone: false },
+  { to: "/keys", label: "Keys", icon: KeyRound, keys: "g k", phone: false },
+  { to: "/settings", label: "Settings", icon: Settings, keys: "g ,", phone: false },
 ];

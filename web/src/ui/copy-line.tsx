@@ -4,7 +4,7 @@ import { Button } from "./button";
 import { announce } from "./toast";
 
 /** Text to take along: copied where the browser allows it (only https and this machine), else marked for copying by hand. */
-export function CopyLine({ label, text, hint }: { label: string; text: string; hint?: string }) {
+export function CopyLine({ label, text, hint, onCopied }: { label: string; text: string; hint?: string; onCopied?: () => void }) {
   const id = useId();
   const box = useRef<HTMLTextAreaElement>(null);
   const [copied, say] = useState<"" | "yes" | "no">("");
@@ -14,6 +14,7 @@ export function CopyLine({ label, text, hint }: { label: string; text: string; h
       await navigator.clipboard.writeText(text);
       say("yes");
       announce("Copied.");
+      onCopied?.();
     } catch {
       say("no");
     }
@@ -24,7 +25,7 @@ export function CopyLine({ label, text, hint }: { label: string; text: string; h
         {label}
       </label>
       <div className="flex items-start gap-2">
-        <textarea ref={box} id={id} readOnly value={text} rows={1} spellCheck={false} onFocus={(e) => e.target.select()} className="field field-sizing-content min-w-0 flex-1 resize-none font-mono text-[13px] break-all" />
+        <textarea ref={box} id={id} readOnly value={text} rows={1} spellCheck={false} onFocus={(e) => e.target.select()} onCopy={onCopied} className="field field-sizing-content min-w-0 flex-1 resize-none font-mono text-[13px] break-all" />
         <Button onClick={() => void copy()} icon={copied === "yes" ? <Check className="size-4" aria-hidden /> : <Copy className="size-4" aria-hidden />}>
           {copied === "yes" ? "Copied" : "Copy"}
         </Button>
