@@ -68,6 +68,20 @@ export async function walkPlaces({ page, base, token, step, visit, expect }) {
     await dialog.getByText("Worker exit code 3").waitFor({ timeout: 60_000 });
     await page.keyboard.press("Escape");
   });
+  await step("Environments: a test that no worker can do waits, and says for what", async () => {
+    const { id } = await page.evaluate(async (name) => {
+      const body = { name, docker_image: "debian:12", sandbox: { nested: true } };
+      return (await fetch("/api/v1/environments", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })).json();
+    }, `${env} nested`);
+    await page.goto(`${base}/environments?test=${id}`);
+    await page.getByRole("button", { name: "Run the test" }).click();
+    await dialog.getByText("Waits for a worker").waitFor();
+    await dialog.getByText(/nested/).nth(1).waitFor({ timeout: 20_000 });
+    await dialog.getByRole("button", { name: "Cancel" }).click();
+    await dialog.getByText("Cancelled", { exact: true }).waitFor();
+    await page.evaluate((id) => fetch(`/api/v1/environments/${id}`, { method: "DELETE" }), id);
+    await page.goto(`${base}/environments`);
+  });
   await step("Environments: editing keeps what is stored", async () => {
     await card(env).getByRole("button", { name: `Edit ${env}` }).click();
     await page.getByLabel("Image").fill("debian:12-slim");
@@ -247,6 +261,27 @@ export async function walkPlaces({ page, base, token, step, visit, expect }) {
     await row("API keys", person).getByText("Revoked").waitFor();
     await page.getByLabel("Also what cannot be used any more").uncheck();
   });
+  await step("Keys: an operator makes environments, and is not offered what is the administrator's", async () => {
+    const { id, key } = await page.evaluate(async (name) => {
+      const post = async (path, body) => (await fetch(`/api/v1/${path}`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })).json();
+      const { key } = await post("keys", { name: `operator ${name}` });
+      const { id } = await post("environments", { name: `all ${name}`, docker_image: "debian:12", global: true });
+      return { id, key };
+    }, person);
+    const other = await visit();
+    await other.goto(`${base}/environments`);
+    await other.getByLabel("Token").fill(key);
+    await other.keyboard.press("Enter");
+    await other.getByRole("heading", { name: `all ${person}` }).waitFor();
+    assert.equal(await other.getByRole("button", { name: `Test all ${person}` }).count(), 1);
+    assert.equal(await other.getByRole("button", { name: /^(Edit|Delete)/ }).count(), 0);
+    await other.getByRole("button", { name: "New environment" }).click();
+    await other.getByText("What its sandbox may do").click();
+    assert.deepEqual(await other.getByLabel("Network").locator("option").evaluateAll((o) => o.map((e) => e.value)), ["", "proxy", "none"]);
+    assert.equal(await other.getByLabel("For everybody").count(), 0);
+    await other.context().close();
+    await page.evaluate((id) => fetch(`/api/v1/environments/${id}`, { method: "DELETE" }), id);
+  });
   await step("Keys: an enrolment token comes with the command that uses it, and is revoked", async () => {
     await page.getByRole("button", { name: "New token" }).click();
     await page.getByLabel("For which machine (optional)").fill(person);
@@ -262,7 +297,11 @@ export async function walkPlaces({ page, base, token, step, visit, expect }) {
   });
 
   await step("Settings: colours are taken at once and kept", async () => {
-    await page.goto(`${base}/settings`);
+    await page.goto(`${base}/keys`);
+    await page.getByRole("heading", { name: "Keys", level: 1 }).waitFor();
+    await page.keyboard.press("g");
+    await page.keyboard.press(",");
+    await page.getByRole("heading", { name: "Settings", level: 1 }).waitFor();
     await page.getByLabel("Dark", { exact: true }).check();
     assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), "dark");
     await page.reload();

@@ -1,7 +1,7 @@
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { Plus, X } from "lucide-react";
 import { type FormEvent, type ReactNode, useRef, useState } from "react";
-import { createEnvironment, environmentKeys, replaceEnvironment } from "@/api/environments";
+import { allEnvironmentsQuery, createEnvironment, environmentKeys, replaceEnvironment } from "@/api/environments";
 import { inputLimits, limitOf } from "@/api/limits-of";
 import { useRights } from "@/api/rights";
 import type { Environment } from "@/api/types";
@@ -41,6 +41,8 @@ export function EditEnvironment({ id, environment, close, test }: { id: string; 
     mutationFn: () => (isNew ? createEnvironment(bodyOf(form, true)) : replaceEnvironment(id, bodyOf(form, false))),
     onSuccess: (saved) => {
       writeDraft(draftAt, "form", "");
+      // There at once: what comes next looks for it.
+      queries.setQueryData(allEnvironmentsQuery.queryKey, (old) => old && [saved, ...old.filter((e) => e.environment_id !== saved.environment_id)]);
       void queries.invalidateQueries({ queryKey: environmentKeys.all });
       toast(isNew ? `${saved.name} is made.` : `${saved.name} is saved; what runs already keeps what it began with.`);
       if (isNew) test(saved.environment_id);

@@ -94,7 +94,7 @@ function Card({ environment: e, test, edit, remove }: { environment: Environment
     ...limits,
   ].filter(Boolean);
   return (
-    <li className="rounded-lg border border-line bg-panel p-4">
+    <li className="rounded-lg border border-line bg-panel p-4 [contain-intrinsic-size:auto_7rem] [content-visibility:auto]">
       <div className="flex flex-wrap items-center gap-x-3 gap-y-2">
         <h2 className="min-w-0 font-semibold break-words">{e.name}</h2>
         {e.scope === "GLOBAL" && <Badge tone="accent">For everybody</Badge>}

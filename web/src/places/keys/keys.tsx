@@ -141,14 +141,16 @@ function ApiKeys({ all, make }: { all: boolean; make(): void }) {
                     </>
                   )}
                 </span>
-                <Badge tone={k.role === "admin" ? "accent" : "quiet"}>{k.role === "admin" ? "Administrator" : roleName(k.role)}</Badge>
-                {state === "live" ? (
-                  <Button size="small" kind="danger" onClick={() => revoke(k)} aria-label={`Revoke ${k.name}`}>
-                    Revoke
-                  </Button>
-                ) : (
-                  <Badge tone="bad">{state === "revoked" ? "Revoked" : "Expired"}</Badge>
-                )}
+                <span className="ml-auto flex items-center gap-3">
+                  <Badge tone={k.role === "admin" ? "accent" : "quiet"}>{k.role === "admin" ? "Administrator" : roleName(k.role)}</Badge>
+                  {state === "live" ? (
+                    <Button size="small" kind="danger" onClick={() => revoke(k)} aria-label={`Revoke ${k.name}`}>
+                      Revoke
+                    </Button>
+                  ) : (
+                    <Badge tone="bad">{state === "revoked" ? "Revoked" : "Expired"}</Badge>
+                  )}
+                </span>
               </li>
             );
           }}
@@ -214,14 +216,16 @@ function Enrolments({ all, make }: { all: boolean; make(): void }) {
                   </>
                 )}
               </span>
-              {e.shared && <Badge tone="accent">For everybody</Badge>}
-              {e.status === "active" ? (
-                <Button size="small" kind="danger" onClick={() => revoke(e)} aria-label={`Revoke ${nameOf(e)}`}>
-                  Revoke
-                </Button>
-              ) : (
-                <Badge tone={e.status === "used" ? "quiet" : "bad"}>{STATUS[e.status] ?? e.status}</Badge>
-              )}
+              <span className="ml-auto flex items-center gap-3">
+                {e.shared && <Badge tone="accent">For everybody</Badge>}
+                {e.status === "active" ? (
+                  <Button size="small" kind="danger" onClick={() => revoke(e)} aria-label={`Revoke ${nameOf(e)}`}>
+                    Revoke
+                  </Button>
+                ) : (
+                  <Badge tone={e.status === "used" ? "quiet" : "bad"}>{STATUS[e.status] ?? e.status}</Badge>
+                )}
+              </span>
             </li>
           )}
         />

@@ -92,7 +92,7 @@ function Card({ schedule: s, show, edit, remove }: { schedule: Schedule; show(ru
   const where = config.environment_id && (environments?.find((e) => e.environment_id === config.environment_id)?.name ?? config.environment_id);
   const how = [config.harness ? HARNESSES[config.harness] : undefined, config.model_id, where && `in ${where}`].filter(Boolean).join(" · ");
   return (
-    <li className="rounded-lg border border-line bg-panel p-4">
+    <li className="rounded-lg border border-line bg-panel p-4 [contain-intrinsic-size:auto_7rem] [content-visibility:auto]">
       <div className="flex flex-wrap items-center gap-x-3 gap-y-2">
         <h2 className="min-w-0 font-semibold break-words">
           <Link to="/schedules" search={{ show: s.id }} className="underline-offset-2 hover:underline">

@@ -78,8 +78,8 @@ function Appearance() {
 
 function Fact({ name, children }: { name: string; children: ReactNode }) {
   return (
-    <div className="flex flex-wrap gap-x-4 border-b border-line px-4 py-2.5 last:border-0">
-      <dt className="w-44 shrink-0 text-muted">{name}</dt>
+    <div className="gap-x-4 border-b border-line px-4 py-2.5 last:border-0 sm:grid sm:grid-cols-[11rem_1fr]">
+      <dt className="text-muted">{name}</dt>
       <dd className="min-w-0 break-all">{children}</dd>
     </div>
   );
