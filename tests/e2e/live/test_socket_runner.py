@@ -190,8 +190,8 @@ def test_a_question_of_the_agent_is_answered(village, running, view):
     runner.report("question", questionId=question, kind="question", text="Which colours?", options=["red", "blue"], multiple=True)
     asked = viewer.expect("approval_required")["approval"]
     shown = data(village("GET", f"/sessions/{session}/approvals"))["items"]
-    assert [(a["approvalId"], a["kind"], a["description"], a["options"], a["status"]) for a in shown] == \
-        [("apr_" + question, "question", "Which colours?", ["red", "blue"], "pending")]
+    assert [(a["approvalId"], a["kind"], a["description"], a["options"], a["context"], a["status"]) for a in shown] == \
+        [("apr_" + question, "question", "Which colours?", ["red", "blue"], {"multiple": True}, "pending")]
     assert asked["kind"] == "question" and asked["options"] == ["red", "blue"], asked
     wait_state(viewer, "WAITING_FOR_APPROVAL")
     answer = {"answers": ["red", "something else"]}
