@@ -132,7 +132,7 @@ function Logins() {
   const out = useSignOut();
   const logins = useQuery({ ...loginsQuery, refetchInterval: 15_000 });
   const [others, askOthers] = useState(false);
-  const read = () => void queries.invalidateQueries({ queryKey: loginsKey });
+  const read = () => queries.invalidateQueries({ queryKey: loginsKey });
   const link = useMutation({ mutationFn: createLoginLink, gcTime: 0 });
   const end = useMutation({
     mutationFn: (l: LoginEntry) => endLogin(l.id),
@@ -209,7 +209,7 @@ function Logins() {
         act={async () => {
           // The server has no single call for it; one that went by itself meanwhile is as good.
           const ends = await Promise.allSettled(elsewhere.map((l) => endLogin(l.id)));
-          read();
+          await read();
           const failed = ends.find((e): e is PromiseRejectedResult => e.status === "rejected" && e.reason?.status !== 404);
           if (failed) throw failed.reason;
         }}
