@@ -32,7 +32,11 @@ export function AskProvider({ provider: p, run, started, again, close }: { provi
       onOpenChange={(open) => !open && close()}
       side="right"
       title={p ? `Ask ${p.key}` : "Ask"}
-      description={`A run for which it is asked first${p?.limit ? "; it counts as one message of its quota" : ""}. When it cannot answer, the next provider of the order does.`}
+      description={
+        shell
+          ? "A script on the server itself, as a run of the administrator's."
+          : `A run for which it is asked first${p?.limit ? "; it counts as one message of its quota" : ""}. When it cannot answer, the next provider of the order does.`
+      }
       actions={
         p && !run ? (
           <>
