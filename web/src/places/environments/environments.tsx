@@ -11,6 +11,7 @@ import { Page } from "@/shell/page";
 import { Badge } from "@/ui/badge";
 import { Button, IconButton } from "@/ui/button";
 import { Confirm } from "@/ui/confirm";
+import { Paged } from "@/ui/paged";
 import { Empty, ErrorBox, Skeleton } from "@/ui/states";
 import { Time } from "@/ui/time";
 import { toast } from "@/ui/toast";
@@ -48,8 +49,11 @@ export function Environments() {
           {rights.write ? " Make one, then run its test." : " Somebody with the right to make and steer makes the first one."}
         </Empty>
       ) : (
-        <ul aria-label="Environments" className="space-y-3">
-          {list.data.map((e) => (
+        <Paged
+          items={list.data}
+          label="Environments"
+          className="space-y-3"
+          row={(e) => (
             <Card
               key={e.environment_id}
               environment={e}
@@ -58,8 +62,8 @@ export function Environments() {
               edit={rights.admin || (rights.write && e.scope === "OWNER") ? () => go({ edit: e.environment_id }) : undefined}
               remove={rights.admin || (rights.write && e.scope === "OWNER") ? () => remove(e) : undefined}
             />
-          ))}
-        </ul>
+          )}
+        />
       )}
       {search.edit && list.data && rights.write && <EditEnvironment key={search.edit} id={search.edit} environment={find(search.edit)} close={() => go({})} test={(id) => go({ test: id }, true)} />}
       {search.test && list.data && rights.write && (

@@ -10,6 +10,7 @@ import { Badge } from "@/ui/badge";
 import { Button } from "@/ui/button";
 import { useNow } from "@/ui/clock";
 import { Confirm } from "@/ui/confirm";
+import { Paged } from "@/ui/paged";
 import { Empty, ErrorBox, Skeleton } from "@/ui/states";
 import { Time } from "@/ui/time";
 import { toast } from "@/ui/toast";
@@ -77,23 +78,7 @@ function Section({ title, hint, make, makeText, children }: { title: string; hin
   );
 }
 
-const STEP = 100;
-function Rows<T>({ items, label, row }: { items: T[]; label: string; row(item: T): ReactNode }) {
-  const [shown, show] = useState(STEP);
-  return (
-    <>
-      <ul aria-label={label} className="overflow-hidden rounded-lg border border-line bg-panel">
-        {items.slice(0, shown).map(row)}
-      </ul>
-      {items.length > shown && (
-        <Button className="mt-2 w-full" onClick={() => show(shown + STEP)}>
-          More ({items.length - shown})
-        </Button>
-      )}
-    </>
-  );
-}
-
+const LIST = "overflow-hidden rounded-lg border border-line bg-panel";
 const Nothing = ({ children }: { children: ReactNode }) => <p className="rounded-lg border border-dashed border-line px-4 py-6 text-center text-muted">{children}</p>;
 const ROW = "flex min-h-13 flex-wrap items-center gap-x-3 gap-y-1 border-b border-line px-4 py-2 last:border-0";
 
@@ -112,7 +97,8 @@ function ApiKeys({ all, make }: { all: boolean; make(): void }) {
       ) : items.length === 0 ? (
         <Nothing>No key yet. Issue one for each person and each program, so that one can be revoked without the others.</Nothing>
       ) : (
-        <Rows
+        <Paged
+          className={LIST}
           items={items}
           label="API keys"
           row={(k) => {
@@ -190,7 +176,8 @@ function Enrolments({ all, make }: { all: boolean; make(): void }) {
       ) : tokens.data.length === 0 ? (
         <Nothing>No token that can be used. Make one, then start a worker with it on the machine that is to hold sandboxes.</Nothing>
       ) : (
-        <Rows
+        <Paged
+          className={LIST}
           items={tokens.data}
           label="Enrolment tokens"
           row={(e) => (

@@ -70,7 +70,9 @@ export function RunWatch({ id, again }: { id: string; again?: () => void }) {
   const query = useQuery({ ...runQuery(id), refetchInterval: (q) => (isOver(q.state.data?.state) ? false : 4_000) });
   const run = query.data;
   const over = isOver(run?.state);
-  const { watched, lost } = useEvents(id, run !== undefined && !over);
+  const { watched, lost: cut } = useEvents(id, run !== undefined && !over);
+  // A connection may hang without an end; a reading that fails is told sooner.
+  const lost = cut || query.failureCount > 0;
   const { state: heard, ended } = watched;
   useEffect(() => {
     if (heard || ended) void queries.invalidateQueries({ queryKey: runQuery(id).queryKey });

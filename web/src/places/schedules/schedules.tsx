@@ -1,7 +1,7 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { CalendarClock, Pause, Pencil, Play, Plus, Trash2 } from "lucide-react";
-import { useState } from "react";
+import { useMemo, useState } from "react";
 import { allEnvironmentsQuery } from "@/api/environments";
 import { useRights } from "@/api/rights";
 import { deleteSchedule, pauseSchedule, resumeSchedule, type Schedule, scheduleKeys, schedulesQuery } from "@/api/schedules";
@@ -10,6 +10,7 @@ import { Page } from "@/shell/page";
 import { Badge } from "@/ui/badge";
 import { Button, IconButton } from "@/ui/button";
 import { Confirm } from "@/ui/confirm";
+import { Paged } from "@/ui/paged";
 import { Empty, ErrorBox, Skeleton } from "@/ui/states";
 import { visible } from "@/ui/text";
 import { Time } from "@/ui/time";
@@ -26,6 +27,13 @@ export function Schedules() {
   const rights = useRights();
   // Nothing tells when one has fired: it is read again while it is looked at.
   const list = useQuery({ ...schedulesQuery, refetchInterval: 10_000 });
+  // The list does not say more of an environment than its id.
+  const environments = useQuery(allEnvironmentsQuery);
+  const names = useMemo(() => new Map(environments.data?.map((e) => [e.environment_id, e.name])), [environments.data]);
+  const placeOf = (s: Schedule) => {
+    const id = configOf(s).environment_id;
+    return id ? (names.get(id) ?? id) : undefined;
+  };
   const [removing, remove] = useState<Schedule | null>(null);
   const go = (to: ScheduleSearch, replace = false) => void navigate({ to: "/schedules", search: to, replace });
   const find = (id: string | undefined) => list.data?.find((s) => s.id === id);
@@ -48,11 +56,12 @@ export function Schedules() {
           A schedule asks the same at set times: every night, every hour, on Mondays. Each time is a run of its own.
         </Empty>
       ) : (
-        <ul aria-label="Schedules" className="space-y-3">
-          {list.data.map((s) => (
-            <Card key={s.id} schedule={s} show={(run) => go({ show: s.id, ...(run ? { run } : {}) })} edit={() => go({ edit: s.id })} remove={() => remove(s)} />
-          ))}
-        </ul>
+        <Paged
+          items={list.data}
+          label="Schedules"
+          className="space-y-3"
+          row={(s) => <Card key={s.id} schedule={s} where={placeOf(s)} show={(run) => go({ show: s.id, ...(run ? { run } : {}) })} edit={() => go({ edit: s.id })} remove={() => remove(s)} />}
+        />
       )}
       {search.edit && rights.write && <EditSchedule key={search.edit} id={search.edit} close={() => go({})} />}
       {search.show && <ShowSchedule key={search.show} id={search.show} known={find(search.show)} run={search.run} go={(run, replace) => go({ show: search.show, ...(run ? { run } : {}) }, replace)} close={() => go({})} />}
@@ -73,7 +82,7 @@ export function Schedules() {
   );
 }
 
-function Card({ schedule: s, show, edit, remove }: { schedule: Schedule; show(run?: string): void; edit(): void; remove(): void }) {
+function Card({ schedule: s, where, show, edit, remove }: { schedule: Schedule; where?: string; show(run?: string): void; edit(): void; remove(): void }) {
   const queries = useQueryClient();
   const rights = useRights();
   const now = useRunNow(s, show);
@@ -87,9 +96,6 @@ function Card({ schedule: s, show, edit, remove }: { schedule: Schedule; show(ru
     onSettled: () => void queries.invalidateQueries({ queryKey: scheduleKeys.all }),
   });
   const config = configOf(s);
-  // A list does not say more of it than its id.
-  const { data: environments } = useQuery(allEnvironmentsQuery);
-  const where = config.environment_id && (environments?.find((e) => e.environment_id === config.environment_id)?.name ?? config.environment_id);
   const how = [config.harness ? HARNESSES[config.harness] : undefined, config.model_id, where && `in ${where}`].filter(Boolean).join(" · ");
   return (
     <li className="rounded-lg border border-line bg-panel p-4 [contain-intrinsic-size:auto_7rem] [content-visibility:auto]">
