@@ -106,6 +106,26 @@ export async function walkPlaces({ page, base, token, step, visit, expect }) {
     await card(env).waitFor({ state: "detached" });
   });
 
+  await step("Environments: many are narrowed by words in the address", async () => {
+    const ids = await page.evaluate(async (stamp) => {
+      const ids = [];
+      for (let i = 0; i < 14; i++) {
+        const answer = await fetch("/api/v1/environments", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ name: `many ${stamp} number-${i}`, docker_image: "debian:12" }) });
+        ids.push((await answer.json()).id);
+      }
+      return ids;
+    }, stamp);
+    await page.goto(`${base}/environments`);
+    await page.getByLabel("Find an environment").fill(`NUMBER-7 ${stamp}`);
+    await page.waitForURL(/q=NUMBER-7/);
+    assert.equal(await page.getByRole("list", { name: "Environments" }).getByRole("listitem").count(), 1);
+    await page.reload();
+    await page.getByRole("button", { name: `Test many ${stamp} number-7` }).click();
+    await page.keyboard.press("Escape");
+    assert.match(page.url(), /q=NUMBER-7/);
+    await page.evaluate((ids) => Promise.all(ids.map((id) => fetch(`/api/v1/environments/${id}`, { method: "DELETE" }))), ids);
+  });
+
   const plan = `walk ${stamp}`;
   const entry = page.getByRole("list", { name: "Schedules" }).getByRole("listitem").filter({ has: page.getByRole("heading", { name: plan, exact: true }) });
   const scheduleNow = () =>

@@ -7,6 +7,7 @@ import { scheduleSearch } from "./schedules/search";
 test("an address opens one thing at a time", () => {
   expect(environmentSearch({ edit: "new", test: "env_1", run: "run_1" })).toEqual({ edit: "new" });
   expect(scheduleSearch({ edit: "1", show: "1" })).toEqual({ edit: "1" });
+  expect(scheduleSearch({ q: "night", show: "1" })).toEqual({ q: "night", show: "1" });
 });
 test("a run is watched only beside what it belongs to", () => {
   expect(environmentSearch({ test: "env_1", run: "run_1" })).toEqual({ test: "env_1", run: "run_1" });

@@ -11,6 +11,7 @@ import { Page } from "@/shell/page";
 import { Badge } from "@/ui/badge";
 import { Button, IconButton } from "@/ui/button";
 import { Confirm } from "@/ui/confirm";
+import { Filter, fits, MANY } from "@/ui/filter";
 import { Paged } from "@/ui/paged";
 import { Empty, ErrorBox, Skeleton } from "@/ui/states";
 import { Time } from "@/ui/time";
@@ -27,7 +28,8 @@ export function Environments() {
   const rights = useRights();
   const list = useQuery(allEnvironmentsQuery);
   const [removing, remove] = useState<Environment | null>(null);
-  const go = (to: EnvironmentSearch, replace = false) => void navigate({ to: "/environments", search: to, replace });
+  const go = (to: EnvironmentSearch, replace = false) => void navigate({ to: "/environments", search: { ...(search.q ? { q: search.q } : {}), ...to }, replace });
+  const shown = list.data?.filter((e) => fits(search.q, [e.name, e.docker_image, ...e.repos]));
   const find = (id: string | undefined) => list.data?.find((e) => e.environment_id === id);
 
   useActions([{ id: "environment new", label: "New environment", group: "Environments", keys: "n", icon: <Plus className="size-4" aria-hidden />, run: () => go({ edit: "new" }) }], rights.write);
@@ -49,21 +51,25 @@ export function Environments() {
           {rights.write ? " Make one, then run its test." : " Somebody with the right to make and steer makes the first one."}
         </Empty>
       ) : (
-        <Paged
-          items={list.data}
-          label="Environments"
-          className="space-y-3"
-          row={(e) => (
-            <Card
-              key={e.environment_id}
-              environment={e}
-              test={rights.write ? () => go({ test: e.environment_id }) : undefined}
-              // One that is everybody's is the administrator's.
-              edit={rights.admin || (rights.write && e.scope === "OWNER") ? () => go({ edit: e.environment_id }) : undefined}
-              remove={rights.admin || (rights.write && e.scope === "OWNER") ? () => remove(e) : undefined}
-            />
-          )}
-        />
+        <>
+          {(list.data.length > MANY || search.q) && <Filter label="Find an environment" value={search.q} onChange={(q) => void navigate({ to: "/environments", search: q ? { q } : {}, replace: true })} />}
+          {shown?.length === 0 && <p className="py-6 text-center text-muted">No environment is like that.</p>}
+          <Paged
+            items={shown ?? []}
+            label="Environments"
+            className="space-y-3"
+            row={(e) => (
+              <Card
+                key={e.environment_id}
+                environment={e}
+                test={rights.write ? () => go({ test: e.environment_id }) : undefined}
+                // One that is everybody's is the administrator's.
+                edit={rights.admin || (rights.write && e.scope === "OWNER") ? () => go({ edit: e.environment_id }) : undefined}
+                remove={rights.admin || (rights.write && e.scope === "OWNER") ? () => remove(e) : undefined}
+              />
+            )}
+          />
+        </>
       )}
       {search.edit && list.data && rights.write && <EditEnvironment key={search.edit} id={search.edit} environment={find(search.edit)} close={() => go({})} test={(id) => go({ test: id }, true)} />}
       {search.test && list.data && rights.write && (

@@ -1,4 +1,6 @@
 export interface EnvironmentSearch {
+  /** Words that are looked for. */
+  q?: string;
   /** Whose form is open: "new" or an id. */
   edit?: string;
   /** Which one is tried, and with which run. */
@@ -11,5 +13,6 @@ export function environmentSearch(s: Record<string, unknown>): EnvironmentSearch
   const edit = id(s.edit);
   const test = edit ? undefined : id(s.test);
   const run = test ? id(s.run) : undefined;
-  return { ...(edit ? { edit } : {}), ...(test ? { test } : {}), ...(run ? { run } : {}) };
+  const q = id(s.q);
+  return { ...(q ? { q } : {}), ...(edit ? { edit } : {}), ...(test ? { test } : {}), ...(run ? { run } : {}) };
 }

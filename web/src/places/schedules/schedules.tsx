@@ -10,6 +10,7 @@ import { Page } from "@/shell/page";
 import { Badge } from "@/ui/badge";
 import { Button, IconButton } from "@/ui/button";
 import { Confirm } from "@/ui/confirm";
+import { Filter, fits, MANY } from "@/ui/filter";
 import { Paged } from "@/ui/paged";
 import { Empty, ErrorBox, Skeleton } from "@/ui/states";
 import { visible } from "@/ui/text";
@@ -27,6 +28,8 @@ export function Schedules() {
   const rights = useRights();
   // Nothing tells when one has fired: it is read again while it is looked at.
   const list = useQuery({ ...schedulesQuery, refetchInterval: 10_000 });
+  const [removing, remove] = useState<Schedule | null>(null);
+  const go = (to: ScheduleSearch, replace = false) => void navigate({ to: "/schedules", search: { ...(search.q ? { q: search.q } : {}), ...to }, replace });
   // The list does not say more of an environment than its id.
   const environments = useQuery(allEnvironmentsQuery);
   const names = useMemo(() => new Map(environments.data?.map((e) => [e.environment_id, e.name])), [environments.data]);
@@ -34,8 +37,7 @@ export function Schedules() {
     const id = configOf(s).environment_id;
     return id ? (names.get(id) ?? id) : undefined;
   };
-  const [removing, remove] = useState<Schedule | null>(null);
-  const go = (to: ScheduleSearch, replace = false) => void navigate({ to: "/schedules", search: to, replace });
+  const shown = list.data?.filter((s) => fits(search.q, [s.name, s.prompt, s.cron_schedule, placeOf(s)]));
   const find = (id: string | undefined) => list.data?.find((s) => s.id === id);
 
   useActions([{ id: "schedule new", label: "New schedule", group: "Schedules", keys: "n", icon: <Plus className="size-4" aria-hidden />, run: () => go({ edit: "new" }) }], rights.write);
@@ -56,12 +58,16 @@ export function Schedules() {
           A schedule asks the same at set times: every night, every hour, on Mondays. Each time is a run of its own.
         </Empty>
       ) : (
-        <Paged
-          items={list.data}
-          label="Schedules"
-          className="space-y-3"
-          row={(s) => <Card key={s.id} schedule={s} where={placeOf(s)} show={(run) => go({ show: s.id, ...(run ? { run } : {}) })} edit={() => go({ edit: s.id })} remove={() => remove(s)} />}
-        />
+        <>
+          {(list.data.length > MANY || search.q) && <Filter label="Find a schedule" value={search.q} onChange={(q) => void navigate({ to: "/schedules", search: q ? { q } : {}, replace: true })} />}
+          {shown?.length === 0 && <p className="py-6 text-center text-muted">No schedule is like that.</p>}
+          <Paged
+            items={shown ?? []}
+            label="Schedules"
+            className="space-y-3"
+            row={(s) => <Card key={s.id} schedule={s} where={placeOf(s)} show={(run) => go({ show: s.id, ...(run ? { run } : {}) })} edit={() => go({ edit: s.id })} remove={() => remove(s)} />}
+          />
+        </>
       )}
       {search.edit && rights.write && <EditSchedule key={search.edit} id={search.edit} close={() => go({})} />}
       {search.show && <ShowSchedule key={search.show} id={search.show} known={find(search.show)} run={search.run} go={(run, replace) => go({ show: search.show, ...(run ? { run } : {}) }, replace)} close={() => go({})} />}
@@ -101,7 +107,7 @@ function Card({ schedule: s, where, show, edit, remove }: { schedule: Schedule; 
     <li className="rounded-lg border border-line bg-panel p-4 [contain-intrinsic-size:auto_7rem] [content-visibility:auto]">
       <div className="flex flex-wrap items-center gap-x-3 gap-y-2">
         <h2 className="min-w-0 font-semibold break-words">
-          <Link to="/schedules" search={{ show: s.id }} className="underline-offset-2 hover:underline">
+          <Link to="/schedules" search={(now) => ({ ...(now.q ? { q: now.q } : {}), show: s.id })} className="underline-offset-2 hover:underline">
             {s.name}
           </Link>
         </h2>

@@ -1,4 +1,6 @@
 export interface ScheduleSearch {
+  /** Words that are looked for. */
+  q?: string;
   /** Whose form is open: "new" or an id. */
   edit?: string;
   /** Which one is looked at, and which of its runs. */
@@ -11,5 +13,6 @@ export function scheduleSearch(s: Record<string, unknown>): ScheduleSearch {
   const edit = id(s.edit);
   const show = edit ? undefined : id(s.show);
   const run = show ? id(s.run) : undefined;
-  return { ...(edit ? { edit } : {}), ...(show ? { show } : {}), ...(run ? { run } : {}) };
+  const q = id(s.q);
+  return { ...(q ? { q } : {}), ...(edit ? { edit } : {}), ...(show ? { show } : {}), ...(run ? { run } : {}) };
 }
