@@ -540,6 +540,10 @@ static void work(struct mu_live *v)
         mu_checkpoint_take(v);
         return;
     }
+    if (mu_checkpoint_untidy(v)) {
+        mu_ck_tidy(v->ckpt);
+        return;
+    }
     if (t->step != MU_TURN_WAITS || v->r->procs.stopping) {
         return;
     }
@@ -654,8 +658,9 @@ int mu_live_run(struct mu_live *v)
         work(v);
         if (!v->done) {
             /* something may be left to do that nothing on a descriptor tells of */
-            bool more = v->turn.step == MU_TURN_OVER || v->n_diffs || mu_hold_due(v) ||
-                        (v->hold.step == MU_HOLD_NONE && mu_checkpoint_due(v));
+            bool more =
+                v->turn.step == MU_TURN_OVER || v->n_diffs || mu_hold_due(v) ||
+                (v->hold.step == MU_HOLD_NONE && (mu_checkpoint_due(v) || mu_checkpoint_untidy(v)));
             mu_procs_turn(p, more ? 0 : WAIT_MS);
         }
     }

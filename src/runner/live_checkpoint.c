@@ -129,6 +129,12 @@ bool mu_checkpoint_due(const struct mu_live *v)
     return at && mu_mono_ms() >= at;
 }
 
+bool mu_checkpoint_untidy(const struct mu_live *v)
+{
+    return v->ckpt->untidy && !v->ckpt->sending && !v->r->procs.stopping &&
+           v->turn.step != MU_TURN_WAITS && !mu_checkpoint_at(v);
+}
+
 /* --- the message --- */
 
 static void add_root(struct mu_json_w *w, const struct mu_ck_root *root)
@@ -212,6 +218,9 @@ static void stored(struct mu_live *v, struct mu_ck *c)
     say(v, c);
     mu_ck_settle(c);
     let_go(c);
+    c->untidy = true;
+    c->tidy_root = 0;
+    c->tidy_at = 0;
 }
 
 static void ask(struct mu_live *v, struct mu_ck *c)
@@ -290,6 +299,11 @@ void mu_checkpoint_told(struct mu_live *v, const struct mu_jtok *j)
 
 static bool chain_is_long(const struct mu_ck *c)
 {
+    for (size_t i = 0; i < c->n_roots; i++) {
+        if (c->roots[i].packs >= MU_CK_PACKS) {
+            return true;
+        }
+    }
     return c->links >= MU_CK_LINKS ||
            (c->chain_bytes > 2 * c->first_bytes && c->chain_bytes > c->first_bytes + CHAIN_SLACK);
 }
@@ -302,6 +316,7 @@ static int take(struct mu_live *v, int64_t limit_ms)
         let_go(c); /* this one has all of it */
     }
     c->number++;
+    c->untidy = false; /* what this one leaves when it fails, the next one may use */
     c->began_ms = mu_mono_ms();
     c->deadline = c->began_ms + limit_ms;
     int r = mu_ck_take(c, chain_is_long(c));
