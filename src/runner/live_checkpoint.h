@@ -52,10 +52,10 @@ struct mu_ck_root {
     struct mu_ck_stamp index, real;
     char index_tree[MU_OBJECT_ID], real_tree[MU_OBJECT_ID];
     uint64_t print;
-    /* numbers of checkpoints: the last one whose pack has all of it, and the one of these that the
-     * server has. Older packs are of no use. */
-    int64_t whole, kept;
-    unsigned packs; /* since `whole` */
+    /* The number of the last one whose pack has all of it, stored or not: older packs are of no
+     * use, since what follows one that was not stored has all of it, too. */
+    int64_t whole;
+    unsigned packs; /* since then */
 };
 struct mu_ck_part {
     char name[64];
@@ -113,8 +113,8 @@ int mu_ck_git_failed(struct mu_ck *c, const struct mu_shadow *s, const char *wha
 /* live_checkpoint_pack.c: one pack of what the root's commit has and the checkpoint before has not,
  * into our folder and as parts. 0, else a status. */
 int mu_ck_pack(struct mu_ck *c, struct mu_ck_root *root, struct mu_shadow *s);
-/* Once all is stored, the objects that are in no pack of ours, and the packs that are not needed
- * any more, go: for some milliseconds at a time. */
+/* Of what was taken all is in packs of ours: other objects, and packs that are not needed any more,
+ * go, for some milliseconds at a time. */
 void mu_ck_tidy(struct mu_ck *c);
 
 /* live_checkpoint.c */

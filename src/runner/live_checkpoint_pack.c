@@ -212,7 +212,7 @@ static bool is_needed(const struct mu_ck_root *root, const char *name)
         return false;
     }
     rest = mu_bytes_from(rest, 2);
-    return mu_bytes_i64(mu_bytes_split(&rest, '-'), &number) == 0 && number >= root->kept;
+    return mu_bytes_i64(mu_bytes_split(&rest, '-'), &number) == 0 && number >= root->whole;
 }
 
 /* Also those that git made of large files that were added: ours have them. */

@@ -218,7 +218,7 @@ static int conclude(struct mu_ck *c, struct mu_ck_root *root, struct mu_shadow *
     bool same = root->last.commit[0] && same_state(&root->now, &root->last);
     int r = 0;
     c->changed = c->changed || !same || !c->prev; /* 0: the server has none of it */
-    if (same) {
+    if (same && c->from) {
         memcpy(root->now.commit, root->last.commit, sizeof root->now.commit);
     } else {
         char staged[MU_OBJECT_ID] = "";
@@ -566,7 +566,6 @@ void mu_ck_settle(struct mu_ck *c)
     for (size_t i = 0; i < c->n_roots; i++) {
         struct mu_ck_root *root = &c->roots[i];
         root->last = root->here ? root->now : (struct mu_ck_state){0};
-        root->kept = root->whole;
     }
     c->first_bytes = c->from ? c->first_bytes : c->bytes;
     c->chain_bytes = (c->from ? c->chain_bytes : 0) + c->bytes;
