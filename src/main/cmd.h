@@ -101,6 +101,7 @@ int mu_cmd_keys_create(struct mu_cli *cli);
 int mu_cmd_keys_list(struct mu_cli *cli);
 int mu_cmd_keys_revoke(struct mu_cli *cli);
 int mu_cmd_keys_rotate(struct mu_cli *cli);
+int mu_cmd_login_link(struct mu_cli *cli);
 int mu_cmd_sessions(struct mu_cli *cli);
 int mu_cmd_session_new(struct mu_cli *cli);
 int mu_cmd_session_show(struct mu_cli *cli);

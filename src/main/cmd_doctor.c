@@ -26,6 +26,7 @@
 #include "main/client.h"
 #include "main/settings.h"
 #include "main/ui.h"
+#include "main/web_assets.h"
 #include "main/worker_conf.h"
 
 extern char **environ;
@@ -77,6 +78,11 @@ static void libraries(struct doctor *d)
 {
     int pq = PQlibVersion();
     say(d, "present", INFO, "muster", "%s, schema %d", MU_VERSION, mu_db_schema_version());
+    struct finding *web = say(d, "present", INFO, "web app", "%s",
+                              mu_embedded_assets.n ? "in this build" : "not in this build");
+    if (!mu_embedded_assets.n) {
+        advise(web, "run script/build with Node.js 18 or later installed");
+    }
     say(d, "present", INFO, "OpenSSL", "%s", OpenSSL_version(OPENSSL_VERSION_STRING));
     say(d, "present", INFO, "SQLite", "%s", sqlite3_libversion());
     say(d, "present", INFO, "libpq", "%d.%d", pq / 10000, pq % 10000);

@@ -100,3 +100,26 @@ int mu_cmd_keys_rotate(struct mu_cli *cli)
     mu_client_close(&c);
     return r;
 }
+
+int mu_cmd_login_link(struct mu_cli *cli)
+{
+    struct mu_client c;
+    struct mu_reply reply;
+    int r = mu_client_open(cli, &c);
+    if (r) {
+        return r;
+    }
+    const struct mu_request req = {.method = "POST", .path = MU_B("/keys/login-link")};
+    r = mu_client_call(&c, &req, &reply);
+    if (r == 0 && c.json) {
+        mu_client_print(&reply);
+    } else if (r == 0) {
+        mu_ui_text(mu_json_get_bytes(reply.root, "url"));
+        putchar('\n');
+        if (mu_ui_tty(stderr)) {
+            fputs("It signs one browser in as administrator, once, within 15 minutes.\n", stderr);
+        }
+    }
+    mu_client_close(&c);
+    return r;
+}

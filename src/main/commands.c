@@ -262,6 +262,8 @@ const struct mu_cmd mu_commands[] = {
     {"keys", "revoke", "ID...", "Revoke keys.", NULL, 1, 200, true, mu_cmd_keys_revoke, NULL},
     {"keys", "rotate-admin", "", "Make a new administrator's key.", NULL, 0, 0, true,
      mu_cmd_keys_rotate, NULL},
+    {"login-link", NULL, "", "Print a link that signs a browser in as administrator, once.", NULL,
+     0, 0, true, mu_cmd_login_link, NULL},
     {"config", NULL, "", "Print the effective settings.", show_config_flags, 0, 0, false,
      mu_cmd_config, NULL},
     {"doctor", NULL, "", "Say what is present, what is active and what to do.", doctor_flags, 0, 0,

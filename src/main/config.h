@@ -32,6 +32,8 @@ struct mu_config {
     /* identity */
     const char *environment, *admin_key, *tenant_tokens_file, *encryption_key,
         *encryption_key_previous;
+    bool web;
+    int64_t login_rpm, login_max_failures;
     bool allow_no_admin_key;
     /* the WebSocket of clients */
     int64_t ws_heartbeat_ms, ws_timeout_ms, ws_auth_ms, ws_max_message, ws_max_per_user,

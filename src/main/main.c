@@ -4,6 +4,7 @@
 
 #include "main/cmd.h"
 #include "main/suggest.h"
+#include "main/web_assets.h"
 
 static bool is_group(const char *name)
 {
@@ -109,7 +110,8 @@ int main(int argc, char **argv)
         return MU_EXIT_OK;
     }
     if (is(argv[1], "version", "--version", "-V")) {
-        puts("muster " MU_VERSION);
+        puts(mu_embedded_assets.n ? "muster " MU_VERSION
+                                  : "muster " MU_VERSION " (without the web app)");
         return MU_EXIT_OK;
     }
     int r = dispatch(argc - 1, argv + 1);

@@ -9,6 +9,7 @@
 #include "db/migrate.h"
 #include "exec/process.h"
 #include "main/settings.h"
+#include "main/web_assets.h"
 #include "net/fetch.h"
 
 extern char **environ;
@@ -283,6 +284,17 @@ static void fill_sessions(struct mu_server *s)
                                     .allow_skip_permissions = c->allow_skip_permissions};
 }
 
+static int fill_web(struct mu_server *s)
+{
+    const struct mu_config *c = s->conf;
+    s->web = (struct mu_web){.env = s->env,
+                             .identity = s->d.identity,
+                             .assets = c->web ? &mu_embedded_assets : NULL,
+                             .public_url = c->public_url,
+                             .own_url = s->own_url};
+    return mu_login_rates_new(c->login_rpm, c->login_max_failures, &s->web.rates);
+}
+
 static void fill_faces(struct mu_server *s)
 {
     const struct mu_config *c = s->conf;
@@ -314,6 +326,7 @@ static void fill_faces(struct mu_server *s)
     s->oz.workers = &s->workers;
     s->oz.sess = &s->sess;
     s->oz.sockets = &s->sockets;
+    s->oz.web = &s->web;
     fill_sockets(s);
     fill_sessions(s);
     s->workers.opts = (struct mu_worker_face_opts){
@@ -347,15 +360,22 @@ static int build_faces(struct mu_server *s, struct mu_err *err)
         mu_sess_event_routes,     mu_sess_result_routes,  mu_sess_approval_routes,
         mu_sess_turn_routes,      mu_sess_org_routes,     mu_sock_routes,
         mu_fleet_routes,          mu_fleet_change_routes, mu_fleet_enrolment_routes,
-        mu_sess_link_routes,      mu_sess_fork_routes,    mu_oz_checkpoint_routes};
-    static const char *const *const components[] = {mu_oz_components, mu_sess_components,
-                                                    mu_sock_components, mu_fleet_components, NULL};
+        mu_sess_link_routes,      mu_sess_fork_routes,    mu_oz_checkpoint_routes,
+        mu_web_auth_routes};
+    static const char *const *const components[] = {mu_oz_components,   mu_sess_components,
+                                                    mu_sock_components, mu_fleet_components,
+                                                    mu_web_components,  NULL};
+    if (fill_web(s) < 0) {
+        return mu_err_set(err, -ENOMEM, "cannot start: out of memory");
+    }
     fill_faces(s);
     const struct mu_api_opts ao = {.env = s->env,
                                    .identity = s->d.identity,
                                    .metrics = s->metrics,
                                    .cors_origins = c->cors_origin,
                                    .public_url = c->public_url,
+                                   .tls = c->tls_cert_file && c->tls_cert_file[0],
+                                   .other = mu_web_other,
                                    .allowed_hosts = c->allowed_hosts,
                                    .tables = tables,
                                    .n_tables = MU_ARRAY_LEN(tables),
@@ -420,6 +440,7 @@ void mu_server_free(struct mu_server *s)
     mu_free(s->worker_keys);
     mu_http_server_free(s->http);
     mu_api_free(s->api);
+    s->web.rates = mu_login_rates_free(s->web.rates);
     mu_sweeper_free(s->sweeper);
     mu_keeper_free(s->keeper);
     mu_schedules_free(s->schedules);

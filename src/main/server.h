@@ -11,6 +11,7 @@
 #include "face/live/live_face.h"
 #include "face/oz/oz.h"
 #include "face/sessions/sessions.h"
+#include "face/web/web.h"
 #include "face/worker/worker.h"
 #include "main/config.h"
 #include "main/embedded.h"
@@ -71,6 +72,7 @@ struct mu_server {
     struct mu_sock_face sockets;   /* the WebSocket of clients */
     struct mu_sess_face sess;      /* the sessions API */
     struct mu_link_rates link_rates;
+    struct mu_web web;   /* signing in, and the web app's files */
     char own_url[80];    /* as this machine reaches the main listener; once it listens */
     struct mu_meta meta; /* health, metrics, openapi, keys */
     struct mu_api *api;

@@ -286,6 +286,20 @@ static void write_address(const struct mu_server *s)
     }
 }
 
+/* On a terminal only, like the key that it stands for (G10). */
+static void print_login_link(const struct mu_server *s)
+{
+    char url[2048];
+    if (!s->web.assets || s->web.assets->n == 0) {
+        puts("  this build has no web app; the API and the command line are complete");
+        return;
+    }
+    if (mu_web_login_link(&s->web, url, sizeof url) == 0) {
+        printf("  open, once and within 15 minutes: %s\n  (another one: muster login-link)\n", url);
+        explicit_bzero(url, sizeof url);
+    }
+}
+
 static void greet(const struct mu_server *s)
 {
     const struct mu_config *c = s->conf;
@@ -314,6 +328,7 @@ static void greet(const struct mu_server *s)
     if (s->new_admin_key) {
         printf("  admin key (shown once; kept in %s/admin.key): %s\n", c->data_dir, c->admin_key);
     }
+    print_login_link(s);
     putchar('\n');
     fflush(stdout);
 }

@@ -45,6 +45,8 @@ int mu_identity_new(const struct mu_identity_opts *opts, struct mu_db *db, struc
     mu_map_init(&id->passes);
     mu_map_init(&id->tenants);
     mu_tickets_init(id);
+    mu_logins_init(id);
+    mu_codes_init(id);
     set_admin(id, opts->admin_key);
     int r = id->tokens_file ? mu_tokens_read(id->tokens_file, &id->tokens, &id->n_tokens, err) : 0;
     if (r == 0 && opts->worker_keys) {
@@ -53,6 +55,7 @@ int mu_identity_new(const struct mu_identity_opts *opts, struct mu_db *db, struc
     if (r == 0 && db) {
         r = mu_keys_load(id, db);
         r = r == 0 ? mu_passes_load(id, db) : r;
+        r = r == 0 ? mu_logins_load(id, db) : r;
         if (r < 0) {
             mu_err_set(err, r, "loading the API keys: %s", mu_err_text(r));
         }
@@ -84,6 +87,8 @@ struct mu_identity *mu_identity_free(struct mu_identity *id)
         free_values(&id->passes);
         pthread_rwlock_destroy(&id->passes_lock);
         mu_tickets_fini(id);
+        mu_logins_fini(id);
+        mu_codes_fini(id);
         pthread_rwlock_destroy(&id->runs_lock);
         mu_free(id->tokens);
         pthread_rwlock_destroy(&id->lock);
@@ -226,25 +231,20 @@ static bool is_admin(struct mu_identity *id, const struct mu_digest *d, bool *re
     return admin;
 }
 
-/* Whose prefix decides how it is looked up. */
-enum { KIND_OTHER, KIND_KEY, KIND_RUN, KIND_PASS, KIND_ADMIN };
-
 static int kind_of(mu_bytes token)
 {
     static const struct {
         const char *prefix;
         int kind;
-    } kinds[] = {{"sk_", KIND_KEY},
-                 {MU_RUN_TOKEN_PREFIX, KIND_RUN},
-                 {"en_", KIND_PASS},
-                 {"wk_", KIND_PASS},
-                 {"adm_", KIND_ADMIN}};
+    } kinds[] = {{"sk_", MU_KIND_KEY},    {MU_RUN_TOKEN_PREFIX, MU_KIND_RUN},
+                 {"en_", MU_KIND_PASS},   {"wk_", MU_KIND_PASS},
+                 {"adm_", MU_KIND_ADMIN}, {MU_LOGIN_PREFIX, MU_KIND_LOGIN}};
     for (size_t i = 0; i < MU_ARRAY_LEN(kinds); i++) {
         if (mu_bytes_starts(token, mu_str(kinds[i].prefix))) {
             return kinds[i].kind;
         }
     }
-    return KIND_OTHER;
+    return MU_KIND_OTHER;
 }
 
 struct mu_credential mu_credential_of(mu_bytes token)
@@ -260,18 +260,20 @@ int mu_identity_resolve_credential(struct mu_identity *id, const struct mu_crede
     mu_hex(c->digest.bytes, sizeof c->digest.bytes, p.token_hash);
     p.admin = is_admin(id, &c->digest, &listed);
     int r;
-    if (!p.admin && c->kind == KIND_KEY) {
+    if (!p.admin && c->kind == MU_KIND_KEY) {
         char hash[65];
         memcpy(hash, p.token_hash, sizeof hash);
         p.token_hash[0] = 0;
         r = resolve_key(id, hash, &p);
-    } else if (!p.admin && c->kind == KIND_RUN) {
+    } else if (!p.admin && c->kind == MU_KIND_RUN) {
         r = mu_grant_run(id, &p);
-    } else if (!p.admin && c->kind == KIND_PASS) {
+    } else if (!p.admin && c->kind == MU_KIND_PASS) {
         r = mu_grant_pass(id, &p);
+    } else if (!p.admin && c->kind == MU_KIND_LOGIN) {
+        r = mu_grant_login(id, c, &p);
     } else if (!p.admin && mu_grant_worker(id, &p)) {
         r = 0;
-    } else if (!p.admin && (!listed || c->kind == KIND_ADMIN)) {
+    } else if (!p.admin && (!listed || c->kind == MU_KIND_ADMIN)) {
         r = MU_E_UNAUTHORIZED; /* an admin key that was replaced is nobody's */
     } else {
         p.role = p.admin ? MU_ROLE_ADMIN : MU_ROLE_OPERATOR;
@@ -290,6 +292,28 @@ int mu_identity_resolve(struct mu_identity *id, mu_bytes token, struct mu_princi
 {
     struct mu_credential c = mu_credential_of(token);
     return mu_identity_resolve_credential(id, &c, ret);
+}
+
+void mu_identity_name(struct mu_identity *id, const struct mu_principal *p, char *dst, size_t size)
+{
+    size_t at = 0;
+    if (p->admin) {
+        snprintf(dst, size, "Administrator");
+        return;
+    }
+    snprintf(dst, size, "Tenant %.8s", strncmp(p->org_id, "tok_", 4) == 0 ? p->org_id + 4 : p->uid);
+    if (!p->key.text[0]) {
+        return;
+    }
+    pthread_rwlock_rdlock(&id->lock);
+    for (struct mu_key_entry *e = mu_map_next(&id->keys, &at); e; e = mu_map_next(&id->keys, &at)) {
+        if (strcmp(e->id.text, p->key.text) == 0) {
+            mu_bytes name = mu_utf8_cut(mu_str(e->name), size - 1);
+            snprintf(dst, size, "%.*s", MU_ARGS(name));
+            break;
+        }
+    }
+    pthread_rwlock_unlock(&id->lock);
 }
 
 /* GCRA: one number per tenant says when its budget would be full again. */

@@ -210,6 +210,72 @@ MU_MUST_USE int mu_ticket_make(struct mu_identity *id, const struct mu_credentia
 /* Any thread. MU_E_UNAUTHORIZED: unknown, used or too old. It is used up, whatever its credential
  * is worth by now. */
 MU_MUST_USE int mu_ticket_take(struct mu_identity *id, mu_bytes ticket, struct mu_credential *ret);
+
+/* --- logins: what a browser has instead of a credential ("ms_" and 64 hex, only in a cookie). One
+ * is good for as long as the credential that was used to sign in, and acts as that one does now.
+ * ---
+ */
+enum {
+    MU_LOGIN_LEN = 3 + 64,
+    MU_LOGIN_AGENT_MAX = 200, /* bytes of a user agent that are kept */
+    MU_LOGINS_EACH = 20,      /* of one credential; one more ends the oldest */
+    MU_LOGINS_MAX = 10000     /* one more ends the one that was not used for longest */
+};
+#define MU_LOGIN_PREFIX "ms_"
+#define MU_LOGIN_MS     INT64_C(2592000000) /* 30 days after its last use, to a day */
+/* The caller fills unit.loop, done, ctx, and for mu_login_create() of, agent (both live until
+ * done(), any bytes) and, when the browser had a login before, `replaces` (a token, or empty). */
+struct mu_login_op {
+    struct mu_unit unit;
+    struct mu_identity *identity;
+    struct mu_credential of;
+    mu_bytes agent, replaces;
+    struct mu_id id;              /* create: out; end: in */
+    struct mu_principal who;      /* create: out */
+    char token[MU_LOGIN_LEN + 1]; /* create: out; the only time that it is seen */
+    int64_t now_ms, expires_ms;   /* create: out */
+    char hash[65];
+    struct mu_id gone[3]; /* what makes room */
+    size_t n_gone;
+    void (*done)(struct mu_login_op *op, int result);
+    void *ctx;
+};
+/* 0, or a code with which done() is not called: MU_E_UNAUTHORIZED (the credential is not good, or
+ * not one that signs in: a login, a worker's, a session's), what mu_identity_resolve() says,
+ * -ENOMEM, the writer's. Any thread, like the others. */
+MU_MUST_USE int mu_login_create(struct mu_identity *id, struct mu_login_op *op);
+/* Ends the login `id` of the credential `of`. MU_E_NOT_FOUND without done(): there is none. From
+ * done() on nobody acts by it. */
+MU_MUST_USE int mu_login_end(struct mu_identity *id, struct mu_login_op *op);
+
+struct mu_login {
+    struct mu_id id;
+    struct mu_credential of;
+    int64_t created_ms, used_ms, expires_ms;
+    char agent[MU_LOGIN_AGENT_MAX + 1]; /* UTF-8 */
+};
+/* MU_E_NOT_FOUND: the credential is no login, or it is over. */
+MU_MUST_USE int mu_login_get(struct mu_identity *id, const struct mu_credential *login,
+                             struct mu_login *ret);
+/* The live logins of a credential (of a login: of what it stands for), newest first; how many. */
+size_t mu_login_list(struct mu_identity *id, const struct mu_credential *of,
+                     struct mu_login dst[MU_LOGINS_EACH]);
+
+/* --- one-time codes: the first look at the web app without typing a key --- */
+enum { MU_LOGIN_CODE_LEN = 3 + 32, MU_LOGIN_CODE_MS = 900000, MU_LOGIN_CODES_MAX = 100 };
+#define MU_LOGIN_CODE_PREFIX "lk_"
+/* Makes one that signs the administrator in, once. MU_E_LIMIT: too many wait; MU_E_FORBIDDEN: there
+ * is no admin key; -ENOMEM. Any thread, like the next. */
+MU_MUST_USE int mu_login_code_make(struct mu_identity *id, char dst[MU_LOGIN_CODE_LEN + 1]);
+/* MU_E_UNAUTHORIZED: unknown, used, or too old. It is used up, whatever its credential is worth by
+ * now. */
+MU_MUST_USE int mu_login_code_take(struct mu_identity *id, mu_bytes code,
+                                   struct mu_credential *ret);
+
+/* What people call the caller: the name of the key, "Administrator", "Tenant 1a2b3c4d". Cut to fit.
+ */
+void mu_identity_name(struct mu_identity *id, const struct mu_principal *p, char *dst, size_t size);
+
 /* 1 to 200 bytes of UTF-8 without control characters. */
 bool mu_worker_name_ok(mu_bytes name);
 

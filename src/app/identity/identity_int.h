@@ -7,7 +7,23 @@
 #include "base/list.h"
 #include "base/map.h"
 
-enum { MU_KEYS_MAX = 10000, MU_CRED_KEY = 2, MU_ORG_ISSUED = 1, MU_ORG_TOKEN = 2 };
+enum {
+    MU_KEYS_MAX = 10000,
+    MU_CRED_KEY = 2,
+    MU_CRED_LOGIN = 5,
+    MU_ORG_ISSUED = 1,
+    MU_ORG_TOKEN = 2
+};
+
+/* mu_credential.kind: the prefix of a token decides how it is looked up. Stored with a login. */
+enum {
+    MU_KIND_OTHER,
+    MU_KIND_KEY,
+    MU_KIND_RUN,
+    MU_KIND_PASS,
+    MU_KIND_ADMIN, /* good only while it is the admin key's */
+    MU_KIND_LOGIN
+};
 
 /* A live issued key in memory. */
 struct mu_key_entry {
@@ -18,6 +34,7 @@ struct mu_key_entry {
     int64_t expires_ms; /* 0 = never */
     bool live;          /* false: its row is not committed yet */
     _Atomic int64_t used_ms;
+    char name[]; /* ended by NUL */
 };
 
 struct mu_identity {
@@ -48,6 +65,13 @@ struct mu_identity {
     pthread_mutex_t tickets_lock;
     struct mu_map tickets;         /* hash -> struct ticket */
     struct mu_list tickets_by_age; /* the oldest first */
+
+    pthread_rwlock_t logins_lock;
+    struct mu_map logins; /* hash -> struct login */
+
+    pthread_mutex_t codes_lock;
+    struct mu_list codes; /* the oldest first */
+    size_t n_codes;
 };
 
 /* --- keys.c --- */
@@ -70,6 +94,18 @@ MU_MUST_USE int mu_grant_pass(struct mu_identity *id, struct mu_principal *p);
 /* --- tickets.c --- */
 void mu_tickets_init(struct mu_identity *id);
 void mu_tickets_fini(struct mu_identity *id);
+
+/* --- logins.c --- */
+void mu_logins_init(struct mu_identity *id);
+void mu_logins_fini(struct mu_identity *id);
+MU_MUST_USE int mu_logins_load(struct mu_identity *id, struct mu_db *db);
+/* Who a login stands for. */
+MU_MUST_USE int mu_grant_login(struct mu_identity *id, const struct mu_credential *login,
+                               struct mu_principal *ret);
+
+/* --- codes.c --- */
+void mu_codes_init(struct mu_identity *id);
+void mu_codes_fini(struct mu_identity *id);
 
 /* --- tokens.c --- */
 MU_MUST_USE int mu_tokens_read(const char *path, struct mu_digest **ret, size_t *ret_n,

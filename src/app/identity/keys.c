@@ -10,7 +10,7 @@ enum { USED_EVERY_MS = 60000, LIST_MAX = 1000, PREFIX_LEN = 9 };
 
 static const struct mu_stmt load_keys = {
     "keys_load", "ii",
-    "SELECT id, hash, org_id, expires_ms, last_used_ms, role FROM credentials"
+    "SELECT id, hash, org_id, expires_ms, last_used_ms, role, name FROM credentials"
     " WHERE kind = $1 AND revoked_ms IS NULL AND (expires_ms IS NULL OR expires_ms > $2)",
     NULL};
 static const struct mu_stmt list_keys = {
@@ -51,12 +51,21 @@ static void copy_text(char *dst, size_t size, mu_bytes b)
     dst[n] = 0;
 }
 
+static struct mu_key_entry *entry_new(mu_bytes name)
+{
+    struct mu_key_entry *e = mu_calloc(1, sizeof *e + name.len + 1);
+    if (e) {
+        copy_text(e->name, name.len + 1, name);
+    }
+    return e;
+}
+
 /* --- start-up --- */
 
 static int load_row(void *arg, struct mu_row *row)
 {
     struct mu_identity *id = arg;
-    struct mu_key_entry *e = mu_calloc(1, sizeof *e);
+    struct mu_key_entry *e = entry_new(mu_row_bytes(row, 6));
     if (!e) {
         return -ENOMEM;
     }
@@ -206,7 +215,7 @@ static void sweep_expired(struct mu_identity *id, int64_t now_ms)
 /* The place in the map is taken before the commit, so that nothing can fail after it. */
 static int reserve_entry(struct mu_identity *id, struct mu_key_op *op)
 {
-    struct mu_key_entry *e = mu_calloc(1, sizeof *e);
+    struct mu_key_entry *e = entry_new(op->name);
     if (!e) {
         return -ENOMEM;
     }

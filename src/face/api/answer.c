@@ -4,7 +4,7 @@
 
 #include "face/api/api_int.h"
 
-enum { EXTRA_MAX = 8, HEADERS_MAX = 4 + EXTRA_MAX + MU_CORS_HEADERS };
+enum { EXTRA_MAX = 10, HEADERS_MAX = 4 + EXTRA_MAX + MU_CORS_HEADERS };
 
 static int64_t elapsed_us(const struct mu_call *c)
 {
@@ -28,8 +28,10 @@ static mu_bytes logged_path(const struct mu_call *c, const struct mu_http_head *
  * secret (tickets, tokens in compatibility parameters). */
 static void log_access(const struct mu_call *c, int status, int64_t us)
 {
-    static const char *const faces[] = {
-        [MU_FACE_ROOT] = "root", [MU_FACE_OZ] = "oz", [MU_FACE_SESSIONS] = "sessions"};
+    static const char *const faces[] = {[MU_FACE_ROOT] = "root",
+                                        [MU_FACE_OZ] = "oz",
+                                        [MU_FACE_SESSIONS] = "sessions",
+                                        [MU_FACE_APP] = "app"};
     enum mu_log_level level =
         c->route && c->route->flags & MU_ROUTE_QUIET ? MU_LOG_DEBUG : MU_LOG_INFO;
     if (!mu_log_on(level)) {
@@ -88,14 +90,20 @@ void mu_answer_bare(struct mu_http_req *req, enum mu_api_face face)
         return;
     }
     mu_http_respond_close(req, 503, headers, MU_ARRAY_LEN(headers),
-                          MU_B("{\"error\":\"Out of memory\",\"message\":\"Out of "
-                               "memory\",\"code\":\"unavailable\"}"));
+                          face == MU_FACE_APP
+                              ? MU_B("{\"error\":\"Out of memory\",\"code\":\"UNAVAILABLE\"}")
+                              : MU_B("{\"error\":\"Out of memory\",\"message\":\"Out of "
+                                     "memory\",\"code\":\"unavailable\"}"));
 }
 
 /* In the face's shape; its media type. */
 static const char *add_error(struct mu_call *c, int *status, const char *code, const char *field,
-                             const char *error, mu_bytes message)
+                             const char *error, mu_bytes message, mu_bytes retry)
 {
+    if (c->face == MU_FACE_APP) {
+        *status = mu_app_error(c, *status, code, field, message, retry);
+        return "application/json";
+    }
     if (c->face == MU_FACE_SESSIONS) {
         *status = mu_envelope_error(c, *status, code, field, message);
         return "application/json; charset=utf-8";
@@ -125,7 +133,8 @@ void mu_answer(struct mu_call *c, int status, const char *type, const struct mu_
         mu_buf_fini(&c->buf);
         mu_buf_init(&c->buf, 4096);
         status = 503;
-        type = add_error(c, &status, "unavailable", NULL, "Out of memory", MU_B("Out of memory"));
+        type = add_error(c, &status, "unavailable", NULL, "Out of memory", MU_B("Out of memory"),
+                         MU_B("1"));
         extra = &later;
         n_extra = 1;
     }
@@ -133,9 +142,13 @@ void mu_answer(struct mu_call *c, int status, const char *type, const struct mu_
     if (type) {
         headers[n++] = (struct mu_http_pair){"Content-Type", mu_str(type)};
     }
-    headers[n++] = (struct mu_http_pair){"Cache-Control", MU_B("no-store")};
+    bool cached = false;
     for (size_t i = 0; i < n_extra; i++) {
+        cached = cached || strcmp(extra[i].name, "Cache-Control") == 0;
         headers[n++] = extra[i];
+    }
+    if (!cached) {
+        headers[n++] = (struct mu_http_pair){"Cache-Control", MU_B("no-store")};
     }
     account(c, status);
     /* the call lies in the request's arena, which is gone after the next call; the buffer is ours
@@ -154,7 +167,9 @@ void mu_answer_error(struct mu_call *c, int status, const char *code, const char
                      const char *error, mu_bytes message, const struct mu_http_pair *extra,
                      size_t n_extra)
 {
-    const char *type = add_error(c, &status, code, field, error, message);
+    bool waits = n_extra && strcmp(extra[0].name, "Retry-After") == 0;
+    const char *type =
+        add_error(c, &status, code, field, error, message, waits ? extra[0].value : MU_B_NONE);
     mu_answer(c, status, type, extra, n_extra);
 }
 

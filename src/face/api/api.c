@@ -165,16 +165,33 @@ static mu_bytes url_token(mu_bytes query)
     return MU_B_NONE;
 }
 
-static bool authenticate(struct mu_call *c)
+/* 0, or the code that says why not. An explicit token goes before what comes along by itself. */
+static int find_sender(struct mu_call *c)
 {
-    mu_bytes token = mu_call_bearer(c);
-    if (token.len == 0 && c->route && c->route->flags & MU_ROUTE_URL_TOKEN) {
+    mu_bytes token = MU_B_NONE;
+    if (c->route && c->route->flags & MU_ROUTE_URL_TOKEN && !mu_call_bearer(c).len) {
         token = url_token(mu_http_req_head(c->req)->query);
     }
-    if (token.len == 0) {
+    if (!token.len) {
+        return mu_call_sender(c, &c->credential);
+    }
+    c->credential = mu_credential_of(token);
+    return 0;
+}
+
+static bool authenticate(struct mu_call *c)
+{
+    int r = find_sender(c);
+    if (r == MU_E_NOT_FOUND) {
         return unauthorized(c, "Unauthorized: send Authorization: Bearer <token>");
     }
-    int r = mu_identity_resolve(c->api->identity, token, &c->principal);
+    if (r == MU_E_FORBIDDEN) {
+        mu_call_foreign(c);
+        return false;
+    }
+    if (r == 0) {
+        r = mu_identity_resolve_credential(c->api->identity, &c->credential, &c->principal);
+    }
     if (r == MU_E_UNAUTHORIZED) {
         return unauthorized(c, "Unauthorized: the token is unknown, revoked or expired");
     }
@@ -340,6 +357,12 @@ static bool gates(struct mu_call *c, const struct mu_http_head *h)
     }
     if (node && is_websocket(node->first) && mu_bytes_ends(h->path, MU_B("/"))) {
         node = NULL;
+    }
+    struct mu_node of_other = {0};
+    if (!node && !probes_only && c->api->other) {
+        of_other.first = c->api->other(c->api->app, h);
+        of_other.by_method[MU_HTTP_GET] = of_other.first;
+        node = of_other.first ? &of_other : NULL;
     }
     c->route = node ? mu_node_route(node, h->method) : NULL;
     /* without a bearer nobody learns which paths below /api/v1 exist, nor uploads a byte */
@@ -578,8 +601,10 @@ static void register_metrics(struct mu_api *api)
 
 static int add_route(struct mu_api *api, const struct mu_route *route, struct mu_err *err)
 {
-    bool ours = mu_face_of(mu_str(route->path)) == MU_FACE_SESSIONS;
-    if (ours != (route->face == MU_FACE_SESSIONS)) {
+    enum mu_api_face face = mu_face_of(mu_str(route->path));
+    bool ours = face == MU_FACE_SESSIONS;
+    if (ours != (route->face == MU_FACE_SESSIONS) ||
+        (face == MU_FACE_APP) != (route->face == MU_FACE_APP)) {
         return mu_err_set(err, MU_E_INVALID, "route %s: not of this face", route->path);
     }
     mu_bytes unknown;
@@ -594,6 +619,7 @@ static int build(struct mu_api *api, const struct mu_api_opts *opts, struct mu_e
 {
     int r = mu_origins_init(&api->origins, opts->cors_origins, opts->public_url,
                             opts->allowed_hosts, err);
+    api->origins.tls = opts->tls;
     for (size_t t = 0; r == 0 && t < opts->n_tables; t++) {
         for (const struct mu_route *route = opts->tables[t]; r == 0 && route->path; route++) {
             r = add_route(api, route, err);
@@ -621,6 +647,7 @@ int mu_api_new(const struct mu_api_opts *opts, struct mu_api **ret, struct mu_er
     api->writable_arg = opts->writable_arg;
     api->app = opts->app;
     api->meta_of = opts->meta_of;
+    api->other = opts->other;
     mu_router_init(&api->router);
     mu_buf_init(&api->openapi, OPENAPI_MAX);
     int r = build(api, opts, err);

@@ -87,6 +87,7 @@ enum mu_api_face {
     MU_FACE_ROOT,
     MU_FACE_OZ,
     MU_FACE_SESSIONS, /* the envelope of village-control-plane.md 3.1 around every answer */
+    MU_FACE_APP,      /* /api/… outside /api/v1: {error, code, details?, field?, requestId} */
 };
 enum {
     MU_ROUTE_ANY_METHOD = 1,
@@ -147,6 +148,7 @@ struct mu_api_opts {
     struct mu_metrics *metrics;
     const char *cors_origins; /* OZ_CORS_ORIGIN or NULL */
     const char *public_url;
+    bool tls;                  /* the main listener speaks TLS */
     const char *allowed_hosts; /* further Host names, separated by commas, "*" = any; loopback
                                   names, numeric addresses (they cannot be rebound) and the host of
                                   public_url are always allowed (architecture.md G10) */
@@ -156,6 +158,8 @@ struct mu_api_opts {
                                              pairs of name and JSON text, each ended by NULL */
     bool (*writable)(void *arg, const char **ret_why); /* MU_ROUTE_WRITES asks this; any loop */
     void *writable_arg;
+    /* The route of a path that no table has, or NULL: 404. Not in openapi.json. May be NULL. */
+    const struct mu_route *(*other)(void *app, const struct mu_http_head *head);
     void *app; /* the server's root struct, for handlers: mu_call_app() */
     const struct mu_meta *(*meta_of)(void *app); /* what the root and key routes need (meta.h); its
                                                     result may be filled until the loops start */
@@ -202,6 +206,20 @@ yyjson_val *mu_call_body(
 mu_bytes mu_call_raw_body(const struct mu_call *c);
 mu_bytes mu_call_header(const struct mu_call *c, const char *name);
 mu_bytes mu_call_bearer(const struct mu_call *c); /* of the header Authorization; empty = none */
+/* The login of the request's cookie; empty = none. */
+mu_bytes mu_call_cookie(const struct mu_call *c);
+/* Its attributes included: what Set-Cookie says. An empty token takes it away. */
+void mu_call_cookie_text(const struct mu_call *c, mu_bytes token, int64_t seconds,
+                         struct mu_buf *dst);
+/* Whether the request shows that a page of this server made it. */
+bool mu_call_same_origin(const struct mu_call *c);
+/* The bearer, else the cookie. MU_E_NOT_FOUND: neither; MU_E_UNAUTHORIZED: no login is in the
+ * cookie; MU_E_FORBIDDEN: only a cookie, and nothing shows that a page of ours made the request
+ * (mu_call_foreign() answers that). */
+MU_MUST_USE int mu_call_sender(const struct mu_call *c, struct mu_credential *ret);
+void mu_call_foreign(struct mu_call *c);
+/* What the principal was found by; NULL when nobody asked. */
+const struct mu_credential *mu_call_credential(const struct mu_call *c);
 /* A field of the access line ("run_id"). */
 void mu_call_note(struct mu_call *c, const char *key, mu_bytes value);
 

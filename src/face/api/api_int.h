@@ -112,12 +112,18 @@ struct mu_origins {
     mu_bytes own;      /* origin of public_url, or none */
     mu_bytes own_host; /* its host */
     mu_bytes hosts;    /* allowed_hosts */
+    bool tls;          /* the main listener speaks it */
 };
 MU_MUST_USE int mu_origins_init(struct mu_origins *o, const char *cors, const char *public_url,
                                 const char *allowed_hosts, struct mu_err *err);
 bool mu_host_allowed(const struct mu_origins *o, mu_bytes host);
 /* Whether a page of that origin may call `path`; `host` is the request's own. */
 bool mu_origin_allowed(const struct mu_origins *o, mu_bytes origin, mu_bytes host, mu_bytes path);
+/* Whether it is this server's own, as pages that came from here have it. */
+bool mu_origin_own(const struct mu_origins *o, mu_bytes origin, mu_bytes host);
+/* Browsers reach this server over TLS only: cookies are for that alone. */
+bool mu_origins_secure(const struct mu_origins *o);
+const char *mu_cookie_name(const struct mu_origins *o);
 /* The value for Access-Control-Allow-Origin, ptr NULL = none. */
 mu_bytes mu_cors_value(const struct mu_origins *o, mu_bytes origin, mu_bytes path);
 enum { MU_CORS_HEADERS = 6 };
@@ -134,6 +140,7 @@ struct mu_api {
     void *writable_arg;
     void *app;
     const struct mu_meta *(*meta_of)(void *app);
+    const struct mu_route *(*other)(void *app, const struct mu_http_head *head);
     struct mu_router router;
     struct mu_buf openapi;
     atomic_bool stopping;
@@ -148,6 +155,7 @@ struct mu_call {
     struct mu_issues *issues;     /* made with the first */
     bool authenticated;
     struct mu_principal principal;
+    struct mu_credential credential;
     mu_bytes request_id, trace_id, cors;
     char minted[4 + MU_ID_LEN + 1];
     mu_bytes params[MU_PARAMS_MAX];
@@ -164,6 +172,12 @@ struct mu_call {
     bool no_memory;          /* a problem could not be noted */
     bool headless;           /* the message was malformed before its header block was complete */
 };
+
+/* --- app_face.c: what is below /api/ and outside /api/v1 --- */
+/* The error of another face's words; `retry`: the value of Retry-After, or empty. Returns the
+ * status to give. */
+int mu_app_error(struct mu_call *c, int status, const char *code, const char *field,
+                 mu_bytes message, mu_bytes retry);
 
 /* Whether a face below /api/v1 owns the path. */
 static inline bool mu_path_is_api(mu_bytes path)

@@ -36,6 +36,11 @@ const struct mu_principal *mu_call_principal(const struct mu_call *c)
     return c->authenticated ? &c->principal : NULL;
 }
 
+const struct mu_credential *mu_call_credential(const struct mu_call *c)
+{
+    return c->authenticated ? &c->credential : NULL;
+}
+
 mu_bytes mu_call_request_id(const struct mu_call *c)
 {
     return c->request_id;

@@ -153,6 +153,33 @@ bool mu_origin_allowed(const struct mu_origins *o, mu_bytes origin, mu_bytes hos
            (o->own.ptr && mu_bytes_eq_nocase(origin, o->own)) || listed(o, origin);
 }
 
+bool mu_origins_secure(const struct mu_origins *o)
+{
+    return o->tls || mu_bytes_eq_nocase(mu_bytes_head(o->own, 8), MU_B("https://"));
+}
+
+/* oz-workspace.md 4.3: the prefix says that no other host and no plain page can have set it. */
+const char *mu_cookie_name(const struct mu_origins *o)
+{
+    return mu_origins_secure(o) ? "__Host-muster_session" : "muster_session";
+}
+
+bool mu_origin_own(const struct mu_origins *o, mu_bytes origin, mu_bytes host)
+{
+    mu_bytes whole = origin_of(origin), authority = authority_of(origin);
+    if (!whole.ptr || whole.len != origin.len) {
+        return false;
+    }
+    if (o->own.ptr && mu_bytes_eq_nocase(origin, o->own)) {
+        return true;
+    }
+    /* a page that came over plain HTTP is nobody's where TLS is spoken; a proxy may speak it for us
+     */
+    bool plain = mu_bytes_eq_nocase(mu_bytes_head(origin, 7), MU_B("http://"));
+    bool tls_host = mu_origins_secure(o) && mu_bytes_eq_nocase(host_name(host), o->own_host);
+    return mu_bytes_eq_nocase(authority, host) && !(plain && (o->tls || tls_host));
+}
+
 mu_bytes mu_cors_value(const struct mu_origins *o, mu_bytes origin, mu_bytes path)
 {
     if (wildcard_covers(o, path)) {

@@ -21,7 +21,7 @@ enum mu_api_face mu_face_of(mu_bytes path)
                                          "builds",   "rollouts",  "orgs",      "sweeps",
                                          "updates",  "ws",        "ws-tickets"};
     if (!mu_path_is_api(path)) {
-        return MU_FACE_ROOT;
+        return mu_bytes_starts(path, MU_B("/api/")) ? MU_FACE_APP : MU_FACE_ROOT;
     }
     mu_bytes rest = mu_bytes_from(path, strlen("/api/v1/"));
     mu_bytes first = mu_bytes_split(&rest, '/');

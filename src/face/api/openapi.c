@@ -36,6 +36,12 @@ static const char *const own_components[] = {
     "\"code\":{\"type\":\"string\",\"description\":\"A stable word.\"},"
     "\"field\":{\"type\":\"string\",\"description\":\"The offending field.\"},"
     "\"request_id\":{\"type\":\"string\"}}}",
+    "AppError",
+    "{\"type\":\"object\",\"required\":[\"error\",\"code\",\"requestId\"],\"properties\":{"
+    "\"error\":{\"type\":\"string\",\"description\":\"What people read.\"},"
+    "\"code\":{\"type\":\"string\",\"description\":\"A stable word.\"},"
+    "\"field\":{\"type\":\"string\",\"description\":\"The offending field.\"},\"details\":{},"
+    "\"requestId\":{\"type\":\"string\"}}}",
     "Health",
     "{\"type\":\"object\",\"required\":[\"ok\",\"db\",\"status\",\"timestamp\",\"version\","
     "\"backend\",\"request_id\"],\"properties\":{\"ok\":{\"type\":\"boolean\"},"
@@ -451,7 +457,10 @@ static void write_error(struct mu_json_w *w, size_t i, const struct mu_route *r)
     mu_jw_obj(w);
     mu_jw_key(w, "schema");
     mu_jw_obj(w);
-    write_ref(w, own ? r->response : r->face == MU_FACE_SESSIONS ? "EnvelopeError" : "Error");
+    write_ref(w, own                           ? r->response
+                 : r->face == MU_FACE_SESSIONS ? "EnvelopeError"
+                 : r->face == MU_FACE_APP      ? "AppError"
+                                               : "Error");
     mu_jw_obj_end(w);
     mu_jw_obj_end(w);
     if (r->media && strncmp(r->media, "text/html", 9) == 0) { /* a page says it on a page */
@@ -546,7 +555,8 @@ static void write_operation(struct mu_json_w *w, const char *method, const struc
     if (r->summary) {
         mu_jw_kcstr(w, "summary", r->summary);
     }
-    mu_jw_kraw(w, "security", r->auth == MU_AUTH_NONE ? MU_B("[]") : MU_B("[{\"bearer\":[]}]"));
+    mu_jw_kraw(w, "security",
+               r->auth == MU_AUTH_NONE ? MU_B("[]") : MU_B("[{\"bearer\":[]},{\"cookie\":[]}]"));
     mu_jw_key(w, "parameters");
     mu_jw_arr(w);
     write_path_params(w, path);
@@ -613,7 +623,8 @@ int mu_openapi_write(const struct mu_router *r, const char *server_url,
     mu_jw_key(&w, "components");
     mu_jw_obj(&w);
     mu_jw_kraw(&w, "securitySchemes",
-               MU_B("{\"bearer\":{\"type\":\"http\",\"scheme\":\"bearer\"}}"));
+               MU_B("{\"bearer\":{\"type\":\"http\",\"scheme\":\"bearer\"},\"cookie\":{\"type\":"
+                    "\"apiKey\",\"in\":\"cookie\",\"name\":\"muster_session\"}}"));
     mu_jw_key(&w, "schemas");
     mu_jw_obj(&w);
     write_components(&w, own_components);

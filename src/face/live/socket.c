@@ -345,7 +345,8 @@ static bool offers(const struct mu_call *c, mu_bytes *ret_bearer)
     return found;
 }
 
-/* What the request says of its sender. 0; MU_E_NOT_FOUND: nothing, it will say so later. */
+/* What the request says of its sender, what comes along by itself last. 0; MU_E_NOT_FOUND: nothing,
+ * it will say so later. */
 static int credential_of(struct mu_call *c, mu_bytes offered, struct mu_credential *ret)
 {
     mu_bytes token = mu_call_bearer(c), ticket = mu_call_query(c, "ticket", 0);
@@ -353,10 +354,12 @@ static int credential_of(struct mu_call *c, mu_bytes offered, struct mu_credenti
         *ret = mu_credential_of(token.len ? token : offered);
         return 0;
     }
-    if (!ticket.ptr) {
-        return mu_call_header(c, "Authorization").ptr ? MU_E_UNAUTHORIZED : MU_E_NOT_FOUND;
+    if (ticket.ptr) {
+        return mu_ticket_take(face_at(c)->opts.identity, ticket, ret);
     }
-    return mu_ticket_take(face_at(c)->opts.identity, ticket, ret);
+    int r = mu_call_sender(c, ret);
+    bool unusable = r == MU_E_NOT_FOUND && mu_call_header(c, "Authorization").ptr;
+    return unusable ? MU_E_UNAUTHORIZED : r;
 }
 
 static void refuse(struct mu_call *c, int result)
@@ -405,6 +408,10 @@ static void open_socket(struct mu_call *c)
         return;
     }
     int r = credential_of(c, offered, &credential);
+    if (r == MU_E_FORBIDDEN) {
+        mu_call_foreign(c);
+        return;
+    }
     bool known = r == 0;
     r = known ? mu_sock_resolve(f, &credential, &who) : r == MU_E_NOT_FOUND ? 0 : r;
     if (r < 0) {
@@ -446,8 +453,7 @@ static void make_ticket(struct mu_call *c)
 {
     char ticket[MU_TICKET_LEN + 1];
     struct mu_sock_face *f = face_at(c);
-    struct mu_credential of = mu_credential_of(mu_call_bearer(c));
-    int r = mu_ticket_make(f->opts.identity, &of, ticket);
+    int r = mu_ticket_make(f->opts.identity, mu_call_credential(c), ticket);
     if (r == MU_E_LIMIT) {
         mu_call_retry(c, 429, "too_many_requests", MU_TICKET_MS, "Too many unused tickets");
         return;

@@ -10,6 +10,7 @@
 #include "io/work.h"
 
 struct mu_sess_face;
+struct mu_web;
 
 /* What the handlers reach, filled by main; mu_call_app() of these routes is a pointer to it.
  * Unchanged once the loops run, but for `settings`, which a reload replaces atomically. */
@@ -37,6 +38,7 @@ struct mu_oz {
     struct mu_worker_face *workers; /* face/worker */
     struct mu_sock_face *sockets;   /* face/live */
     struct mu_sess_face *sess;      /* face/sessions */
+    struct mu_web *web;             /* face/web */
 };
 
 /* The routes of all files of this folder, each table ended by {.path = NULL}. */

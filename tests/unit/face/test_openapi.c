@@ -151,7 +151,7 @@ static void routes_of_one_path_share_an_item_and_its_parameter_name(void **state
     text_is(state, GET "/parameters/0/name", "\"thingID\"");
     text_is(state, PUT "/parameters/0/name", "\"thingID\"");
     text_is(state, GET "/operationId", "\"getThing\"");
-    text_is(state, PUT "/security", "[{\"bearer\":[]}]");
+    text_is(state, PUT "/security", "[{\"bearer\":[]},{\"cookie\":[]}]");
     text_is(state, "/paths/~1health/get/security", "[]");
     assert_null(mu_json_get(at(state, "/paths/~1health"), "post"));
 }

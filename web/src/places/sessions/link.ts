@@ -1,0 +1,2 @@
+/** Where a session is shown; every link to one goes through here. */
+export const sessionLink = (id: string) => ({ to: "/sessions", search: { open: id } }) as const;
