@@ -416,6 +416,21 @@ def test_small_pieces_are_put_together(running, view):
     assert len(viewer.of("terminal")) < 250
 
 
+def test_the_echo_right_behind_another_one_does_not_wait(running, view):
+    session, runner = running
+    viewer = view()
+    viewer.follow(session)
+    shows(viewer, session, runner.show(b"!"))  # it is done with the past
+    for _ in range(5):
+        time.sleep(0.05)
+        before = len(viewer.of("terminal"))
+        runner.show(b"a")
+        runner.show(b"b")
+        end = runner.show(b"c")
+        shows(viewer, session, end)
+        assert [m["data"] for m in viewer.of("terminal")[before:]] == ["a", "b", "c"]
+
+
 def test_further_terminals(running, view):
     session, runner = running
     viewer = view()
