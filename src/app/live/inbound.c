@@ -582,7 +582,7 @@ static bool ask(struct mu_live_session *s, yyjson_val *m, int64_t seq)
         .runner_seq = seq,
         .fresh = s->gate,
         .kind = permission ? MU_GATE_APPROVAL : MU_GATE_QUESTION,
-        .action = action ? action : MU_ACT_TOOL,
+        .action = !permission ? 0 : action ? action : MU_ACT_TOOL, /* a question does nothing */
         .risk = risk ? risk : MU_RISK_MED,
         .request_key = mu_arena_dup(a, mu_str(hex.text)),
         .description = mu_arena_dup(a, mu_utf8_cut(text.len ? text : MU_B("?"), MU_GATE_TEXT_MAX)),
