@@ -2,6 +2,7 @@ import { useQuery } from "@tanstack/react-query";
 import { createRootRoute, createRoute, createRouter, Link, lazyRouteComponent, redirect } from "@tanstack/react-router";
 import { Compass } from "lucide-react";
 import { loginQuery } from "@/api/auth";
+import { pageSearch } from "@/places/session/search";
 import { sessionSearch } from "@/places/sessions/search";
 import { Page } from "@/shell/page";
 import { Shell } from "@/shell/shell";
@@ -43,6 +44,12 @@ const sessions = createRoute({
   validateSearch: sessionSearch,
   component: lazyRouteComponent(() => import("@/places/sessions/sessions"), "Sessions"),
 });
+const session = createRoute({
+  getParentRoute: () => root,
+  path: "/sessions/$id",
+  validateSearch: pageSearch,
+  component: lazyRouteComponent(() => import("@/places/session/session"), "SessionPage"),
+});
 const gates = createRoute({
   getParentRoute: () => root,
   path: "/gates",
@@ -60,7 +67,7 @@ const moved = (path: "/home" | "/inbox" | "/login", to: "/" | "/gates") =>
   });
 
 export const router = createRouter({
-  routeTree: root.addChildren([home, sessions, gates, fleet, moved("/home", "/"), moved("/inbox", "/gates"), moved("/login", "/")]),
+  routeTree: root.addChildren([home, sessions, session, gates, fleet, moved("/home", "/"), moved("/inbox", "/gates"), moved("/login", "/")]),
   defaultPreload: "intent",
   scrollRestoration: true,
   defaultPendingMs: 150,

@@ -1,0 +1,1 @@
+export default function Panel(_: import("./session").TabProps & { shownNow: boolean }) { return null; }
