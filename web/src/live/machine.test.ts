@@ -36,7 +36,7 @@ describe("the connection", () => {
 
   it("goes on at the last event that was handed on, and reads the lists again", () => {
     const { effects } = run(open, follow(7), { type: "seen", id: "ses_1", seq: 9 }, lost(), { type: "wait_over" }, { type: "opened" });
-    expect(sends(effects, "subscribe_session")).toEqual([{ type: "subscribe_session", messageId: "sub-ses_1", sessionId: "ses_1", terminal: false, binary: true, sinceSeq: 9 }]);
+    expect(sends(effects, "subscribe_session")).toEqual([{ type: "subscribe_session", messageId: "sub-ses_1", sessionId: "ses_1", terminal: false, binary: true, usage: true, sinceSeq: 9 }]);
     expect(effects.at(-1)).toEqual({ do: "reread" });
   });
 

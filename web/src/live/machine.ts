@@ -81,6 +81,7 @@ const subscribe = (id: string, f: Follow): Effect[] => {
         sessionId: id,
         terminal: first ?? false,
         binary: true,
+        usage: true, // else its numbers would look like holes
         ...(f.seq === null ? {} : { sinceSeq: f.seq }),
         ...(first === undefined ? {} : from(first)),
       },

@@ -19,6 +19,7 @@ function server(count: number, lost = 0) {
       [follower, seq] = [f, from];
       return () => {};
     },
+    watch: () => {},
   };
   return { all, read, live, say: (e: SessionEvent) => follower.event?.(e), delta: (data: object) => follower.message?.({ type: "session", action: "delta", data }), lose: (n: number) => follower.lost?.(n), from: () => seq };
 }

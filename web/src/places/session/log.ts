@@ -1,6 +1,6 @@
 import { useEffect, useMemo, useSyncExternalStore } from "react";
 import type { SessionEvent } from "@/api/types";
-import type { Live } from "@/live/client";
+import type { Follower, Live, Message } from "@/live/client";
 import { useLive } from "@/live/hooks";
 import { eventsPage, PAGE } from "./calls";
 import { Conversation, type Item } from "./conversation";
@@ -28,6 +28,7 @@ export interface Shown {
 const MAX_SAYING = 200_000;
 const encoder = new TextEncoder();
 type Read = typeof eventsPage;
+type Bytes = NonNullable<Follower["bytes"]>;
 
 /** One session's log in this page: an unbroken piece of it that grows at both ends. */
 export class SessionLog {
@@ -42,6 +43,10 @@ export class SessionLog {
   private unfollow: (() => void) | undefined;
   private filling: SessionEvent[] | null = null;
   private oldest = 1;
+  private followed: Pick<Live, "watch"> | undefined;
+  private watched = new Map<number, number | null>();
+  private shows = new Set<Bytes>();
+  private told = new Set<(m: Message) => void>();
 
   constructor(
     readonly id: string,
@@ -63,7 +68,7 @@ export class SessionLog {
   }
   private last = 0;
 
-  async start(live: Pick<Live, "follow">, lastSeq: number) {
+  async start(live: Pick<Live, "follow" | "watch">, lastSeq: number) {
     this.ending = new AbortController();
     const ending = this.ending;
     if (!this.shown.ready) {
@@ -75,15 +80,37 @@ export class SessionLog {
       event: (e) => this.take(e),
       message: (m) => {
         if (m.action === "delta") this.delta(m.data);
+        for (const fn of this.told) fn(m);
+      },
+      bytes: (terminal, offset, bytes) => {
+        for (const fn of this.shows) fn(terminal, offset, bytes);
       },
       lost: (oldest) => this.lost(oldest),
     });
+    this.followed = live;
+    for (const [terminal, offset] of this.watched) live.watch(this.id, terminal, offset);
+  }
+
+  /** From then on the bytes of that terminal come, too. */
+  watch(terminal: number, offset: number | null) {
+    if (this.watched.has(terminal)) return;
+    this.watched.set(terminal, offset);
+    this.followed?.watch(this.id, terminal, offset);
+  }
+  onBytes(fn: Bytes) {
+    this.shows.add(fn);
+    return () => void this.shows.delete(fn);
+  }
+  onMessage(fn: (m: Message) => void) {
+    this.told.add(fn);
+    return () => void this.told.delete(fn);
   }
 
   stop() {
     this.ending.abort();
     this.unfollow?.();
     this.unfollow = undefined;
+    this.followed = undefined;
   }
 
   /** The page before what is there. */
@@ -124,8 +151,7 @@ export class SessionLog {
       this.filling.push(e);
       return;
     }
-    // Numbers that are not forwarded (USAGE_TICK) leave a hole of one or two; anything else is read.
-    if (e.seq > this.last + 3) {
+    if (e.seq > this.last + 1) {
       this.filling = [e];
       void this.fill();
       return;
