@@ -229,7 +229,7 @@ export function TerminalView({ id, terminal, source, writable, visible, label }:
         start !== null &&
         start > 0 && (
           <div className="flex items-center gap-2 border-b border-line px-3 py-1 text-[13px] text-muted">
-            <span className="min-w-0 flex-1">The last of {count(start)} more</span>
+            <span className="min-w-0 flex-1">{count(start)} came before this</span>
             <Button size="small" onClick={() => void turn(start - HISTORY)}>
               Earlier output
             </Button>
@@ -252,6 +252,7 @@ export function TerminalView({ id, terminal, source, writable, visible, label }:
           </Button>
         </div>
       )}
+      <div className="relative min-h-0 flex-1 p-2">
       {finding ? (
         <Find engine={engine.current} close={() => (find(false), engine.current?.term.focus())} />
       ) : (
@@ -259,7 +260,6 @@ export function TerminalView({ id, terminal, source, writable, visible, label }:
           <Search className="size-4" aria-hidden />
         </IconButton>
       )}
-      <div className="relative min-h-0 flex-1 p-2">
         {empty && !error && <p className="pointer-events-none absolute inset-x-0 top-4 text-center text-muted">Nothing has been shown yet.</p>}
         <div ref={box} role="group" aria-label={label} className="h-full overflow-hidden" />
       </div>

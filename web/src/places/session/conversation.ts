@@ -130,6 +130,7 @@ const STATES: Record<string, string> = {
   TIMED_OUT: "timed out",
 };
 const stateName = (v: unknown) => STATES[String(v)] ?? String(v);
+const terminal = (v: unknown) => (number(v) ? `Shell ${number(v)}` : "The agent's terminal");
 const BOOT: Record<string, string> = { clone: "The repository is cloned", restore: "The checkpoint is unpacked", setup: "Set-up commands run", agent: "The agent is started" };
 
 export function size(bytes: number): string {
@@ -173,13 +174,13 @@ function noteOf(e: SessionEvent): Pick<Note, "text" | "link"> | undefined | null
     case "TEST_RUN_FINISHED":
       return { text: `Tests: ${number(d.passed)} passed, ${number(d.failed)} failed, ${number(d.skipped)} skipped` };
     case "TERMINAL_OPENED":
-      return { text: `Terminal ${number(d.terminal)} was opened` };
+      return { text: `${terminal(d.terminal)} was opened` };
     case "TERMINAL_CLOSED":
-      return { text: `Terminal ${number(d.terminal)} was closed` };
+      return { text: `${terminal(d.terminal)} was closed` };
     case "TERMINAL_GAP":
       return { text: `${size(number(d.to) - number(d.from))} of the terminal were not kept` };
     case "TERMINAL_INPUT":
-      return { text: `Somebody typed into terminal ${number(d.terminal)}` };
+      return { text: `Somebody typed into ${terminal(d.terminal).replace(/^T/, "t")}` };
     case "PROVIDER_EVENT_FORWARDED": {
       const kind = text(object(d.providerEvent).kind);
       if (kind === "usage_update" || kind === "current_mode_update") return undefined;

@@ -7,7 +7,7 @@ import { exactOf } from "@/places/gates/exact";
 import { endText } from "@/places/sessions/words";
 import { stateText } from "@/ui/badge";
 import { cx } from "@/ui/cx";
-import { CodeText, visible } from "@/ui/text";
+import { CodeText, visible, visibleName } from "@/ui/text";
 import { Time } from "@/ui/time";
 import { duration } from "@/ui/time-format";
 import type { AlertItem, DiffItem, EndItem, GateItem, Item, NotesItem, PlanItem, PromptItem, ToolItem, TurnEndItem, WordsItem } from "./conversation";
@@ -168,10 +168,10 @@ function ToolRow({ item, id }: { item: ToolItem; id: string }) {
                 <li key={p} className="font-mono break-all">
                   {item.touched.includes(p) ? (
                     <Link to="/sessions/$id" params={{ id }} search={(s: object) => ({ ...s, tab: "changes" as const, file: p })} className="text-accent underline underline-offset-2">
-                      {visible(p)}
+                      {visibleName(p)}
                     </Link>
                   ) : (
-                    visible(p)
+                    visibleName(p)
                   )}
                 </li>
               ))}
@@ -234,11 +234,11 @@ function DiffRow({ item, id }: { item: DiffItem; id: string }) {
       <ul className="mt-1">
         {files.map((f) => (
           <li key={f.path}>
-            <Link to="/sessions/$id" params={{ id }} search={(s: object) => ({ ...s, tab: "changes" as const, file: f.path })} className="flex items-center gap-2 rounded px-1 py-0.5 hover:bg-hover">
+            <Link to="/sessions/$id" params={{ id }} search={(s: object) => ({ ...s, tab: "changes" as const, file: f.path })} className="flex min-h-7 items-center gap-2 rounded px-1 hover:bg-hover">
               <span className="w-4 shrink-0 text-center text-[13px] text-muted" title={f.status}>
                 {f.status.slice(0, 1).toUpperCase()}
               </span>
-              <span className="min-w-0 flex-1 truncate font-mono text-[13px]">{visible(f.path)}</span>
+              <span className="min-w-0 flex-1 truncate font-mono text-[13px]">{visibleName(f.path)}</span>
               <Lines added={f.additions} removed={f.deletions} />
             </Link>
           </li>

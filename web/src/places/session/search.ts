@@ -9,7 +9,7 @@ export interface PageSearch {
   line?: number;
   /** Types of events that are shown. */
   types?: string;
-  view?: "unified";
+  view?: "unified" | "split";
 }
 
 const whole = (v: unknown, max: number) => {
@@ -27,7 +27,7 @@ export function pageSearch(s: Record<string, unknown>): PageSearch {
   const line = whole(s.line, 1e7);
   if (line) out.line = line;
   if (typeof s.types === "string" && s.types) out.types = s.types.slice(0, 500);
-  if (s.view === "unified") out.view = "unified";
+  if (s.view === "unified" || s.view === "split") out.view = s.view;
   return out;
 }
 export const eventHash = (hash: string) => (/^event-\d{1,15}$/.test(hash) ? Number(hash.slice(6)) : undefined);

@@ -1,12 +1,12 @@
 import { useQuery } from "@tanstack/react-query";
 import { ChevronRight, Columns2, Download, FileDiff, Folder as FolderIcon, RotateCw, Rows2 } from "lucide-react";
-import { lazy, Suspense, useMemo, useState } from "react";
+import { lazy, Suspense, useEffect, useMemo, useState } from "react";
 import { isEnded } from "@/api/sessions";
 import { type FilePatch, filesOf, type Folder, sidesOf, treeOf } from "@/diff/patch";
 import { Button, IconButton } from "@/ui/button";
 import { cx } from "@/ui/cx";
 import { Empty, ErrorBox, Skeleton } from "@/ui/states";
-import { visible } from "@/ui/text";
+import { visibleName } from "@/ui/text";
 import { diffQuery, fileAddress, filesQuery } from "./calls";
 import { size } from "./conversation";
 import { Lines } from "./rows";
@@ -58,7 +58,16 @@ export default function ChangesTab({ session: s, search, change }: TabProps & { 
   const tree = useMemo(() => treeOf(entries), [entries]);
   const wide = useWide();
   const entry = entries.find((e) => e.path === search.file) ?? entries.find((e) => search.file?.endsWith(`/${e.path}`) || e.path.endsWith(`/${search.file}`));
-  const unified = search.view === "unified" || !wide;
+  // Side by side where there is room for it, unless somebody chose.
+  const [box, setBox] = useState<HTMLDivElement | null>(null);
+  const [room, setRoom] = useState(0);
+  useEffect(() => {
+    if (!box) return;
+    const watch = new ResizeObserver(() => setRoom(box.clientWidth));
+    watch.observe(box);
+    return () => watch.disconnect();
+  }, [box]);
+  const unified = !wide || (search.view ? search.view === "unified" : room < 820);
   const reading = diff.isPending || (ended && (files.isPending || stored.isLoading));
 
   if (diff.isError && !diff.data) return <ErrorBox error={diff.error} retry={() => void diff.refetch()} className="m-4" />;
@@ -72,7 +81,7 @@ export default function ChangesTab({ session: s, search, change }: TabProps & { 
   }
   const d = diff.data;
   return (
-    <div className="flex min-h-0 flex-1 flex-col">
+    <div ref={setBox} className="flex min-h-0 flex-1 flex-col">
       <div className="flex shrink-0 flex-wrap items-center gap-2 border-b border-line px-3 py-1.5">
         <span className="font-medium">{entries.length === 1 ? "1 file" : `${entries.length} files`}</span>
         {d && <Lines added={d.linesAdded} removed={d.linesRemoved} />}
@@ -84,7 +93,7 @@ export default function ChangesTab({ session: s, search, change }: TabProps & { 
           )}
           {wide && (
             <>
-              <IconButton label="Side by side" aria-pressed={!unified} className={unified ? "" : "bg-hover"} onClick={() => change({ view: undefined })}>
+              <IconButton label="Side by side" aria-pressed={!unified} className={unified ? "" : "bg-hover"} onClick={() => change({ view: "split" })}>
                 <Columns2 className="size-4" aria-hidden />
               </IconButton>
               <IconButton label="One under the other" aria-pressed={unified} className={unified ? "bg-hover" : ""} onClick={() => change({ view: "unified" })}>
@@ -115,7 +124,7 @@ export default function ChangesTab({ session: s, search, change }: TabProps & { 
           <One key={entry.path} entry={entry} patch={patch} unified={unified} line={search.line} />
         ) : (
           <div className="hidden flex-1 md:block">
-            <Empty title={search.file ? "This file is not changed" : "Choose a file"}>{search.file ? visible(search.file) : "Its changes are shown here."}</Empty>
+            <Empty title={search.file ? "This file is not changed" : "Choose a file"}>{search.file ? visibleName(search.file) : "Its changes are shown here."}</Empty>
           </div>
         )}
       </div>
@@ -152,7 +161,7 @@ function Branch({ folder, depth, current, choose }: { folder: Folder<Entry>; dep
               <span className={cx("w-3.5 shrink-0 text-center text-xs font-semibold", m.tone)} aria-label={file.status}>
                 {m.mark}
               </span>
-              <span className="min-w-0 flex-1 truncate text-[13px]">{visible(name)}</span>
+              <span className="min-w-0 flex-1 truncate text-[13px]">{visibleName(name)}</span>
               <Lines added={file.additions} removed={file.deletions} />
             </button>
           </li>
@@ -169,7 +178,7 @@ function Closable({ folder, depth, current, choose }: { folder: Folder<Entry>; d
       <button type="button" aria-expanded={open} onClick={() => setOpen(!open)} className="flex min-h-7 w-full items-center gap-1.5 px-2 text-left text-muted hover:bg-hover" style={{ paddingLeft: 8 + depth * 12 }}>
         <ChevronRight className={cx("size-3.5 shrink-0 transition-transform", open && "rotate-90")} aria-hidden />
         <FolderIcon className="size-3.5 shrink-0" aria-hidden />
-        <span className="truncate text-[13px]">{visible(folder.name)}</span>
+        <span className="truncate text-[13px]">{visibleName(folder.name)}</span>
       </button>
       {open && <Branch folder={folder} depth={depth + 1} current={current} choose={choose} />}
     </li>
@@ -185,8 +194,8 @@ function One({ entry: e, patch, unified, line }: { entry: Entry; patch: string; 
     <section aria-label={e.path} className="flex min-h-0 min-w-0 flex-1 flex-col">
       <header className="flex shrink-0 items-center gap-2 border-b border-line bg-sunken px-3 py-1 font-mono text-[13px]">
         <span className="min-w-0 flex-1 break-all">
-          {e.oldPath && <span className="text-muted">{visible(e.oldPath)} → </span>}
-          {visible(e.path)}
+          {e.oldPath && <span className="text-muted">{visibleName(e.oldPath)} → </span>}
+          {visibleName(e.path)}
         </span>
         <Lines added={e.additions} removed={e.deletions} />
       </header>

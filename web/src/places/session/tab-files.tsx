@@ -5,7 +5,7 @@ import { isEnded } from "@/api/sessions";
 import { Button } from "@/ui/button";
 import { Dialog } from "@/ui/dialog";
 import { Empty, ErrorBox, Skeleton } from "@/ui/states";
-import { CodeText, visible } from "@/ui/text";
+import { CodeText, visible, visibleName } from "@/ui/text";
 import { Time } from "@/ui/time";
 import { artifactsQuery, fileAddress, filesQuery } from "./calls";
 import { size } from "./conversation";
@@ -73,7 +73,7 @@ export default function FilesTab({ session: s }: TabProps & { shownNow: boolean 
             {list.map((f) => (
               <li key={f.name} className="flex items-center gap-3 px-3 py-2">
                 <span className="min-w-0 flex-1">
-                  <span className="font-mono text-[13px] break-all">{visible(f.name)}</span>
+                  <span className="font-mono text-[13px] break-all">{visibleName(f.name)}</span>
                   <span className="block text-[13px] text-muted">
                     {size(f.bytes)} · {f.media_type.split(";")[0]} · <Time at={f.created_at} />
                   </span>

@@ -117,7 +117,7 @@ export default function TimelineTab({ session: s, log, change, shownNow }: TabPr
           <ol className="mt-1 text-[13px]">
             {l.spans.slice(-200).map((x) => (
               <li key={x.seq}>
-                <button type="button" onClick={() => go(x.seq)} className="flex w-full min-w-0 items-center gap-3 rounded px-1 py-0.5 text-left hover:bg-hover">
+                <button type="button" onClick={() => go(x.seq)} className="flex w-full min-w-0 items-center gap-3 min-h-6.5 rounded px-1 text-left hover:bg-hover">
                   <span className="w-20 shrink-0 text-muted tabular-nums">+{duration(x.from - facts.from)}</span>
                   <span className="min-w-0 flex-1 truncate">{visible(x.name === x.kind ? stateText(x.kind as never) : (x.name.split("\n")[0] ?? ""))}</span>
                   {["allowed", "denied", "expired", "cancelled", "failed", "pending"].includes(x.kind) && <span className="shrink-0 text-muted">{x.kind}</span>}
