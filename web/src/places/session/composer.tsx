@@ -4,7 +4,7 @@ import { type FormEvent, useEffect, useLayoutEffect, useRef, useState } from "re
 import { isEnded, sessionKeys } from "@/api/sessions";
 import type { SessionDetail } from "@/api/types";
 import { useActions } from "@/keys/registry";
-import { useDraft } from "@/state/drafts";
+import { readDraft, useDraft } from "@/state/drafts";
 import { Button, IconButton } from "@/ui/button";
 import { ErrorBox } from "@/ui/states";
 import { Kbd, visible } from "@/ui/text";
@@ -25,9 +25,9 @@ export function silentWhy(s: SessionDetail, viewer: boolean): string | undefined
 export function Composer({ session: s, prompts, viewer }: { session: SessionDetail; prompts: Prompt[] | undefined; viewer: boolean }) {
   const queries = useQueryClient();
   const id = s.sessionId;
-  const [draft, setDraft] = useDraft(`/sessions/${id}`, "prompt");
+  const at = `/sessions/${id}`;
+  const [draft, setDraft] = useDraft(at, "prompt");
   const box = useRef<HTMLTextAreaElement>(null);
-  const key = useRef({ text: "", key: "" });
   const why = silentWhy(s, viewer);
   const waiting = prompts?.filter((p) => p.state === "queued") ?? [];
   const working = prompts?.find((p) => p.state === "running" || p.state === "sent");
@@ -37,25 +37,30 @@ export function Composer({ session: s, prompts, viewer }: { session: SessionDeta
   };
 
   const interrupt = useMutation({ mutationFn: () => act(id, "interrupt"), onSuccess: reread, onError: (e) => toastError("Not interrupted", e) });
+  // One after the other, so that they queue in the order in which they were written.
   const send = useMutation({
-    mutationFn: async ({ text, now }: { text: string; now: boolean }) => {
-      // A second press after a lost answer is the same prompt.
-      if (key.current.text !== text) key.current = { text, key: crypto.randomUUID() };
-      const queued = await addPrompt(id, { prompt: text, ...(now ? { first: true } : {}) }, key.current.key);
+    scope: { id: `prompts ${id}` },
+    mutationFn: async ({ text, now, key }: { text: string; now: boolean; key: string }) => {
+      const queued = await addPrompt(id, { prompt: text, ...(now ? { first: true } : {}) }, key);
       if (now && queued.state === "queued") await act(id, "interrupt").catch((e) => toastError("It is queued, but what runs was not interrupted", e));
       return queued;
     },
     onSuccess: (queued) => {
-      key.current = { text: "", key: "" };
-      setDraft("");
       announce(queued.state === "queued" && queued.ahead > 0 ? `Queued, ${queued.ahead} ahead.` : "Sent.");
       reread();
-      box.current?.focus();
+    },
+    // What was not taken is in the field again, before what has been written since.
+    onError: (_, { text }) => {
+      const since = readDraft(at, "prompt");
+      setDraft(since ? `${text}\n\n${since}` : text);
     },
   });
   const text = draft.trim();
   const submit = (now = false) => {
-    if (text && !why && !send.isPending) send.mutate({ text, now });
+    if (!text || why) return;
+    send.mutate({ text, now, key: crypto.randomUUID() });
+    setDraft("");
+    box.current?.focus();
   };
 
   useActions(
@@ -129,12 +134,12 @@ export function Composer({ session: s, prompts, viewer }: { session: SessionDeta
                 </Button>
               )}
               {working && text && (
-                <Button size="small" disabled={send.isPending} title="Ends what runs and does this first" onClick={() => submit(true)} icon={<CornerDownRight className="size-3.5" aria-hidden />}>
+                <Button size="small" title="Ends what runs and does this first" onClick={() => submit(true)} icon={<CornerDownRight className="size-3.5" aria-hidden />}>
                   Interrupt and send
                 </Button>
               )}
-              <Button size="small" kind="primary" type="submit" disabled={!text} busy={send.isPending} icon={<ArrowUp className="size-3.5" aria-hidden />}>
-                {working || waiting.length ? "Queue" : "Send"}
+              <Button size="small" kind="primary" type="submit" disabled={!text} icon={<ArrowUp className="size-3.5" aria-hidden />}>
+                {send.isPending && !text ? "Sending…" : working || waiting.length ? "Queue" : "Send"}
               </Button>
             </span>
           </div>

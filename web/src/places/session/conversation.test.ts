@@ -56,6 +56,14 @@ it("folds a call, its command, its files and its result into one", () => {
     { id: "c3", state: "gone" },
   ]);
 });
+it("does not take a withdrawn prompt for the end of the turn that is on", () => {
+  const events = log();
+  events.splice(10, 0, event("TURN_ENDED", { promptId: "t9", state: "cancelled" }));
+  const items = conversation(events);
+  expect(of(items, "turnEnd")).toHaveLength(1);
+  expect(of(items, "tool")[0]).toMatchObject({ id: "c1", state: "done" });
+  expect(of(items, "notes").flatMap((n) => n.notes).map((n) => n.text)).toContain("A prompt that waited was withdrawn");
+});
 it("keeps a plan in its place as it goes on", () => expect(of(conversation(log()), "plan")).toMatchObject([{ entries: [{ text: "one", status: "completed" }] }]));
 it("says of a gate what became of it", () => expect(of(conversation(log()), "gate")[0]).toMatchObject({ gate: { approvalId: "g1", sessionId: "s" }, resolved: { status: "allowed", by: "user:ann", reason: "fine" } }));
 it("shows a type that it does not know as it came", () => {

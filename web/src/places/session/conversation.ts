@@ -318,6 +318,8 @@ export class Conversation {
       case "TURN_STARTED":
         return this.turnStarted(e);
       case "TURN_ENDED":
+        // It never began: somebody took it back, in the middle of another.
+        if (d.state === "cancelled" && !d.outcome && !this.at.has(`turn ${String(d.promptId)}`)) return this.note(e, { text: "A prompt that waited was withdrawn" });
         return this.turnEnded(e, text(d.promptId));
       case "AGENT_MESSAGE":
         if (!text(d.text)) return;

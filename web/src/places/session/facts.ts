@@ -68,7 +68,8 @@ export function factsOf(events: readonly SessionEvent[]): Facts {
       }
       case "TURN_ENDED": {
         const ended = turns.get(text(d.promptId));
-        if (ended) [ended.to, ended.state] = [at, text(d.state) || "done"];
+        if (!ended) break; // it was withdrawn before it began
+        [ended.to, ended.state] = [at, text(d.state) || "done"];
         for (const t of tools.values()) t.to ??= at;
         break;
       }

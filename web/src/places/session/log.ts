@@ -225,7 +225,7 @@ export class SessionLog {
 
   /** Many at once are drawn once. */
   private later() {
-    this.waiting ??= setTimeout(() => this.show({}), 30);
+    this.waiting ??= setTimeout(() => this.show({}), 40);
   }
 
   private show(part: Partial<Shown>) {

@@ -316,7 +316,7 @@ function TurnEndRow({ item }: { item: TurnEndItem }) {
       <span className={cx("min-w-0 break-words", item.state === "failed" && "text-bad")}>
         {text}
         {item.startedAt && ` after ${lasted(item.startedAt, item.at)}`}
-        {item.stopReason && item.stopReason !== "end_turn" && ` (${item.stopReason.replaceAll("_", " ")})`}
+        {item.stopReason && item.stopReason !== "end_turn" && item.stopReason !== item.state && ` (${item.stopReason.replaceAll("_", " ")})`}
         {item.error && `: ${item.error.slice(0, 500)}`}
       </span>
       <span aria-hidden className="h-px flex-1 bg-line" />
