@@ -149,13 +149,14 @@ await step("interrupt and send ends what runs and goes first", async () => {
   await talk.getByText("urgent-answer", { exact: true }).waitFor({ timeout: 60_000 });
 });
 await step("words come while they are said", async () => {
-  await send("Slowly. [[slow:60:6]]");
+  await send(`Slowly. [[slow:60:6]] [[echo:Said slowly:]]`);
   const seen = new Set();
-  const now = () => talk.evaluate((el) => el.innerText.length);
+  const now = () => talk.evaluate((el) => /Said slowly: word[^\]]*$/.exec(el.innerText)?.[0].length ?? 0);
   await until("growing words", async () => {
     seen.add(await now());
     return seen.size > 8;
   }, 20_000);
+  await talk.getByText(/word59$/).waitFor({ timeout: 20_000 });
   await talk.evaluate((el) => el.scrollHeight - el.scrollTop - el.clientHeight).then((left) => assert.ok(left < 120, `not at the end: ${left}`));
 });
 await step("a lost connection loses nothing", async () => {

@@ -22,7 +22,7 @@ export function silentWhy(s: SessionDetail, viewer: boolean): string | undefined
   return undefined;
 }
 
-export function Composer({ session: s, prompts, viewer }: { session: SessionDetail; prompts: Prompt[] | undefined; viewer: boolean }) {
+export function Composer({ session: s, prompts, viewer, onSend }: { session: SessionDetail; prompts: Prompt[] | undefined; viewer: boolean; onSend(): void }) {
   const queries = useQueryClient();
   const id = s.sessionId;
   const at = `/sessions/${id}`;
@@ -60,6 +60,7 @@ export function Composer({ session: s, prompts, viewer }: { session: SessionDeta
     if (!text || why) return;
     send.mutate({ text, now, key: crypto.randomUUID() });
     setDraft("");
+    onSend();
     box.current?.focus();
   };
 

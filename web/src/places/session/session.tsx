@@ -135,6 +135,7 @@ function Whole({ session: s }: { session: SessionDetail }) {
   const tab: TabName = search.tab ?? (wide ? "terminal" : "talk");
   const panel = tab === "talk" ? "terminal" : tab;
   // A tab that was seen stays as it is while another one is looked at.
+  const [sent, count] = useState(0);
   const [opened, open] = useState<ReadonlySet<string>>(new Set());
   const showsPanel = wide || tab !== "talk";
   useEffect(() => {
@@ -147,8 +148,8 @@ function Whole({ session: s }: { session: SessionDetail }) {
   const target = eventHash(hash);
   const talk = (
     <section aria-label="What is said and done" className="flex h-full min-h-0 min-w-0 flex-col">
-      <Talk log={log} shown={shown} around={around} target={tab === "events" && wide ? undefined : target} />
-      <Composer session={s} prompts={prompts.data} viewer={viewer} />
+      <Talk log={log} shown={shown} around={around} target={tab === "events" && wide ? undefined : target} sent={sent} />
+      <Composer session={s} prompts={prompts.data} viewer={viewer} onSend={() => count((n) => n + 1)} />
     </section>
   );
   const tabs = (

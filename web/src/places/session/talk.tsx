@@ -15,10 +15,11 @@ const NEAR = 80;
 const ROW = "mx-auto w-full max-w-3xl px-4 pb-3";
 
 /** The conversation: only what is seen exists, the end stays in sight while one is there, and older pages come as one scrolls up. */
-export function Talk({ log, shown, around, target }: { log: SessionLog; shown: Shown; around: Around; target: number | undefined }) {
+export function Talk({ log, shown, around, target, sent }: { log: SessionLog; shown: Shown; around: Around; target: number | undefined; sent: number }) {
   const { items, saying } = shown;
   const box = useRef<HTMLDivElement>(null);
   const stick = useRef(true);
+  const was = useRef(0);
   const anchor = useRef<{ key: string; by: number } | null>(null);
   const [away, setAway] = useState<number | null>(null);
   const rows = useVirtualizer({
@@ -41,11 +42,22 @@ export function Talk({ log, shown, around, target }: { log: SessionLog; shown: S
     bottom();
   };
 
+  // Who has said something looks at what comes of it.
+  const told = useRef(sent);
+  useEffect(() => {
+    if (told.current === sent) return;
+    told.current = sent;
+    go();
+  });
+
   const look = () => {
     const el = box.current;
     if (!el) return;
     const near = el.scrollHeight - el.scrollTop - el.clientHeight < NEAR;
-    if (near !== stick.current) {
+    // Away is who scrolled up; that something grew below is no scrolling.
+    const up = el.scrollTop < was.current - 1;
+    was.current = el.scrollTop;
+    if (near !== stick.current && (near || up)) {
       stick.current = near;
       setAway(near ? null : (items.at(-1)?.seq ?? 0));
     }
