@@ -85,6 +85,7 @@ await step("a gate stands in its place and is allowed there, by its key", async 
   await card.getByLabel("command", { exact: true }).getByText("echo one >> one.txt", { exact: true }).waitFor({ timeout: 60_000 });
   await page.getByText("Waits for you", { exact: true }).waitFor();
   await page.keyboard.press("Escape");
+  await page.waitForTimeout(500);
   await page.keyboard.press("a");
   await card.waitFor({ state: "detached", timeout: 15_000 });
   await until("the end of the turn", async () => (await ends()) === 2);
@@ -100,6 +101,7 @@ await step("another is denied with a reason", async () => {
   const card = talk.getByRole("article", { name: "Run this command?" });
   await card.getByRole("button", { name: "Deny…" }).click({ timeout: 60_000 });
   await card.getByLabel("Why not?").fill("not before the tests are green");
+  await page.waitForTimeout(500);
   await card.getByRole("button", { name: "Deny with this reason" }).click();
   await card.waitFor({ state: "detached", timeout: 15_000 });
   await talk.getByRole("button", { name: /^Denied/ }).click();
@@ -112,6 +114,7 @@ await step("a question is answered where it is asked", async () => {
   await send(`Ask me. ${use("question", { questions: [{ question: "Which one?", header: "One", options: [{ label: "Left", description: "l" }, { label: "Right", description: "r" }] }] })}`);
   const card = talk.getByRole("article", { name: "A question" });
   await card.getByRole("button", { name: "Right" }).click({ timeout: 60_000 });
+  await page.waitForTimeout(500);
   await card.getByRole("button", { name: "Answer" }).click();
   await talk.getByRole("button", { name: /^Answered/ }).waitFor({ timeout: 15_000 });
   await until("the end of the turn", async () => (await ends()) > before);
@@ -198,7 +201,9 @@ await step("the address of an event leads to it, and back", async () => {
 });
 await step("changes are shown while it runs", async () => {
   await send(`Write. ${use("write", { filePath: "b.txt", content: "hello\nworld\n" })}`);
-  await talk.getByRole("article").getByRole("button", { name: "Allow once" }).click({ timeout: 60_000 });
+  await talk.getByRole("article").getByRole("button", { name: "Allow once" }).waitFor({ timeout: 60_000 });
+  await page.waitForTimeout(500);
+  await talk.getByRole("article").getByRole("button", { name: "Allow once" }).click();
   await talk.getByRole("link", { name: /b\.txt/ }).last().click({ timeout: 60_000 });
   await page.waitForURL(/tab=changes/);
   await page.locator(".cm-content").getByText("world").first().waitFor();

@@ -73,6 +73,9 @@ export function GateCard({ gate, unasked = false, back, next, inline = false, ke
   const busy = decide.isPending;
   // The second press on a key is meant for what was seen, not for what has just taken its place by itself.
   const since = useRef(unasked ? Date.now() : 0);
+  useEffect(() => {
+    if (keys && unasked) since.current = Date.now();
+  }, [keys, unasked]);
   const say = (decision: Decision) => !busy && Date.now() - since.current >= SEEN_MS && decide.mutate(decision);
   const refuse = () => {
     if (denying) say({ decision: "deny", ...(reason.trim() ? { reason: reason.trim() } : {}) });

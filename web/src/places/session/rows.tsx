@@ -258,7 +258,7 @@ function GateRow({ item, around }: { item: GateItem; around: Around }) {
   const [open, setOpen] = useState(false);
   const pending = item.resolved ? undefined : around.session.pendingApprovals.find((a) => a.approvalId === item.gate.approvalId);
   const gate: Approval = { ...item.gate, ...pending, sessionId: around.session.sessionId };
-  if (pending && !around.viewer) return <GateCard gate={gate} inline keys={around.first === gate.approvalId} />;
+  if (pending && !around.viewer) return <GateCard gate={gate} inline unasked keys={around.first === gate.approvalId} />;
   const status = item.resolved?.status ?? "pending";
   const question = gate.kind === "question";
   const Icon = question ? MessageCircleQuestion : status === "denied" || status === "expired" ? ShieldX : ShieldCheck;
