@@ -31,6 +31,8 @@ export interface Piece {
 }
 export interface Source {
   read(from: number | undefined, limit: number, signal: AbortSignal): Promise<Piece>;
+  /** Where there is no socket. */
+  type(data: string): Promise<unknown>;
   onBytes(fn: (terminal: number, offset: number, bytes: Uint8Array) => void): () => void;
   watch(terminal: number, offset: number | null): void;
 }
@@ -61,6 +63,7 @@ export function TerminalView({ id, terminal, source, writable, visible, label }:
   const [finding, find] = useState(false);
   const [problem, setProblem] = useState<string | null>(null);
   const [error, setError] = useState<unknown>();
+  const typing = useRef<Promise<unknown>>(Promise.resolve());
   const may = useRef(writable);
   may.current = writable;
   const seen = useRef(visible);
@@ -74,15 +77,18 @@ export function TerminalView({ id, terminal, source, writable, visible, label }:
   const type = useCallback(
     (text: string) => {
       if (!may.current) return;
-      for (const data of pieces(text)) {
-        if (!live.send({ type: "terminal_input", messageId: `in-${id}-${terminal}`, sessionId: id, terminal, data })) {
-          setProblem("There is no connection just now: what is typed is not sent.");
-          return;
-        }
-      }
       setProblem(null);
+      for (const data of pieces(text)) {
+        if (live.state.transport === "ws" && live.send({ type: "terminal_input", messageId: `in-${id}-${terminal}`, sessionId: id, terminal, data })) continue;
+        // One after the other, so that they arrive as they were typed.
+        typing.current = typing.current.then(
+          () => source.type(data),
+          () => source.type(data),
+        );
+        typing.current.catch((e) => setProblem(`Not sent: ${e instanceof Error ? e.message : String(e)}`));
+      }
     },
-    [live, id, terminal],
+    [live, id, terminal, source],
   );
 
   const began = useRef(new AbortController());

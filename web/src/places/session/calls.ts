@@ -53,6 +53,8 @@ export const taskQuery = (id: string) => queryOptions({ queryKey: of(id, "task")
 export const openTerminal = (id: string, size: Input<"openTerminal">) => api.post<Answer<"openTerminal">>(`${base(id)}/terminals`, size);
 export const closeTerminal = (id: string, n: number) => api.delete<unknown>(`${base(id)}/terminals/${n}`);
 
+export const typeInto = (id: string, terminal: number, data: string) => api.post<unknown>(`${base(id)}/input`, { data, terminal });
+
 /** A piece of what a terminal has shown; `from` undefined: the last of it. */
 export async function terminalBytes(id: string, terminal: number, from: number | undefined, limit: number, signal?: AbortSignal) {
   const query = new URLSearchParams({ terminal: String(terminal), limit: String(limit), ...(from === undefined ? {} : { from: String(from) }) });

@@ -111,6 +111,7 @@ function Whole({ session: s }: { session: SessionDetail }) {
   const viewer = login.data?.user?.role === "viewer";
   const search = useSearch({ from: "/sessions/$id" });
   const hash = useLocation({ select: (l) => l.hash });
+  const visit = useLocation({ select: (l) => l.state.key ?? "" });
   const navigate = useNavigate();
   const wide = useWide();
   const [log, shown] = useSessionLog(id, s.lastEventSeq);
@@ -144,11 +145,17 @@ function Whole({ session: s }: { session: SessionDetail }) {
 
   useActions(TABS.map((t, i) => ({ id: `tab ${t}`, label: LABELS[t], group: "Session", keys: `v ${i + 1}`, run: () => change({ tab: t }) })));
 
+  const decide = () => {
+    const first = s.pendingApprovals[0];
+    const item = shown.items.findLast((i) => i.kind === "gate" && i.gate.approvalId === first?.approvalId);
+    if (item) change(wide ? {} : { tab: "talk" }, `event-${item.seq}`);
+    else if (first) void navigate({ to: "/gates", search: { gate: first.approvalId } });
+  };
   const props: TabProps = { session: s, log, shown, viewer, search, change };
   const target = eventHash(hash);
   const talk = (
     <section aria-label="What is said and done" className="flex h-full min-h-0 min-w-0 flex-col">
-      <Talk log={log} shown={shown} around={around} target={tab === "events" && wide ? undefined : target} sent={sent} />
+      <Talk log={log} shown={shown} around={around} target={tab === "events" && wide ? undefined : target} visit={visit} sent={sent} />
       <Composer session={s} prompts={prompts.data} viewer={viewer} onSend={() => count((n) => n + 1)} />
     </section>
   );
@@ -169,7 +176,7 @@ function Whole({ session: s }: { session: SessionDetail }) {
   );
   return (
     <div className="flex h-full min-h-0 flex-col">
-      <Top session={s} last={lastLine(shown.items)} viewer={viewer} />
+      <Top session={s} last={lastLine(shown.items)} viewer={viewer} decide={decide} />
       {!wide && <TabBar tabs={["talk", ...TABS]} tab={tab} change={(t) => change({ tab: t })} />}
       {wide ? (
         <Split left={talk} right={tabs} />

@@ -7,7 +7,7 @@ import { type Source, TerminalView } from "@/terminal/view";
 import { Button, IconButton } from "@/ui/button";
 import { cx } from "@/ui/cx";
 import { toastError } from "@/ui/toast";
-import { closeTerminal, eventsPage, openTerminal, terminalBytes } from "./calls";
+import { closeTerminal, eventsPage, openTerminal, terminalBytes, typeInto } from "./calls";
 import type { TabProps } from "./session";
 
 const TYPES = ["TERMINAL_OPENED", "TERMINAL_CLOSED"];
@@ -73,6 +73,7 @@ export default function TerminalTab({ session: s, log, viewer, search, change, s
     () =>
       Array.from({ length: 8 }, (_, n): Source => ({
         read: (from, limit, signal) => terminalBytes(id, n, from, limit, signal),
+        type: (data) => typeInto(id, n, data),
         onBytes: (fn) => log.onBytes(fn),
         watch: (t, offset) => log.watch(t, offset),
       })),

@@ -15,7 +15,7 @@ const NEAR = 80;
 const ROW = "mx-auto w-full max-w-3xl px-4 pb-3";
 
 /** The conversation: only what is seen exists, the end stays in sight while one is there, and older pages come as one scrolls up. */
-export function Talk({ log, shown, around, target, sent }: { log: SessionLog; shown: Shown; around: Around; target: number | undefined; sent: number }) {
+export function Talk({ log, shown, around, target, visit, sent }: { log: SessionLog; shown: Shown; around: Around; target: number | undefined; visit: string; sent: number }) {
   const { items, saying } = shown;
   const box = useRef<HTMLDivElement>(null);
   const stick = useRef(true);
@@ -94,11 +94,12 @@ export function Talk({ log, shown, around, target, sent }: { log: SessionLog; sh
   }, [wants, log]);
 
   // An event of the address.
-  const reached = useRef<number | undefined>(undefined);
+  const reached = useRef("");
   const [marked, mark] = useState<string>();
   useEffect(() => {
-    if (!target || !shown.ready || reached.current === target) return;
-    reached.current = target;
+    const way = `${target} ${visit}`;
+    if (!target || !shown.ready || reached.current === way) return;
+    reached.current = way;
     stick.current = false;
     let left = false;
     void log.reach(target).then((there) => {
@@ -113,7 +114,7 @@ export function Talk({ log, shown, around, target, sent }: { log: SessionLog; sh
     return () => {
       left = true;
     };
-  }, [target, shown.ready, log, rows]);
+  }, [target, visit, shown.ready, log, rows]);
 
   const fresh = useMemo(() => {
     if (away === null) return 0;

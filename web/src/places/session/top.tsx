@@ -24,7 +24,7 @@ import { size } from "./conversation";
 export const attachCommand = (id: string) => `OZ_API_BASE_URL=${location.origin}/api/v1 muster attach ${id}`;
 
 /** Where the session is, and what can be done with all of it. */
-export function Top({ session: s, last, viewer }: { session: SessionDetail; last: string | undefined; viewer: boolean }) {
+export function Top({ session: s, last, viewer, decide }: { session: SessionDetail; last: string | undefined; viewer: boolean; decide(): void }) {
   const queries = useQueryClient();
   const [dialog, show] = useState<"checkpoints" | "attach" | "stop" | null>(null);
   const id = s.sessionId;
@@ -44,6 +44,7 @@ export function Top({ session: s, last, viewer }: { session: SessionDetail; last
   const steers = !viewer && !ended && s.state !== "STOPPING";
 
   useActions([
+    ...(s.pendingApprovals.length && !viewer ? [{ id: "decide", label: "Go to what waits for a decision", group: "Session", keys: "g d", run: decide }] : []),
     ...(steers && mayPause ? [{ id: "pause", label: "Pause the session", group: "Session", run: () => change.mutate("pause") }] : []),
     ...(steers && paused ? [{ id: "resume", label: "Resume the session", group: "Session", run: () => change.mutate("resume") }] : []),
     ...(steers ? [{ id: "stop", label: "Stop the session…", group: "Session", run: () => show("stop") }] : []),
@@ -85,6 +86,11 @@ export function Top({ session: s, last, viewer }: { session: SessionDetail; last
           {line && <span className="min-w-0 truncate">{line && <span className="max-md:hidden">· </span>}{visible(line)}</span>}
         </p>
       </div>
+      {s.pendingApprovals.length > 0 && !viewer && (
+        <Button size="small" kind="primary" onClick={decide}>
+          {s.pendingApprovals.length === 1 ? "Decide" : `Decide ${s.pendingApprovals.length}`}
+        </Button>
+      )}
       {steers && mayPause && (
         <Button size="small" className="max-sm:hidden" busy={change.isPending && change.variables === "pause"} onClick={() => change.mutate("pause")} icon={<Pause className="size-3.5" aria-hidden />}>
           Pause
