@@ -1,6 +1,6 @@
 // Screens of every place, light and dark, desk and phone, of a running server with real data; fails on any error of the
 // console, refusal of the content policy or request to another origin.
-//   BASE=http://127.0.0.1:4173 MUSTER_TOKEN=… node script/look.mjs [folder] [places]   (places: only what look-places.mjs has)
+//   BASE=http://127.0.0.1:4173 MUSTER_TOKEN=… [SESSION=ses_…] node script/look.mjs [folder] [places]   (places: only what look-places.mjs has)
 import { mkdir } from "node:fs/promises";
 import axe from "axe-core";
 import { chromium } from "playwright-core";
@@ -21,7 +21,7 @@ for (const colorScheme of ["light", "dark"]) {
     const where = `${size} ${colorScheme}`;
     page.on("console", (m) => m.type() === "error" && problems.push(`${where}: ${page.url()}: ${m.text()}`));
     page.on("pageerror", (e) => problems.push(`${where}: ${page.url()}: ${e.message}`));
-    page.on("request", (r) => new URL(r.url()).origin !== base && !r.url().startsWith("data:") && problems.push(`${where}: ${r.url()}`));
+    page.on("request", (r) => new URL(r.url()).origin !== base && !/^(data|blob):/.test(r.url()) && problems.push(`${where}: ${r.url()}`));
     await page.addInitScript(() =>
       document.addEventListener("securitypolicyviolation", (e) => console.error(`policy: ${e.violatedDirective} ${e.blockedURI} ${e.sourceFile}:${e.lineNumber}`)),
     );
@@ -54,6 +54,14 @@ for (const colorScheme of ["light", "dark"]) {
     await page.getByRole("list", { name: "Sessions" }).getByRole("link").first().click();
     await page.getByRole("dialog").waitFor();
     await shot("session");
+    if (process.env.SESSION) {
+      for (const tab of ["talk", "terminal", "changes", "files", "events", "usage", "log", "timeline"]) {
+        await page.goto(`${base}/sessions/${process.env.SESSION}?tab=${tab}`);
+        await page.getByRole("tab", { selected: true }).waitFor();
+        await page.waitForTimeout(1500);
+        await shot(`session-${tab}`);
+      }
+    }
     await page.goto(`${base}/`);
     await page.getByRole("heading", { name: "Recently finished" }).waitFor();
     await shot("home");

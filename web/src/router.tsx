@@ -6,6 +6,7 @@ import { environmentSearch } from "@/places/environments/search";
 import { keySearch } from "@/places/keys/search";
 import { providerSearch } from "@/places/providers/search";
 import { scheduleSearch } from "@/places/schedules/search";
+import { pageSearch } from "@/places/session/search";
 import { sessionSearch } from "@/places/sessions/search";
 import { Page } from "@/shell/page";
 import { Shell } from "@/shell/shell";
@@ -47,6 +48,12 @@ const sessions = createRoute({
   validateSearch: sessionSearch,
   component: lazyRouteComponent(() => import("@/places/sessions/sessions"), "Sessions"),
 });
+const session = createRoute({
+  getParentRoute: () => root,
+  path: "/sessions/$id",
+  validateSearch: pageSearch,
+  component: lazyRouteComponent(() => import("@/places/session/session"), "SessionPage"),
+});
 const gates = createRoute({
   getParentRoute: () => root,
   path: "/gates",
@@ -84,7 +91,7 @@ const moved = (path: "/home" | "/inbox" | "/login", to: "/" | "/gates") =>
   });
 
 export const router = createRouter({
-  routeTree: root.addChildren([home, sessions, gates, fleet, environments, schedules, providers, keys, settings, moved("/home", "/"), moved("/inbox", "/gates"), moved("/login", "/")]),
+  routeTree: root.addChildren([home, sessions, session, gates, fleet, environments, schedules, providers, keys, settings, moved("/home", "/"), moved("/inbox", "/gates"), moved("/login", "/")]),
   defaultPreload: "intent",
   scrollRestoration: true,
   defaultPendingMs: 150,

@@ -114,3 +114,19 @@ it("asks who is signed in when the credential is over", () => {
   expect(around.signedOut).toHaveBeenCalledTimes(1);
   expect(Socket.all).toHaveLength(1);
 });
+
+it("hands the bytes of a terminal on, and goes on behind them", () => {
+  const got: unknown[] = [];
+  last().say(authenticated);
+  const id = "ses_01020304-0506-0708-090a-0b0c0d0e0f10";
+  live.follow(id, 0, { bytes: (terminal, offset, bytes) => got.push([terminal, offset, new TextDecoder().decode(bytes)]) });
+  live.watch(id, 1, null);
+  const head = [1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, ...Array.from({ length: 16 }, (_, i) => i + 1)];
+  last().onmessage?.({ data: new Uint8Array([...head, 104, 105]).buffer as never });
+  last().onmessage?.({ data: new Uint8Array([1, 1]).buffer as never });
+  expect(got).toEqual([[1, 2 ** 32, "hi"]]);
+  last().cut();
+  vi.advanceTimersByTime(1000);
+  last().say(authenticated);
+  expect(last().sent).toContainEqual(expect.objectContaining({ type: "subscribe_session", terminal: 1, terminalOffset: 2 ** 32 + 2, binary: true }));
+});

@@ -18,8 +18,10 @@ export interface Message {
 /** What somebody who follows a session is told: its events in order, without holes or repetition. */
 export interface Follower {
   event?(event: SessionEvent): void;
-  /** Everything else of the socket about it: snapshots, deltas, terminal bytes. */
+  /** Everything else of the socket about it: snapshots, deltas. */
   message?(message: Message): void;
+  /** Bytes of a terminal, the first of them being number `offset`; what is missing in between was dropped. */
+  bytes?(terminal: number, offset: number, bytes: Uint8Array): void;
   /** Events before this one are not kept any more. */
   lost?(oldest: number): void;
 }
@@ -33,6 +35,7 @@ export interface Surroundings {
 const PING_MS = 20_000;
 const SILENT_MS = 50_000;
 const POLL_MS = 3_000;
+const HEAD = 32;
 
 const number = (v: unknown) => (typeof v === "number" ? v : undefined);
 const object = (v: unknown) => (typeof v === "object" && v !== null ? (v as Record<string, unknown>) : {});
@@ -78,6 +81,11 @@ export class Live {
         this.input({ type: "unfollow", id });
       }
     };
+  }
+
+  /** One more terminal of a session that is followed: from that byte on, null: with the last there are. */
+  watch(id: string, terminal: number, offset: number | null) {
+    this.input({ type: "watch", id, terminal, offset });
   }
 
   send(message: Record<string, unknown>): boolean {
@@ -172,13 +180,18 @@ export class Live {
     this.socket?.close(1000);
     const socket = this.around.socket();
     this.socket = socket;
+    socket.binaryType = "arraybuffer";
     this.comeBack = undefined;
     let known = false;
     this.heard = Date.now();
     this.later("ping", PING_MS, () => this.ping(socket));
     socket.onmessage = (e) => {
-      if (socket !== this.socket || typeof e.data !== "string") return;
+      if (socket !== this.socket) return;
       this.heard = Date.now();
+      if (typeof e.data !== "string") {
+        this.frame(e.data as ArrayBuffer);
+        return;
+      }
       const message = JSON.parse(e.data) as Message;
       if (!known && message.type === "event" && message.event === "authenticated") {
         known = true;
@@ -217,10 +230,25 @@ export class Live {
       const id = typeof m.replyTo === "string" && m.replyTo.startsWith("sub-") ? m.replyTo.slice(4) : m.sessionId;
       const oldest = number(object(m.details).oldestSeq);
       if (m.code === "REPLAY_UNAVAILABLE" && id && oldest !== undefined) this.lost(id, oldest);
+      for (const fn of this.feeds) fn(m); // whoever asked knows it by replyTo
       return;
     }
     if (m.sessionId && this.followers.has(m.sessionId)) this.toFollowers(m.sessionId, m);
     for (const fn of this.feeds) fn(m);
+  }
+
+  /** 1, terminal, six zero bytes, offset, UUID of the session, bytes. */
+  private frame(data: ArrayBuffer) {
+    if (data.byteLength < HEAD) return;
+    const view = new DataView(data);
+    const uuid = Array.from(new Uint8Array(data, 16, 16), (b) => b.toString(16).padStart(2, "0")).join("");
+    const id = `ses_${uuid.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-")}`;
+    if (view.getUint8(0) !== 1 || !this.followers.has(id)) return;
+    const terminal = view.getUint8(1);
+    const offset = Number(view.getBigUint64(8));
+    const bytes = new Uint8Array(data, HEAD);
+    this.input({ type: "bytes", id, terminal, end: offset + bytes.length });
+    for (const f of this.followers.get(id) ?? []) f.bytes?.(terminal, offset, bytes);
   }
 
   private toFollowers(id: string, m: Message) {
@@ -232,10 +260,6 @@ export class Live {
           ? { seq: m.seq, type: String(data.eventType), timestamp, data: object(data.payload) }
           : { seq: m.seq, type: "SESSION_STATE_CHANGED", timestamp, data };
       this.deliver(id, event);
-    }
-    if (m.type === "terminal" && number(m.offset) !== undefined && typeof m.data === "string") {
-      const length = m.encoding === "base64" ? atob(m.data).length : new TextEncoder().encode(m.data).length;
-      this.input({ type: "bytes", id, end: number(m.offset)! + length });
     }
     for (const f of this.followers.get(id) ?? []) f.message?.(m);
   }

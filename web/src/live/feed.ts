@@ -29,7 +29,12 @@ export function orgFeed(queries: QueryClient, announce: (text: string) => void) 
 
   const session = (detail: SessionDetail) => {
     const summary = summaryOf(detail);
-    queries.setQueryData(sessionKeys.one(detail.sessionId), detail);
+    // The org's feed says what lists show; what is known beyond that stays until it is read again.
+    if ("pendingApprovals" in detail) queries.setQueryData(sessionKeys.one(detail.sessionId), detail);
+    else {
+      queries.setQueryData<SessionDetail>(sessionKeys.one((detail as SessionDetail).sessionId), (old) => old && { ...old, ...(detail as SessionDetail) });
+      reread(sessionKeys.one((detail as SessionDetail).sessionId));
+    }
     for (const [key, pages] of queries.getQueriesData<Pages<SessionPage>>({ queryKey: [...sessionKeys.all, "list"] })) {
       const filters = key[2] as Filters;
       const shown = pages?.pages.some((p) => p.items.some((s) => s.sessionId === detail.sessionId)) ?? false;

@@ -45,6 +45,7 @@ export function useFollow(id: string | undefined, seq: number | null, follower: 
       event: (e) => latest.current.event?.(e),
       message: (m) => latest.current.message?.(m),
       lost: (n) => latest.current.lost?.(n),
+      bytes: (terminal, offset, bytes) => latest.current.bytes?.(terminal, offset, bytes),
     });
     // The position counts only at the beginning; the connection knows it from then on.
     // eslint-disable-next-line react-hooks/exhaustive-deps

@@ -36,13 +36,24 @@ describe("the connection", () => {
 
   it("goes on at the last event that was handed on, and reads the lists again", () => {
     const { effects } = run(open, follow(7), { type: "seen", id: "ses_1", seq: 9 }, lost(), { type: "wait_over" }, { type: "opened" });
-    expect(sends(effects, "subscribe_session")).toEqual([{ type: "subscribe_session", messageId: "sub-ses_1", sessionId: "ses_1", terminal: false, sinceSeq: 9 }]);
+    expect(sends(effects, "subscribe_session")).toEqual([{ type: "subscribe_session", messageId: "sub-ses_1", sessionId: "ses_1", terminal: false, binary: true, usage: true, sinceSeq: 9 }]);
     expect(effects.at(-1)).toEqual({ do: "reread" });
   });
 
   it("names the place in the terminal too", () => {
     const { effects } = run(open, { type: "follow", id: "ses_1", seq: 3, terminal: 0 }, { type: "bytes", id: "ses_1", end: 4096 }, lost(), { type: "wait_over" }, { type: "opened" });
     expect(sends(effects, "subscribe_session")[0]).toMatchObject({ terminal: 0, terminalOffset: 4096, sinceSeq: 3 });
+  });
+
+  it("asks for a further terminal by its number, and for each again where it was", () => {
+    const watching = run(open, follow(3), { type: "watch", id: "ses_1", terminal: 0, offset: null }, { type: "watch", id: "ses_1", terminal: 2, offset: 100 });
+    expect(sends(watching.effects, "subscribe_session")).toEqual([{ type: "subscribe_session", messageId: "term-ses_1-2", sessionId: "ses_1", terminal: 2, terminalOffset: 100 }]);
+    expect(run(watching.state, { type: "watch", id: "ses_1", terminal: 2, offset: null }).effects).toEqual([]);
+    const { effects } = run(watching.state, { type: "bytes", id: "ses_1", terminal: 2, end: 900 }, lost(), { type: "wait_over" }, { type: "opened" });
+    expect(sends(effects, "subscribe_session")).toMatchObject([
+      { terminal: 0, binary: true, sinceSeq: 3 },
+      { terminal: 2, terminalOffset: 900 },
+    ]);
   });
 
   it("never goes back in the log", () => {

@@ -12,8 +12,8 @@ export type Org = "off" | "asked" | "live" | "absent";
 export interface Follow {
   /** The last event that was handed on; null: none yet, begin where the session is now. */
   seq: number | null;
-  terminal: number | null;
-  terminalOffset: number | null;
+  /** Terminals that are watched, and behind which byte each goes on; null: with the last there are. */
+  terminals: Readonly<Record<number, number | null>>;
 }
 
 export interface State {
@@ -42,7 +42,8 @@ export type Input =
   | { type: "follow"; id: string; seq: number | null; terminal?: number }
   | { type: "unfollow"; id: string }
   | { type: "seen"; id: string; seq: number }
-  | { type: "bytes"; id: string; end: number }
+  | { type: "watch"; id: string; terminal: number; offset: number | null }
+  | { type: "bytes"; id: string; terminal?: number; end: number }
   | { type: "lost"; id: string; oldest: number }
   | { type: "reachable"; yes: boolean; random: number }
   | { type: "stream_ok"; id: string }
@@ -67,16 +68,30 @@ const SOCKET_TRIES = 3;
 const STREAM_TRIES = 3;
 const SOCKET_AGAIN_MS = 60_000;
 
-const subscribe = (id: string, f: Follow): Effect => ({
+/** Bytes come as binary frames; a further terminal is asked for by name. */
+const subscribe = (id: string, f: Follow): Effect[] => {
+  const [first, ...more] = Object.keys(f.terminals).map(Number);
+  const from = (n: number) => (f.terminals[n] == null ? {} : { terminalOffset: f.terminals[n] });
+  return [
+    {
+      do: "send",
+      message: {
+        type: "subscribe_session",
+        messageId: `sub-${id}`,
+        sessionId: id,
+        terminal: first ?? false,
+        binary: true,
+        usage: true, // else its numbers would look like holes
+        ...(f.seq === null ? {} : { sinceSeq: f.seq }),
+        ...(first === undefined ? {} : from(first)),
+      },
+    },
+    ...more.map((n): Effect => watch(id, n, f.terminals[n] ?? null)),
+  ];
+};
+const watch = (id: string, terminal: number, offset: number | null): Effect => ({
   do: "send",
-  message: {
-    type: "subscribe_session",
-    messageId: `sub-${id}`,
-    sessionId: id,
-    terminal: f.terminal ?? false,
-    ...(f.seq === null ? {} : { sinceSeq: f.seq }),
-    ...(f.terminalOffset === null ? {} : { terminalOffset: f.terminalOffset }),
-  },
+  message: { type: "subscribe_session", messageId: `term-${id}-${terminal}`, sessionId: id, terminal, ...(offset === null ? {} : { terminalOffset: offset }) },
 });
 const ids = (s: State) => Object.keys(s.follows);
 const streams = (s: State): Effect[] => ids(s).map((id) => ({ do: "stream", id, seq: s.follows[id]?.seq ?? null, ms: 0 }));
@@ -96,7 +111,7 @@ function opened(s: State): [State, Effect[]] {
   const next: State = { ...s, transport: "ws", phase: "open", org: "asked", attempt: 0, failures: 0, before: true };
   const effects: Effect[] = s.transport === "ws" ? [] : [...ids(s).map((id): Effect => ({ do: "end_stream", id })), { do: "poll", on: false }];
   effects.push({ do: "send", message: { type: "subscribe_org", messageId: "sub-org" } });
-  for (const id of ids(s)) effects.push(subscribe(id, s.follows[id]!));
+  for (const id of ids(s)) effects.push(...subscribe(id, s.follows[id]!));
   if (s.before) effects.push({ do: "reread" });
   return [next, effects];
 }
@@ -150,10 +165,10 @@ export function step(s: State, input: Input): [State, Effect[]] {
     case "org_refused":
       return [{ ...s, org: "absent" }, []];
     case "follow": {
-      const follow: Follow = { seq: input.seq, terminal: input.terminal ?? null, terminalOffset: null };
+      const follow: Follow = { seq: input.seq, terminals: input.terminal === undefined ? {} : { [input.terminal]: null } };
       const next = { ...s, follows: { ...s.follows, [input.id]: follow } };
       if (s.phase !== "open") return [next, []];
-      if (s.transport === "ws") return [next, [subscribe(input.id, follow)]];
+      if (s.transport === "ws") return [next, subscribe(input.id, follow)];
       return [next, s.transport === "sse" ? [{ do: "stream", id: input.id, seq: input.seq, ms: 0 }] : []];
     }
     case "unfollow": {
@@ -167,8 +182,14 @@ export function step(s: State, input: Input): [State, Effect[]] {
     }
     case "seen":
       return (s.follows[input.id]?.seq ?? -1) < input.seq ? [change(s, input.id, { seq: input.seq }), []] : [s, []];
+    case "watch": {
+      const old = s.follows[input.id];
+      if (!old || input.terminal in old.terminals) return [s, []];
+      const next = change(s, input.id, { terminals: { ...old.terminals, [input.terminal]: input.offset } });
+      return [next, s.phase === "open" && s.transport === "ws" ? [watch(input.id, input.terminal, input.offset)] : []];
+    }
     case "bytes":
-      return [change(s, input.id, { terminalOffset: input.end }), []];
+      return [change(s, input.id, { terminals: { ...s.follows[input.id]?.terminals, [input.terminal ?? 0]: input.end } }), []];
     case "lost": // the log does not have what comes next any more
       return [change(s, input.id, { seq: input.oldest - 1 }), []];
     case "reachable":

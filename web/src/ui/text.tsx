@@ -1,4 +1,4 @@
-import type { ReactNode } from "react";
+import { Fragment, type ReactNode } from "react";
 import { cx } from "./cx";
 
 export function Kbd({ keys }: { keys: string }) {
@@ -31,6 +31,19 @@ export function visible(text: string): ReactNode[] {
   }
   if (at < text.length) out.push(text.slice(at));
   return out;
+}
+
+/** A name is one line: what would break it is shown by its number, too. */
+export function visibleName(name: string): ReactNode[] {
+  return name.split(/([\t\n\r])/).flatMap((part, i) =>
+    i % 2
+      ? [
+          <span key={`b${i}`} className="rounded-sm bg-bad-soft px-0.5 text-bad" title="A character that cannot be seen">
+            {part === "\t" ? "\\t" : part === "\n" ? "\\n" : "\\r"}
+          </span>,
+        ]
+      : [<Fragment key={i}>{visible(part)}</Fragment>],
+  );
 }
 
 /** Text to the letter: what an agent says is never markup. */

@@ -53,7 +53,7 @@ export function Toasts() {
       <div role="status" aria-live="polite" className="sr-only">
         {spoken}
       </div>
-      <ol role="log" aria-label="Messages" className="pointer-events-none fixed right-4 bottom-20 z-50 w-[min(24rem,calc(100vw-2rem))] space-y-2 md:bottom-4 [&>li]:pointer-events-auto">
+      <ol aria-label="Messages" aria-live="polite" className="pointer-events-none fixed right-4 bottom-20 z-50 w-[min(24rem,calc(100vw-2rem))] space-y-2 md:bottom-4 [&>li]:pointer-events-auto">
         {toasts.map((t) => (
           <One key={t.id} toast={t} />
         ))}

@@ -14,6 +14,12 @@ export function exactOf(gate: Approval): { label: string; text: string }[] {
   return out;
 }
 
+/** What a question offers; the schema of an approval leaves it open. */
+export function optionsOf(gate: Approval): string[] {
+  const options = (gate as { options?: unknown }).options;
+  return Array.isArray(options) ? options.filter((o): o is string => typeof o === "string").slice(0, 30) : [];
+}
+
 const QUESTIONS: Record<string, string> = {
   merge: "Push or merge?",
   deps_add: "Add this dependency?",
@@ -23,4 +29,4 @@ const QUESTIONS: Record<string, string> = {
   network: "Reach this host?",
   tool: "Use this tool?",
 };
-export const questionOf = (gate: Approval) => QUESTIONS[gate.action ?? ""] ?? (gate.kind === "question" ? "A question" : "Allow this?");
+export const questionOf = (gate: Approval) => (gate.kind === "question" ? "A question" : (QUESTIONS[gate.action ?? ""] ?? "Allow this?"));

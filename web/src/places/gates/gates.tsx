@@ -1,24 +1,19 @@
-import { useInfiniteQuery, useMutation, useQueryClient } from "@tanstack/react-query";
-import { Link, useNavigate, useSearch } from "@tanstack/react-router";
-import { ArrowLeft, Inbox, ShieldCheck } from "lucide-react";
-import { useEffect, useRef, useState } from "react";
-import { ApiError } from "@/api/client";
-import { type Decision, gateKeys, gatesQuery, resolveGate } from "@/api/gates";
-import { sessionKeys } from "@/api/sessions";
+import { useInfiniteQuery } from "@tanstack/react-query";
+import { useNavigate, useSearch } from "@tanstack/react-router";
+import { Inbox, ShieldCheck } from "lucide-react";
+import { useEffect, useRef } from "react";
+import { gatesQuery } from "@/api/gates";
 import type { Approval } from "@/api/types";
 import { useActions } from "@/keys/registry";
 import { useRereadMs } from "@/live/hooks";
-import { sessionLink } from "@/places/sessions/link";
 import { Page } from "@/shell/page";
-import { readDraft, useDraft, writeDraft } from "@/state/drafts";
-import { Badge } from "@/ui/badge";
 import { Button } from "@/ui/button";
 import { cx } from "@/ui/cx";
 import { Empty, ErrorBox, Skeleton } from "@/ui/states";
-import { CodeText, Kbd, visible } from "@/ui/text";
+import { Kbd } from "@/ui/text";
 import { Time } from "@/ui/time";
-import { announce, toast } from "@/ui/toast";
-import { exactOf, questionOf } from "./exact";
+import { GateCard } from "./card";
+import { questionOf } from "./exact";
 import { Risk } from "./line";
 
 export function Gates() {
@@ -96,135 +91,11 @@ export function Gates() {
           )}
           {gate && (
             <div className="min-h-0 md:pb-6">
-              <Gate key={gate.approvalId} gate={gate} back={() => choose(undefined)} unasked={byItself.current} next={() => choose(items[items.indexOf(gate) + 1] ?? items[items.indexOf(gate) - 1], true)} />
+              <GateCard key={gate.approvalId} gate={gate} back={() => choose(undefined)} unasked={byItself.current} next={() => choose(items[items.indexOf(gate) + 1] ?? items[items.indexOf(gate) - 1], true)} />
             </div>
           )}
         </div>
       )}
     </Page>
-  );
-}
-
-const SEEN_MS = 400;
-const DONE = { allow: "Allowed", deny: "Denied" };
-
-function Gate({ gate, unasked, back, next }: { gate: Approval; unasked: boolean; back(): void; next(): void }) {
-  const queries = useQueryClient();
-  const draftAt = `/gates/${gate.approvalId}`;
-  const [reason, setReason] = useDraft(draftAt, "reason");
-  const [denying, deny] = useState(() => readDraft(draftAt, "reason") !== "");
-  const field = useRef<HTMLTextAreaElement>(null);
-  const votes = gate.votesNeeded ?? 0;
-
-  // Never optimistic: it counts only when the server has written it.
-  const decide = useMutation({
-    mutationFn: (decision: Decision) => resolveGate(gate, decision),
-    onSuccess: (session, decision) => {
-      const still = session.pendingApprovals.some((a) => a.approvalId === gate.approvalId);
-      queries.setQueryData(sessionKeys.one(session.sessionId), session);
-      void queries.invalidateQueries({ queryKey: gateKeys.all });
-      void queries.invalidateQueries({ queryKey: sessionKeys.all });
-      const text = still ? "Your vote is recorded; one more person has to allow it." : `${DONE[decision.decision]}: ${gate.description ?? questionOf(gate)}`;
-      toast(text);
-      announce(text);
-      writeDraft(draftAt, "reason", "");
-      if (!still) next();
-    },
-    onError: (e) => {
-      if (e instanceof ApiError && (e.status === 409 || e.status === 404)) void queries.invalidateQueries({ queryKey: gateKeys.all });
-    },
-  });
-  const busy = decide.isPending;
-  // The second press on a key is meant for what was seen, not for what has just taken its place by itself.
-  const since = useRef(unasked ? Date.now() : 0);
-  const say = (decision: Decision) => !busy && Date.now() - since.current >= SEEN_MS && decide.mutate(decision);
-  const refuse = () => {
-    if (denying) say({ decision: "deny", ...(reason.trim() ? { reason: reason.trim() } : {}) });
-    else deny(true);
-  };
-  useEffect(() => {
-    if (denying) field.current?.focus();
-  }, [denying]);
-
-  useActions([
-    { id: "allow", label: "Allow once", group: "Gates", keys: "a", run: () => say({ decision: "allow", scope: "once" }) },
-    { id: "allow session", label: "Allow for this session", group: "Gates", keys: "shift+a", run: () => say({ decision: "allow", scope: "session" }) },
-    { id: "deny", label: "Deny with a reason", group: "Gates", keys: "d", run: () => deny(true) },
-  ]);
-
-  const exact = exactOf(gate);
-  return (
-    <article aria-label={questionOf(gate)} className="flex h-full min-h-0 flex-col md:h-auto md:max-h-full md:rounded-xl md:border md:border-line md:bg-panel">
-      <div className="min-h-0 flex-1 overflow-y-auto pb-4 md:p-5">
-        <Button kind="quiet" className="-ml-2 mb-1 md:hidden" onClick={back} icon={<ArrowLeft className="size-4" aria-hidden />}>
-          All gates
-        </Button>
-        <div className="flex flex-wrap items-center gap-2">
-          <h2 className="text-lg font-semibold">{questionOf(gate)}</h2>
-          <Risk risk={gate.risk} />
-          {votes > 1 && <Badge tone="info">{votes} people have to allow it</Badge>}
-        </div>
-        {gate.description && <p className="mt-1 break-words whitespace-pre-wrap">{visible(gate.description)}</p>}
-        <p className="mt-1 flex flex-wrap gap-x-3 text-[13px] text-muted">
-          <span>
-            Asked <Time at={gate.requestedAt} />
-          </span>
-          {gate.expiresAt && (
-            <span>
-              Denied by itself <Time at={gate.expiresAt} />
-            </span>
-          )}
-          {gate.sessionId && (
-            <Link {...sessionLink(gate.sessionId)} className="text-accent underline underline-offset-2">
-              Session
-            </Link>
-          )}
-        </p>
-        <div className="mt-4 space-y-3">
-          {exact.map((e) => (
-            <div key={e.label}>
-              <p className="mb-1 text-xs text-muted">{e.label}</p>
-              <CodeText text={e.text} label={e.label} />
-            </div>
-          ))}
-          {exact.length === 0 && <p className="text-muted">The agent says no more than this.</p>}
-        </div>
-        {denying && (
-          <div className="mt-4">
-            <label htmlFor="reason" className="mb-1 block text-[13px] font-medium text-muted">
-              Why not? The agent is told it.
-            </label>
-            <textarea id="reason" ref={field} rows={3} maxLength={2000} value={reason} onChange={(e) => setReason(e.target.value)} className="field" onKeyDown={(e) => e.key === "Enter" && (e.metaKey || e.ctrlKey) && refuse()} />
-          </div>
-        )}
-        {decide.isError && <ErrorBox error={decide.error} className="mt-4" />}
-      </div>
-      <footer className="-mx-4 shrink-0 border-t border-line bg-bg px-4 py-3 md:mx-0 md:rounded-b-xl md:bg-panel md:px-5">
-        <div className="grid grid-cols-2 gap-2 md:flex">
-          {denying ? (
-            <>
-              <Button size="large" className="order-1 md:h-8.5 md:px-3 md:text-sm" onClick={() => (deny(false), setReason(""))} disabled={busy}>
-                Back
-              </Button>
-              <Button kind="danger" size="large" busy={busy} className="order-2 md:h-8.5 md:px-3 md:text-sm" onClick={refuse}>
-                {busy ? "Denying…" : reason.trim() ? "Deny with this reason" : "Deny"}
-              </Button>
-            </>
-          ) : (
-            <>
-              <Button kind="danger" size="large" className="md:order-3 md:h-8.5 md:px-3 md:text-sm" onClick={refuse} disabled={busy}>
-                Deny…
-              </Button>
-              <Button kind="allow" size="large" busy={busy} className="md:order-1 md:h-8.5 md:px-3 md:text-sm" onClick={() => say({ decision: "allow", scope: "once" })}>
-                {busy ? "Deciding…" : "Allow once"}
-              </Button>
-              <Button className="col-span-2 h-10 md:order-2 md:h-8.5" onClick={() => say({ decision: "allow", scope: "session" })} disabled={busy}>
-                Allow for this session
-              </Button>
-            </>
-          )}
-        </div>
-      </footer>
-    </article>
   );
 }

@@ -13,6 +13,7 @@ import { Dialog } from "@/ui/dialog";
 import { ErrorBox, Skeleton } from "@/ui/states";
 import { CodeText } from "@/ui/text";
 import { Elapsed, Time } from "@/ui/time";
+import { sessionLink } from "./link";
 import { endText, queueText } from "./words";
 
 /** A session beside the list: where it is, why, and what it just did. */
@@ -51,8 +52,11 @@ function Facts({ session: s }: { session: SessionDetail }) {
       <div className="flex flex-wrap items-center gap-3">
         <StateBadge session={s} />
         <Elapsed from={s.createdAt} to={isEnded(s.state) ? (s.completedAt ?? s.createdAt) : undefined} className="text-muted tabular-nums" />
+        <Link {...sessionLink(s.sessionId)} className="ml-auto inline-flex h-7 items-center rounded-md bg-accent-fill px-2.5 text-[13px] font-medium text-on-accent hover:bg-accent-hover">
+          Open
+        </Link>
         {!isEnded(s.state) && s.state !== "STOPPING" && (
-          <Button size="small" kind="danger" className="ml-auto" busy={stop.isPending} onClick={() => stop.mutate()} icon={<Square className="size-3.5" aria-hidden />}>
+          <Button size="small" kind="danger" busy={stop.isPending} onClick={() => stop.mutate()} icon={<Square className="size-3.5" aria-hidden />}>
             Stop
           </Button>
         )}

@@ -6,14 +6,14 @@ import type { Session } from "@/api/types";
 import { StateBadge } from "@/ui/badge";
 import { cx } from "@/ui/cx";
 import { Elapsed, Time } from "@/ui/time";
-import { sessionLink } from "./link";
+import { peekLink } from "./link";
 
 /** One session in a list, as wide as there is room: two lines on a phone, one with columns on a desk. */
 export const SessionRow = memo(function SessionRow({ session: s, current, search }: { session: Session; current?: boolean; search?: object }) {
   return (
     <Link
-      {...sessionLink(s.sessionId)}
-      search={{ ...search, ...sessionLink(s.sessionId).search }}
+      to="/sessions"
+      search={{ ...search, ...peekLink(s.sessionId).search }}
       aria-current={current || undefined}
       className={cx(
         "grid h-full grid-cols-[1fr_auto] items-center gap-x-3 px-3 hover:bg-hover md:grid-cols-[7rem_1fr_9rem_5.5rem] lg:grid-cols-[7rem_1fr_10rem_6.5rem_5.5rem_5.5rem]",
