@@ -146,3 +146,9 @@ def test_the_first_start_shows_a_link_on_a_terminal_only(make_server):
     assert seen.decode().count(code) == 1
     quiet = make_server(admin_key=None)
     assert "#code=" not in str(quiet.log) + quiet.err + str(quiet.not_json)
+
+
+def test_the_apps_types_are_the_servers(oz):
+    checked = subprocess.run(["node", "script/api.mjs", "--check"], cwd=ROOT / "web", env={**os.environ, "MUSTER_URL": oz.url},
+                             capture_output=True, text=True, timeout=100)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
