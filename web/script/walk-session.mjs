@@ -184,7 +184,7 @@ await step("a shell is opened, typed into, and closed", async () => {
   await page.getByRole("button", { name: "Open a shell in the workspace" }).click();
   await page.waitForURL(/t=1/);
   await page.waitForTimeout(1500);
-  await page.getByLabel("Terminal, Shell 1: type here").focus();
+  await page.getByLabel("Terminal, Shell 1: type here; F6 leads out").focus();
   await page.keyboard.type("echo héllo-$((40+2)); printf '\\033]52;c;c3RvbGVu\\007\\033]0;stolen\\007'\n");
   await until("its output", async () => {
     const answer = await page.request.get(`${base}/api/v1/sessions/${id}/terminal?terminal=1`, { headers: { Authorization: `Bearer ${token}` } });
@@ -193,6 +193,8 @@ await step("a shell is opened, typed into, and closed", async () => {
   await page.waitForTimeout(500);
   assert.ok(!(await page.title()).includes("stolen"));
   assert.ok(!(await page.evaluate(() => navigator.clipboard.readText())).includes("stolen"));
+  await page.keyboard.press("F6");
+  assert.equal(await page.evaluate(() => document.activeElement.getAttribute("role")), "tab");
   await page.getByRole("button", { name: "Close Shell 1" }).click();
   await page.waitForURL((u) => !u.searchParams.has("t"));
 });

@@ -41,6 +41,16 @@ it("changes the row where it is shown, and the session itself", () => {
   expect(reads()).not.toContain(JSON.stringify(sessionKeys.list({})));
 });
 
+it("takes nothing away from a session of which it says only what lists show", () => {
+  queries.setQueryData(sessionKeys.one("b"), detail("b", "QUEUED", { lastEventSeq: 7 }));
+  const { pendingApprovals: _, usage: __, lastEventSeq: ___, ...listed } = detail("b", "RUNNING");
+  feed(changed(listed as SessionDetail));
+  expect(queries.getQueryData<SessionDetail>(sessionKeys.one("b"))).toMatchObject({ state: "RUNNING", pendingApprovals: [], lastEventSeq: 7 });
+  expect(reads()).toContain(JSON.stringify(sessionKeys.one("b")));
+  feed(changed({ ...listed, sessionId: "c" } as SessionDetail));
+  expect(queries.getQueryData(sessionKeys.one("c"))).toBeUndefined();
+});
+
 it("reads a list again when a session comes into it or leaves it, once for many", () => {
   const active = { state: ["active" as const] };
   queries.setQueryData(sessionKeys.list(active), pages([detail("a", "RUNNING")]));

@@ -19,7 +19,7 @@ import type { Around } from "./rows";
 import { eventHash, type PageSearch, TABS, type TabName } from "./search";
 import { Split, useWide } from "./split";
 import { Talk } from "./talk";
-import { Top } from "./top";
+import { Top, type TopDialog } from "./top";
 
 /** What every tab gets. */
 export interface TabProps {
@@ -128,6 +128,7 @@ function Whole({ session: s }: { session: SessionDetail }) {
   const panel = tab === "talk" ? "terminal" : tab;
   // A tab that was seen stays as it is while another one is looked at.
   const [sent, count] = useState(0);
+  const [dialog, show] = useState<TopDialog>(null);
   const [opened, open] = useState<ReadonlySet<string>>(new Set());
   const showsPanel = wide || tab !== "talk";
   useEffect(() => {
@@ -147,7 +148,7 @@ function Whole({ session: s }: { session: SessionDetail }) {
   const talk = (
     <section aria-label="What is said and done" className="flex h-full min-h-0 min-w-0 flex-col">
       <Talk log={log} shown={shown} around={around} target={tab === "events" && wide ? undefined : target} visit={visit} sent={sent} />
-      <Composer session={s} prompts={prompts.data} viewer={viewer} onSend={() => count((n) => n + 1)} />
+      <Composer session={s} prompts={prompts.data} viewer={viewer} onSend={() => count((n) => n + 1)} onFork={() => show("checkpoints")} />
     </section>
   );
   const tabs = (
@@ -167,7 +168,7 @@ function Whole({ session: s }: { session: SessionDetail }) {
   );
   return (
     <div className="flex h-full min-h-0 flex-col">
-      <Top session={s} title={title} last={lastLine(shown.items)} viewer={viewer} decide={decide} />
+      <Top session={s} title={title} last={lastLine(shown.items)} viewer={viewer} decide={decide} dialog={dialog} show={show} />
       {!wide && <TabBar tabs={["talk", ...TABS]} tab={tab} change={(t) => change({ tab: t })} />}
       {wide ? (
         <Split left={talk} right={tabs} />

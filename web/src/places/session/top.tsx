@@ -23,10 +23,11 @@ import { size } from "./conversation";
 
 export const attachCommand = (id: string) => `OZ_API_BASE_URL=${location.origin}/api/v1 muster attach ${id}`;
 
+export type TopDialog = "checkpoints" | "attach" | "stop" | null;
+
 /** Where the session is, and what can be done with all of it. */
-export function Top({ session: s, title, last, viewer, decide }: { session: SessionDetail; title: string; last: string | undefined; viewer: boolean; decide(): void }) {
+export function Top({ session: s, title, last, viewer, decide, dialog, show }: { session: SessionDetail; title: string; last: string | undefined; viewer: boolean; decide(): void; dialog: TopDialog; show(d: TopDialog): void }) {
   const queries = useQueryClient();
-  const [dialog, show] = useState<"checkpoints" | "attach" | "stop" | null>(null);
   const id = s.sessionId;
   const ended = isEnded(s.state);
   const took = (now: SessionDetail) => {
