@@ -56,7 +56,7 @@ const queue = page.getByRole("list", { name: "Prompts that wait" });
 await page.goto(`${base}/`);
 await page.getByLabel("Token").fill(token);
 await page.keyboard.press("Enter");
-await page.getByRole("heading", { name: "Recently finished" }).waitFor();
+await page.getByRole("button", { name: "New session" }).first().waitFor();
 const { orgId } = await api("GET", "/orgs/me");
 const create = async (body) => (await api("POST", "/sessions", { orgId, repo: { url: repo }, ...body })).sessionId;
 const id = await create({ providerId: "opencode", options: { mode: "interactive", environmentId, policy: { requiresApprovalFor: ["shell"] } } });

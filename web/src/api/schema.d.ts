@@ -1924,6 +1924,7 @@ export interface components {
                 url?: string;
             };
             repoUrl: string;
+            rev: number;
             runnerId?: string;
             runnerName?: string;
             runnerUnreachable?: boolean;
@@ -1936,6 +1937,8 @@ export interface components {
             state: "CREATED" | "QUEUED" | "PREPARING_WORKSPACE" | "STARTING_PROVIDER" | "RUNNING" | "WAITING_FOR_APPROVAL" | "PAUSED_BY_HUMAN" | "STOPPING" | "COMPLETED" | "FAILED" | "TIMED_OUT";
             taskSummary: string;
             timeoutMinutes?: number;
+            /** Format: date-time */
+            updatedAt: string;
             usage: {
                 apiCalls: number;
                 computeSeconds: number;
@@ -1997,6 +2000,7 @@ export interface components {
             parked?: boolean;
             providerId: string;
             repoUrl: string;
+            rev: number;
             /** Format: date-time */
             runStartedAt?: string;
             sessionId: string;
@@ -2005,6 +2009,8 @@ export interface components {
             /** @enum {string} */
             state: "CREATED" | "QUEUED" | "PREPARING_WORKSPACE" | "STARTING_PROVIDER" | "RUNNING" | "WAITING_FOR_APPROVAL" | "PAUSED_BY_HUMAN" | "STOPPING" | "COMPLETED" | "FAILED" | "TIMED_OUT";
             taskSummary: string;
+            /** Format: date-time */
+            updatedAt: string;
         };
         Success: {
             request_id: string;

@@ -49,8 +49,8 @@ export const eventsAfter = (id: string, afterSeq: number, signal?: AbortSignal) 
 /** The summary that lists show, out of the detail that the live feed sends. */
 export function summaryOf(d: SessionDetail): Session {
   const { sessionId, orgId, state, providerId, repoUrl, startedAt, createdAt, durationSeconds, taskSummary, mode } = d;
-  const { completedAt, runStartedAt, hibernated, parked } = d;
-  return { sessionId, orgId, state, providerId, repoUrl, startedAt, createdAt, durationSeconds, taskSummary, mode, completedAt, runStartedAt, hibernated, parked };
+  const { completedAt, runStartedAt, hibernated, parked, rev, updatedAt } = d;
+  return { sessionId, orgId, state, providerId, repoUrl, startedAt, createdAt, durationSeconds, taskSummary, mode, completedAt, runStartedAt, hibernated, parked, rev, updatedAt };
 }
 
 /** Whether a list with these filters shows it, as far as a client can tell; words are the server's to match. */

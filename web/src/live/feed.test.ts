@@ -8,7 +8,7 @@ import { orgFeed } from "./feed";
 const detail = (sessionId: string, state: SessionDetail["state"], more: Partial<SessionDetail> = {}): SessionDetail => ({
   sessionId, orgId: "o", state, providerId: "codex", repoUrl: "https://example.org/a/b", startedAt: "2026-01-01T00:00:00.000Z", createdAt: "2026-01-01T00:00:00.000Z",
   durationSeconds: 0, taskSummary: "do it", mode: "task", usage: { tokensIn: 0, tokensOut: 0, apiCalls: 0, computeSeconds: 0 }, artifacts: [], attempt: 0, createdBy: "u",
-  lastEventSeq: 1, recentEvents: [], pendingApprovals: [], ...more,
+  rev: 1, updatedAt: "2026-01-01T00:00:00.000Z", lastEventSeq: 1, recentEvents: [], pendingApprovals: [], ...more,
 });
 const pages = (items: unknown[]) => ({ pages: [{ items, total: items.length, page: 1, pageSize: 100, hasMore: false }], pageParams: [""] });
 const changed = (session: SessionDetail) => ({ type: "session", action: "state_change", sessionId: session.sessionId, data: { session } });
@@ -47,6 +47,8 @@ it("takes nothing away from a session of which it says only what lists show", ()
   feed(changed(listed as SessionDetail));
   expect(queries.getQueryData<SessionDetail>(sessionKeys.one("b"))).toMatchObject({ state: "RUNNING", pendingApprovals: [], lastEventSeq: 7 });
   expect(reads()).toContain(JSON.stringify(sessionKeys.one("b")));
+  feed(changed({ ...listed, state: "QUEUED", rev: 0 } as SessionDetail));
+  expect(queries.getQueryData<SessionDetail>(sessionKeys.one("b"))?.state).toBe("RUNNING");
   feed(changed({ ...listed, sessionId: "c" } as SessionDetail));
   expect(queries.getQueryData(sessionKeys.one("c"))).toBeUndefined();
 });

@@ -28,6 +28,8 @@ export function orgFeed(queries: QueryClient, announce: (text: string) => void) 
   };
 
   const session = (detail: SessionDetail) => {
+    // What was read meanwhile may be newer than what is told.
+    if ((queries.getQueryData<SessionDetail>(sessionKeys.one(detail.sessionId))?.rev ?? 0) > (detail.rev ?? 0)) return;
     const summary = summaryOf(detail);
     // The org's feed says what lists show; what is known beyond that stays until it is read again.
     if ("pendingApprovals" in detail) queries.setQueryData(sessionKeys.one(detail.sessionId), detail);
@@ -62,7 +64,7 @@ export function orgFeed(queries: QueryClient, announce: (text: string) => void) 
     if (m.type === "session" && m.action === "state_change") {
       const data = m.data as { session?: SessionDetail } | undefined;
       if (data?.session) session(data.session);
-      else reread(sessionKeys.all);
+      else if (m.feed === "org") reread(sessionKeys.all); // who follows it hears of it anyway
     } else if (m.type === "approval_required") {
       const approval = m.approval as Approval;
       const full = { ...approval, sessionId: approval.sessionId ?? m.sessionId };
