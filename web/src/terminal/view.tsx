@@ -139,12 +139,17 @@ export function TerminalView({ id, terminal, source, writable, visible, label }:
     const el = box.current!;
     const made = makeTerminal(el, { writable: may.current, onLink: setLink, small: matchMedia("(max-width: 48rem)").matches });
     engine.current = made;
-    made.term.textarea?.setAttribute("aria-label", `${label}: type here`);
+    made.term.textarea?.setAttribute("aria-label", `${label}: type here; F6 leads out`);
     made.term.onData((text) => !paged.current && type(text));
     made.term.onBinary((text) => !paged.current && type(text));
     made.term.attachCustomKeyEventHandler((e) => {
       if (e.type === "keydown" && (e.ctrlKey || e.metaKey) && e.shiftKey && e.code === "KeyF") {
         find(true);
+        return false;
+      }
+      // Tab is the program's; this one leads out.
+      if (e.type === "keydown" && e.key === "F6") {
+        (document.querySelector<HTMLElement>("[role=tab][aria-selected=true]") ?? document.body).focus();
         return false;
       }
       // What the page means stays the page's.

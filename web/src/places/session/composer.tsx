@@ -15,14 +15,14 @@ const MAX = 100_000;
 
 /** Why nothing can be said now; undefined: it can. */
 export function silentWhy(s: SessionDetail, viewer: boolean): string | undefined {
-  if (isEnded(s.state)) return "The session has ended. Fork it from a checkpoint to go on.";
+  if (isEnded(s.state)) return viewer ? "The session has ended." : "The session has ended. A fork goes on from one of its checkpoints.";
   if (s.state === "STOPPING") return "The session is stopping.";
   if (viewer) return "You may watch this session; prompts need the role of an operator.";
   if (s.mode !== "interactive") return "This session does one task and takes no further prompts. Type into its terminal, or fork it when it has ended.";
   return undefined;
 }
 
-export function Composer({ session: s, prompts, viewer, onSend }: { session: SessionDetail; prompts: Prompt[] | undefined; viewer: boolean; onSend(): void }) {
+export function Composer({ session: s, prompts, viewer, onSend, onFork }: { session: SessionDetail; prompts: Prompt[] | undefined; viewer: boolean; onSend(): void; onFork(): void }) {
   const queries = useQueryClient();
   const id = s.sessionId;
   const at = `/sessions/${id}`;
@@ -81,8 +81,15 @@ export function Composer({ session: s, prompts, viewer, onSend }: { session: Ses
 
   if (why) {
     return (
-      <div className="shrink-0 border-t border-line px-4 py-3 text-muted" role="note">
-        <p className="mx-auto max-w-3xl">{why}</p>
+      <div className="shrink-0 border-t border-line px-4 py-2.5 text-muted" role="note">
+        <div className="mx-auto flex min-h-8 max-w-3xl items-center gap-3">
+          <p className="min-w-0 flex-1">{why}</p>
+          {isEnded(s.state) && !viewer && (
+            <Button size="small" onClick={onFork}>
+              Checkpoints…
+            </Button>
+          )}
+        </div>
       </div>
     );
   }

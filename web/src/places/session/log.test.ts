@@ -87,3 +87,11 @@ it("reaches an event however far up", async () => {
   expect(await log.reach(17)).toBe(true);
   expect(numbers(log)[0]).toBeLessThanOrEqual(17);
 });
+it("begins again when it was stopped while it read", async () => {
+  const s = server(100);
+  const log = new SessionLog("s", s.read);
+  const first = log.start(s.live, 100);
+  log.stop();
+  await Promise.all([first, log.start(s.live, 100)]);
+  expect([numbers(log).length, log.shown.ready, log.shown.loading]).toEqual([100, true, false]);
+});

@@ -111,6 +111,7 @@ export class SessionLog {
     this.unfollow?.();
     this.unfollow = undefined;
     this.followed = undefined;
+    this.shown = { ...this.shown, loading: false }; // what was being read counts for nothing; who begins again reads it again
   }
 
   /** The page before what is there. */
@@ -132,7 +133,6 @@ export class SessionLog {
       this.show({ ready: true, loading: false, whole: this.first <= this.oldest || !events.length });
     } catch (error) {
       if (!signal.aborted) this.show({ loading: false, error });
-      else this.show({ loading: false });
     }
   }
 

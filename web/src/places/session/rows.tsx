@@ -29,7 +29,7 @@ const lasted = (from: string | undefined, to: string | undefined) => (from && to
 export const Row = memo(function Row({ item, around }: { item: Item; around: Around }) {
   switch (item.kind) {
     case "task":
-      return <Said who="The task" at={item.at} text={around.task} />;
+      return <Said who="The task" at={item.at} seq={item.seq} text={around.task} />;
     case "prompt":
       return <PromptRow item={item} text={around.prompts.get(item.promptId)} />;
     case "words":
@@ -53,7 +53,7 @@ export const Row = memo(function Row({ item, around }: { item: Item; around: Aro
   }
 });
 
-function Said({ who, at, text, foot }: { who: string; at: string; text: string | undefined; foot?: ReactNode }) {
+function Said({ who, at, seq, text }: { who: string; at: string; seq: number; text: string | undefined }) {
   const [all, showAll] = useState(false);
   const long = (text?.length ?? 0) > 2000;
   return (
@@ -61,7 +61,9 @@ function Said({ who, at, text, foot }: { who: string; at: string; text: string |
       <p className="mb-1 flex items-center gap-2 text-xs text-muted">
         <User className="size-3.5" aria-hidden />
         <span className="font-medium">{who}</span>
-        <Time at={at} className="ml-auto" />
+        <Link to="." hash={`event-${seq}`} search={(s: object) => s as never} title="The address of this turn" className="ml-auto inline-flex min-h-6 items-center hover:underline">
+          <Time at={at} />
+        </Link>
       </p>
       {text === undefined ? <p className="text-muted">The prompt is read…</p> : <div className="break-words whitespace-pre-wrap">{visible(long && !all ? `${text.slice(0, 2000)}…` : text)}</div>}
       {long && (
@@ -69,13 +71,12 @@ function Said({ who, at, text, foot }: { who: string; at: string; text: string |
           {all ? "Less" : `All of its ${text!.length.toLocaleString()} characters`}
         </button>
       )}
-      {foot}
     </div>
   );
 }
 
 function PromptRow({ item, text }: { item: PromptItem; text: string | undefined }) {
-  return <Said who={item.attempt > 1 ? `Prompt, attempt ${item.attempt}` : "Prompt"} at={item.at} text={text} />;
+  return <Said who={item.attempt > 1 ? `Prompt, attempt ${item.attempt}` : "Prompt"} at={item.at} seq={item.seq} text={text} />;
 }
 
 function WordsRow({ item }: { item: WordsItem }) {

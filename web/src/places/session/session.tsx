@@ -6,6 +6,7 @@ import { isEnded, sessionKeys, sessionQuery } from "@/api/sessions";
 import type { SessionDetail, SessionEvent } from "@/api/types";
 import { useActions } from "@/keys/registry";
 import { useRereadMs } from "@/live/hooks";
+import { Page } from "@/shell/page";
 import { useTitle } from "@/shell/title";
 import { cx } from "@/ui/cx";
 import { ErrorBox, Skeleton } from "@/ui/states";
@@ -18,7 +19,7 @@ import type { Around } from "./rows";
 import { eventHash, type PageSearch, TABS, type TabName } from "./search";
 import { Split, useWide } from "./split";
 import { Talk } from "./talk";
-import { Top } from "./top";
+import { Top, type TopDialog } from "./top";
 
 /** What every tab gets. */
 export interface TabProps {
@@ -46,22 +47,8 @@ export function SessionPage() {
   const { id } = useParams({ from: "/sessions/$id" });
   const every = useRereadMs();
   const session = useQuery({ ...sessionQuery(id), refetchInterval: (q) => (q.state.data && isEnded(q.state.data.state) ? false : every) });
-  useTitle(session.data?.taskSummary || "Session");
   if (session.data?.pendingApprovals) return <Whole key={id} session={session.data} />;
-  if (session.isError) {
-    return (
-      <div className="mx-auto max-w-2xl p-8">
-        <h1 className="mb-4 text-xl font-semibold">Session</h1>
-        <ErrorBox error={session.error} retry={() => void session.refetch()} />
-      </div>
-    );
-  }
-  return (
-    <div className="mx-auto max-w-5xl p-8">
-      <h1 className="sr-only">Session</h1>
-      <Skeleton rows={6} />
-    </div>
-  );
+  return <Page title="Session">{session.isError ? <ErrorBox error={session.error} retry={() => void session.refetch()} /> : <Skeleton rows={6} />}</Page>;
 }
 
 /** Events that change what is read beside the log. */
@@ -95,14 +82,15 @@ function useReread(log: SessionLog, id: string) {
 
 /** The last thing that was done, in a few words. */
 function lastLine(items: readonly Item[]): string | undefined {
+  let note: string | undefined;
   for (let i = items.length - 1; i >= Math.max(0, items.length - 20); i--) {
     const item = items[i]!;
     if (item.kind === "tool") return item.command ?? (item.title === item.name ? item.name : `${item.name} ${item.title}`);
     if (item.kind === "words" && !item.thought) return item.text.trim().split("\n").at(-1);
     if (item.kind === "alert") return item.title || item.description;
-    if (item.kind === "notes") return item.notes.at(-1)?.text;
+    if (item.kind === "notes") note ??= item.notes.at(-1)?.text;
   }
-  return undefined;
+  return note;
 }
 
 function Whole({ session: s }: { session: SessionDetail }) {
@@ -123,6 +111,9 @@ function Whole({ session: s }: { session: SessionDetail }) {
     [navigate, id],
   );
 
+  // An interactive one is called as what it was asked first.
+  const title = s.taskSummary || prompts.data?.[0]?.prompt.trim().split("\n")[0]?.slice(0, 120) || "Interactive session";
+  useTitle(title);
   const around = useMemo<Around>(
     () => ({
       session: s,
@@ -137,6 +128,7 @@ function Whole({ session: s }: { session: SessionDetail }) {
   const panel = tab === "talk" ? "terminal" : tab;
   // A tab that was seen stays as it is while another one is looked at.
   const [sent, count] = useState(0);
+  const [dialog, show] = useState<TopDialog>(null);
   const [opened, open] = useState<ReadonlySet<string>>(new Set());
   const showsPanel = wide || tab !== "talk";
   useEffect(() => {
@@ -156,7 +148,7 @@ function Whole({ session: s }: { session: SessionDetail }) {
   const talk = (
     <section aria-label="What is said and done" className="flex h-full min-h-0 min-w-0 flex-col">
       <Talk log={log} shown={shown} around={around} target={tab === "events" && wide ? undefined : target} visit={visit} sent={sent} />
-      <Composer session={s} prompts={prompts.data} viewer={viewer} onSend={() => count((n) => n + 1)} />
+      <Composer session={s} prompts={prompts.data} viewer={viewer} onSend={() => count((n) => n + 1)} onFork={() => show("checkpoints")} />
     </section>
   );
   const tabs = (
@@ -176,7 +168,7 @@ function Whole({ session: s }: { session: SessionDetail }) {
   );
   return (
     <div className="flex h-full min-h-0 flex-col">
-      <Top session={s} last={lastLine(shown.items)} viewer={viewer} decide={decide} />
+      <Top session={s} title={title} last={lastLine(shown.items)} viewer={viewer} decide={decide} dialog={dialog} show={show} />
       {!wide && <TabBar tabs={["talk", ...TABS]} tab={tab} change={(t) => change({ tab: t })} />}
       {wide ? (
         <Split left={talk} right={tabs} />

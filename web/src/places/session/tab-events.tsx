@@ -79,7 +79,7 @@ export default function EventsTab({ log, shown, search, change, shownNow }: TabP
                   <button
                     type="button"
                     onClick={() => setOpen(e.seq)}
-                    className={cx("grid h-full w-full grid-cols-[3.5rem_14rem_1fr_6rem] items-center gap-3 border-b border-line px-3 text-left hover:bg-hover", e.seq === target && "bg-accent-soft")}
+                    className={cx("grid h-full w-full grid-cols-[3rem_minmax(9rem,13rem)_1fr_5.5rem] items-center gap-3 border-b border-line px-3 text-left hover:bg-hover", e.seq === target && "bg-accent-soft")}
                   >
                     <span className="text-right text-[13px] text-muted tabular-nums">{e.seq}</span>
                     <span className="truncate font-mono text-[13px]">{e.type}</span>

@@ -1,5 +1,6 @@
 import { Download, RotateCw, ScrollText } from "lucide-react";
 import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "react";
+import { isEnded } from "@/api/sessions";
 import { plain } from "@/terminal/feed";
 import { Button, IconButton } from "@/ui/button";
 import { Select } from "@/ui/field";
@@ -13,6 +14,7 @@ import type { TabProps } from "./session";
 const PAGE = 256 * 1024;
 /** So much of it is in the page at once; what is further away is dropped and read again. */
 const KEPT = 4;
+const FOLLOW_MS = 2_000;
 const CHUNK = 1024 * 1024;
 const DOWNLOAD_MAX = 1024 * 1024 * 1024;
 
@@ -23,13 +25,14 @@ interface Page {
 }
 
 /** What the terminal has shown, as plain text, in pages from its end upwards. */
-export default function LogTab({ session: s, search }: TabProps & { shownNow: boolean }) {
+export default function LogTab({ session: s, search, shownNow }: TabProps & { shownNow: boolean }) {
   const id = s.sessionId;
   const [terminal, setTerminal] = useState(search.t ?? 0);
   const [pages, setPages] = useState<Page[] | null>(null);
   const [end, setEnd] = useState(0);
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>();
+  const [tick, setTick] = useState(0);
   const [saved, setSaved] = useState<number | null>(null);
   const ending = useRef(new AbortController());
   const saving = useRef<AbortController | null>(null);
@@ -96,6 +99,27 @@ export default function LogTab({ session: s, search }: TabProps & { shownNow: bo
       const page = await read(last!.to, PAGE);
       if (page.to > page.from) setPages([...pages!, page].slice(-KEPT));
     });
+
+  // Whoever looks at the end of one that goes on sees it go on.
+  const goesOn = shownNow && !isEnded(s.state);
+  useEffect(() => {
+    if (!goesOn || !last || busy) return;
+    const timer = setTimeout(() => {
+      const el = box.current;
+      if (last.to < end || (el && el.scrollHeight - el.scrollTop - el.clientHeight > 80)) return;
+      // A page that is not full is read again as a whole: it may have ended inside a character or a colour.
+      const full = last.to - last.from >= PAGE;
+      read(full ? last.to : last.from, full ? PAGE : PAGE * 2).then(
+        (page) => {
+          if (page.to <= last.to) return setTick((n) => n + 1);
+          keep.current = "end";
+          setPages((old) => [...(full ? (old ?? []) : (old ?? []).slice(0, -1)), page].slice(-KEPT));
+        },
+        () => setTick((n) => n + 1),
+      );
+    }, FOLLOW_MS);
+    return () => clearTimeout(timer);
+  }, [goesOn, last, busy, end, read, tick]);
 
   const download = async () => {
     const mine = (saving.current = new AbortController());

@@ -1,6 +1,7 @@
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { ArrowDown, Brain, MessageSquare } from "lucide-react";
 import { useDeferredValue, useEffect, useLayoutEffect, useMemo, useRef, useState } from "react";
+import { useActions } from "@/keys/registry";
 import { Button } from "@/ui/button";
 import { cx } from "@/ui/cx";
 import { Empty, ErrorBox, Skeleton } from "@/ui/states";
@@ -115,6 +116,27 @@ export function Talk({ log, shown, around, target, visit, sent }: { log: Session
       left = true;
     };
   }, [target, visit, shown.ready, log, rows]);
+
+  // From turn to turn.
+  const turn = (by: 1 | -1) => {
+    const el = box.current;
+    if (!el) return;
+    const here = rows.getVirtualItemForOffset(el.scrollTop + 1)?.index ?? 0;
+    const isTurn = (item: Item | undefined) => item?.kind === "prompt" || item?.kind === "task";
+    let i = here + by;
+    while (items[i] && !isTurn(items[i])) i += by;
+    if (!items[i]) return by === 1 ? go() : undefined;
+    if (by === -1) stick.current = false;
+    rows.scrollToIndex(i, { align: "start" });
+  };
+  useActions(
+    [
+      { id: "turn next", label: "Next turn", group: "Session", keys: "j", keyOnly: true, run: () => turn(1) },
+      { id: "turn before", label: "Turn before", group: "Session", keys: "k", keyOnly: true, run: () => turn(-1) },
+      { id: "talk end", label: "To the end of the conversation", group: "Session", keys: "shift+g", run: go },
+    ],
+    items.length > 0,
+  );
 
   const fresh = useMemo(() => {
     if (away === null) return 0;

@@ -23,10 +23,11 @@ import { size } from "./conversation";
 
 export const attachCommand = (id: string) => `OZ_API_BASE_URL=${location.origin}/api/v1 muster attach ${id}`;
 
+export type TopDialog = "checkpoints" | "attach" | "stop" | null;
+
 /** Where the session is, and what can be done with all of it. */
-export function Top({ session: s, last, viewer, decide }: { session: SessionDetail; last: string | undefined; viewer: boolean; decide(): void }) {
+export function Top({ session: s, title, last, viewer, decide, dialog, show }: { session: SessionDetail; title: string; last: string | undefined; viewer: boolean; decide(): void; dialog: TopDialog; show(d: TopDialog): void }) {
   const queries = useQueryClient();
-  const [dialog, show] = useState<"checkpoints" | "attach" | "stop" | null>(null);
   const id = s.sessionId;
   const ended = isEnded(s.state);
   const took = (now: SessionDetail) => {
@@ -60,7 +61,7 @@ export function Top({ session: s, last, viewer, decide }: { session: SessionDeta
       </Link>
       <div className="min-w-0 flex-1">
         <div className="flex min-w-0 items-center gap-2">
-          <h1 className="min-w-0 truncate text-base font-semibold">{s.taskSummary ? visible(s.taskSummary) : "Interactive session"}</h1>
+          <h1 className="min-w-0 truncate text-base font-semibold">{visible(title)}</h1>
           <StateBadge session={s} />
           <Elapsed from={s.createdAt} to={ended ? (s.completedAt ?? s.createdAt) : undefined} className="hidden shrink-0 text-[13px] text-muted tabular-nums sm:inline" />
         </div>

@@ -1,7 +1,6 @@
 import { useQuery } from "@tanstack/react-query";
 import { useEffect, useMemo, useState } from "react";
 import type { SessionEvent } from "@/api/types";
-import { sessionKeys } from "@/api/sessions";
 import { eventsPage } from "./calls";
 import { FACT_TYPES, factsOf } from "./facts";
 import type { SessionLog } from "./log";
@@ -11,9 +10,10 @@ const PAGES = 20;
 /** The facts of the whole session: its own reading of the log, and then what comes. At most 20,000 events are read. */
 export function useFacts(id: string, log: SessionLog, on: boolean) {
   const read = useQuery({
-    queryKey: [...sessionKeys.one(id), "facts"],
+    queryKey: ["facts", id], // read once: what comes is added
     enabled: on,
-    staleTime: 60_000,
+    staleTime: 0,
+    refetchOnWindowFocus: false,
     queryFn: async ({ signal }) => {
       const events: SessionEvent[] = [];
       for (let i = 0; i < PAGES; i++) {
