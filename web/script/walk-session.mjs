@@ -3,7 +3,6 @@
 //   BASE=http://127.0.0.1:4173 MUSTER_TOKEN=… REPO=… ENVIRONMENT=env_… node script/walk-session.mjs
 import assert from "node:assert/strict";
 import { chromium } from "playwright-core";
-import { pasted } from "./pasted.mjs";
 
 const base = process.env.BASE ?? "http://127.0.0.1:4173";
 const { MUSTER_TOKEN: token, REPO: repo, ENVIRONMENT: environmentId } = process.env;
@@ -11,13 +10,15 @@ if (!token || !repo || !environmentId) throw new Error("MUSTER_TOKEN, REPO and E
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
 const problems = [];
 let expected = /$^/;
-const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, permissions: ["clipboard-write"] });
+const context = await browser.newContext({ viewport: { width: 1440, height: 900 } });
 const page = await context.newPage();
 page.on("console", (m) => m.type() === "error" && !expected.test(m.text()) && problems.push(`${page.url()}: ${m.text()}`));
 page.on("pageerror", (e) => problems.push(`${page.url()}: ${e.stack}`));
 page.on("request", (r) => new URL(r.url()).origin !== base && !/^(data|blob):/.test(r.url()) && problems.push(r.url()));
-const sockets = [];
-page.on("websocket", (s) => sockets.push(s));
+await page.addInitScript(() => {
+  window.written = [];
+  if (navigator.clipboard) navigator.clipboard.writeText = async (text) => void window.written.push(text);
+});
 
 const api = (method, path, body) =>
   page.evaluate(
@@ -193,8 +194,7 @@ await step("a shell is opened, typed into, and closed", async () => {
   });
   await page.waitForTimeout(500);
   assert.ok(!(await page.title()).includes("stolen"));
-  assert.ok(!(await pasted(page)).includes("stolen"));
-  await page.getByLabel("Terminal, Shell 1: type here; F6 leads out").focus();
+  assert.deepEqual(await page.evaluate(() => window.written), []);
   await page.keyboard.press("F6");
   assert.equal(await page.evaluate(() => document.activeElement.getAttribute("role")), "tab");
   await page.getByRole("button", { name: "Close Shell 1" }).click();

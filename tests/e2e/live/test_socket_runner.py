@@ -219,22 +219,6 @@ def test_a_denial_that_ends_the_session_reaches_its_worker(village, worker, view
     worker.well()
 
 
-def test_a_question_of_the_agent_waits_for_an_answer_in_words(village, running, view):
-    session, runner = running
-    viewer = view()
-    viewer.follow(session)
-    question = "00000000-0000-4000-8000-000000000007"
-    runner.report("question", questionId=question, turnId="t", kind="question", text="Which one?", options=["left", "right"])
-    asked = viewer.expect("approval_required")["approval"]
-    assert asked["kind"] == "question" and asked["description"] == "Which one?" and asked["options"] == ["left", "right"], asked
-    wait_state(viewer, "WAITING_FOR_APPROVAL")
-    data(village("POST", f"/sessions/{session}/approvals/{asked['approvalId']}", json={"decision": "allow", "answer": {"answers": ["right"]}}))
-    answer = runner.told("answer", questionId=question)
-    assert answer["decision"] == "allow" and answer["answer"] == {"answers": ["right"]}, answer
-    runner.report("answered", questionId=question, taken=True)
-    wait_state(viewer, "RUNNING")
-
-
 def test_what_nobody_waits_for_any_more_is_cancelled(village, running, view):
     session, runner = running
     viewer = view()

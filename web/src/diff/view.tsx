@@ -28,6 +28,8 @@ const common = (label: string, numbers: number[]): Extension => [
   lineNumbers({ formatNumber: (n) => (numbers[n - 1] ? String(numbers[n - 1]) : "") }),
 ];
 
+const whole = (color: string) => EditorView.theme({ ".cm-line": { backgroundColor: color } });
+
 /** Before and after of one file. It lives in a shadow root, where its styles may be constructed sheets. */
 export default function DiffView({ sides, name, unified, line }: { sides: Sides; name: string; unified: boolean; line: number | undefined }) {
   const host = useRef<HTMLDivElement>(null);
@@ -40,7 +42,17 @@ export default function DiffView({ sides, name, unified, line }: { sides: Sides;
     const diffConfig = { scanLimit: 2000, timeout: 400 };
     let shown: EditorView;
     let end: () => void;
-    if (unified) {
+    if (!sides.old.length || !sides.new.length) {
+      // A file that came or went has one side.
+      const came = !sides.old.length;
+      shown = new EditorView({
+        root,
+        parent: box,
+        doc: came ? after : before,
+        extensions: [common(`${name}, ${came ? "added" : "deleted"}`, came ? sides.newNumbers : sides.oldNumbers), EditorView.lineWrapping, whole(came ? "var(--ok-soft)" : "var(--bad-soft)")],
+      });
+      end = () => shown.destroy();
+    } else if (unified) {
       shown = new EditorView({
         root,
         parent: box,

@@ -1,7 +1,7 @@
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { ArrowLeft, Check } from "lucide-react";
-import { useEffect, useId, useRef, useState } from "react";
+import { Fragment, useEffect, useId, useRef, useState } from "react";
 import { ApiError } from "@/api/client";
 import { type Decision, gateKeys, resolveGate } from "@/api/gates";
 import { sessionKeys } from "@/api/sessions";
@@ -13,7 +13,7 @@ import { Badge } from "@/ui/badge";
 import { Button } from "@/ui/button";
 import { cx } from "@/ui/cx";
 import { ErrorBox } from "@/ui/states";
-import { CodeText, visible } from "@/ui/text";
+import { CodeText, visible, visibleName } from "@/ui/text";
 import { Time } from "@/ui/time";
 import { announce, toast } from "@/ui/toast";
 import { exactOf, optionsOf, questionOf } from "./exact";
@@ -22,6 +22,9 @@ import { ShareGate } from "./share";
 
 const SEEN_MS = 400;
 const DONE = { allow: "Allowed", deny: "Denied" };
+
+/** What is short goes on a line beside its name; the command never does. */
+const isLong = (e: { label: string; text: string }) => e.label === "command" || e.text.length > 80 || e.text.includes("\n");
 
 interface Props {
   gate: Approval;
@@ -136,12 +139,24 @@ export function GateCard({ gate, unasked = false, back, next, inline = false, ke
           <ShareGate gate={gate} />
         </p>
         <div className="mt-3 space-y-3">
-          {exact.map((e) => (
+          {exact.filter(isLong).map((e) => (
             <div key={e.label}>
               <p className="mb-1 text-xs text-muted">{e.label}</p>
               <CodeText text={e.text} label={e.label} />
             </div>
           ))}
+          {exact.some((e) => !isLong(e)) && (
+            <dl className="grid grid-cols-[auto_1fr] gap-x-4 gap-y-1 text-[13px]">
+              {exact
+                .filter((e) => !isLong(e))
+                .map((e) => (
+                  <Fragment key={e.label}>
+                    <dt className="text-muted">{e.label}</dt>
+                    <dd className="min-w-0 font-mono break-words">{visibleName(e.text)}</dd>
+                  </Fragment>
+                ))}
+            </dl>
+          )}
           {exact.length === 0 && !question && <p className="text-muted">The agent says no more than this.</p>}
         </div>
         {question && !denying && (

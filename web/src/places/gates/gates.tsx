@@ -72,7 +72,7 @@ export function Gates() {
                     <span className="line-clamp-2 min-w-0 flex-1 font-medium break-words">{g.description || questionOf(g)}</span>
                   </span>
                   <span className="mt-1.5 flex items-center gap-2 pl-6 text-[13px] text-muted">
-                    <Risk risk={g.risk} />
+                    {g.kind !== "question" && <Risk risk={g.risk} />}
                     <Time at={g.requestedAt} className="ml-auto" />
                   </span>
                 </button>

@@ -19,7 +19,7 @@ export function GateLine({ gate: g, icon }: { gate: Approval; icon?: ReactNode }
       <span className="min-w-0 flex-1">
         <span className="line-clamp-2 font-medium break-words md:line-clamp-1">{g.description || questionOf(g)}</span>
       </span>
-      <Risk risk={g.risk} />
+      {g.kind !== "question" && <Risk risk={g.risk} />}
       <Time at={g.requestedAt} className="hidden w-24 text-right text-[13px] text-muted sm:block" />
     </Link>
   );

@@ -57,7 +57,8 @@ export default function ChangesTab({ session: s, search, change }: TabProps & { 
   }, [patch, diff.data]);
   const tree = useMemo(() => treeOf(entries), [entries]);
   const wide = useWide();
-  const entry = entries.find((e) => e.path === search.file) ?? entries.find((e) => search.file?.endsWith(`/${e.path}`) || e.path.endsWith(`/${search.file}`));
+  const named = (file: string) => entries.find((e) => e.path === file) ?? entries.find((e) => file.endsWith(`/${e.path}`) || e.path.endsWith(`/${file}`));
+  const entry = search.file ? named(search.file) : wide ? firstOf(tree) : undefined;
   // Side by side where there is room for it, unless somebody chose.
   const [box, setBox] = useState<HTMLDivElement | null>(null);
   const [room, setRoom] = useState(0);
@@ -131,6 +132,8 @@ export default function ChangesTab({ session: s, search, change }: TabProps & { 
     </div>
   );
 }
+
+const firstOf = (f: Folder<Entry>): Entry | undefined => (f.folders[0] ? firstOf(f.folders[0]) : f.files[0]?.file);
 
 const MARK: Record<string, { mark: string; tone: string }> = {
   added: { mark: "A", tone: "text-ok" },
