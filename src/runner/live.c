@@ -294,6 +294,33 @@ static void watch_time(struct mu_live *v)
     usage_tick(v, now);
 }
 
+static void serve_polled(struct mu_live *v, int who, short revents)
+{
+    if (who >= W_PUSH) {
+        mu_push_io(v, who - W_PUSH);
+    } else if (who != W_LINK) {
+        serve_one(v, who, revents);
+    }
+}
+
+/* Terminals that flood come last. What came before may have closed a descriptor and opened another
+ * under its number. */
+static void serve_all(struct mu_live *v, const struct pollfd *fds, size_t n)
+{
+    bool flood[MU_WATCH_FDS];
+    for (size_t i = 0; i < n; i++) {
+        flood[i] = v->who[i] < MU_TERMS && v->terms[v->who[i]].floods;
+        if (fds[i].revents && !flood[i]) {
+            serve_polled(v, v->who[i], fds[i].revents);
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (fds[i].revents && flood[i]) {
+            serve_polled(v, v->who[i], fds[i].revents);
+        }
+    }
+}
+
 static void serve(void *arg, const struct pollfd *fds, size_t n)
 {
     struct mu_live *v = arg;
@@ -302,14 +329,8 @@ static void serve(void *arg, const struct pollfd *fds, size_t n)
         link = v->who[i] == W_LINK ? fds[i].revents : link;
     }
     mu_link_serve(&v->link, link);
-    for (size_t i = 0; i < n; i++) {
-        /* what came before may have closed it and opened another under its number */
-        if (fds[i].revents && v->who[i] >= W_PUSH) {
-            mu_push_io(v, v->who[i] - W_PUSH);
-        } else if (fds[i].revents && v->who[i] != W_LINK) {
-            serve_one(v, v->who[i], fds[i].revents);
-        }
-    }
+    serve_all(v, fds, n);
+    mu_term_echoes(v);
     ends(v);
     if (v->agent.serve && !v->agent.ended && !v->done && !v->hold.stopped) {
         mu_serve_turn(v->agent.serve);
@@ -540,6 +561,10 @@ static void work(struct mu_live *v)
         mu_checkpoint_take(v);
         return;
     }
+    if (mu_checkpoint_untidy(v)) {
+        mu_ck_tidy(v->ckpt);
+        return;
+    }
     if (t->step != MU_TURN_WAITS || v->r->procs.stopping) {
         return;
     }
@@ -654,8 +679,9 @@ int mu_live_run(struct mu_live *v)
         work(v);
         if (!v->done) {
             /* something may be left to do that nothing on a descriptor tells of */
-            bool more = v->turn.step == MU_TURN_OVER || v->n_diffs || mu_hold_due(v) ||
-                        (v->hold.step == MU_HOLD_NONE && mu_checkpoint_due(v));
+            bool more =
+                v->turn.step == MU_TURN_OVER || v->n_diffs || mu_hold_due(v) ||
+                (v->hold.step == MU_HOLD_NONE && (mu_checkpoint_due(v) || mu_checkpoint_untidy(v)));
             mu_procs_turn(p, more ? 0 : WAIT_MS);
         }
     }

@@ -17,6 +17,7 @@ enum {
     LAST_ALONE_MS = 3000,   /* the same while nobody is connected */
     STOP_RESERVE_MS = 3500, /* of a stop's grace: for the agent and what is left to say */
     STOP_LEAST_MS = 500,
+    STORE_MS = 10000, /* one that takes longer is not in a hurry */
     /* what a program with a screen makes of what was typed */
     QUIET_MS = 1000,        /* nothing was written for so long: it is made */
     SCREEN_MS = 15000,      /* whatever it writes */
@@ -127,6 +128,14 @@ bool mu_checkpoint_due(const struct mu_live *v)
 {
     int64_t at = mu_checkpoint_at(v);
     return at && mu_mono_ms() >= at;
+}
+
+bool mu_checkpoint_untidy(const struct mu_live *v)
+{
+    const struct mu_ck *c = v->ckpt;
+    bool waited_for = c->sending && mu_mono_ms() < c->began_ms + STORE_MS;
+    return c->untidy && !waited_for && !v->r->procs.stopping && v->turn.step != MU_TURN_WAITS &&
+           !mu_checkpoint_at(v);
 }
 
 /* --- the message --- */
@@ -294,6 +303,16 @@ static bool chain_is_long(const struct mu_ck *c)
            (c->chain_bytes > 2 * c->first_bytes && c->chain_bytes > c->first_bytes + CHAIN_SLACK);
 }
 
+/* Many were taken and not stored: until one is, each has all of it. */
+static void bound_packs(struct mu_ck *c)
+{
+    for (size_t i = 0; i < c->n_roots; i++) {
+        if (c->roots[i].packs >= MU_CK_PACKS) {
+            c->prev = 0;
+        }
+    }
+}
+
 /* 0, and c->changed says whether there is anything new. */
 static int take(struct mu_live *v, int64_t limit_ms)
 {
@@ -302,8 +321,10 @@ static int take(struct mu_live *v, int64_t limit_ms)
         let_go(c); /* this one has all of it */
     }
     c->number++;
+    c->untidy = false; /* what this one leaves when it fails, the next one may use */
     c->began_ms = mu_mono_ms();
     c->deadline = c->began_ms + limit_ms;
+    bound_packs(c);
     int r = mu_ck_take(c, chain_is_long(c));
     if (r && mu_mono_ms() < c->deadline) { /* whatever became of our folder */
         let_go(c);
@@ -311,6 +332,9 @@ static int take(struct mu_live *v, int64_t limit_ms)
         r = mu_ck_take(c, true);
     }
     c->duration_ms = mu_mono_ms() - c->began_ms;
+    c->untidy = !r;
+    c->tidy_root = 0;
+    c->tidy_at = 0;
     if (r) {
         let_go(c);
         alert(v, c->why);

@@ -17,6 +17,8 @@ enum {
     MU_CK_BYTES = 512 << 20,     /* of one checkpoint */
     MU_CK_PARTS = 128,
     MU_CK_LINKS = 20, /* of a chain */
+    MU_CK_PACKS =
+        40, /* of a folder of ours: more are there when links of a chain were not stored */
     MU_CK_ROOTS = MU_WALK_REPOS + 2,
     MU_CK_BRANCH = 256,
 };
@@ -50,6 +52,10 @@ struct mu_ck_root {
     struct mu_ck_stamp index, real;
     char index_tree[MU_OBJECT_ID], real_tree[MU_OBJECT_ID];
     uint64_t print;
+    /* The number of the last one whose pack has all of it, stored or not: older packs are of no
+     * use, since what follows one that was not stored has all of it, too. */
+    int64_t whole;
+    unsigned packs; /* since then */
 };
 struct mu_ck_part {
     char name[64];
@@ -86,6 +92,10 @@ struct mu_ck {
     int64_t wanted_ms;
     int64_t typed_ms; /* somebody typed for the first time since the last one; 0 = nobody did */
     char wanted_turn[64];
+    /* what to clear away next, when there is time: a root, and which part of it */
+    bool untidy;
+    size_t tidy_root;
+    unsigned tidy_at;
 };
 
 /* live_checkpoint_take.c: packs what is changed since c->prev (everything when `full`) into
@@ -97,6 +107,15 @@ void mu_ck_settle(struct mu_ck *c);
 void mu_ck_forget(struct mu_ck *c);
 void mu_ck_close(struct mu_ck *c);
 const char *mu_ck_kind_name(enum mu_ck_kind kind);
+int mu_ck_fail(struct mu_ck *c, int status, const char *fmt, ...) MU_PRINTF(3, 4);
+int mu_ck_git_failed(struct mu_ck *c, const struct mu_shadow *s, const char *what, int status);
+
+/* live_checkpoint_pack.c: one pack of what the root's commit has and the checkpoint before has not,
+ * into our folder and as parts. 0, else a status. */
+int mu_ck_pack(struct mu_ck *c, struct mu_ck_root *root, struct mu_shadow *s);
+/* Of what was taken all is in packs of ours: other objects, and packs that are not needed any more,
+ * go, for some milliseconds at a time. */
+void mu_ck_tidy(struct mu_ck *c);
 
 /* live_checkpoint.c */
 int mu_checkpoint_new(struct mu_live *v, struct mu_ck **ret);
@@ -109,6 +128,8 @@ void mu_checkpoint_typed(struct mu_live *v);
 int64_t mu_checkpoint_at(const struct mu_live *v);
 /* Something is left to do for work(). */
 bool mu_checkpoint_due(const struct mu_live *v);
+/* Nothing asks for one, and some of what the last ones left can be cleared away by mu_ck_tidy(). */
+bool mu_checkpoint_untidy(const struct mu_live *v);
 void mu_checkpoint_take(struct mu_live *v);
 /* One now, whatever is going on; its number, 0: there is none. */
 int64_t mu_checkpoint_now(struct mu_live *v);

@@ -18,8 +18,7 @@ const char *mu_ck_kind_name(enum mu_ck_kind kind)
     return names[kind];
 }
 
-static int fail(struct mu_ck *c, int status, const char *fmt, ...) MU_PRINTF(3, 4);
-static int fail(struct mu_ck *c, int status, const char *fmt, ...)
+int mu_ck_fail(struct mu_ck *c, int status, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
@@ -28,11 +27,11 @@ static int fail(struct mu_ck *c, int status, const char *fmt, ...)
     return status ? status : 1;
 }
 
-static int git_failed(struct mu_ck *c, const struct mu_shadow *s, const char *what, int status)
+int mu_ck_git_failed(struct mu_ck *c, const struct mu_shadow *s, const char *what, int status)
 {
     char why[MU_SHADOW_WORDS];
     mu_shadow_words(s, what, status, why);
-    return fail(c, status, "%s", why);
+    return mu_ck_fail(c, status, "%s", why);
 }
 
 /* --- our folder --- */
@@ -73,18 +72,18 @@ static int open_folder(struct mu_ck *c)
     struct mu_workspace *w = &c->v->r->ws;
     struct stat st;
     if (mu_workspace_oz(w, &err) < 0) {
-        return fail(c, 1, "%s", err.text);
+        return mu_ck_fail(c, 1, "%s", err.text);
     }
     bool same = c->dir >= 0 && fstatat(w->oz, PLACE, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
                 st.st_ino == c->folder.st_ino && st.st_dev == c->folder.st_dev;
     if (!same) { /* the first time, or somebody cleaned up */
         mu_ck_forget(c);
         if (mkdirat(w->oz, PLACE, 0700) < 0) {
-            return fail(c, 1, ".oz/" PLACE ": %s", mu_err_text(-errno));
+            return mu_ck_fail(c, 1, ".oz/" PLACE ": %s", mu_err_text(-errno));
         }
         c->dir = openat(w->oz, PLACE, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (c->dir < 0 || fstat(c->dir, &c->folder) < 0) {
-            return fail(c, 1, ".oz/" PLACE ": %s", mu_err_text(-errno));
+            return mu_ck_fail(c, 1, ".oz/" PLACE ": %s", mu_err_text(-errno));
         }
         int fd MU_AUTO_CLOSE =
             openat(c->dir, ".gitignore", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
@@ -96,7 +95,7 @@ static int open_folder(struct mu_ck *c)
     (void)mu_folder_remove_at(c->dir, "out");
     if (mkdirat(c->dir, "out", 0700) < 0 ||
         (c->out = openat(c->dir, "out", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0) {
-        return fail(c, 1, ".oz/" PLACE "/out: %s", mu_err_text(-errno));
+        return mu_ck_fail(c, 1, ".oz/" PLACE "/out: %s", mu_err_text(-errno));
     }
     return 0;
 }
@@ -150,7 +149,7 @@ static int open_shadow(struct mu_ck *c, struct mu_ck_root *root, const char *tre
                                         .borrow = borrow,
                                         .sha256 = strlen(root->now.head) == 64};
     int r = mu_shadow_open(s, &spec);
-    return r ? fail(c, 1, "the folder of a checkpoint: %s", mu_err_text(r)) : 0;
+    return r ? mu_ck_fail(c, 1, "the folder of a checkpoint: %s", mu_err_text(r)) : 0;
 }
 
 /* A file of our folder, which is not ours alone: whatever lies there now. */
@@ -182,84 +181,7 @@ static bool same_stamp(const struct mu_ck_stamp *a, const struct mu_ck_stamp *b)
            a->ctime.tv_nsec == b->ctime.tv_nsec;
 }
 
-/* --- packs --- */
-
-struct packing {
-    struct mu_ck *c;
-    int fd;
-    int failed; /* -errno, MU_E_TOO_LARGE */
-    unsigned first;
-};
-
-static void next_part(struct packing *p)
-{
-    struct mu_ck *c = p->c;
-    if (p->fd >= 0) {
-        close(p->fd);
-    }
-    p->fd = -1;
-    if (c->n_parts == MU_CK_PARTS) {
-        p->failed = MU_E_TOO_LARGE;
-        return;
-    }
-    struct mu_ck_part *part = &c->parts[c->n_parts];
-    *part = (struct mu_ck_part){.bytes = 0};
-    snprintf(part->name, sizeof part->name, "ckpt-%lld-%lld-%u.pack", (long long)c->v->epoch,
-             (long long)c->number, c->n_parts + 1);
-    p->fd = openat(c->out, part->name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    p->failed = p->fd < 0 ? -errno : 0;
-    c->n_parts += p->fd >= 0;
-}
-
-static void take_pack(void *arg, mu_bytes piece)
-{
-    struct packing *p = arg;
-    struct mu_ck *c = p->c;
-    while (piece.len && !p->failed) {
-        struct mu_ck_part *part = c->n_parts ? &c->parts[c->n_parts - 1] : NULL;
-        if (p->fd < 0 || part->bytes == MU_CK_PART_BYTES) {
-            next_part(p);
-            continue;
-        }
-        mu_bytes some = mu_bytes_head(piece, (size_t)(MU_CK_PART_BYTES - part->bytes));
-        ssize_t n = write(p->fd, some.ptr, some.len);
-        if (n < 0 && errno != EINTR) {
-            p->failed = -errno;
-        } else if (n > 0) {
-            part->bytes += n;
-            c->bytes += n;
-            piece = mu_bytes_from(piece, (size_t)n);
-            p->failed = c->bytes > MU_CK_BYTES ? MU_E_TOO_LARGE : 0;
-        }
-    }
-}
-
-static int pack(struct mu_ck *c, struct mu_ck_root *root, struct mu_shadow *s)
-{
-    char revs[4 * MU_OBJECT_ID];
-    bool more = c->from && root->last.commit[0];
-    int n = snprintf(revs, sizeof revs, "%s\n%s%s%s%s%s%s", root->now.commit,
-                     root->base[0] ? "^" : "", root->base, root->base[0] ? "\n" : "",
-                     more ? "^" : "", more ? root->last.commit : "", more ? "\n" : "");
-    int in MU_AUTO_CLOSE = mu_shadow_feed(s, "revs", mu_bytes_of(revs, (size_t)n));
-    if (in < 0) {
-        return fail(c, 1, "a checkpoint's list: %s", mu_err_text(in));
-    }
-    const char *const argv[] = {"git",      "pack-objects",        "-q", "--revs",
-                                "--stdout", "--delta-base-offset", NULL};
-    struct packing p = {.c = c, .fd = -1, .first = c->n_parts};
-    const struct mu_shadow_run run = {argv, NULL, in, take_pack, &p};
-    int status = mu_shadow_git(s, &run);
-    if (p.fd >= 0) {
-        close(p.fd);
-    }
-    if (p.failed) {
-        return fail(c, 1, p.failed == MU_E_TOO_LARGE ? "larger than 512 MiB" : "its files: %s",
-                    mu_err_text(p.failed));
-    }
-    root->parts = c->n_parts - p.first;
-    return status ? git_failed(c, s, "pack-objects", status) : 0;
-}
+/* --- commits --- */
 
 static int commit(struct mu_ck *c, struct mu_shadow *s, const char *tree, const char *head,
                   const char *second, char ret[MU_OBJECT_ID])
@@ -275,7 +197,7 @@ static int commit(struct mu_ck *c, struct mu_shadow *s, const char *tree, const 
         argv[n++] = second;
     }
     int r = mu_shadow_id(s, argv, NULL, ret);
-    return r ? git_failed(c, s, "commit-tree", r) : 0;
+    return r ? mu_ck_git_failed(c, s, "commit-tree", r) : 0;
 }
 
 static bool same_state(const struct mu_ck_state *a, const struct mu_ck_state *b)
@@ -296,7 +218,7 @@ static int conclude(struct mu_ck *c, struct mu_ck_root *root, struct mu_shadow *
     bool same = root->last.commit[0] && same_state(&root->now, &root->last);
     int r = 0;
     c->changed = c->changed || !same || !c->prev; /* 0: the server has none of it */
-    if (same) {
+    if (same && c->from) {
         memcpy(root->now.commit, root->last.commit, sizeof root->now.commit);
     } else {
         char staged[MU_OBJECT_ID] = "";
@@ -305,7 +227,7 @@ static int conclude(struct mu_ck *c, struct mu_ck_root *root, struct mu_shadow *
         }
         r = r ? r : commit(c, s, root->now.tree, root->now.head, staged, root->now.commit);
     }
-    return r || (same && c->from) ? r : pack(c, root, s);
+    return r || (same && c->from) ? r : mu_ck_pack(c, root, s);
 }
 
 /* --- a repository --- */
@@ -355,12 +277,12 @@ static int add_all(struct mu_ck *c, struct mu_shadow *s, const struct mu_ck_root
         }
     }
     if (text.failed) {
-        return fail(c, 1, "%s", mu_err_text(text.failed));
+        return mu_ck_fail(c, 1, "%s", mu_err_text(text.failed));
     }
     for (size_t i = 0; i < k; i++) {
         argv[n++] = text.ptr + offsets[i];
     }
-    const struct mu_shadow_run run = {argv, NULL, -1, NULL, NULL};
+    const struct mu_shadow_run run = {.argv = argv, .in = -1};
     int status = mu_shadow_git(s, &run);
     return status == 1 ? 0 : status; /* 1: files that cannot be read */
 }
@@ -369,7 +291,7 @@ static int read_head_tree(struct mu_shadow *s, const char *head)
 {
     const char *const some[] = {"git", "read-tree", head, NULL};
     const char *const none[] = {"git", "read-tree", "--empty", NULL};
-    const struct mu_shadow_run run = {head[0] ? some : none, NULL, -1, NULL, NULL};
+    const struct mu_shadow_run run = {.argv = head[0] ? some : none, .in = -1};
     return mu_shadow_git(s, &run);
 }
 
@@ -392,13 +314,13 @@ static int take_tree(struct mu_ck *c, struct mu_ck_root *root, struct mu_shadow 
         r = r ? r : add_all(c, s, root, walk);
     }
     if (r) {
-        return git_failed(c, s, "add", r);
+        return mu_ck_git_failed(c, s, "add", r);
     }
     at = stamp_at(s->fd, "index");
     if (!same_stamp(&at, &root->index)) {
         r = mu_shadow_id(s, argv, NULL, root->index_tree);
         if (r) {
-            return git_failed(c, s, "write-tree", r);
+            return mu_ck_git_failed(c, s, "write-tree", r);
         }
         root->index = stamp_at(s->fd, "index");
     }
@@ -445,12 +367,12 @@ static int read_shallow(struct mu_ck *c, struct mu_ck_root *root, struct mu_shad
             continue;
         }
         if (root->n_shallow == MU_ARRAY_LEN(root->shallow)) { /* git would miss what is behind */
-            return fail(c, 1, "%s: its history has more than %d shallow borders", root->dir,
-                        MU_MANIFEST_SHALLOW);
+            return mu_ck_fail(c, 1, "%s: its history has more than %d shallow borders", root->dir,
+                              MU_MANIFEST_SHALLOW);
         }
         memcpy(root->shallow[root->n_shallow++], id, sizeof id);
     }
-    return text.failed ? fail(c, 1, "%s", mu_err_text(text.failed)) : 0;
+    return text.failed ? mu_ck_fail(c, 1, "%s", mu_err_text(text.failed)) : 0;
 }
 
 static int take_checkout(struct mu_ck *c, const char *dir, const struct mu_walk *walk)
@@ -459,11 +381,11 @@ static int take_checkout(struct mu_ck *c, const char *dir, const struct mu_walk 
     char tree[MU_SHADOW_PATH], git_dir[MU_SHADOW_PATH + 8], head_tree[MU_OBJECT_ID];
     struct mu_ck_root *root = root_of(c, MU_CK_CHECKOUT, dir);
     if (!root) {
-        return fail(c, 1, "too many repositories");
+        return mu_ck_fail(c, 1, "too many repositories");
     }
     int n = snprintf(tree, sizeof tree, "%s%s%s", top, *dir ? "/" : "", dir);
     if (n >= MU_SHADOW_PATH) {
-        return fail(c, 1, "%s", mu_err_text(-ENAMETOOLONG));
+        return mu_ck_fail(c, 1, "%s", mu_err_text(-ENAMETOOLONG));
     }
     snprintf(git_dir, sizeof git_dir, "%s/.git", tree);
     struct mu_shadow s;
@@ -493,11 +415,11 @@ static int update_index(struct mu_ck *c, struct mu_shadow *s, const char *file, 
     const char *const removes[] = {"git", "update-index", "--force-remove", "-z", "--stdin", NULL};
     int in MU_AUTO_CLOSE = mu_shadow_feed(s, file, list);
     if (in < 0) {
-        return fail(c, 1, "a checkpoint's list: %s", mu_err_text(in));
+        return mu_ck_fail(c, 1, "a checkpoint's list: %s", mu_err_text(in));
     }
-    const struct mu_shadow_run run = {remove ? removes : adds, NULL, in, NULL, NULL};
+    const struct mu_shadow_run run = {.argv = remove ? removes : adds, .in = in};
     int status = mu_shadow_git(s, &run);
-    return status ? git_failed(c, s, "update-index", status) : 0;
+    return status ? mu_ck_git_failed(c, s, "update-index", status) : 0;
 }
 
 static int list_files(struct mu_ck *c, struct mu_shadow *s, const struct mu_walk *walk)
@@ -509,7 +431,7 @@ static int list_files(struct mu_ck *c, struct mu_shadow *s, const struct mu_walk
     read_own(s, "list", &old);
     int r = old.failed ? old.failed : mu_walk_gone(mu_buf_bytes(&old), now, &gone);
     if (r) {
-        return fail(c, 1, "%s", mu_err_text(r));
+        return mu_ck_fail(c, 1, "%s", mu_err_text(r));
     }
     if (gone.len) {
         r = update_index(c, s, "gone", mu_buf_bytes(&gone), true);
@@ -524,7 +446,7 @@ static int take_folder(struct mu_ck *c, enum mu_ck_kind kind, const char *tree,
     const char *const argv[] = {"git", "write-tree", NULL};
     struct mu_shadow s;
     if (!root) {
-        return fail(c, 1, "too many repositories");
+        return mu_ck_fail(c, 1, "too many repositories");
     }
     memset(&root->now, 0, sizeof root->now);
     bool same = root->print == walk->print && root->index_tree[0];
@@ -540,7 +462,7 @@ static int take_folder(struct mu_ck *c, enum mu_ck_kind kind, const char *tree,
     if (!same) {
         r = list_files(c, &s, walk);
         int id = r ? 0 : mu_shadow_id(&s, argv, NULL, root->index_tree);
-        r = id ? git_failed(c, &s, "write-tree", id) : r;
+        r = id ? mu_ck_git_failed(c, &s, "write-tree", id) : r;
         root->print = walk->print;
         if (r) {
             root->index_tree[0] = 0;
@@ -556,8 +478,8 @@ static int take_folder(struct mu_ck *c, enum mu_ck_kind kind, const char *tree,
 
 static int walk_failed(struct mu_ck *c, const char *what, int r)
 {
-    return fail(c, 1, "%s: %s", what,
-                r == MU_E_TOO_LARGE ? "too many files or repositories" : mu_err_text(r));
+    return mu_ck_fail(c, 1, "%s: %s", what,
+                      r == MU_E_TOO_LARGE ? "too many files or repositories" : mu_err_text(r));
 }
 
 /* Between many files: the link and signals are served, and time passes. */

@@ -18,7 +18,7 @@
 enum {
     MU_TERMS = 8,
     MU_TERM_KEEP = 4 << 20,
-    MU_TERM_WINDOW = 192 << 10, /* other terminals wait behind it */
+    MU_TERM_WINDOW = 128 << 10, /* other terminals wait behind it */
     MU_TERM_INPUT = 256 << 10,
     MU_TERM_OUTPUT = 64 << 10, /* for the file with the output: written together */
     MU_LIVE_ID = 64,           /* of turns, questions, requests */
@@ -51,6 +51,8 @@ struct mu_term {
     int64_t shown_at; /* when what may be a secret's beginning is shown; 0: there is none */
     bool to_file;     /* what came last belongs into the output */
     struct mu_buf in;
+    bool floods;   /* there was more to read than a turn takes */
+    unsigned echo; /* turns in which what was typed may be answered */
 };
 
 enum mu_turn_step { MU_TURN_NONE, MU_TURN_WAITS, MU_TURN_RUNS, MU_TURN_OVER };
@@ -261,6 +263,7 @@ void mu_term_close(struct mu_live *v, unsigned n);
 void mu_term_gone(struct mu_live *v, unsigned n);
 bool mu_term_may_read(const struct mu_live *v, unsigned n);
 void mu_term_read(struct mu_live *v, unsigned n);
+void mu_term_echoes(struct mu_live *v);
 void mu_term_write(struct mu_live *v, unsigned n);
 void mu_term_pump(struct mu_live *v);
 void mu_term_output_flush(struct mu_live *v);

@@ -8,7 +8,10 @@
 #include "runner/procs_int.h"
 
 enum {
-    READ_BLOCK = 64 << 10,
+    READ_BLOCK = 8 << 10, /* twice what the line discipline gives at once */
+    TURN = 32 << 10,      /* of one terminal, before others and the link are looked at */
+    ECHO_TRIES = 4,
+    SMALL = 4 << 10,
     FRAME = 64 << 10,
     DRAIN_MS = 300,
     HOLD_MS = 2, /* a terminal that runs says no more often something small */
@@ -159,6 +162,7 @@ void mu_term_write(struct mu_live *v, unsigned n)
             return;
         }
         mu_buf_consume(&t->in, (size_t)k);
+        t->echo = ECHO_TRIES;
     }
 }
 
@@ -170,17 +174,19 @@ bool mu_term_may_read(const struct mu_live *v, unsigned n)
     return t->fd >= 0 && (!v->link.up || t->ring.end - t->acked < MU_TERM_WINDOW);
 }
 
-/* Each read gives at most the 4 KiB of the line discipline: what comes after one another goes on
- * together. */
+/* Each read gives at most the 4 KiB of the line discipline, which the kernel fills again meanwhile:
+ * so every piece is worked on before the next one is asked for. What comes after one another goes
+ * on together. */
 void mu_term_read(struct mu_live *v, unsigned n)
 {
     struct mu_term *t = &v->terms[n];
     char block[READ_BLOCK];
     size_t have = 0;
-    while (have < sizeof block && t->fd >= 0) {
-        ssize_t k = read(t->fd, block + have, sizeof block - have);
+    while (have < TURN && t->fd >= 0) {
+        ssize_t k = read(t->fd, block, sizeof block);
         if (k > 0) {
             have += (size_t)k;
+            mu_term_put(v, n, mu_bytes_of(block, (size_t)k), n == 0);
             continue;
         }
         if (k == 0 || (errno != EAGAIN && errno != EINTR)) { /* EIO: nobody is on the other side */
@@ -189,9 +195,23 @@ void mu_term_read(struct mu_live *v, unsigned n)
         }
         break;
     }
+    t->floods = have >= TURN;
     if (have) {
         v->wrote_ms = mu_mono_ms();
-        mu_term_put(v, n, mu_bytes_of(block, have), n == 0);
+        t->echo = 0;
+    }
+}
+
+/* What was typed at the beginning of this turn is answered by now: it need not wait for the next
+ * one, behind another terminal's flood. */
+void mu_term_echoes(struct mu_live *v)
+{
+    for (unsigned n = 0; n < MU_TERMS; n++) {
+        struct mu_term *t = &v->terms[n];
+        if (t->echo && mu_term_may_read(v, n)) {
+            t->echo--;
+            mu_term_read(v, n);
+        }
     }
 }
 
@@ -310,6 +330,11 @@ void mu_term_pump(struct mu_live *v)
         if (v->terms[n].shown_at && mu_mono_ms() >= v->terms[n].shown_at) {
             show_rest(v, n);
         }
+        if (v->terms[n].ring.end - v->terms[n].sent <= SMALL) {
+            pump(v, n);
+        }
+    }
+    for (unsigned n = 0; n < MU_TERMS; n++) { /* the echo of a key does not wait behind a flood */
         pump(v, n);
     }
     if (v->output_at && mu_mono_ms() >= v->output_at) {

@@ -38,7 +38,7 @@ static void cut(struct mu_output *o)
 {
     int64_t begin = o->head + MU_OUTPUT_MARK;
     int64_t from = o->len - o->tail;
-    char block[16 << 10], mark[MU_OUTPUT_MARK + 1];
+    char block[64 << 10], mark[MU_OUTPUT_MARK + 1];
     /* Forwards: the source lies behind the target, so overlapping parts are safe. */
     for (int64_t done = 0; done < o->tail && !o->failed;) {
         size_t want = (size_t)MU_MIN((int64_t)sizeof block, o->tail - done);
@@ -70,7 +70,7 @@ static int64_t whole(const struct mu_output *o)
 void mu_output_add(struct mu_output *o, mu_bytes piece)
 {
     /* The line between would not fit when the file is hardly longer than both parts. */
-    int64_t slack = MU_MAX(o->tail, (int64_t)MU_OUTPUT_MARK);
+    int64_t slack = MU_MAX(MU_OUTPUT_SLACK * o->tail, (int64_t)MU_OUTPUT_MARK);
     while (piece.len && !o->failed) {
         size_t n = (size_t)MU_MIN((int64_t)piece.len, slack);
         if (!put(o, mu_bytes_head(piece, n), o->len)) {

@@ -7,6 +7,8 @@
 
 enum {
     MU_OUTPUT_MARK = 64, /* the line between, always so long */
+    MU_OUTPUT_SLACK =
+        3, /* so many times the last part more, before the file is cut: that moves it */
 };
 
 struct mu_output {

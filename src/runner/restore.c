@@ -148,7 +148,7 @@ static int unpack(struct mu_runner *r, struct mu_shadow *sh, const struct mu_man
         if (fd < 0) {
             return fail(r, root->files[at].name, mu_err_text(fd));
         }
-        const struct mu_shadow_run run = {argv, NULL, fd, NULL, NULL};
+        const struct mu_shadow_run run = {.argv = argv, .in = fd};
         int status = mu_shadow_git(sh, &run);
         if (status) {
             return git_failed(r, sh, "index-pack", status);
@@ -163,7 +163,7 @@ static bool has_commit(struct mu_shadow *sh, const char *id)
     char name[80];
     snprintf(name, sizeof name, "%s^{commit}", id);
     const char *const argv[] = {"git", "cat-file", "-e", name, NULL};
-    const struct mu_shadow_run run = {argv, NULL, -1, NULL, NULL};
+    const struct mu_shadow_run run = {.argv = argv, .in = -1};
     return mu_shadow_git(sh, &run) == 0;
 }
 
@@ -198,7 +198,7 @@ static void close_shadow(struct mu_runner *r, struct mu_shadow *sh)
 static int run(struct mu_runner *r, struct mu_shadow *sh, const char *index,
                const char *const *argv)
 {
-    const struct mu_shadow_run one = {argv, index, -1, NULL, NULL};
+    const struct mu_shadow_run one = {.argv = argv, .index = index, .in = -1};
     int status = mu_shadow_git(sh, &one);
     return status ? git_failed(r, sh, argv[1], status) : 0;
 }
@@ -289,7 +289,7 @@ static int find_staged(struct mu_runner *r, struct mu_shadow *sh,
     mu_buf_init(&text, 4096);
     snprintf(all, sizeof all, "%s^@", root->commit);
     const char *const argv[] = {"git", "rev-parse", all, NULL};
-    const struct mu_shadow_run one = {argv, NULL, -1, keep, &text};
+    const struct mu_shadow_run one = {.argv = argv, .in = -1, .sink = keep, .arg = &text};
     int status = mu_shadow_git(sh, &one);
     ret[0] = 0;
     if (status) {

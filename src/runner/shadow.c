@@ -93,18 +93,22 @@ static int put_all(struct mu_shadow *s, const struct mu_shadow_spec *spec)
 {
     static const char *const foreign[] = {"hooks",       "config.worktree", "commondir",
                                           "packed-refs", "modules",         "index.lock"};
-    char config[800];
-    int n = snprintf(
-        config, sizeof config,
-        "[core]\n\trepositoryformatversion = %d\n\tbare = false\n\tcheckStat = default\n"
-        "\tfsmonitor = false\n\tuntrackedCache = false\n\thooksPath = /dev/null\n"
-        "\tlogAllRefUpdates = false\n\tprotectNTFS = false\n\tprotectHFS = false\n"
-        "\tbigFileThreshold = 4m\n\tcompression = 1\n\tloosecompression = 1\n"
-        "[pack]\n\tcompression = 1\n\twindow = 0\n\tthreads = 2\n\tuseBitmaps = false\n"
-        "[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n[protocol]\n\tallow = never\n"
-        "[advice]\n\taddEmbeddedRepo = false\n[diff]\n\tignoreSubmodules = dirty\n"
-        "[submodule]\n\trecurse = false\n[index]\n\tthreads = 2\n%s",
-        spec->sha256 ? 1 : 0, spec->sha256 ? "[extensions]\n\tobjectFormat = sha256\n" : "");
+    /* Our own objects are packed at once and go with the sandbox: what is written in between is
+     * neither compressed nor waited for. */
+    bool own = !spec->objects;
+    char config[1200];
+    int n =
+        snprintf(config, sizeof config,
+                 "[core]\n\trepositoryformatversion = %d\n\tbare = false\n\tcheckStat = default\n"
+                 "\tfsmonitor = false\n\tuntrackedCache = false\n\thooksPath = /dev/null\n"
+                 "\tlogAllRefUpdates = false\n\tprotectNTFS = false\n\tprotectHFS = false\n"
+                 "\tbigFileThreshold = 4m\n\tcompression = 1\n\tloosecompression = %d\n%s"
+                 "[pack]\n\tcompression = 1\n\twindow = 0\n\tthreads = 2\n\tuseBitmaps = false\n"
+                 "[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n[protocol]\n\tallow = never\n"
+                 "[advice]\n\taddEmbeddedRepo = false\n[diff]\n\tignoreSubmodules = dirty\n"
+                 "[submodule]\n\trecurse = false\n[index]\n\tthreads = 2\n%s",
+                 spec->sha256 ? 1 : 0, own ? 0 : 1, own ? "\tfsync = none\n" : "",
+                 spec->sha256 ? "[extensions]\n\tobjectFormat = sha256\n" : "");
     for (size_t i = 0; i < MU_ARRAY_LEN(foreign); i++) {
         (void)mu_folder_remove_at(s->fd, foreign[i]);
     }
@@ -237,6 +241,7 @@ int mu_shadow_git(struct mu_shadow *s, const struct mu_shadow_run *run)
                            .quiet = run->sink != NULL,
                            .even_stopping = true,
                            .timeout_ms = left,
+                           .file_max = run->file_max,
                            .sink = run->sink ? run->sink : keep_said,
                            .arg = run->sink ? run->arg : s};
     mu_procs_run(s->procs, &proc, &end);
@@ -275,14 +280,22 @@ static bool take_id(mu_bytes text, char ret[MU_OBJECT_ID])
     return true;
 }
 
-int mu_shadow_id(struct mu_shadow *s, const char *const *argv, const char *index,
-                 char ret[MU_OBJECT_ID])
+int mu_shadow_run_id(struct mu_shadow *s, const struct mu_shadow_run *run, char ret[MU_OBJECT_ID])
 {
     struct mu_buf text MU_CLEANUP(mu_buf_fini);
     mu_buf_init(&text, 4096);
-    const struct mu_shadow_run run = {argv, index, -1, keep, &text};
-    int r = mu_shadow_git(s, &run);
+    struct mu_shadow_run one = *run;
+    one.sink = keep;
+    one.arg = &text;
+    int r = mu_shadow_git(s, &one);
     return r ? r : take_id(mu_buf_bytes(&text), ret) ? 0 : 1;
+}
+
+int mu_shadow_id(struct mu_shadow *s, const char *const *argv, const char *index,
+                 char ret[MU_OBJECT_ID])
+{
+    const struct mu_shadow_run run = {.argv = argv, .index = index, .in = -1};
+    return mu_shadow_run_id(s, &run, ret);
 }
 
 int mu_shadow_feed(struct mu_shadow *s, const char *name, mu_bytes content)

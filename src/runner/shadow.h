@@ -41,6 +41,7 @@ struct mu_shadow_run {
     int in;                                  /* -1 = nothing */
     void (*sink)(void *arg, mu_bytes piece); /* standard output; NULL: both go to s->said */
     void *arg;
+    int64_t file_max; /* largest file it may write; 0 = any */
 };
 /* How `git WHAT` ended, for people. */
 void mu_shadow_words(const struct mu_shadow *s, const char *what, int status,
@@ -50,6 +51,8 @@ int mu_shadow_git(struct mu_shadow *s, const struct mu_shadow_run *run);
 /* The first word of what it prints is an object's name. Its status, 1 when it is none. */
 int mu_shadow_id(struct mu_shadow *s, const char *const *argv, const char *index,
                  char ret[MU_OBJECT_ID]);
+/* The same of a command that reads something or whose files are bounded; `sink` is not used. */
+int mu_shadow_run_id(struct mu_shadow *s, const struct mu_shadow_run *run, char ret[MU_OBJECT_ID]);
 /* A file of the folder with this content, opened for reading; -errno. */
 int mu_shadow_feed(struct mu_shadow *s, const char *name, mu_bytes content);
 /* Takes a repository's index over into the folder `dir`: it knows which files are as they were

@@ -306,6 +306,87 @@ def test_a_chain_of_25_and_each_of_it(make):
         new.finish()
 
 
+def alone(folder):
+    """How many objects lie alone."""
+    try:
+        return len(list(folder.glob("objects/??/*")))
+    except FileNotFoundError:  # one is just being cleared away
+        return 1
+
+
+def folders(session):
+    """Of each folder of ours: how many objects lie alone, and what is among its packs."""
+    place = session.box.workspace / ".oz/checkpoint"
+    return {d.name: (alone(d), [p.name for p in d.glob("objects/pack/*")]) for d in place.iterdir() if (d / "objects").is_dir()}
+
+
+def tidied(session):
+    """Nothing but packs is left, no more than a chain has; waits for it, since it is done when there is time."""
+    def is_tidy():
+        return all(not loose and sum(n.endswith(".pack") for n in names) <= 20 and all(n.startswith("ck") for n in names)
+                   for loose, names in folders(session).values())
+    end = time.monotonic() + 10
+    while not is_tidy() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert is_tidy(), folders(session)
+
+
+def test_thirty_turns_leave_packs_only(make):
+    s = make(start=False)
+    url = s.box.repo("one", {f"d{i % 4}/f{i}": f"{i}\n" * 50 for i in range(40)})
+    s.env["OZ_ENV_REPOS"] = url
+    s.start()
+    s.peer.wait_for("boot", step="running")
+    w, seen = s.box.workspace, {}
+    for i in range(30):
+        (w / f"d{i % 4}/f{i}").write_text(f"turn {i}\n" * 200)
+        (w / "same size").write_text(f"{i:04}\n")  # within the second in which the last one was taken
+        (w / "random").write_bytes(os.urandom(400 << 10))
+        if i in (3, 17):
+            (w / "large").write_bytes(os.urandom(5 << 20))
+        if i == 9:
+            (w / "d1/f1").unlink()
+        if i in (5, 24):
+            git(w, "add", "-A")
+            git(w, "commit", "-qm", f"at {i}")
+        m = s.checkpoint(f"say {i}")
+        seen[m["number"]] = (s.files(), s.status())
+        if i % 10 == 4:
+            tidied(s)
+    tidied(s)
+    last = max(seen)
+    assert sum("prev" not in m for m in s.peer.all("checkpoint")) >= 2  # more than one chain
+    for number in (last - 11, last):
+        new = again(make, s, number=number, repos=url)
+        same(*seen[number], new)
+        new.finish()
+
+
+def test_what_is_not_stored_does_not_pile_up(make):
+    s = make(start=False)
+    url = s.box.repo("one", {"a": "1\n"})
+    s.env["OZ_ENV_REPOS"] = url
+    s.start()
+    w = s.box.workspace
+    s.checkpoint("say 1")
+    refused = []
+
+    def refuse(name):
+        refused.append(int(name.split("-")[2]))
+        return "the server refused it"
+    s.peer.on_put = refuse
+    for i in range(45):
+        (w / f"f{i}").write_text(f"{i}\n")
+        s.turn(f"say {i}")
+    s.peer.wait(lambda: refused and refused[-1] == 46)
+    tidied(s)
+    s.peer.on_put = None
+    m = s.checkpoint("say all")
+    assert "prev" not in m
+    tidied(s)
+    same(s.files(), s.status(), again(make, s, repos=url))
+
+
 def test_the_conversation_goes_on(make):
     s = make(start=False)
     s.home.joinpath("before").write_text("of the image\n")

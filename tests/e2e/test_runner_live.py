@@ -600,9 +600,9 @@ def test_a_full_window_makes_the_program_wait(make):
     p.wait_for("boot", step="running")
     p.ack_terminals = False
     open_terminal(live, 1, command="i=0; while [ $i -lt 40000 ]; do echo 0123456789012345678901234567890123456789012345678$i; i=$((i+1)); done; echo finished")
-    p.wait(lambda: p.terminals.get(1, {"end": 0})["end"] >= 192 << 10)
+    p.wait(lambda: p.terminals.get(1, {"end": 0})["end"] >= 128 << 10)
     time.sleep(1)
-    assert p.terminals[1]["end"] == 192 << 10 and not p.events("TERMINAL_CLOSED")
+    assert p.terminals[1]["end"] == 128 << 10 and not p.events("TERMINAL_CLOSED")
     p.ack_terminals = True
     p.ack_terminal(1)
     p.wait_screen(b"finished", 1)

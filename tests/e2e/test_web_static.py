@@ -1,5 +1,5 @@
 """The web app's files as the program serves them (ui.md, README 3): all of web/dist, whatever is in it, as it is there.
-A build without them says so; then only that is tested."""
+What a build without them says: tests/unit/face/test_web.c."""
 import gzip
 import hashlib
 import os
@@ -17,13 +17,11 @@ from harness import BINARY, ROOT, assert_error
 pytestmark = pytest.mark.engine_free
 DIST = pathlib.Path(os.environ.get("MUSTER_WEB_DIST", ROOT / "web/dist"))
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-HAS_APP = "without the web app" not in subprocess.run([str(BINARY), "version"], capture_output=True, text=True).stdout
-with_app = pytest.mark.skipif(not HAS_APP, reason="this build has no web app (script/build makes one)")
 SAFETY = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cross-origin-opener-policy": "same-origin"}
 
 
 def files():
-    found = sorted(p for p in DIST.rglob("*") if p.is_file()) if HAS_APP else []
+    found = sorted(p for p in DIST.rglob("*") if p.is_file())
     return [("/" + p.relative_to(DIST).as_posix(), p) for p in found]
 
 
@@ -38,9 +36,8 @@ def raw(url, path, **headers):
             return response, b"".join(response.iter_raw())
 
 
-@with_app
 def test_every_file_is_served_as_it_is(oz):
-    assert len(files()) > 0, f"the program has a web app, but {DIST} has not"
+    assert len(files()) > 0, f"{DIST} is empty: script/web makes it"
     for path, file in files():
         content = file.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
@@ -67,7 +64,6 @@ def test_every_file_is_served_as_it_is(oz):
             assert SAFETY.items() <= dict(answer.headers).items(), path
 
 
-@with_app
 def test_only_names_with_a_hash_are_kept_for_ever(oz):
     for path, _ in files():
         control = httpx.head(oz.url + path).headers["cache-control"]
@@ -75,7 +71,6 @@ def test_only_names_with_a_hash_are_kept_for_ever(oz):
         assert control == ("public, max-age=31536000, immutable" if hashed else "no-cache"), path
 
 
-@with_app
 @pytest.mark.parametrize("path", ["/", "/login", "/sessions", "/sessions/ses_1/files/a.txt?line=3", "/auth/callback", "/gates/"])
 def test_every_place_is_the_page(oz, path):
     page = (DIST / "index.html").read_bytes()
@@ -93,7 +88,6 @@ def test_every_place_is_the_page(oz, path):
     assert httpx.head(oz.url + path, headers=HTML).headers["content-length"] == response.headers["content-length"]
 
 
-@with_app
 def test_the_page_has_nothing_that_its_policy_forbids():
     page = (DIST / "index.html").read_text()
     assert not re.search(r"<script(?![^>]*\bsrc=)[^>]*>|<style|\son\w+=|\sstyle=|javascript:", page), page
@@ -119,19 +113,11 @@ def test_a_wrong_method_names_the_right_ones(oz):
     assert response.headers["allow"] == "GET, HEAD"
 
 
-@pytest.mark.skipif(HAS_APP, reason="this build has a web app")
-def test_a_build_without_an_app_says_how_to_make_one(oz):
-    response = httpx.get(oz.url + "/", headers=HTML)
-    assert response.status_code == 404 and "script/build" in response.text and response.text.count("\n") == 1
-    assert response.headers["content-type"].startswith("text/plain")
-
-
 def test_off_is_off(make_server):
     server = make_server({"OZ_WEB": "off"})
     assert_error(httpx.get(server.url + "/", headers=HTML), 404, "not_found")
 
 
-@with_app
 def test_the_first_start_shows_a_link_on_a_terminal_only(make_server):
     server = make_server(start=False, admin_key=None)
     mine, theirs = pty.openpty()
@@ -160,3 +146,9 @@ def test_the_first_start_shows_a_link_on_a_terminal_only(make_server):
     assert seen.decode().count(code) == 1
     quiet = make_server(admin_key=None)
     assert "#code=" not in str(quiet.log) + quiet.err + str(quiet.not_json)
+
+
+def test_the_apps_types_are_the_servers(oz):
+    checked = subprocess.run(["node", "script/api.mjs", "--check"], cwd=ROOT / "web", env={**os.environ, "MUSTER_URL": oz.url},
+                             capture_output=True, text=True, timeout=100)
+    assert checked.returncode == 0, checked.stdout + checked.stderr

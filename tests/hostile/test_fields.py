@@ -133,6 +133,10 @@ def is_public(path):
     return path.startswith(API + "/approval-links/")
 
 
+def is_sign_in(path):
+    return path.startswith("/api/auth/")
+
+
 def named_fields(path, response):
     """The fields that an error names, in its face's shape."""
     body = response.json()
@@ -235,6 +239,8 @@ class Caller:
         return self.first(method, self.at.get((method, path), 0), url, **options)[1]
 
     def first(self, method, at, url, **options):
+        if is_sign_in(url):  # only pages of this server may
+            options["headers"] = {"Origin": self.server.url}
         for at in range(at, len(self.callers)):
             r = self.callers[at].request(method, url, **options)
             if r.status_code != 403:
@@ -244,7 +250,8 @@ class Caller:
 
 @pytest.fixture(scope="module")
 def shared(model, postgres):
-    with harness.serving({**harness.provider_env(model), "OZ_MAX_SESSIONS_PER_ORG": "500"}, postgres=postgres, name="fields") as server:
+    with harness.serving({**harness.provider_env(model), "OZ_MAX_SESSIONS_PER_ORG": "500", "OZ_LOGIN_REQUESTS_PER_MINUTE": "0",
+                          "OZ_LOGIN_MAX_FAILURES": "0"}, postgres=postgres, name="fields") as server:
         yield server
 
 
@@ -276,6 +283,8 @@ def test_every_body_field(document, caller):
         base = sample(document, schema)
         if path.endswith(("/agent/run", "/agent/runs")):
             base["prompt"] = "field test"
+        if path == "/api/auth/login":
+            base["token"] = "tenant-of-the-field-tests"
         r = caller.base(method, path, json=base)
         # a session that waits does not do everything; nobody has made a link
         fine = (200, 201, 202, 404, 409) if is_village(path) else (404,) if is_public(path) else (200,)
@@ -296,7 +305,7 @@ def test_every_body_field(document, caller):
                     continue
                 if is_village(path):
                     assert_envelope(r)
-                if r.status_code >= 500 or (r.status_code not in (200, 201, 202, 400, 403, 404, 409, 413, 429)):
+                if r.status_code >= 500 or (r.status_code not in (200, 201, 202, 400, 401 if is_sign_in(path) else 403, 403, 404, 409, 413, 429)):
                     wrong.append(f"{where}: {r.status_code} {r.text[:200]}")
                 elif not allowed:
                     some_refused, refused_cases = True, refused_cases + 1
@@ -306,6 +315,8 @@ def test_every_body_field(document, caller):
                     parents = [dotted(field[:i]) for i in range(1, len(field) + 1)]
                     if not any(n in parents or n.startswith(name) for n in named):
                         wrong.append(f"{where}: {r.status_code} names {named!r}: {r.text[:200]}")
+                elif r.status_code == 400 and is_sign_in(path):
+                    assert r.json()["code"] == "VALIDATION_ERROR" and r.json()["field"], where
                 elif r.status_code == 400 and not is_village(path):
                     assert_error(r, 400, ("invalid_field", "missing_field"))
             if not some_refused and types_of(document, member):

@@ -1,9 +1,10 @@
 // Screens of every place, light and dark, desk and phone, of a running server with real data; fails on any error of the
 // console, refusal of the content policy or request to another origin.
-//   BASE=http://127.0.0.1:4173 MUSTER_TOKEN=… [SESSION=ses_…] node script/look.mjs [folder]
+//   BASE=http://127.0.0.1:4173 MUSTER_TOKEN=… [SESSION=ses_…] node script/look.mjs [folder] [places]   (places: only what look-places.mjs has)
 import { mkdir } from "node:fs/promises";
 import axe from "axe-core";
 import { chromium } from "playwright-core";
+import { lookAtPlaces } from "./look-places.mjs";
 
 const base = process.env.BASE ?? "http://127.0.0.1:4173";
 const token = process.env.MUSTER_TOKEN;
@@ -42,6 +43,11 @@ for (const colorScheme of ["light", "dark"]) {
     await page.getByRole("button", { name: "Sign in" }).click();
     await page.getByRole("heading", { name: "Sessions" }).waitFor();
     if (!page.url().endsWith("/sessions?state=active")) problems.push(`${where}: sign-in went to ${page.url()}`);
+    if (process.argv[3] === "places") {
+      await lookAtPlaces({ page, base, shot });
+      await context.close();
+      continue;
+    }
     await page.goto(`${base}/sessions`);
     await page.getByRole("list", { name: "Sessions" }).waitFor();
     await shot("sessions");
@@ -87,6 +93,7 @@ for (const colorScheme of ["light", "dark"]) {
     await page.goto(`${base}/fleet`);
     await page.getByRole("heading", { name: "Fleet" }).waitFor();
     await shot("fleet");
+    await lookAtPlaces({ page, base, shot });
     await page.goto(`${base}/nowhere`);
     await shot("missing");
     await context.close();

@@ -1,8 +1,9 @@
 // What people do, in a real browser against a running server with a worker that has the shell agent. Any error of the
 // console, refusal of the content policy or request to another origin fails it, like a step that does not happen.
-//   BASE=http://127.0.0.1:4173 MUSTER_TOKEN=… REPO=… [CODE=… of `muster login-link`] node script/walk.mjs
+//   BASE=http://127.0.0.1:4173 MUSTER_TOKEN=… REPO=… [CODE=… of `muster login-link`] [ONLY='token|signing|Keys:'] node script/walk.mjs
 import assert from "node:assert/strict";
 import { chromium } from "playwright-core";
+import { walkPlaces } from "./walk-places.mjs";
 
 const base = process.env.BASE ?? "http://127.0.0.1:4173";
 const { MUSTER_TOKEN: token, REPO: repo, CODE: code } = process.env;
@@ -29,9 +30,17 @@ const api = (page, method, path, body) =>
     },
     [method, path, body],
   );
+const only = new RegExp(process.env.ONLY ?? "");
 async function step(name, fn) {
+  if (!only.test(name)) return;
   const began = Date.now();
-  await fn();
+  try {
+    await fn();
+  } catch (e) {
+    console.error(`not ok  ${name}: ${page.url()}`, ...problems);
+    await page.screenshot({ path: process.env.SHOT ?? "/tmp/muster-walk.png" });
+    throw e;
+  }
   console.log(`ok  ${name} (${Date.now() - began} ms)`);
 }
 
@@ -171,6 +180,7 @@ await step("a worker drains and comes back", async () => {
   await page.getByRole("button", { name: "Take sessions again" }).click();
   await page.getByText("Online", { exact: true }).first().waitFor({ timeout: 10_000 });
 });
+await walkPlaces({ page, base, token, step, visit, expect: (pattern) => (expected = pattern) });
 await step("the palette reaches every place", async () => {
   await page.keyboard.press("Control+k");
   await page.getByPlaceholder("Go to, or do…").fill("gates");

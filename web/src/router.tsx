@@ -2,6 +2,10 @@ import { useQuery } from "@tanstack/react-query";
 import { createRootRoute, createRoute, createRouter, Link, lazyRouteComponent, redirect } from "@tanstack/react-router";
 import { Compass } from "lucide-react";
 import { loginQuery } from "@/api/auth";
+import { environmentSearch } from "@/places/environments/search";
+import { keySearch } from "@/places/keys/search";
+import { providerSearch } from "@/places/providers/search";
+import { scheduleSearch } from "@/places/schedules/search";
 import { pageSearch } from "@/places/session/search";
 import { sessionSearch } from "@/places/sessions/search";
 import { Page } from "@/shell/page";
@@ -57,6 +61,26 @@ const gates = createRoute({
   component: lazyRouteComponent(() => import("@/places/gates/gates"), "Gates"),
 });
 const fleet = createRoute({ getParentRoute: () => root, path: "/fleet", component: lazyRouteComponent(() => import("@/places/fleet/fleet"), "Fleet") });
+const environments = createRoute({
+  getParentRoute: () => root,
+  path: "/environments",
+  validateSearch: environmentSearch,
+  component: lazyRouteComponent(() => import("@/places/environments/environments"), "Environments"),
+});
+const schedules = createRoute({
+  getParentRoute: () => root,
+  path: "/schedules",
+  validateSearch: scheduleSearch,
+  component: lazyRouteComponent(() => import("@/places/schedules/schedules"), "Schedules"),
+});
+const providers = createRoute({
+  getParentRoute: () => root,
+  path: "/providers",
+  validateSearch: providerSearch,
+  component: lazyRouteComponent(() => import("@/places/providers/providers"), "Providers"),
+});
+const keys = createRoute({ getParentRoute: () => root, path: "/keys", validateSearch: keySearch, component: lazyRouteComponent(() => import("@/places/keys/keys"), "Keys") });
+const settings = createRoute({ getParentRoute: () => root, path: "/settings", component: lazyRouteComponent(() => import("@/places/settings/settings"), "Settings") });
 const moved = (path: "/home" | "/inbox" | "/login", to: "/" | "/gates") =>
   createRoute({
     getParentRoute: () => root,
@@ -67,7 +91,7 @@ const moved = (path: "/home" | "/inbox" | "/login", to: "/" | "/gates") =>
   });
 
 export const router = createRouter({
-  routeTree: root.addChildren([home, sessions, session, gates, fleet, moved("/home", "/"), moved("/inbox", "/gates"), moved("/login", "/")]),
+  routeTree: root.addChildren([home, sessions, session, gates, fleet, environments, schedules, providers, keys, settings, moved("/home", "/"), moved("/inbox", "/gates"), moved("/login", "/")]),
   defaultPreload: "intent",
   scrollRestoration: true,
   defaultPendingMs: 150,

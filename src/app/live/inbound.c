@@ -552,6 +552,20 @@ static void asked(struct mu_gate_ask *op, int result)
     mu_live_next(s);
 }
 
+/* What people see of a gate besides its text. */
+static void gate_texts(yyjson_val *m, bool permission, struct mu_buf *context,
+                       struct mu_buf *options)
+{
+    yyjson_val *approval = mu_json_get(m, "approval"), *c = mu_json_get(approval, "context");
+    if (permission) {
+        mu_json_add(context, yyjson_is_obj(c) ? c : approval);
+    } else {
+        mu_buf_add_str(context,
+                       yyjson_get_bool(mu_json_get(m, "multiple")) ? "{\"multiple\":true}" : "{}");
+    }
+    mu_json_add(options, mu_json_get(m, "options"));
+}
+
 static bool ask(struct mu_live_session *s, yyjson_val *m, int64_t seq)
 {
     yyjson_val *approval = mu_json_get(m, "approval");
@@ -561,19 +575,18 @@ static bool ask(struct mu_live_session *s, yyjson_val *m, int64_t seq)
         mu_live_drop(s, "a question without an id");
         return true;
     }
+    bool permission = !mu_bytes_is(mu_json_get_bytes(m, "kind"), "question");
     struct mu_buf context, options;
     mu_buf_init(&context, MU_GATE_CONTEXT_MAX);
     mu_buf_init(&options, MU_GATE_CONTEXT_MAX);
-    yyjson_val *c = mu_json_get(approval, "context");
-    mu_json_add(&context, yyjson_is_obj(c) ? c : approval);
-    mu_json_add(&options, mu_json_get(m, "options"));
+    gate_texts(m, permission, &context, &options);
     mu_bytes text = mu_json_get_bytes(approval, "description");
     text = text.len ? text : mu_json_get_bytes(m, "text");
     mu_bytes key = mu_json_get_bytes(m, "requestKey");
     struct mu_digest_hex hex = mu_sha256_hex(key.len ? key : mu_id_bytes(&s->gate));
     int action = mu_gate_action_parse(mu_json_get_bytes(approval, "action"));
+    action = action ? action : MU_ACT_TOOL;
     int risk = mu_gate_risk_parse(mu_json_get_bytes(approval, "risk"));
-    bool permission = !mu_bytes_is(mu_json_get_bytes(m, "kind"), "question");
     struct mu_gate_ask *op = &s->op.ask;
     *op = (struct mu_gate_ask){
         .unit = {.loop = s->l->opts.core},
@@ -582,7 +595,7 @@ static bool ask(struct mu_live_session *s, yyjson_val *m, int64_t seq)
         .runner_seq = seq,
         .fresh = s->gate,
         .kind = permission ? MU_GATE_APPROVAL : MU_GATE_QUESTION,
-        .action = !permission ? 0 : action ? action : MU_ACT_TOOL, /* a question does nothing */
+        .action = permission ? action : 0, /* a question does nothing */
         .risk = risk ? risk : MU_RISK_MED,
         .request_key = mu_arena_dup(a, mu_str(hex.text)),
         .description = mu_arena_dup(a, mu_utf8_cut(text.len ? text : MU_B("?"), MU_GATE_TEXT_MAX)),

@@ -78,7 +78,7 @@ struct mu_sub_term {
     bool began;          /* a first read found out where it is */
     int64_t next;        /* the next byte to queue; -1: the last ones */
     int64_t seen;        /* the feed was so far while it was not live */
-    int64_t came_ms;     /* when its last bytes came */
+    int64_t left_ms[2];  /* when something small left at once, the older one first */
     int64_t target;      /* how far it was when it began: until there nothing is skipped */
     struct mu_terminal_read op;
 };

@@ -202,10 +202,11 @@ void mu_term_delta(struct mu_sub *sub, struct mu_event *e)
     int64_t now = mu_env_mono_ms(s->face->opts.env);
     if (t->stream.bytes >= MU_CHUNK_MAX) {
         mu_sock_flush(s, false);
-    } else if (now >= t->came_ms + FLUSH_MS) { /* after a silence: the echo of a key */
+    } else if (now >= t->left_ms[0] + FLUSH_MS) { /* the echo of a key, and the one after it */
+        t->left_ms[0] = t->left_ms[1];
+        t->left_ms[1] = now;
         mu_sock_flush(s, true);
     }
-    t->came_ms = now;
     if (s->chunks.bytes && !mu_timer_is_set(&s->flush) && mu_timer_set(&s->flush, FLUSH_MS) < 0) {
         mu_sock_flush(s, true);
     }

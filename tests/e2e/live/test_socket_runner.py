@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+import uuid
 
 import harness
 import pytest
@@ -179,6 +180,28 @@ def test_an_approval_is_asked_and_given(village, running, view, worker):
     assert known["approvalId"] == approval and known["decision"] == "allow" and known["reason"] == "Fine.", known
     watcher.refused("APPROVAL_NOT_FOUND", "resolve_approval", sessionId=session, approvalId="apr_nothing",
                     decision="deny")
+
+
+def test_a_question_of_the_agent_is_answered(village, running, view):
+    session, runner = running
+    viewer = view()
+    viewer.follow(session)
+    question = str(uuid.uuid4())
+    runner.report("question", questionId=question, kind="question", text="Which colours?", options=["red", "blue"], multiple=True)
+    asked = viewer.expect("approval_required")["approval"]
+    shown = data(village("GET", f"/sessions/{session}/approvals"))["items"]
+    assert [(a["approvalId"], a["kind"], a["description"], a["options"], a["context"], a["status"]) for a in shown] == \
+        [("apr_" + question, "question", "Which colours?", ["red", "blue"], {"multiple": True}, "pending")]
+    assert asked["kind"] == "question" and asked["options"] == ["red", "blue"], asked
+    wait_state(viewer, "WAITING_FOR_APPROVAL")
+    answer = {"answers": ["red", "something else"]}
+    data(village("POST", f"/sessions/{session}/approvals/apr_{question}", json={"decision": "allow", "answer": answer}))
+    assert [a["answer"] for a in data(village("GET", f"/sessions/{session}/approvals"))["items"]] == [answer]
+    told = runner.told("answer")
+    assert told["questionId"] == question and told["decision"] == "allow" and told["answer"] == answer, told
+    runner.report("answered", questionId=question, taken=True)
+    wait_state(viewer, "RUNNING")
+    assert not village.events(session, types="ALERT_RAISED")["events"]
 
 
 def test_a_denial_that_ends_the_session_reaches_its_worker(village, worker, view):
@@ -407,6 +430,21 @@ def test_small_pieces_are_put_together(running, view):
         runner.show(b"x" * 10)
     shows(viewer, session, 5000)
     assert len(viewer.of("terminal")) < 250
+
+
+def test_the_echo_right_behind_another_one_does_not_wait(running, view):
+    session, runner = running
+    viewer = view()
+    viewer.follow(session)
+    shows(viewer, session, runner.show(b"!"))  # it is done with the past
+    for _ in range(5):
+        time.sleep(0.05)
+        before = len(viewer.of("terminal"))
+        runner.show(b"a")
+        runner.show(b"b")
+        end = runner.show(b"c")
+        shows(viewer, session, end)
+        assert [m["data"] for m in viewer.of("terminal")[before:]] == ["a", "b", "c"]
 
 
 def test_further_terminals(running, view):

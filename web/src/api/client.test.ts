@@ -1,8 +1,8 @@
 import { afterEach, expect, it, vi } from "vitest";
 import { repoName } from "./catalog";
 import { ApiError, address, api, dataOf, errorOf, mayRetry, onUnauthorized } from "./client";
-import { matches, summaryOf } from "./sessions";
-import type { Session, SessionDetail } from "./types";
+import { matches } from "./sessions";
+import type { Session } from "./types";
 
 const answer = (status: number, body: unknown, headers: Record<string, string> = {}) =>
   vi.stubGlobal("fetch", vi.fn(async () => new Response(typeof body === "string" ? body : JSON.stringify(body), { status, headers })));
@@ -75,7 +75,6 @@ it("knows which lists a session is in", () => {
   expect(matches({ state: ["FAILED"], providerId: "codex" }, s)).toBe(true);
   expect(matches({ providerId: "shell" }, s)).toBe(false);
   expect(matches({ q: "word" }, s)).toBe("unknown");
-  expect(summaryOf({ ...s, pendingApprovals: [] } as unknown as SessionDetail)).not.toHaveProperty("pendingApprovals");
 });
 
 it.each([

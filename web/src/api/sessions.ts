@@ -46,13 +46,6 @@ export const stopSession = (id: string, reason?: string) =>
 export const eventsAfter = (id: string, afterSeq: number, signal?: AbortSignal) =>
   api.get<Answer<"getSessionEvents">>(`${BASE}/${encodeURIComponent(id)}/events`, { afterSeq, limit: 500 }, signal);
 
-/** The summary that lists show, out of the detail that the live feed sends. */
-export function summaryOf(d: SessionDetail): Session {
-  const { sessionId, orgId, state, providerId, repoUrl, startedAt, createdAt, durationSeconds, taskSummary, mode } = d;
-  const { completedAt, runStartedAt, hibernated, parked, rev, updatedAt } = d;
-  return { sessionId, orgId, state, providerId, repoUrl, startedAt, createdAt, durationSeconds, taskSummary, mode, completedAt, runStartedAt, hibernated, parked, rev, updatedAt };
-}
-
 /** Whether a list with these filters shows it, as far as a client can tell; words are the server's to match. */
 export function matches(filters: Filters, s: Session): boolean | "unknown" {
   if (filters.providerId && s.providerId !== filters.providerId) return false;

@@ -1,8 +1,8 @@
 import type { InfiniteData, QueryClient } from "@tanstack/react-query";
 import { fleetKeys } from "@/api/fleet";
 import { gateKeys } from "@/api/gates";
-import { type Filters, matches, sessionKeys, summaryOf } from "@/api/sessions";
-import type { Answer, Approval, SessionDetail } from "@/api/types";
+import { type Filters, matches, sessionKeys } from "@/api/sessions";
+import type { Answer, Approval, Session, SessionDetail } from "@/api/types";
 import type { Message } from "./client";
 
 type Pages<T> = InfiniteData<T, string>;
@@ -27,27 +27,17 @@ export function orgFeed(queries: QueryClient, announce: (text: string) => void) 
     );
   };
 
-  const session = (detail: SessionDetail) => {
-    // What was read meanwhile may be newer than what is told.
-    if ((queries.getQueryData<SessionDetail>(sessionKeys.one(detail.sessionId))?.rev ?? 0) > (detail.rev ?? 0)) return;
-    const summary = summaryOf(detail);
+  // What was read may be newer: the greater rev counts.
+  const session = (now: Session) => {
+    const newer = (old: Session) => (old.sessionId === now.sessionId && old.rev <= now.rev ? now : old);
     // The org's feed says what lists show; what is known beyond that stays until it is read again.
-    if ("pendingApprovals" in detail) queries.setQueryData(sessionKeys.one(detail.sessionId), detail);
-    else {
-      queries.setQueryData<SessionDetail>(sessionKeys.one((detail as SessionDetail).sessionId), (old) => old && { ...old, ...(detail as SessionDetail) });
-      reread(sessionKeys.one((detail as SessionDetail).sessionId));
-    }
+    queries.setQueryData<SessionDetail>(sessionKeys.one(now.sessionId), (old) => old && (old.rev <= now.rev ? { ...old, ...now } : old));
+    reread(sessionKeys.one(now.sessionId));
     for (const [key, pages] of queries.getQueriesData<Pages<SessionPage>>({ queryKey: [...sessionKeys.all, "list"] })) {
-      const filters = key[2] as Filters;
-      const shown = pages?.pages.some((p) => p.items.some((s) => s.sessionId === detail.sessionId)) ?? false;
-      const fits = matches(filters, summary);
+      const shown = pages?.pages.some((p) => p.items.some((s) => s.sessionId === now.sessionId)) ?? false;
+      const fits = matches(key[2] as Filters, now);
       if (shown && fits !== false) {
-        queries.setQueryData<Pages<SessionPage>>(key, (old) =>
-          old && {
-            ...old,
-            pages: old.pages.map((p) => ({ ...p, items: p.items.map((s) => (s.sessionId === detail.sessionId ? summary : s)) })),
-          },
-        );
+        queries.setQueryData<Pages<SessionPage>>(key, (old) => old && { ...old, pages: old.pages.map((p) => ({ ...p, items: p.items.map(newer) })) });
       } else if (shown !== (fits === true)) {
         reread(key);
       }
@@ -62,9 +52,10 @@ export function orgFeed(queries: QueryClient, announce: (text: string) => void) 
 
   return (m: Message) => {
     if (m.type === "session" && m.action === "state_change") {
-      const data = m.data as { session?: SessionDetail } | undefined;
-      if (data?.session) session(data.session);
-      else if (m.feed === "org") reread(sessionKeys.all); // who follows it hears of it anyway
+      const data = m.data as { session?: Session } | undefined;
+      if (m.feed !== "org") reread(sessionKeys.one(m.sessionId ?? ""));
+      else if (data?.session) session(data.session);
+      else reread(sessionKeys.all);
     } else if (m.type === "approval_required") {
       const approval = m.approval as Approval;
       const full = { ...approval, sessionId: approval.sessionId ?? m.sessionId };

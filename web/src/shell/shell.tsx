@@ -49,7 +49,7 @@ export function Shell({ user }: { user: Caller }) {
   );
 }
 
-function useSignOut() {
+export function useSignOut() {
   const queries = useQueryClient();
   return async () => {
     try {

@@ -1,4 +1,4 @@
-import { type InputHTMLAttributes, type ReactNode, type SelectHTMLAttributes, useId } from "react";
+import { type InputHTMLAttributes, type ReactNode, type SelectHTMLAttributes, type TextareaHTMLAttributes, useId } from "react";
 import { cx } from "./cx";
 
 interface Around {
@@ -60,5 +60,36 @@ export function Select({ label, hint, error, hideLabel, className, children, ...
         {children}
       </select>
     </Wrap>
+  );
+}
+
+export function TextArea({ label, hint, error, hideLabel, className, code, ...area }: Around & { code?: boolean } & TextareaHTMLAttributes<HTMLTextAreaElement>) {
+  const id = useId();
+  return (
+    <Wrap {...{ id, label, hint, error, hideLabel, className }}>
+      <textarea {...about(id, { label, hint, error })} className={cx("field field-sizing-content max-h-[40dvh] min-h-15 resize-y", code && "font-mono text-[13px]")} {...area} />
+    </Wrap>
+  );
+}
+
+export function Check({ label, hint, error, className, ...input }: Around & InputHTMLAttributes<HTMLInputElement>) {
+  const id = useId();
+  return (
+    <div className={className}>
+      <label className="flex items-start gap-2">
+        <input type="checkbox" {...about(id, { label, hint, error })} className="mt-0.5 size-4 shrink-0 accent-(--accent-fill)" {...input} />
+        <span>{label}</span>
+      </label>
+      {hint && (
+        <p id={`${id}-hint`} className="mt-0.5 pl-6 text-xs text-muted">
+          {hint}
+        </p>
+      )}
+      {error && (
+        <p id={`${id}-error`} role="alert" className="mt-0.5 pl-6 text-[13px] text-bad">
+          {error}
+        </p>
+      )}
+    </div>
   );
 }

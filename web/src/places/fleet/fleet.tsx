@@ -4,6 +4,7 @@ import { Server } from "lucide-react";
 import { useState } from "react";
 import { harnessName } from "@/api/catalog";
 import { capacityQuery, drainRunner, fleetKeys, loadOf, runnersQuery, undrainRunner } from "@/api/fleet";
+import { useRights } from "@/api/rights";
 import type { Runner } from "@/api/types";
 import { useRereadMs } from "@/live/hooks";
 import { sessionLink } from "@/places/sessions/link";
@@ -23,6 +24,7 @@ export function Fleet() {
   const runners = useQuery({ ...runnersQuery, refetchInterval: Math.min(every, 5_000) });
   const capacity = useQuery({ ...capacityQuery, refetchInterval: Math.min(every, 5_000) });
   const [drain, setDrain] = useState<Runner | null>(null);
+  const rights = useRights();
   const c = capacity.data;
   return (
     <Page title="Fleet">
@@ -39,7 +41,17 @@ export function Fleet() {
       ) : !runners.data ? (
         <Skeleton rows={3} />
       ) : runners.data.length === 0 ? (
-        <Empty icon={<Server className="size-8" aria-hidden />} title="No worker yet">
+        <Empty
+          icon={<Server className="size-8" aria-hidden />}
+          title="No worker yet"
+          action={
+            rights.orgAdmin ? (
+              <Link to="/keys" search={{ new: "enrolment" }} className="text-accent underline underline-offset-2">
+                Let one in
+              </Link>
+            ) : undefined
+          }
+        >
           Sessions wait until one is there. On a machine that is to hold sandboxes, run <code className="font-mono text-[13px] text-text">muster worker</code> with this server's
           address and a key of it.
         </Empty>
