@@ -35,7 +35,9 @@ export function Talk({ log, shown, around, target, visit, sent }: { log: Session
 
   const bottom = () => {
     const el = box.current;
-    if (el) el.scrollTop = el.scrollHeight;
+    if (!el) return;
+    el.scrollTop = el.scrollHeight;
+    was.current = el.scrollTop;
   };
   const go = () => {
     stick.current = true;
@@ -78,6 +80,8 @@ export function Talk({ log, shown, around, target, visit, sent }: { log: Session
     // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [firstKey]);
   useLayoutEffect(() => {
+    // Somebody may have scrolled up since, and the event of it is still to come.
+    if (stick.current && box.current && box.current.scrollTop < was.current - 1) look();
     if (stick.current) bottom();
   }, [total, items, saying]);
   useEffect(() => {
