@@ -16,7 +16,7 @@ import { ErrorBox } from "@/ui/states";
 import { CodeText, visible, visibleName } from "@/ui/text";
 import { Time } from "@/ui/time";
 import { announce, toast } from "@/ui/toast";
-import { exactOf, optionsOf, questionOf } from "./exact";
+import { exactOf, optionsOf, questionOf, takesSeveral } from "./exact";
 import { Risk } from "./line";
 import { ShareGate } from "./share";
 
@@ -50,6 +50,7 @@ export function GateCard({ gate, unasked = false, back, next, inline = false, ke
   const [answer, setAnswer] = useDraft(draftAt, "answer");
   const [chosen, choose] = useState<string[]>([]);
   const options = optionsOf(gate);
+  const several = takesSeveral(gate);
 
   // Never optimistic: it counts only when the server has written it.
   const decide = useMutation({
@@ -84,7 +85,8 @@ export function GateCard({ gate, unasked = false, back, next, inline = false, ke
     if (denying) say({ decision: "deny", ...(reason.trim() ? { reason: reason.trim() } : {}) });
     else deny(true);
   };
-  const answers = [...chosen, ...(answer.trim() ? [answer.trim()] : [])];
+  const own = answer.trim() ? [answer.trim()] : [];
+  const answers = several || !own.length ? [...chosen, ...own] : own;
   const reply = () => answers.length > 0 && say({ decision: "allow", scope: "once", answer: { answers } });
   useEffect(() => {
     if (denying) field.current?.focus();
@@ -161,19 +163,19 @@ export function GateCard({ gate, unasked = false, back, next, inline = false, ke
         </div>
         {question && !denying && (
           <fieldset className="mt-3 space-y-2" disabled={busy}>
-            <legend className="sr-only">Answer</legend>
+            <legend className={several ? "text-[13px] text-muted" : "sr-only"}>{several ? "Several may be chosen" : "Answer"}</legend>
             <div className="flex flex-wrap gap-2">
               {options.map((o) => {
                 const on = chosen.includes(o);
                 return (
-                  <Button key={o} aria-pressed={on} className={cx("max-w-full", on && "border-accent! bg-accent-soft!")} icon={on ? <Check className="size-4" aria-hidden /> : undefined} onClick={() => choose(on ? chosen.filter((c) => c !== o) : [...chosen, o])}>
+                  <Button key={o} aria-pressed={on} className={cx("max-w-full", on && "border-accent! bg-accent-soft!")} icon={on ? <Check className="size-4" aria-hidden /> : undefined} onClick={() => choose(on ? chosen.filter((c) => c !== o) : several ? [...chosen, o] : [o])}>
                     <span className="truncate">{o}</span>
                   </Button>
                 );
               })}
             </div>
             <label htmlFor={`${id}a`} className="block text-[13px] font-medium text-muted">
-              {options.length ? "Or in your own words" : "Your answer"}
+              {!options.length ? "Your answer" : several ? "And in your own words" : "Or in your own words, instead"}
             </label>
             <textarea id={`${id}a`} rows={2} maxLength={4000} value={answer} onChange={(e) => setAnswer(e.target.value)} className="field" onKeyDown={(e) => e.key === "Enter" && (e.metaKey || e.ctrlKey) && reply()} />
           </fieldset>

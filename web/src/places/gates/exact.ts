@@ -8,7 +8,7 @@ export function exactOf(gate: Approval): { label: string; text: string }[] {
   const names = Object.keys(context).sort((a, b) => Number(b === "command") - Number(a === "command"));
   for (const name of names) {
     const value = context[name];
-    if (value === undefined || value === null) continue;
+    if (value === undefined || value === null || (name === "multiple" && gate.kind === "question")) continue;
     out.push({ label: name, text: typeof value === "string" ? value : JSON.stringify(value, null, 2) });
   }
   return out;
@@ -19,6 +19,8 @@ export function optionsOf(gate: Approval): string[] {
   const options = (gate as { options?: unknown }).options;
   return Array.isArray(options) ? options.filter((o): o is string => typeof o === "string").slice(0, 30) : [];
 }
+
+export const takesSeveral = (gate: Approval) => gate.kind === "question" && gate.context?.multiple === true;
 
 const QUESTIONS: Record<string, string> = {
   merge: "Push or merge?",
