@@ -130,7 +130,11 @@ def test_the_witness_sees_start_end_and_death(tmp_path):
 def test_left_over_processes_are_found(tmp_path):
     sleeper = subprocess.Popen(["sleep", "60"], env={"X": str(tmp_path)})
     try:
-        assert leftovers.processes(tmp_path) == [sleeper.pid]
+        # Popen is back a moment before the kernel shows the new program's environment.
+        end = time.monotonic() + 5
+        while not (found := leftovers.processes(tmp_path)) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert found == [sleeper.pid]
     finally:
         sleeper.kill()
         sleeper.wait()
